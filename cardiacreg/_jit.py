@@ -1,0 +1,38 @@
+"""The one kernel decorator; the only file of the package that imports Numba.
+
+Every flag has a reason: no-Python mode (the default of ``njit``) so that a kernel cannot fall back to
+slow code; ``nogil`` so that a thread pool runs kernels side by side; ``cache`` so that a process starts
+in a second instead of recompiling; the NumPy error model so that a division by zero gives IEEE values
+instead of a branch. No fast-math and no ``parallel``: results are the same bits for any thread count.
+A kernel never calls a kernel of another file, because the disk cache does not notice edits there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def kernel(function: Function) -> Function:
+    """Compile a loop nest that takes arrays and scalars and writes into arrays given to it.
+
+    Parameters
+    ----------
+    function : callable
+        Plain Python loops over NumPy arrays; it returns nothing, validates nothing, raises nothing.
+
+    Returns
+    -------
+    callable
+        The compiled function, cached on disk, releasing the GIL while it runs.
+    """
+    return numba.njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def kernel_function(function: Function) -> Function:
+    """Compile a small function that kernels *of the same file* call; it is inlined into them."""
+    return numba.njit(nogil=True, cache=True, error_model="numpy", inline="never")(function)  # type: ignore[no-any-return]

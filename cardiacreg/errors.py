@@ -1,0 +1,31 @@
+"""The error and warning classes of cardiacreg; every message says where, what was found, what is needed, what to try."""
+
+from __future__ import annotations
+
+
+class InvalidInputError(ValueError):
+    """An input that cannot give a right answer: wrong shape, dtype, frame, label set or file.
+
+    Parameters
+    ----------
+    message : str
+        Where, what was found, what is needed and what to try.
+    code : str
+        Stable upper-case identifier of the problem, for programs (``"EMPTY_LABELS"``, ...).
+    """
+
+    def __init__(self, message: str, *, code: str = "INVALID_INPUT") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class RefinementError(RuntimeError):
+    """A refinement that could not be finished although its inputs were valid (no usable atlas)."""
+
+    def __init__(self, message: str, *, code: str = "REFINEMENT_FAILED") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class InputWarning(UserWarning):
+    """An input that was accepted after a repair or with a reservation, which the text names."""

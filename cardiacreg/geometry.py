@@ -1,0 +1,351 @@
+"""The nouns of the library: volumes, label maps, landmarks, subjects and the affine transform.
+
+World is RAS+ millimetres (NIfTI); arrays are (i, j, k) with k the slice axis; every transform maps
+*target* world points to *atlas* world points. Images are float32, labels uint8, geometry float64. All
+objects are frozen, hold read-only arrays, are validated once when made and are compared by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cardiacreg.errors import InvalidInputError
+
+LV_CAVITY, LV_WALL, RV_WALL, RV_CAVITY = 1, 2, 3, 4
+STRUCTURES: dict[int, str] = {
+    LV_CAVITY: "LV cavity",
+    LV_WALL: "LV wall",
+    RV_WALL: "RV wall",
+    RV_CAVITY: "RV cavity",
+}
+N_LABELS = 5
+LANDMARK_NAMES: tuple[str, ...] = (
+    "RV insertion, anterior",
+    "RV lateral-wall turning point",
+    "RV insertion, inferior",
+    "LV lateral-wall mid-point",
+    "apex",
+    "mitral valve centre",
+)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array.setflags(write=False)
+    return array
+
+
+def _matrix(voxel_to_world: ArrayLike, where: str) -> NDArray[np.float64]:
+    matrix = np.array(voxel_to_world, dtype=np.float64)
+    if matrix.shape != (4, 4):
+        raise InvalidInputError(
+            f"{where}: got a matrix of shape {matrix.shape}; needs a 4x4 homogeneous matrix.",
+            code="BAD_MATRIX",
+        )
+    if not np.isfinite(matrix).all():
+        raise InvalidInputError(
+            f"{where}: the matrix holds NaN or infinite values; check the file's header.",
+            code="BAD_MATRIX",
+        )
+    if not np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6):
+        raise InvalidInputError(
+            f"{where}: the last row is {matrix[3]}; needs (0, 0, 0, 1).", code="BAD_MATRIX"
+        )
+    scale = np.linalg.norm(matrix[:3, :3], axis=0)
+    if scale.min() < 1e-6 or abs(np.linalg.det(matrix[:3, :3] / scale)) < 1e-6:
+        raise InvalidInputError(
+            f"{where}: the matrix is singular (column lengths {scale}); "
+            "the voxel spacing is unknown, set the header's affine.",
+            code="SINGULAR_MATRIX",
+        )
+    return _read_only(matrix)
+
+
+def _grid_array(array: ArrayLike, dtype: Any, where: str) -> NDArray[Any]:
+    values = np.asarray(array)
+    if values.ndim != 3 or 0 in values.shape:
+        raise InvalidInputError(
+            f"{where}: got an array of shape {values.shape}; needs a non-empty 3-D array (i, j, k).",
+            code="BAD_SHAPE",
+        )
+    if values.dtype == dtype and values.flags.c_contiguous and not values.flags.writeable:
+        return values
+    return _read_only(np.array(values, dtype=dtype, order="C"))
+
+
+def _spacing_mm(voxel_to_world: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.norm(voxel_to_world[:3, :3], axis=0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Volume:
+    """An intensity image on a lattice.
+
+    Parameters
+    ----------
+    array : array_like, shape (i, j, k)
+        Intensities; copied to float32. NaN and infinite values are refused.
+    voxel_to_world : array_like, shape (4, 4)
+        Voxel indices to RAS+ millimetres, float64.
+
+    Raises
+    ------
+    InvalidInputError
+        If the array is not 3-D, is empty or not finite, or the matrix is singular.
+    """
+
+    array: NDArray[np.float32]
+    voxel_to_world: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        values = _grid_array(self.array, np.float32, "Volume")
+        if not np.isfinite(values).all():
+            raise InvalidInputError(
+                f"Volume: {int((~np.isfinite(values)).sum())} voxels are NaN or infinite; "
+                "replace them (for instance with numpy.nan_to_num) before use.",
+                code="NOT_FINITE",
+            )
+        object.__setattr__(self, "array", values)
+        object.__setattr__(self, "voxel_to_world", _matrix(self.voxel_to_world, "Volume"))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along (i, j, k)."""
+        return self.array.shape  # type: ignore[return-value]
+
+    @property
+    def spacing_mm(self) -> NDArray[np.float64]:
+        """Distance between voxel centres along (i, j, k) in mm, shape (3,)."""
+        return _spacing_mm(self.voxel_to_world)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelMap:
+    """A map of categories on a lattice; label integers carry no order and no magnitude.
+
+    Parameters
+    ----------
+    array : array_like, shape (i, j, k)
+        Labels 0 to 255; integers, or floats that hold integers; copied to uint8.
+    voxel_to_world : array_like, shape (4, 4)
+        Voxel indices to RAS+ millimetres, float64.
+
+    Raises
+    ------
+    InvalidInputError
+        If the array is not 3-D, is empty, holds values that are not integers from 0 to 255, or the
+        matrix is singular.
+    """
+
+    array: NDArray[np.uint8]
+    voxel_to_world: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "array", _label_array(self.array))
+        object.__setattr__(self, "voxel_to_world", _matrix(self.voxel_to_world, "LabelMap"))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along (i, j, k)."""
+        return self.array.shape  # type: ignore[return-value]
+
+    @property
+    def spacing_mm(self) -> NDArray[np.float64]:
+        """Distance between voxel centres along (i, j, k) in mm, shape (3,)."""
+        return _spacing_mm(self.voxel_to_world)
+
+    def present(self) -> tuple[int, ...]:
+        """Return the labels above 0 that occur, in ascending order."""
+        counts = np.bincount(self.array.ravel(), minlength=256)
+        return tuple(int(label) for label in np.flatnonzero(counts) if label)
+
+
+def _label_array(array: ArrayLike) -> NDArray[np.uint8]:
+    values = np.asarray(array)
+    if values.dtype == np.uint8 or values.dtype == bool or values.size == 0:
+        return _grid_array(values, np.uint8, "LabelMap")
+    if values.dtype.kind not in "iuf":
+        raise InvalidInputError(
+            f"LabelMap: got dtype {values.dtype}; needs integer labels.", code="BAD_DTYPE"
+        )
+    if not np.isfinite(values).all() or np.abs(values - np.rint(values)).max() > 1e-6:
+        raise InvalidInputError(
+            "LabelMap: the values are not integers (an interpolated label map?); "
+            "resample labels with nearest neighbour, or round them if that is what they mean.",
+            code="FRACTIONAL_LABELS",
+        )
+    if values.min() < -0.5 or values.max() > 255.5:
+        raise InvalidInputError(
+            f"LabelMap: labels run from {values.min()} to {values.max()}; needs 0 to 255.",
+            code="UNKNOWN_LABEL",
+        )
+    return _grid_array(np.rint(values).astype(np.uint8), np.uint8, "LabelMap")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landmarks:
+    """Corresponding points in a fixed order.
+
+    Parameters
+    ----------
+    points_mm : array_like, shape (n, 3)
+        World RAS+ millimetres, float64, finite.
+    names : tuple of str, optional
+        One name per point; the six of the paper (`LANDMARK_NAMES`) when there are six.
+    source : str
+        Where they come from: ``"given"``, ``"labels"`` (derived by `landmarks_from_labels`), ...
+        Label-derived points of a target are matched with label-derived points of the atlases.
+
+    Raises
+    ------
+    InvalidInputError
+        If the points are not an (n, 3) array of finite numbers, or names do not match them.
+    """
+
+    points_mm: NDArray[np.float64]
+    names: tuple[str, ...] = ()
+    source: str = "given"
+
+    def __post_init__(self) -> None:
+        points = np.array(self.points_mm, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
+            raise InvalidInputError(
+                f"Landmarks: got shape {points.shape}; needs (n, 3) points in world RAS+ mm.",
+                code="BAD_LANDMARKS",
+            )
+        if not np.isfinite(points).all():
+            bad = np.flatnonzero(~np.isfinite(points).all(axis=1)).tolist()
+            raise InvalidInputError(
+                f"Landmarks: points {bad} are NaN or infinite; leave landmarks out altogether to "
+                "have them derived from the segmentation.",
+                code="BAD_LANDMARKS",
+            )
+        default = LANDMARK_NAMES if len(points) == 6 else tuple(f"point {n}" for n in range(len(points)))
+        names = tuple(self.names) or default
+        if len(names) != len(points):
+            raise InvalidInputError(
+                f"Landmarks: {len(names)} names for {len(points)} points.", code="BAD_LANDMARKS"
+            )
+        object.__setattr__(self, "points_mm", _read_only(points))
+        object.__setattr__(self, "names", names)
+
+    @classmethod
+    def from_voxels(
+        cls, points_voxel: ArrayLike, voxel_to_world: ArrayLike, names: Iterable[str] = ()
+    ) -> Landmarks:
+        """Make landmarks from voxel indices (n, 3) and the matrix of their lattice."""
+        matrix = _matrix(voxel_to_world, "Landmarks.from_voxels")
+        return cls(apply_matrix(matrix, np.asarray(points_voxel, dtype=np.float64)), tuple(names))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """One heart: a target and an atlas are the same type, and a bank is any sequence of these.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Canonical labels (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity).
+    image : Volume, optional
+        On the lattice of `labels` or any other; both are placed by their matrices.
+    landmarks : Landmarks, optional
+        The six points of the paper; derived from `labels` where needed when absent.
+    name : str, optional
+        Shown in reports.
+    metadata : dict, optional
+        Free information (phase, diagnosis, age, ...).
+    """
+
+    labels: LabelMap
+    image: Volume | None = None
+    landmarks: Landmarks | None = None
+    name: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.labels, LabelMap):
+            raise InvalidInputError(
+                f"Subject: labels is a {type(self.labels).__name__}; needs a LabelMap.",
+                code="BAD_TYPE",
+            )
+        if self.image is not None and not isinstance(self.image, Volume):
+            raise InvalidInputError(
+                f"Subject: image is a {type(self.image).__name__}; needs a Volume.", code="BAD_TYPE"
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affine:
+    """A world-to-world affine map; in the pipeline always target to atlas.
+
+    Parameters
+    ----------
+    matrix : array_like, shape (4, 4)
+        Homogeneous matrix in mm, float64.
+
+    Raises
+    ------
+    InvalidInputError
+        If the matrix is not a finite, invertible homogeneous matrix.
+    """
+
+    matrix: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "matrix", _matrix(self.matrix, "Affine"))
+
+    @classmethod
+    def identity(cls) -> Affine:
+        """Return the map that leaves every point where it is."""
+        return cls(np.eye(4))
+
+    def apply(self, points_mm: ArrayLike) -> NDArray[np.float64]:
+        """Map points of shape (..., 3) in mm."""
+        return apply_matrix(self.matrix, np.asarray(points_mm, dtype=np.float64))
+
+    def inverse(self) -> Affine:
+        """Return the inverse map."""
+        return Affine(np.linalg.inv(self.matrix))
+
+    def compose(self, first: Affine) -> Affine:
+        """Return the map that applies `first`, then this one."""
+        return Affine(self.matrix @ first.matrix)
+
+
+def apply_matrix(
+    matrix: NDArray[np.float64], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Apply a 4x4 homogeneous matrix to points of shape (..., 3)."""
+    moved: NDArray[np.float64] = points @ matrix[:3, :3].T + matrix[:3, 3]
+    return moved
+
+
+def voxel_grid(
+    shape: tuple[int, int, int], voxel_to_world: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the world position in mm of every voxel centre, shape (i, j, k, 3)."""
+    indices = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"), -1)
+    return apply_matrix(voxel_to_world, indices)
+
+
+def same_lattice(
+    first: Volume | LabelMap, second: Volume | LabelMap, *, tolerance_mm: float = 1e-3
+) -> bool:
+    """Return whether two grids have the same shape and corners that agree within `tolerance_mm`."""
+    if first.shape != second.shape:
+        return False
+    return corner_distance_mm(first.shape, first.voxel_to_world, second.voxel_to_world) <= tolerance_mm
+
+
+def corner_distance_mm(
+    shape: tuple[int, int, int], first: NDArray[np.float64], second: NDArray[np.float64]
+) -> float:
+    """Return the largest distance in mm between a lattice's corners under two matrices."""
+    last = np.array(shape, dtype=np.float64) - 1
+    corners = np.array(np.meshgrid(*zip(np.zeros(3), last, strict=True))).reshape(3, -1).T
+    gap = apply_matrix(first, corners) - apply_matrix(second, corners)
+    return float(np.linalg.norm(gap, axis=1).max())
