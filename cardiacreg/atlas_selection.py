@@ -1,0 +1,188 @@
+"""Steps 2 and 3: bring every atlas to the target by its landmarks and keep those with the best NMI.
+
+``NMI(S, l o A) = (H(S) + H(l)) / H(S, l)`` from the joint label histogram over the target's own voxels:
+one nearest look-up per voxel and no warped copy of the atlas. Ties go to the lowest index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg._label_counts import joint_counts, joint_counts_affine
+from cardiacreg._slabs import ProgressCallable, check_threads, run_tasks
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import Affine, LabelMap, Subject
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedAtlas:
+    """One atlas of a ranking.
+
+    Parameters
+    ----------
+    index : int
+        Position in the bank.
+    target_to_atlas : Affine
+        The affine the atlas was scored with.
+    nmi : float
+        Normalised mutual information, 1 (independent) to 2 (identical partitions).
+    """
+
+    index: int
+    target_to_atlas: Affine
+    nmi: float
+
+
+def normalized_mutual_information(
+    target: LabelMap,
+    atlas: LabelMap,
+    target_to_atlas: Affine | None = None,
+    *,
+    unknown_labels: tuple[int, ...] = (),
+) -> float:
+    """Return the normalised mutual information of two label maps.
+
+    Parameters
+    ----------
+    target, atlas : LabelMap
+        Label maps; without `target_to_atlas` they must have the same shape and are compared voxel by
+        voxel, else over all target voxels, atlas labels looked up at the nearest voxel (outside: 0).
+    target_to_atlas : Affine, optional
+        Target world mm to atlas world mm.
+    unknown_labels : tuple of int
+        Atlas labels that count as background because the target does not show them.
+
+    Returns
+    -------
+    float
+        ``(H(S) + H(l)) / H(S, l)``: 1 to 2; by convention 1 when both maps are constant.
+
+    Raises
+    ------
+    InvalidInputError
+        If the shapes differ and no transform is given.
+    """
+    if target_to_atlas is not None:
+        points = _ScoringPoints(target, whole=True)
+        return points.score(atlas, target_to_atlas, unknown_labels)
+    if target.shape != atlas.shape:
+        raise InvalidInputError(
+            f"normalized_mutual_information: shapes {target.shape} and {atlas.shape} differ; give "
+            "target_to_atlas, or maps on one lattice.",
+            code="BAD_SHAPE",
+        )
+    counts = joint_counts(target.array.ravel(), atlas.array.ravel())
+    return _nmi(_fold(counts, unknown_labels))
+
+
+def rank_atlases(
+    target: LabelMap,
+    atlases: Sequence[Subject],
+    target_to_atlas: Sequence[Affine],
+    *,
+    unknown_labels: tuple[int, ...] = (),
+    whole_lattice: bool = False,
+    threads: int | None = None,
+    progress: ProgressCallable | None = None,
+) -> tuple[RankedAtlas, ...]:
+    """Rank a bank by normalised mutual information with the target, best first.
+
+    Parameters
+    ----------
+    target : LabelMap
+    atlases : sequence of Subject
+        Read one at a time; may be lazy and larger than memory.
+    target_to_atlas : sequence of Affine
+        One per atlas.
+    unknown_labels : tuple of int
+        Atlas labels that count as background because the target does not show them.
+    whole_lattice : bool
+        Score over every target voxel, as the paper does, instead of over the box around the labels in
+        the slices that hold labels (what was not acquired is unknown).
+    threads : int, optional
+    progress : callable, optional
+
+    Returns
+    -------
+    tuple of RankedAtlas
+        All atlases; ties keep the order of the bank.
+
+    Raises
+    ------
+    InvalidInputError
+        If the bank is empty or the counts differ.
+    """
+    if len(atlases) == 0 or len(atlases) != len(target_to_atlas):
+        raise InvalidInputError(
+            f"rank_atlases: {len(atlases)} atlases and {len(target_to_atlas)} transforms; needs at "
+            "least one atlas and one transform for each.",
+            code="EMPTY_BANK",
+        )
+    points = _ScoringPoints(target, whole=whole_lattice)
+
+    def score(index: int) -> RankedAtlas:
+        affine = target_to_atlas[index]
+        return RankedAtlas(index, affine, points.score(atlases[index].labels, affine, unknown_labels))
+
+    scored = run_tasks(
+        score, range(len(atlases)), threads=check_threads(threads), step="select", progress=progress
+    )
+    return tuple(sorted(scored, key=lambda ranked: (-ranked.nmi, ranked.index)))
+
+
+class _ScoringPoints:
+    """The target voxels that selection looks at, listed once for a whole bank."""
+
+    def __init__(self, target: LabelMap, *, whole: bool) -> None:
+        array = target.array
+        if whole or not array.any():
+            box = [slice(0, n) for n in array.shape]
+        else:
+            margin = np.array([*np.ceil(10.0 / target.spacing_mm[:2]).astype(int), 0])
+            where = np.nonzero(array)
+            box = [
+                slice(max(0, int(w.min()) - m), int(w.max()) + m + 1)
+                for w, m in zip(where, margin, strict=True)
+            ]
+        labels = array[tuple(box)]
+        grid = np.indices(labels.shape, dtype=np.float32).reshape(3, -1).T
+        grid += np.array([b.start for b in box], dtype=np.float32)
+        keep = np.ones(labels.shape, dtype=bool)
+        if not whole:
+            keep &= (labels != 0).any(axis=(0, 1))
+        self._labels = np.ascontiguousarray(labels[keep])
+        self._points = np.ascontiguousarray(grid[keep.ravel()])
+        self._voxel_to_world = target.voxel_to_world
+
+    def score(self, atlas: LabelMap, affine: Affine, unknown_labels: tuple[int, ...]) -> float:
+        matrix = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ self._voxel_to_world
+        rows = np.ascontiguousarray(matrix[:3])
+        counts = joint_counts_affine(self._labels, self._points, atlas.array, rows)
+        return _nmi(_fold(counts, unknown_labels))
+
+
+def _fold(counts: Counts, unknown_labels: tuple[int, ...]) -> Counts:
+    folded = counts.copy()
+    for label in unknown_labels:
+        folded[:, 0] += folded[:, label]
+        folded[:, label] = 0
+    return folded
+
+
+def _nmi(counts: Counts) -> float:
+    joint = counts / counts.sum()
+    together = _entropy(joint.ravel())
+    if together <= 0.0:
+        return 1.0
+    return (_entropy(joint.sum(axis=1)) + _entropy(joint.sum(axis=0))) / together
+
+
+def _entropy(probability: NDArray[np.float64]) -> float:
+    p = probability[probability > 0]
+    return float(-(p * np.log(p)).sum())

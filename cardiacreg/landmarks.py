@@ -1,0 +1,231 @@
+"""The six landmarks of the paper (Fig. 3), derived from a segmentation by one rule for all hearts.
+
+In order: I anterior RV insertion, II RV lateral-wall turning point, III inferior RV insertion, IV LV
+lateral-wall mid-point, V apex, VI mitral valve centre. The paper's network predicts them; when they are
+absent this rule stands in. It uses what inter-slice shifts and missing slices disturb least: the LV's
+long axis is a straight line fitted to slice centres, the apex is where the epicardial area extrapolates
+to zero, and the mid-ventricular points are averages of several slices relative to the LV centre.
+Anterior is the side of ``long axis (apex to base) x direction from LV to RV`` in a right-handed world.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap, Landmarks
+from cardiacreg.geometry import apply_matrix
+
+Float = NDArray[np.float64]
+_APEX_FIT_MM = 32.0
+_CONTACT_MM = 5.0
+_MID_RANGE = (0.35, 0.7)
+
+
+class _Slices(NamedTuple):
+    """Per-slice measures in the lattice's mm frame, slices ordered from apex to base."""
+
+    height_mm: Float
+    centre_mm: Float
+    area_mm2: Float
+    cavity: NDArray[np.bool_]
+    index: NDArray[np.int64]
+
+
+def landmarks_from_labels(labels: LabelMap) -> Landmarks:
+    """Derive the paper's six landmarks from canonical labels.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        1 LV cavity, 2 LV wall, 3 RV wall (optional), 4 RV cavity; thick or thin slices.
+
+    Returns
+    -------
+    Landmarks
+        Six points in world mm, ``source="labels"``.
+
+    Raises
+    ------
+    InvalidInputError
+        If fewer than 3 slices show the LV.
+
+    Warns
+    -----
+    InputWarning
+        If there is no RV: its direction is then taken as the patient's right-anterior.
+    """
+    present = np.isin(labels.array, (LV_CAVITY, LV_WALL))
+    if int(present.any(axis=(0, 1)).sum()) < 3:
+        raise InvalidInputError(
+            f"landmarks_from_labels: the LV is labelled in {int(present.any(axis=(0, 1)).sum())} "
+            "slices; needs at least 3. Check the preset, or give landmarks.",
+            code="TOO_FEW_SLICES",
+        )
+    slices = _measure(labels, present)
+    frame = _frame(labels)
+    axis_point, axis_slope = _long_axis(slices)
+    apex_height = _apex_height(slices)
+    base_height = _base_height(slices, labels.spacing_mm[2])
+    rv_direction = _rv_direction(labels, slices, frame)
+    middle = _middle_points(labels, slices, rv_direction, frame, (apex_height, base_height))
+    points = np.empty((6, 3))
+    for row, height in ((4, apex_height), (5, base_height)):
+        points[row] = [*(axis_point + axis_slope * height), height]
+    mid_height = apex_height + 0.5 * (base_height - apex_height)
+    mid_centre = np.array([*(axis_point + axis_slope * mid_height), mid_height])
+    points[:4] = mid_centre + np.column_stack([middle, np.zeros(4)])
+    points[:, 2] *= _base_sign(labels, present)
+    return Landmarks(apply_matrix(frame, points), source="labels")
+
+
+def _frame(labels: LabelMap) -> Float:
+    """Lattice mm frame (axis-aligned, origin at voxel 0) to world mm."""
+    frame = np.array(labels.voxel_to_world)
+    frame[:3, :3] /= labels.spacing_mm
+    return frame
+
+
+def _base_sign(labels: LabelMap, present: NDArray[np.bool_]) -> float:
+    """+1 if the base is at large k: areas of the LV and of the RV cavity grow towards the base."""
+    k = np.arange(labels.shape[2], dtype=np.float64)
+    left = present.sum(axis=(0, 1)).astype(np.float64)
+    inside = left > 0
+    growth = 0.0
+    for area in (left, (labels.array == LV_CAVITY).sum(axis=(0, 1)), _rv(labels).sum(axis=(0, 1))):
+        area = area[inside].astype(np.float64)
+        if area.sum() > 0:
+            growth += float(np.average(k[inside], weights=area) - k[inside].mean())
+    return 1.0 if growth >= 0 else -1.0
+
+
+def _rv(labels: LabelMap) -> NDArray[np.bool_]:
+    return np.isin(labels.array, (RV_CAVITY, RV_WALL))
+
+
+def _measure(labels: LabelMap, present: NDArray[np.bool_]) -> _Slices:
+    spacing = labels.spacing_mm
+    index = np.flatnonzero(present.any(axis=(0, 1)))
+    sign = _base_sign(labels, present)
+    index = index if sign > 0 else index[::-1]
+    centres, areas, cavities = [], [], []
+    for k in index:
+        left = present[:, :, k]
+        where = np.argwhere(left)
+        areas.append(len(where) * spacing[0] * spacing[1])
+        centres.append(where.mean(axis=0) * spacing[:2])
+        cavities.append(bool((labels.array[:, :, k] == LV_CAVITY).any()))
+    return _Slices(
+        sign * index * spacing[2], np.array(centres), np.array(areas), np.array(cavities), index
+    )
+
+
+def _long_axis(slices: _Slices) -> tuple[Float, Float]:
+    """Fit centre = point + slope * height, slices weighted by area (small ones are uncertain)."""
+    weight = np.sqrt(slices.area_mm2 / slices.area_mm2.max())
+    design = np.column_stack([np.ones_like(slices.height_mm), slices.height_mm])
+    fit, *_ = np.linalg.lstsq(design * weight[:, None], slices.centre_mm * weight[:, None], rcond=None)
+    return fit[0], fit[1]
+
+
+def _apex_height(slices: _Slices) -> float:
+    """Height at which the LV's outer area, linear near the tip of a paraboloid, reaches zero."""
+    height, area = slices.height_mm, slices.area_mm2
+    near = height <= height[0] + _APEX_FIT_MM
+    near[:3] = True
+    slope, offset = np.polyfit(height[near], area[near], 1)
+    step = float(np.abs(np.diff(height)).min())
+    lowest = height[0] - max(step, 12.0)
+    if slope <= 0:
+        return float(height[0] - step / 2)
+    return float(np.clip(-offset / slope, lowest, height[0] - min(step, 1.0) / 2))
+
+
+def _base_height(slices: _Slices, thickness_mm: float) -> float:
+    top = slices.height_mm[slices.cavity] if slices.cavity.any() else slices.height_mm
+    return float(top[-1] + thickness_mm / 2)
+
+
+def _rv_direction(labels: LabelMap, slices: _Slices, frame: Float) -> Float:
+    """Unit in-plane vector from the LV centre to the RV, averaged over slices."""
+    right = _rv(labels)
+    total = np.zeros(2)
+    for k, centre in zip(slices.index, slices.centre_mm, strict=True):
+        where = np.argwhere(right[:, :, k])
+        if len(where):
+            offset = where.mean(axis=0) * labels.spacing_mm[:2] - centre
+            total += len(where) * offset / max(float(np.linalg.norm(offset)), 1e-9)
+    if not total.any():
+        warnings.warn(
+            "landmarks_from_labels: no RV is labelled; its side is assumed to be the patient's "
+            "right-anterior. Give landmarks if the heart is turned.",
+            InputWarning,
+            stacklevel=3,
+        )
+        total = (frame[:3, :3].T @ np.array([-1.0, 1.0, 0.0]))[:2]
+        total = total if np.linalg.norm(total) > 1e-6 else np.array([-1.0, 0.0])
+    return np.asarray(total / np.linalg.norm(total))
+
+
+def _middle_points(
+    labels: LabelMap,
+    slices: _Slices,
+    rv_direction: Float,
+    frame: Float,
+    ends_mm: tuple[float, float],
+) -> Float:
+    """Landmarks I to IV relative to the LV centre in-plane, averaged over mid-ventricular slices."""
+    relative = (slices.height_mm - ends_mm[0]) / (ends_mm[1] - ends_mm[0])
+    chosen = (relative >= _MID_RANGE[0]) & (relative <= _MID_RANGE[1])
+    if not chosen.any():
+        chosen[np.argmin(np.abs(relative - 0.5))] = True
+    anterior = _anterior_direction(labels, slices, rv_direction, frame)
+    axes = np.array([rv_direction, anterior])
+    found = [
+        points
+        for n in np.flatnonzero(chosen)
+        if (points := _slice_points(labels, int(slices.index[n]), slices.centre_mm[n], axes)) is not None
+    ]
+    if not found:
+        radius = float(np.sqrt(np.median(slices.area_mm2) / np.pi))
+        found = [radius * np.array([[0.5, 0.85], [1.6, 0.0], [0.5, -0.85], [-1.0, 0.0]])]
+    return np.asarray(np.mean(found, axis=0) @ axes)
+
+
+def _anterior_direction(
+    labels: LabelMap, slices: _Slices, rv_direction: Float, frame: Float
+) -> Float:
+    """In-plane unit vector, perpendicular to the RV direction, on the anterior side."""
+    side = np.array([-rv_direction[1], rv_direction[0], 0.0])
+    up = frame[:3, 2] * np.sign(slices.index[-1] - slices.index[0])
+    anterior = np.cross(up, frame[:3, :3] @ np.array([*rv_direction, 0.0]))
+    return np.asarray(side[:2] * np.sign((frame[:3, :3] @ side) @ anterior))
+
+
+def _slice_points(labels: LabelMap, k: int, centre: Float, axes: Float) -> Float | None:
+    """Landmarks I to IV of one slice along (RV direction, anterior), relative to the LV centre."""
+    spacing = labels.spacing_mm[:2]
+    plane = labels.array[:, :, k]
+    right = (np.argwhere(np.isin(plane, (RV_CAVITY, RV_WALL))) * spacing - centre) @ axes.T
+    left = (np.argwhere(np.isin(plane, (LV_CAVITY, LV_WALL))) * spacing - centre) @ axes.T
+    if len(right) < 20 or len(left) < 20:
+        return None
+    angle, radius = np.arctan2(left[:, 1], left[:, 0]), np.hypot(left[:, 0], left[:, 1])
+    bins = np.linspace(-np.pi, np.pi, 73)
+    edge = np.zeros(72)
+    np.maximum.at(edge, np.clip(np.digitize(angle, bins) - 1, 0, 71), radius)
+    right_angle = np.arctan2(right[:, 1], right[:, 0])
+    right_edge = edge[np.clip(np.digitize(right_angle, bins) - 1, 0, 71)]
+    contact = right_angle[np.hypot(right[:, 0], right[:, 1]) <= right_edge + _CONTACT_MM]
+    if len(contact) < 3:
+        return None
+    ends = (np.quantile(contact, 0.98), np.quantile(contact, 0.02))
+    mean_radius = float(edge[edge > 0].mean())
+    insertions = [mean_radius * np.array([np.cos(a), np.sin(a)]) for a in ends]
+    turning = right[right[:, 0] >= np.quantile(right[:, 0], 0.98)].mean(axis=0)
+    lateral = np.array([-float(np.quantile(-left[:, 0], 0.99)), 0.0])
+    return np.array([insertions[0], turning, insertions[1], lateral])

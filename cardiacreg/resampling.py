@@ -1,0 +1,229 @@
+"""Step 5: warp an atlas's labels and image through a transform onto a lattice.
+
+One pass over the lattice in slabs of slices: the displacement is evaluated separably, the affine and the
+atlas lattice are folded into one matrix, and the atlas is looked up at once; no dense field is kept.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg._jit import kernel
+from cardiacreg._slabs import check_threads, run_tasks, slab_ranges
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.ffd import FFD
+from cardiacreg.geometry import Affine, LabelMap, Volume
+
+Float = NDArray[np.float64]
+_SLICES_PER_SLAB = 4
+
+
+class Lattice(NamedTuple):
+    """Where to sample: a shape and its voxel indices to world mm (a Volume or LabelMap also serves)."""
+
+    shape: tuple[int, int, int]
+    voxel_to_world: Float
+
+
+Grid = Lattice | Volume | LabelMap
+Transform = FFD | Affine
+
+
+def warp_labels(
+    atlas: LabelMap,
+    target_to_atlas: Transform,
+    grid: Grid,
+    *,
+    interpolation: str = "linear",
+    threads: int | None = None,
+) -> LabelMap:
+    """Bring an atlas's labels onto a lattice of the target's world.
+
+    Parameters
+    ----------
+    atlas : LabelMap
+    target_to_atlas : FFD or Affine
+        Target world mm to atlas world mm.
+    grid : Lattice, Volume or LabelMap
+        Where to sample.
+    interpolation : {"linear", "nearest"}
+        ``"linear"`` gives the label with the largest trilinear weight (ties: lowest label), smoother
+        than the nearest voxel's label; never a label that the atlas does not have there.
+    threads : int, optional
+
+    Returns
+    -------
+    LabelMap
+        Outside the atlas's lattice: 0.
+    """
+    if interpolation not in ("linear", "nearest"):
+        raise InvalidInputError(
+            f"warp_labels: interpolation {interpolation!r}; needs 'linear' or 'nearest'.",
+            code="BAD_OPTION",
+        )
+    out = np.zeros(grid.shape, dtype=np.uint8)
+    linear = interpolation == "linear"
+
+    def write(points: Float, first: int, last: int) -> None:
+        _labels_kernel(points, atlas.array, linear, out[:, :, first:last])
+
+    _warp(atlas.voxel_to_world, target_to_atlas, grid, write, check_threads(threads))
+    return LabelMap(out, grid.voxel_to_world)
+
+
+def warp_volume(
+    atlas: Volume, target_to_atlas: Transform, grid: Grid, *, threads: int | None = None
+) -> Volume:
+    """Bring an atlas's image onto a lattice of the target's world by trilinear interpolation.
+
+    Parameters
+    ----------
+    atlas : Volume
+    target_to_atlas : FFD or Affine
+        Target world mm to atlas world mm.
+    grid : Lattice, Volume or LabelMap
+        Where to sample.
+    threads : int, optional
+
+    Returns
+    -------
+    Volume
+        Outside the atlas's lattice: the nearest voxel's intensity.
+    """
+    out = np.zeros(grid.shape, dtype=np.float32)
+
+    def write(points: Float, first: int, last: int) -> None:
+        _volume_kernel(points, atlas.array, out[:, :, first:last])
+
+    _warp(atlas.voxel_to_world, target_to_atlas, grid, write, check_threads(threads))
+    return Volume(out, grid.voxel_to_world)
+
+
+def add_label_votes(
+    votes: NDArray[np.float32],
+    atlas: LabelMap,
+    target_to_atlas: Transform,
+    grid: Grid,
+    *,
+    threads: int = 1,
+) -> None:
+    """Add an atlas's trilinear label weights, warped onto a lattice, to `votes` in place.
+
+    Parameters
+    ----------
+    votes : ndarray of float32, shape (i, j, k, n_labels)
+        Labels at or above n_labels are ignored.
+    """
+
+    def write(points: Float, first: int, last: int) -> None:
+        _votes_kernel(points, atlas.array, votes[:, :, first:last])
+
+    _warp(atlas.voxel_to_world, target_to_atlas, grid, write, threads)
+
+
+def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, threads: int) -> None:  # type: ignore[no-untyped-def]
+    affine = transform.affine if isinstance(transform, FFD) else transform
+    to_voxel = np.linalg.inv(voxel_to_world) @ affine.matrix
+    onto = to_voxel @ grid.voxel_to_world
+    i, j = (np.arange(n, dtype=np.float64) for n in grid.shape[:2])
+
+    def run(slab: tuple[int, int]) -> None:
+        k = np.arange(slab[0], slab[1], dtype=np.float64)
+        points = np.empty((len(i), len(j), len(k), 3))
+        points[:] = onto[:3, 3] + k[:, None] * onto[:3, 2]
+        points += i[:, None, None, None] * onto[:3, 0] + j[:, None, None] * onto[:3, 1]
+        if isinstance(transform, FFD):
+            u = transform.grid_displacement(grid.shape, grid.voxel_to_world, slice(*slab))
+            for c in range(3):
+                for d in range(3):
+                    points[..., c] += to_voxel[c, d] * u[..., d]
+        write(points, slab[0], slab[1])
+
+    run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _labels_kernel(points, atlas, linear, out):
+    """Label with the largest trilinear weight, or of the nearest voxel, at each point."""
+    ni, nj, nk = atlas.shape
+    weights = np.zeros(256)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            for k in range(out.shape[2]):
+                x, y, z = points[i, j, k, 0], points[i, j, k, 1], points[i, j, k, 2]
+                a, b, c = int(np.floor(x + 0.5)), int(np.floor(y + 0.5)), int(np.floor(z + 0.5))
+                nearest = 0
+                if 0 <= a < ni and 0 <= b < nj and 0 <= c < nk:
+                    nearest = atlas[a, b, c]
+                out[i, j, k] = nearest
+                if not linear:
+                    continue
+                a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+                if a < 0 or b < 0 or c < 0 or a >= ni - 1 or b >= nj - 1 or c >= nk - 1:
+                    continue
+                x, y, z = x - a, y - b, z - c
+                best, best_weight = 0, -1.0
+                for n in range(8):
+                    p, q, r = n >> 2, (n >> 1) & 1, n & 1
+                    weights[atlas[a + p, b + q, c + r]] += (
+                        (x if p else 1 - x) * (y if q else 1 - y) * (z if r else 1 - z)
+                    )
+                for n in range(8):
+                    label = atlas[a + (n >> 2), b + ((n >> 1) & 1), c + (n & 1)]
+                    weight = weights[label]
+                    if weight > best_weight or (weight == best_weight and label < best):
+                        best, best_weight = label, weight
+                for n in range(8):
+                    weights[atlas[a + (n >> 2), b + ((n >> 1) & 1), c + (n & 1)]] = 0.0
+                out[i, j, k] = best
+
+
+@kernel
+def _votes_kernel(points, atlas, votes):
+    """Add the trilinear weight of each label at each point; outside the atlas label 0 gets it."""
+    ni, nj, nk = atlas.shape
+    n_labels = votes.shape[3]
+    for i in range(votes.shape[0]):
+        for j in range(votes.shape[1]):
+            for k in range(votes.shape[2]):
+                x, y, z = points[i, j, k, 0], points[i, j, k, 1], points[i, j, k, 2]
+                a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+                if a < 0 or b < 0 or c < 0 or a >= ni - 1 or b >= nj - 1 or c >= nk - 1:
+                    votes[i, j, k, 0] += 1.0
+                    continue
+                x, y, z = x - a, y - b, z - c
+                for n in range(8):
+                    p, q, r = n >> 2, (n >> 1) & 1, n & 1
+                    label = atlas[a + p, b + q, c + r]
+                    if label < n_labels:
+                        votes[i, j, k, label] += (
+                            (x if p else 1 - x) * (y if q else 1 - y) * (z if r else 1 - z)
+                        )
+
+
+@kernel
+def _volume_kernel(points, atlas, out):
+    """Trilinear intensity at each point, coordinates clamped to the atlas."""
+    ni, nj, nk = atlas.shape
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            for k in range(out.shape[2]):
+                x = min(max(points[i, j, k, 0], 0.0), ni - 1.0)
+                y = min(max(points[i, j, k, 1], 0.0), nj - 1.0)
+                z = min(max(points[i, j, k, 2], 0.0), nk - 1.0)
+                a, b, c = min(int(x), max(ni - 2, 0)), min(int(y), max(nj - 2, 0)), min(int(z), max(nk - 2, 0))
+                p, q, r = min(a + 1, ni - 1), min(b + 1, nj - 1), min(c + 1, nk - 1)
+                x, y, z = x - a, y - b, z - c
+                lower = (1 - y) * ((1 - z) * atlas[a, b, c] + z * atlas[a, b, r]) + y * (
+                    (1 - z) * atlas[a, q, c] + z * atlas[a, q, r]
+                )
+                upper = (1 - y) * ((1 - z) * atlas[p, b, c] + z * atlas[p, b, r]) + y * (
+                    (1 - z) * atlas[p, q, c] + z * atlas[p, q, r]
+                )
+                out[i, j, k] = (1 - x) * lower + x * upper

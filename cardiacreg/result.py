@@ -1,0 +1,126 @@
+"""What a refinement returns, and how it is saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
+from cardiacreg.options import RefineOptions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AtlasReport:
+    """How one selected atlas fared.
+
+    Parameters
+    ----------
+    index : int
+        Position in the bank.
+    name : str
+    nmi : float
+        Normalised mutual information after the landmark affine.
+    landmark_residual_mm : float
+        Root-mean-square distance of the aligned landmarks.
+    affine_model : str
+        ``"affine"``, ``"similarity"`` or ``"rigid"``.
+    consistency_before, consistency_after : float
+        Class-weighted label consistency under the affine and under the deformation.
+    minimum_jacobian : float
+        Smallest det(I + du/dx) over the control lattice's domain, sampled four times per control point.
+    iterations : tuple of int
+        Per level.
+    stop_reason : str
+        Name of a `StopReason`.
+    """
+
+    index: int
+    name: str
+    nmi: float
+    landmark_residual_mm: float
+    affine_model: str
+    consistency_before: float
+    consistency_after: float
+    minimum_jacobian: float
+    iterations: tuple[int, ...]
+    stop_reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefineResult:
+    """A smooth, complete, high-resolution model and how it came about.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Canonical labels (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity) on the output lattice.
+    confidence : Volume
+        Winning share of the votes, 0 to 1, on the output lattice.
+    landmarks : Landmarks
+        The target's six landmarks, world mm, given or derived.
+    slice_shifts_mm : ndarray, shape (n_slices, 2)
+        In-plane shift of every target slice along its i and j axes: true position = stored position
+        + shift.
+    atlases : tuple of AtlasReport
+        The selected atlases, best first.
+    agreement : dict
+        Dice per structure between the input and the result sampled at the acquired slices after the
+        shifts; None for a structure that the input lacks.
+    timings_seconds : dict
+        Wall-clock time per step and ``"total"``.
+    target : Subject
+        The input as used: canonical labels and placed image on its own lattice.
+    options : RefineOptions
+    warnings : tuple of str
+        Everything that was repaired or should be known, one sentence each.
+    structures_from_atlases : tuple of str
+        Structures that the input did not show and that come from the atlases alone.
+    provenance : dict
+        Versions, input hashes, threads.
+    """
+
+    labels: LabelMap
+    confidence: Volume
+    landmarks: Landmarks
+    slice_shifts_mm: NDArray[np.float64]
+    atlases: tuple[AtlasReport, ...]
+    agreement: dict[str, float | None]
+    timings_seconds: dict[str, float]
+    target: Subject
+    options: RefineOptions
+    warnings: tuple[str, ...] = ()
+    structures_from_atlases: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def minimum_jacobian(self) -> float:
+        """Smallest det(I + du/dx) over all selected atlases; above 0: no folding."""
+        return min(report.minimum_jacobian for report in self.atlases)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write labels, confidence, landmarks, result.json and qc.png into a folder.
+
+        Parameters
+        ----------
+        folder : path
+            Made when missing.
+        overwrite : bool
+            Replace files of an earlier run; otherwise their presence is an error.
+
+        Returns
+        -------
+        pathlib.Path
+            The folder.
+
+        Raises
+        ------
+        InvalidInputError
+            If the folder holds results and `overwrite` is not set, or cannot be written.
+        """
+        from cardiacreg.result_files import save_result
+
+        return save_result(self, Path(folder), overwrite=overwrite)

@@ -1,0 +1,85 @@
+"""Clean topology: one component per structure, no holes, no cavity that touches the other ventricle.
+
+The last step of a refinement. Small pieces that voting leaves behind are given to what surrounds them;
+closed pockets of background inside the heart are filled with the nearest label; a cavity voxel of the LV
+that touches the RV cavity or RV wall face to face becomes LV wall, so that the septum is closed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
+
+Mask = NDArray[np.bool_]
+_FACES = ndimage.generate_binary_structure(3, 1)
+
+
+def clean_topology(labels: LabelMap) -> LabelMap:
+    """Return the label map with one face-connected component per structure and no holes.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Canonical labels on any lattice.
+
+    Returns
+    -------
+    LabelMap
+        Same lattice and no label that the input lacks, except LV wall where a septum is closed.
+    """
+    box = _bounding_box(labels.array)
+    if box is None:
+        return labels
+    array = np.array(labels.array[box])
+    _close_septum(array)
+    for _ in range(3):
+        before = array.copy()
+        _drop_small_components(array)
+        _fill_holes(array)
+        if np.array_equal(before, array):
+            break
+    out = np.array(labels.array)
+    out[box] = array
+    return LabelMap(out, labels.voxel_to_world)
+
+
+def _bounding_box(array: NDArray[np.uint8]) -> tuple[slice, ...] | None:
+    found = ndimage.find_objects((array != 0).astype(np.uint8))
+    if not found:
+        return None
+    return tuple(slice(max(0, s.start - 2), s.stop + 2) for s in found[0])
+
+
+def _close_septum(array: NDArray[np.uint8]) -> None:
+    right = np.isin(array, (RV_CAVITY, RV_WALL))
+    array[(array == LV_CAVITY) & ndimage.binary_dilation(right, _FACES)] = LV_WALL
+
+
+def _drop_small_components(array: NDArray[np.uint8]) -> None:
+    """Give every component but the largest of each structure to the nearest other label."""
+    stray = np.zeros(array.shape, dtype=bool)
+    for label in (LV_CAVITY, LV_WALL, RV_WALL, RV_CAVITY):
+        components, count = ndimage.label(array == label, _FACES)
+        if count > 1:
+            sizes = np.bincount(components.ravel())
+            sizes[0] = 0
+            stray |= (components > 0) & (components != sizes.argmax())
+    if stray.any():
+        _assign_nearest(array, stray)
+
+
+def _fill_holes(array: NDArray[np.uint8]) -> None:
+    """Fill closed pockets of background, and pockets of other labels inside a cavity."""
+    holes = ndimage.binary_fill_holes(array != 0, _FACES) & (array == 0)
+    if holes.any():
+        _assign_nearest(array, holes)
+    for label in (LV_CAVITY, RV_CAVITY):
+        array[ndimage.binary_fill_holes(array == label, _FACES)] = label
+
+
+def _assign_nearest(array: NDArray[np.uint8], where: Mask) -> None:
+    nearest = ndimage.distance_transform_edt(where, return_distances=False, return_indices=True)
+    array[where] = array[tuple(nearest)][where]
