@@ -20,6 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import map_coordinates
 from scipy.special import gammaln, lpmv
 
@@ -81,7 +82,13 @@ PULMONARY_MM, PULMONARY_SD_MM = (-31.1, -42.1, -9.5), (2.4, 2.9, 6.5)
 ROOF_POSITIONS = (-0.40, -0.15, 0.10, 0.35, 0.55, 0.75, 0.90, 1.10)
 ROOF_MM = (-1.5, -0.4, 0.1, 1.9, -6.1, -3.1, 4.9, -5.0)
 ROOF_SD_MM = (2.9, 0.8, 1.4, 1.9, 2.0, 1.7, 1.1, 2.4)
+# Its rise per mm along x, off that line, at four places on it.
+ROOF_SLOPE_POSITIONS = (-0.40, 0.10, 0.55, 0.90)
+ROOF_SLOPE, ROOF_SLOPE_SD = (-0.06, 0.10, -0.18, -0.11), (0.25, 0.10, 0.12, 0.15)
+# Height of the lowest RV cavity over the LV's epicardial apex; opening radii of the two RV valves.
+RV_APEX_OFFSET_MM, RV_APEX_OFFSET_SD_MM = 7.0, 2.6
 TRICUSPID_RADIUS_MM, PULMONARY_RADIUS_MM = 17.0, 12.0
+_RIM_MM = 5.0
 
 _N_POLAR, _N_AZIMUTH = 73, 144
 _FloatArray = NDArray[np.float64]
@@ -105,8 +112,10 @@ class HeartShape:
         Radii by polar angle (0 at the apex) and azimuth (0 towards septum or RV free wall).
     rv_centre_mm, tricuspid_mm, pulmonary_mm : ndarray, shape (3,), float64
         Positions in the heart frame, before `scale` and `elongation`.
-    roof_mm : ndarray, shape (8,), float64
-        Height of the RV roof at `ROOF_POSITIONS`.
+    rv_apex_offset_mm : float
+        Least height of the RV cavity over the LV apex, before `scale`.
+    roof_mm, roof_slope : ndarray, shape (8,) and (4,), float64
+        Height of the RV roof at `ROOF_POSITIONS`, slope at `ROOF_SLOPE_POSITIONS`.
     mitral_slope : ndarray, shape (2,), float64
         Rise of the mitral plane per mm along x and y.
     """
@@ -124,7 +133,9 @@ class HeartShape:
     rv_centre_mm: _FloatArray
     tricuspid_mm: _FloatArray
     pulmonary_mm: _FloatArray
+    rv_apex_offset_mm: float
     roof_mm: _FloatArray
+    roof_slope: _FloatArray
     mitral_slope: _FloatArray
 
     def inner_radius_mm(self) -> _FloatArray:
@@ -150,7 +161,11 @@ class HeartShape:
         towards_septum = -np.cos(azimuth) * np.sin(polar)
         free_side = np.clip((0.9 - towards_septum) / 0.7, 0.0, 1.0)
         free_side = free_side * free_side * (3.0 - 2.0 * free_side)
-        return np.asarray(self.rv_body_mm * (1.0 + (self.rv_factor - 1.0) * free_side))
+        radius = self.rv_body_mm * (1.0 + (self.rv_factor - 1.0) * free_side)
+        lv_apex = LV_CENTRE_MM[2] - LV_AXIAL_STRETCH * self.outer_radius_mm()[0, 0]
+        deepest = self.rv_centre_mm[2] - lv_apex - self.rv_apex_offset_mm
+        depth = np.maximum(radius * np.cos(polar), 1.0)
+        return np.asarray(radius * _smooth_minimum(depth, deepest, 6.0) / depth)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,9 +256,10 @@ def structure_fractions(
     heart = inside(fields.epicardium)
     outside_lv = 1 - heart
     thickness = np.float32(rv_wall_mm)
-    rv_cavity = inside(np.maximum(fields.rv_body, fields.roof)) * outside_lv
-    top = fields.roof - np.where(fields.valves < 0, np.float32(0), thickness)
-    rv_whole = inside(np.maximum(fields.rv_body - thickness, top)) * outside_lv
+    rv_cavity = inside(_smooth_maximum(fields.rv_body, fields.roof, _RIM_MM)) * outside_lv
+    roof_wall = np.clip(fields.valves, 0, thickness)
+    shell = _smooth_maximum(fields.rv_body - thickness, fields.roof - roof_wall, _RIM_MM)
+    rv_whole = inside(shell) * outside_lv
     return {
         "lv_cavity": cavity,
         "lv_wall": np.maximum(heart * below_mitral - cavity, 0),
@@ -320,8 +336,26 @@ def _roof(
     x, y, z = grid
     start, end = shape.tricuspid_mm, shape.pulmonary_mm
     along = (start[1] - y) / (start[1] - end[1])
-    rise = np.interp(along, ROOF_POSITIONS, shape.roof_mm)
-    height = start[2] + np.clip(along, -0.4, 1.1) * (end[2] - start[2]) + rise
+    held = np.clip(along, ROOF_POSITIONS[0], ROOF_POSITIONS[-1])
+    rise = PchipInterpolator(ROOF_POSITIONS, shape.roof_mm)(held)
+    slope = np.interp(held, ROOF_SLOPE_POSITIONS, shape.roof_slope)
+    off_line = np.clip(x - (start[0] + held * (end[0] - start[0])), -30.0, 30.0)
+    height = start[2] + held * (end[2] - start[2]) + rise + slope * off_line
     tricuspid = np.hypot(x - start[0], y - start[1]) - TRICUSPID_RADIUS_MM
     pulmonary = np.hypot(x - end[0], y - end[1]) - PULMONARY_RADIUS_MM
     return z - height.astype(np.float32), np.minimum(tricuspid, pulmonary)
+
+
+def _smooth_minimum(a: _FloatArray, b: float, width: float) -> _FloatArray:
+    """Minimum of two, rounded where they differ by less than a width."""
+    overlap = np.maximum(width - np.abs(a - b), 0.0) / width
+    return np.asarray(np.minimum(a, b) - overlap * overlap * (width / 4.0))
+
+
+def _smooth_maximum(
+    a: NDArray[np.float32], b: NDArray[np.float32], width: float
+) -> NDArray[np.float32]:
+    """Maximum of two fields, rounded where they differ by less than a width."""
+    overlap = np.maximum(np.float32(width) - np.abs(a - b), 0) / np.float32(width)
+    rounded: NDArray[np.float32] = np.maximum(a, b) + overlap * overlap * np.float32(width / 4)
+    return rounded

@@ -20,7 +20,7 @@ from cardiacreg.phantom_anatomy import HeartShape, heart_fields, structure_fract
 MUSCLE_DENSITY_G_PER_ML = 1.05
 PHASES = ("ED", "ES")
 _FloatArray = NDArray[np.float64]
-_COARSE_MM = 2.5
+_COARSE_MM = 4.0
 # Correlation of LV volume, LV mass, RV volume and RV mass between people of different size.
 _CORRELATION = np.array(
     [[1.0, 0.7, 0.85, 0.7], [0.7, 1.0, 0.65, 0.7], [0.85, 0.65, 1.0, 0.75], [0.7, 0.7, 0.75, 1.0]]
@@ -128,12 +128,15 @@ def shape_volumes(shape: HeartShape) -> HeartVolumes:
     fractions = structure_fractions(heart_fields(shape, axes), shape.rv_wall_mm, _COARSE_MM)
     voxel_ml = float(np.prod([axis[1] - axis[0] for axis in axes])) / 1000.0
     return HeartVolumes(
-        **{f"{name}_ml": float(share.sum(dtype=np.float64)) * voxel_ml for name, share in fractions.items()}
+        **{
+            f"{name}_ml": float(share.sum(dtype=np.float64)) * voxel_ml
+            for name, share in fractions.items()
+        }
     )
 
 
 def coarse_axes(shape: HeartShape) -> tuple[_FloatArray, _FloatArray, _FloatArray]:
-    """Return axes in mm, about 2.5 mm apart, of a grid that holds the whole heart."""
+    """Return axes in mm, 4 mm apart, of a grid that holds the whole heart."""
     limits = ((-105.0, 50.0), (-75.0, 70.0), (-105.0, 25.0))
     stretch = (shape.scale, shape.scale, shape.scale * max(shape.elongation, 0.9))
     x, y, z = (
@@ -188,9 +191,7 @@ def _profile(
 def _around(
     rng: np.random.Generator, mean: tuple[float, ...], deviation: tuple[float, ...]
 ) -> _FloatArray:
-    return np.array(mean) + np.array(deviation) * np.clip(
-        rng.standard_normal(len(mean)), -2.0, 2.0
-    )
+    return np.array(mean) + np.array(deviation) * np.clip(rng.standard_normal(len(mean)), -2.0, 2.0)
 
 
 def _draw_shape(rng: np.random.Generator, group: Group) -> HeartShape:
@@ -215,7 +216,9 @@ def _draw_shape(rng: np.random.Generator, group: Group) -> HeartShape:
         rv_centre_mm=centre,
         tricuspid_mm=_around(rng, anatomy.TRICUSPID_MM, anatomy.TRICUSPID_SD_MM) + 0.5 * offset,
         pulmonary_mm=_around(rng, anatomy.PULMONARY_MM, anatomy.PULMONARY_SD_MM) + 0.5 * offset,
+        rv_apex_offset_mm=_normal(rng, (anatomy.RV_APEX_OFFSET_MM, anatomy.RV_APEX_OFFSET_SD_MM)),
         roof_mm=_around(rng, anatomy.ROOF_MM, anatomy.ROOF_SD_MM),
+        roof_slope=_around(rng, anatomy.ROOF_SLOPE, anatomy.ROOF_SLOPE_SD),
         mitral_slope=_around(rng, (-0.05, -0.04), (0.05, 0.05)),
     )
 
