@@ -1,0 +1,86 @@
+"""From what the user gives to a checked target and a bank: the door of `refine`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
+
+
+class Target(NamedTuple):
+    """A checked target."""
+
+    subject: Subject
+    unknown_labels: tuple[int, ...]
+    """Structures that the target does not show: its background matches them in the atlases."""
+
+
+def gather_target(
+    segmentation: Any,
+    image: Any,
+    landmarks: Any,
+    preset: str | Mapping[int, int] | None,
+    frame: int | None,
+) -> Target:
+    """Read and check a target; see `cardiacreg.refine` for the arguments."""
+    from cardiacreg import input_checks, label_presets, nifti
+
+    stored = nifti.read_labels(segmentation, frame=frame)
+    labels = label_presets.canonical_labels(stored, preset)
+    input_checks.check_labels(labels)
+    label_presets.check_anatomy(stored, preset)
+    placed = None
+    if image is not None:
+        placed = input_checks.check_image(nifti.read_volume(image, frame=frame), labels)
+    points = _landmarks(landmarks)
+    if points is not None:
+        input_checks.check_landmarks(points, labels)
+    name = Path(segmentation).name if isinstance(segmentation, str | Path) else "target"
+    subject = Subject(labels, placed, points, name)
+    return Target(subject, unknown_labels(labels))
+
+
+def unknown_labels(labels: LabelMap) -> tuple[int, ...]:
+    """Return the canonical structures that a label map does not show."""
+    shown = set(labels.present())
+    return tuple(label for label in STRUCTURES if label not in shown)
+
+
+def _landmarks(landmarks: Any) -> Landmarks | None:
+    if landmarks is None or isinstance(landmarks, Landmarks):
+        return landmarks
+    if isinstance(landmarks, str | Path):
+        from cardiacreg.nifti import read_landmarks
+
+        return read_landmarks(landmarks)
+    return Landmarks(np.asarray(landmarks, dtype=np.float64))
+
+
+def gather_atlases(atlases: Any) -> Sequence[Subject]:
+    """Return the bank: the embedded one, a folder opened lazily, or the sequence given."""
+    if atlases is None:
+        from cardiacreg.atlas_bank import default_atlases
+
+        return default_atlases()
+    if isinstance(atlases, str | Path):
+        from cardiacreg.nifti import open_atlas_folder
+
+        return open_atlas_folder(atlases)
+    if isinstance(atlases, Sequence):
+        return atlases
+    raise InvalidInputError(
+        f"refine: atlases is a {type(atlases).__name__}; needs a folder of atlases or a sequence of "
+        "Subject.",
+        code="BAD_TYPE",
+    )
+
+
+def structure_names(labels: tuple[int, ...]) -> tuple[str, ...]:
+    """Return the names of canonical labels."""
+    return tuple(STRUCTURES[label] for label in labels)
+

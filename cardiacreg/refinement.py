@@ -1,0 +1,227 @@
+"""The main call: from a thick-slice segmentation to a smooth, complete bi-ventricular model."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cardiacreg._slabs import ProgressCallable, check_threads
+from cardiacreg.errors import InputWarning
+from cardiacreg.gather import Target, gather_atlases, gather_target, structure_names
+from cardiacreg.geometry import STRUCTURES, LabelMap, Subject, apply_matrix
+from cardiacreg.label_consistency import labelled_slices
+from cardiacreg.options import RefineOptions
+from cardiacreg.pipeline import Clock, Outcome, Run, run_steps
+from cardiacreg.result import AtlasReport, RefineResult
+
+
+def refine(
+    segmentation: Any,
+    *,
+    image: Any = None,
+    landmarks: Any = None,
+    atlases: Any = None,
+    preset: str | Mapping[int, int] | None = None,
+    frame: int | None = None,
+    spacing_mm: ArrayLike = (1.25, 1.25, 2.0),
+    options: RefineOptions | None = None,
+    threads: int | None = None,
+    progress: ProgressCallable | None = None,
+) -> RefineResult:
+    """Refine a short-axis segmentation into a smooth, complete, high-resolution bi-ventricular model.
+
+    Parameters
+    ----------
+    segmentation : path, nibabel image, (array, voxel_to_world) or LabelMap
+        The target's labels on its native lattice (i, j, k = slice), oblique or left-handed.
+    image : path, nibabel image, (array, voxel_to_world) or Volume, optional
+        The target's short-axis image; enables patch fusion.
+    landmarks : path, (6, 3) array in world RAS+ mm or Landmarks, optional
+        The six landmarks of the paper; derived from the segmentation when absent.
+    atlases : folder or sequence of Subject, optional
+        The bank; the embedded population when absent.
+    preset : str or mapping, optional
+        Meaning of the label values (``"acdc"``, ``"mms"``, ``"ukbb"``, ``"digital_heart"``,
+        ``"sslln"``) or a mapping from them to ours; canonical when absent.
+    frame : int, optional
+        Which frame of 4-D files.
+    spacing_mm : array_like, shape (3,)
+        Spacing of the result along the target's (i, j, k).
+    options : RefineOptions, optional
+        `RefineOptions` is the best we have; `RefineOptions.paper` the published method.
+    threads : int, optional
+        All CPUs of this process when absent; the result is the same for any number.
+    progress : callable, optional
+        Receives a `Progress` after each piece of work; raising inside it cancels.
+
+    Returns
+    -------
+    RefineResult
+
+    Raises
+    ------
+    InvalidInputError
+        If an input cannot give a right answer; the message says what to do.
+    RefinementError
+        If no atlas could be registered.
+
+    Warns
+    -----
+    InputWarning
+        For everything that was repaired or should be known; also kept in ``result.warnings``.
+
+    Examples
+    --------
+    >>> import cardiacreg
+    >>> result = cardiacreg.refine("seg.nii.gz", image="sax.nii.gz", preset="acdc")  # doctest: +SKIP
+    >>> result.save("out/")  # doctest: +SKIP
+    """
+    settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        with clock.step("read"):
+            target = gather_target(segmentation, image, landmarks, preset, frame)
+            bank = gather_atlases(atlases, target.subject, settings.n_atlases)
+        run = Run(
+            target.subject, target.unknown_labels, spacing_mm, settings, n_threads, progress, clock
+        )
+        outcome = run_steps(run, bank)
+    notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
+    _pass_on(caught)
+    return _result(run, target, outcome, notes, len(bank))
+
+
+def _pass_on(caught: Sequence[warnings.WarningMessage]) -> None:
+    """Show the collected warnings to the caller of `refine`."""
+    for warning in caught:
+        warnings.warn_explicit(
+            warning.message, warning.category, warning.filename, warning.lineno
+        )
+
+
+def _result(
+    run: Run, target: Target, outcome: Outcome, notes: tuple[str, ...], bank_size: int
+) -> RefineResult:
+    return RefineResult(
+        labels=outcome.fusion.labels,
+        confidence=outcome.fusion.confidence,
+        landmarks=outcome.landmarks,
+        slice_shifts_mm=outcome.slice_shifts_mm,
+        atlases=_reports(outcome),
+        agreement=slice_agreement(
+            target.subject.labels, outcome.fusion.labels, outcome.slice_shifts_mm
+        ),
+        timings_seconds=run.clock.timings_seconds(),
+        target=target.subject,
+        options=run.options,
+        warnings=notes,
+        structures_from_atlases=structure_names(target.unknown_labels),
+        provenance=_provenance(target.subject, run.threads, bank_size),
+    )
+
+
+def _reports(outcome: Outcome) -> tuple[AtlasReport, ...]:
+    return tuple(
+        AtlasReport(
+            index=atlas.ranked.index,
+            name=atlas.subject.name or f"atlas {atlas.ranked.index}",
+            nmi=atlas.ranked.nmi,
+            landmark_residual_mm=atlas.fit.residual_mm,
+            affine_model=atlas.fit.model,
+            consistency_before=r.consistency_before,
+            consistency_after=r.consistency_after,
+            minimum_jacobian=r.minimum_jacobian,
+            iterations=r.iterations,
+            stop_reason=r.stop_reason.name,
+        )
+        for atlas, r in zip(outcome.selected, outcome.registrations, strict=True)
+    )
+
+
+def slice_agreement(
+    target: LabelMap, refined: LabelMap, slice_shifts_mm: NDArray[np.float64]
+) -> dict[str, float | None]:
+    """Return Dice per structure between a target and a model sampled at its acquired slices.
+
+    Parameters
+    ----------
+    target : LabelMap
+        The acquired slices; only slices with labels count.
+    refined : LabelMap
+        The model, on any lattice with parallel axes.
+    slice_shifts_mm : ndarray, shape (n_slices, 2)
+        Where each slice truly lies: stored position + shift.
+
+    Returns
+    -------
+    dict
+        Structure name to Dice, None for structures that the target lacks.
+    """
+    sampled = sample_at_slices(target, refined, slice_shifts_mm)
+    slices = labelled_slices(target.array)
+    own, model = target.array[:, :, slices], sampled[:, :, slices]
+    return {name: _dice(own == label, model == label) for label, name in STRUCTURES.items()}
+
+
+def _dice(own: NDArray[np.bool_], model: NDArray[np.bool_]) -> float | None:
+    if not own.any():
+        return None
+    return float(2 * (own & model).sum() / (own.sum() + model.sum()))
+
+
+def sample_at_slices(
+    target: LabelMap, refined: LabelMap, slice_shifts_mm: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Return the model's nearest label at every target voxel's true position, shape of the target."""
+    to_voxel = np.linalg.inv(refined.voxel_to_world) @ target.voxel_to_world
+    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in target.shape), indexing="ij"), -1)
+    grid[..., :2] += (slice_shifts_mm / target.spacing_mm[:2])[None, None]
+    nearest = np.rint(apply_matrix(to_voxel, grid)).astype(np.int64)
+    limit = np.array(refined.shape) - 1
+    inside = ((nearest >= 0) & (nearest <= limit)).all(axis=-1)
+    clipped = np.clip(nearest, 0, limit)
+    found = refined.array[clipped[..., 0], clipped[..., 1], clipped[..., 2]]
+    return np.where(inside, found, 0).astype(np.uint8)
+
+
+def _provenance(target: Subject, threads: int, bank_size: int) -> dict[str, Any]:
+    import numba
+    import scipy
+
+    from cardiacreg import __version__
+
+    hashes = {"labels_sha256": hashlib.sha256(target.labels.array.tobytes()).hexdigest()}
+    if target.image is not None:
+        hashes["image_sha256"] = hashlib.sha256(target.image.array.tobytes()).hexdigest()
+    return {
+        "cardiacreg": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "numba": numba.__version__,
+        "threads": threads,
+        "bank_size": bank_size,
+        **hashes,
+    }
+
+
+def warm_up(threads: int | None = None) -> None:
+    """Refine a tiny heart once, so that every kernel is compiled and cached.
+
+    Parameters
+    ----------
+    threads : int, optional
+    """
+    from cardiacreg.geometry import Volume
+    from cardiacreg.tiny_heart import tiny_heart
+
+    heart = tiny_heart()
+    image = Volume(heart.labels.array * 50.0, heart.labels.voxel_to_world)
+    atlas = Subject(heart.labels, image, name="tiny")
+    refine(heart.labels, image=image, atlases=[atlas], threads=threads)
