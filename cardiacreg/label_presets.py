@@ -90,7 +90,7 @@ def preset_mapping(preset: Preset) -> dict[int, int]:
 def _checked_mapping(mapping: Mapping[int, int]) -> dict[int, int]:
     checked: dict[int, int] = {}
     for theirs, ours in mapping.items():
-        if theirs not in range(256) or ours not in range(N_LABELS):
+        if theirs not in range(256) or ours not in range(N_LABELS) or (theirs == 0 != ours):
             names = ", ".join(f"{label} {name}" for label, name in STRUCTURES.items())
             raise InvalidInputError(
                 f"preset: the entry {theirs!r}: {ours!r} is not valid; needs labels from 0 to 255 "
@@ -120,9 +120,8 @@ def canonical_labels(labels: LabelMap, preset: Preset = None) -> LabelMap:
     Raises
     ------
     InvalidInputError
-        If a value occurs that the preset does not define (UNEXPECTED_LABEL), a named preset would
-        drop labels of a map that another preset explains (WRONG_PRESET), or the preset itself is
-        not valid (UNKNOWN_PRESET, BAD_PRESET).
+        If a value occurs that the preset does not define (UNEXPECTED_LABEL), or the preset itself
+        is not valid (UNKNOWN_PRESET, BAD_PRESET).
 
     Examples
     --------
@@ -133,32 +132,18 @@ def canonical_labels(labels: LabelMap, preset: Preset = None) -> LabelMap:
     >>> canonical_labels(theirs, "acdc").array.tolist()
     [[[0, 4, 2, 1]]]
     """
-    mapping = preset_mapping(preset)
-    unexpected = [label for label in labels.present() if label not in mapping]
-    if unexpected:
-        raise InvalidInputError(
-            _unexpected_message(labels, preset, unexpected), code="UNEXPECTED_LABEL"
-        )
+    mapping = _defining_mapping(labels, preset)
     if all(theirs == ours for theirs, ours in mapping.items()):
         return labels
-    if isinstance(preset, str):
-        _check_dropped(labels, preset, mapping)
     return LabelMap(_lookup(mapping)[labels.array], labels.voxel_to_world)
 
 
-def _check_dropped(labels: LabelMap, preset: str, mapping: Mapping[int, int]) -> None:
-    """Refuse to drop labels where that hides a wrong preset from `check_anatomy`."""
-    values = labels.present()
-    roles = tuple(mapping[value] for value in values)
-    if all(roles):
-        return
-    contacts = _slice_contacts(labels.array, values)
-    problem = _contradiction(contacts, roles)
-    if problem is None and not _can_check(roles):
-        problem = "the LV wall or both cavities are missing"
-    fitting = _fitting_names(contacts, values)
-    if problem is not None and fitting:
-        raise _wrong_preset(preset, problem, fitting)
+def _defining_mapping(labels: LabelMap, preset: Preset) -> dict[int, int]:
+    mapping = preset_mapping(preset)
+    unexpected = [label for label in labels.present() if label not in mapping]
+    if unexpected:
+        raise _unexpected(labels, preset, unexpected)
+    return mapping
 
 
 def _wrong_preset(preset: Preset, problem: str, fitting: tuple[str, ...]) -> InvalidInputError:
@@ -176,7 +161,7 @@ def _lookup(mapping: Mapping[int, int]) -> NDArray[np.uint8]:
     return table
 
 
-def _unexpected_message(labels: LabelMap, preset: Preset, unexpected: list[int]) -> str:
+def _unexpected(labels: LabelMap, preset: Preset, unexpected: list[int]) -> InvalidInputError:
     fitting = fitting_presets(labels)
     advice = (
         f"with these values and this anatomy fits preset={fitting[0]!r}"
@@ -185,9 +170,10 @@ def _unexpected_message(labels: LabelMap, preset: Preset, unexpected: list[int])
         else "no preset fits these values; pass a mapping {their label: canonical label}, "
         "with 0 for labels to ignore"
     )
-    return (
+    return InvalidInputError(
         f"labels: values {unexpected} are not part of {_spoken(preset)}, which defines "
-        f"{sorted(preset_mapping(preset))}; the map holds {list(labels.present())}; {advice}."
+        f"{sorted(preset_mapping(preset))}; the map holds {list(labels.present())}; {advice}.",
+        code="UNEXPECTED_LABEL",
     )
 
 
@@ -224,35 +210,41 @@ def check_anatomy(labels: LabelMap, preset: Preset = None) -> None:
     Parameters
     ----------
     labels : LabelMap
-        Canonical labels, as `canonical_labels` returns them.
+        Labels as stored in the file.
     preset : str, mapping or None
-        The preset they were read with; used to name the preset that fits.
+        The convention they are taken to follow, as for `canonical_labels`.
 
     Raises
     ------
     InvalidInputError
-        If the anatomy contradicts the labels (WRONG_PRESET).
+        If the anatomy contradicts the preset, or a named preset would ignore labels of a map that
+        makes no sense without them and sense under another preset (WRONG_PRESET); and what
+        `canonical_labels` raises.
 
     Warns
     -----
     InputWarning
         If there is no LV wall or no cavity, so that nothing can be checked.
     """
-    present = labels.present()
-    contacts = _slice_contacts(labels.array, present)
-    problem = _contradiction(contacts, present)
+    values = labels.present()
+    mapping = _defining_mapping(labels, preset)
+    roles = tuple(mapping[value] for value in values)
+    contacts = _slice_contacts(labels.array, values)
+    problem = _contradiction(contacts, roles)
+    fitting = _fitting_names(contacts, values)
+    if problem is None and _can_check(roles):
+        return
+    if problem is None and fitting and isinstance(preset, str) and 0 in roles:
+        problem = "the LV wall or both cavities are missing"
     if problem is not None:
-        theirs = {ours: label for label, ours in preset_mapping(preset).items() if ours}
-        fitting = _fitting_names(contacts, tuple(theirs.get(label, label) for label in present))
         raise _wrong_preset(preset, problem, fitting)
-    if not _can_check(present):
-        found = ", ".join(STRUCTURES.get(label, str(label)) for label in present) or "no label"
-        warnings.warn(
-            f"labels: the map holds {found}; without both the LV wall and a cavity the preset "
-            "cannot be checked against the anatomy, so make sure that it is the right one.",
-            InputWarning,
-            stacklevel=2,
-        )
+    found = ", ".join(STRUCTURES[role] for role in roles if role) or "no label"
+    warnings.warn(
+        f"labels: the map holds {found}; without both the LV wall and a cavity the preset cannot "
+        "be checked against the anatomy, so make sure that it is the right one.",
+        InputWarning,
+        stacklevel=2,
+    )
 
 
 def _fitting_names(contacts: NDArray[np.int64], values: tuple[int, ...]) -> tuple[str, ...]:
