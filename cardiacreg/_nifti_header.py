@@ -120,7 +120,7 @@ def header_matrix(header: Any) -> NDArray[np.float64]:
     """
     qform = _qform(header)
     if int(header["sform_code"]) > 0:
-        matrix = np.asarray(header.get_sform(), dtype=np.float64)
+        matrix = _sform(header)
         if qform is not None and not np.allclose(matrix, qform, atol=1e-3, rtol=0, equal_nan=True):
             warn_about_source(
                 "the header's sform and qform place the image differently (by up to "
@@ -131,6 +131,26 @@ def header_matrix(header: Any) -> NDArray[np.float64]:
     else:
         matrix = _unplaced_matrix(header)
     return _in_mm(matrix, header)
+
+
+def _sform(header: Any) -> NDArray[np.float64]:
+    """Return the sform; one of unit scale takes the voxel spacing that the header states besides.
+
+    Converters (all of ACDC among them) leave a sform of ones beside a right pixdim.
+    """
+    matrix = np.asarray(header.get_sform(), dtype=np.float64)
+    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    scale = np.linalg.norm(matrix[:3, :3], axis=0)
+    stated = bool(np.isfinite(spacing).all() and (spacing > 0).all())
+    if not stated or not np.isfinite(scale).all() or np.allclose(scale, spacing, rtol=1e-3):
+        return matrix
+    found = f"the header's sform has spacing {np.round(scale, 4)} but pixdim says {spacing}"
+    if not np.allclose(scale, 1.0, atol=1e-6):
+        warn_about_source(f"{found}; the sform is used.")
+        return matrix
+    warn_about_source(f"{found}; the spacing of pixdim is used.")
+    matrix[:3, :3] *= spacing
+    return matrix
 
 
 def _qform(header: Any) -> NDArray[np.float64] | None:
