@@ -32,7 +32,3 @@ def kernel(function: Function) -> Function:
     """
     return numba.njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
-
-def kernel_function(function: Function) -> Function:
-    """Compile a small function that kernels *of the same file* call; it is inlined into them."""
-    return numba.njit(nogil=True, cache=True, error_model="numpy", inline="never")(function)  # type: ignore[no-any-return]

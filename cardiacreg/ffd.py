@@ -194,8 +194,11 @@ class FFD:
             tables = self._grid_tables(shape, voxel_to_world, slice(None))
         assert tables is not None
         columns = [self._grid_derivative(shape, voxel_to_world, axis) for axis in range(3)]
-        gradient = np.stack(columns, axis=-1) @ np.linalg.inv(self._directions())
-        return np.asarray(np.linalg.det(np.eye(3) + gradient))
+        directions = self._directions()
+        for axis in range(3):
+            columns[axis] += directions[:, axis]
+        volume = np.einsum("ijkc,ijkc->ijk", columns[0], np.cross(columns[1], columns[2]))
+        return np.asarray(volume / np.linalg.det(directions))
 
     def minimum_jacobian(self, shape: tuple[int, int, int], voxel_to_world: Float) -> float:
         """Return the smallest determinant over a lattice (see `jacobian_determinant`)."""

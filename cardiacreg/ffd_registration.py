@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg._jit import kernel
 from cardiacreg._lbfgs import minimise
 from cardiacreg._slabs import check_threads
 from cardiacreg.errors import InvalidInputError
@@ -448,18 +449,43 @@ class _Bending:
         self._volume = float(np.prod((np.array(shape[:3]) - 3) * spacing_mm))
 
     def __call__(self, displacements_mm: Float) -> tuple[float, Float]:
-        along = [self._along(displacements_mm, 2, order) for order in range(3)]
-        gi, gj = 0, 1
-        y00 = self._along(along[0], gj, 0)
-        second = self._along(along[0], gj, 2) + self._along(along[2], gj, 0)
-        second = second + 2 * self._along(along[1], gj, 1)
-        mixed = self._along(along[0], gj, 1) + self._along(along[1], gj, 0)
-        total = self._along(second, gi, 0) + 2 * self._along(mixed, gi, 1) + self._along(y00, gi, 2)
+        k0, k1, k2 = (self._along(displacements_mm, 2, order) for order in range(3))
+        second = self._along(k0, 1, 2)
+        second += 2 * self._along(k1, 1, 1)
+        second += self._along(k2, 1, 0)
+        mixed = self._along(k0, 1, 1)
+        mixed += self._along(k1, 1, 0)
+        total = self._along(second, 0, 0)
+        total += 2 * self._along(mixed, 0, 1)
+        total += self._along(self._along(k0, 1, 0), 0, 2)
         total /= self._volume
         return float(np.einsum("abcd,abcd->", total, displacements_mm)), 2 * total
 
     def _along(self, values: Float, axis: int, order: int) -> Float:
         """Multiply by a Gram matrix along an axis; BLAS-free, for the same bits everywhere."""
-        gram = self._grams[axis][order]
-        subscripts = ("ab,bjcd->ajcd", "ab,ibcd->iacd", "ab,ijbd->ijad")[axis]
-        return np.einsum(subscripts, gram, values)
+        shape = values.shape
+        before = int(np.prod(shape[:axis]))
+        out = np.empty(shape)
+        _multiply_banded(
+            self._grams[axis][order],
+            values.reshape(before, shape[axis], -1),
+            out.reshape(before, shape[axis], -1),
+        )
+        return out
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _multiply_banded(gram, values, out):
+    """Multiply a matrix of half-bandwidth 3 with the middle axis of a 3-D array."""
+    n = gram.shape[0]
+    for p in range(values.shape[0]):
+        for a in range(n):
+            for q in range(values.shape[2]):
+                out[p, a, q] = 0.0
+            for b in range(max(0, a - 3), min(n, a + 4)):
+                weight = gram[a, b]
+                for q in range(values.shape[2]):
+                    out[p, a, q] += weight * values[p, b, q]

@@ -227,6 +227,7 @@ class ConsistencyObjective:
         self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ frame_to_atlas
         self._score = score / _total_weight(samples, score)
         self._threads = threads
+        self._known_tables: tuple[object, ...] = ()
 
     def __call__(
         self, displacements_mm: Float, origin_mm: Float, spacing_mm: Float, shifts_mm: Float
@@ -279,6 +280,15 @@ class ConsistencyObjective:
     def _tables(
         self, lattice: tuple[int, ...], origin_mm: Float, spacing_mm: Float, shifts_mm: Float
     ) -> tuple[Float, Float, Float]:
+        """Spline weights of all samples; kept while neither lattice nor shifts change."""
+        key = (lattice, origin_mm.tobytes(), spacing_mm.tobytes(), shifts_mm.tobytes())
+        if not self._known_tables or self._known_tables[0] != key:
+            self._known_tables = (key, self._make_tables(lattice, origin_mm, spacing_mm, shifts_mm))
+        return self._known_tables[1]  # type: ignore[return-value]
+
+    def _make_tables(
+        self, lattice: tuple[int, ...], origin_mm: Float, spacing_mm: Float, shifts_mm: Float
+    ) -> tuple[Float, Float, Float]:
         in_plane = []
         for axis in range(2):
             positions = self._samples.position_mm[axis][None] + shifts_mm[:, axis, None]
@@ -312,95 +322,114 @@ def _consistency_kernel(
     """Value, gradient per plane of control points and gradient per shift of slices start..stop."""
     na, nb = coefficients.shape[0], coefficients.shape[1]
     plane = np.empty((na, nb, 3))
-    row = np.empty((nb, 3))
-    row_slope = np.empty((nb, 3))
-    row_gradient = np.empty((nb, 3))
-    mi, mj, mk = atlas.shape[1] - 1, atlas.shape[2] - 1, atlas.shape[3] - 1
+    row, row_slope, row_gradient = np.empty((nb, 3)), np.empty((nb, 3)), np.empty((nb, 3))
     for s in range(start, stop):
-        fk = int(table_k[s, 4])
-        for a in range(na):
-            for b in range(nb):
-                for c in range(3):
-                    plane[a, b, c] = (
-                        table_k[s, 0] * coefficients[a, b, fk, c]
-                        + table_k[s, 1] * coefficients[a, b, fk + 1, c]
-                        + table_k[s, 2] * coefficients[a, b, fk + 2, c]
-                        + table_k[s, 3] * coefficients[a, b, fk + 3, c]
-                    )
-        value, shift_i, shift_j = 0.0, 0.0, 0.0
+        _contract_slice(coefficients, table_k[s], plane)
         for i in range(labels.shape[1]):
-            j0, j1 = spans[s, i, 0], spans[s, i, 1]
-            if j0 >= j1:
+            if spans[s, i, 0] >= spans[s, i, 1]:
                 continue
-            fi = int(table_i[s, i, 8])
-            w0, w1, w2, w3 = table_i[s, i, 0], table_i[s, i, 1], table_i[s, i, 2], table_i[s, i, 3]
-            d0, d1, d2, d3 = table_i[s, i, 4], table_i[s, i, 5], table_i[s, i, 6], table_i[s, i, 7]
-            for b in range(nb):
-                for c in range(3):
-                    p0, p1 = plane[fi, b, c], plane[fi + 1, b, c]
-                    p2, p3 = plane[fi + 2, b, c], plane[fi + 3, b, c]
-                    row[b, c] = w0 * p0 + w1 * p1 + w2 * p2 + w3 * p3
-                    row_slope[b, c] = d0 * p0 + d1 * p1 + d2 * p2 + d3 * p3
-                    row_gradient[b, c] = 0.0
-            active = False
-            for j in range(j0, j1):
-                f = int(table_j[s, j, 8])
-                v0, v1, v2, v3 = table_j[s, j, 0], table_j[s, j, 1], table_j[s, j, 2], table_j[s, j, 3]
-                x = v0 * row[f, 0] + v1 * row[f + 1, 0] + v2 * row[f + 2, 0] + v3 * row[f + 3, 0]
-                y = v0 * row[f, 1] + v1 * row[f + 1, 1] + v2 * row[f + 2, 1] + v3 * row[f + 3, 1]
-                z = v0 * row[f, 2] + v1 * row[f + 1, 2] + v2 * row[f + 2, 2] + v3 * row[f + 3, 2]
-                label = labels[s, i, j]
-                if not (x >= 0.0 and y >= 0.0 and z >= 0.0 and x < mi and y < mj and z < mk):
-                    value += score[label, 0]
-                    continue
-                ci, cj, ck = int(x), int(y), int(z)
-                code = atlas[1, ci, cj, ck]
-                if code != 255:
-                    value += score[label, code]
-                    continue
-                x -= ci
-                y -= cj
-                z -= ck
-                m000 = score[label, atlas[0, ci, cj, ck]]
-                m001 = score[label, atlas[0, ci, cj, ck + 1]]
-                m010 = score[label, atlas[0, ci, cj + 1, ck]]
-                m011 = score[label, atlas[0, ci, cj + 1, ck + 1]]
-                m100 = score[label, atlas[0, ci + 1, cj, ck]]
-                m101 = score[label, atlas[0, ci + 1, cj, ck + 1]]
-                m110 = score[label, atlas[0, ci + 1, cj + 1, ck]]
-                m111 = score[label, atlas[0, ci + 1, cj + 1, ck + 1]]
-                m00, m01 = m000 + z * (m001 - m000), m010 + z * (m011 - m010)
-                m10, m11 = m100 + z * (m101 - m100), m110 + z * (m111 - m110)
-                m0, m1 = m00 + y * (m01 - m00), m10 + y * (m11 - m10)
-                value += m0 + x * (m1 - m0)
-                gx = m1 - m0
-                gy = (1 - x) * (m01 - m00) + x * (m11 - m10)
-                gz = (1 - x) * ((1 - y) * (m001 - m000) + y * (m011 - m010)) + x * (
-                    (1 - y) * (m101 - m100) + y * (m111 - m110)
-                )
-                if gx == 0.0 and gy == 0.0 and gz == 0.0:
-                    continue
-                active = True
-                for t in range(4):
-                    v, d = table_j[s, j, t], table_j[s, j, 4 + t]
-                    row_gradient[f + t, 0] += v * gx
-                    row_gradient[f + t, 1] += v * gy
-                    row_gradient[f + t, 2] += v * gz
-                    shift_i += v * (
-                        gx * row_slope[f + t, 0] + gy * row_slope[f + t, 1] + gz * row_slope[f + t, 2]
-                    )
-                    shift_j += d * (gx * row[f + t, 0] + gy * row[f + t, 1] + gz * row[f + t, 2])
+            _contract_row(plane, table_i[s, i], row, row_slope)
+            row_gradient[:] = 0.0
+            active = _row_consistency(
+                spans[s, i], labels[s, i], atlas, score, table_j[s], row, row_slope, row_gradient,
+                sums[s],
+            )  # fmt: skip
             if active:
-                for b in range(nb):
-                    for c in range(3):
-                        g = row_gradient[b, c]
-                        planes[s, fi, b, c] += w0 * g
-                        planes[s, fi + 1, b, c] += w1 * g
-                        planes[s, fi + 2, b, c] += w2 * g
-                        planes[s, fi + 3, b, c] += w3 * g
-        sums[s, 0] = value
-        sums[s, 1] = shift_i
-        sums[s, 2] = shift_j
+                _spread_row(row_gradient, table_i[s, i], planes[s])
+
+
+@kernel
+def _contract_slice(coefficients, table, plane):
+    """Spline along k: the control-point planes around a slice, weighted into one plane."""
+    f = int(table[4])
+    for a in range(plane.shape[0]):
+        for b in range(plane.shape[1]):
+            for c in range(3):
+                plane[a, b, c] = (
+                    table[0] * coefficients[a, b, f, c]
+                    + table[1] * coefficients[a, b, f + 1, c]
+                    + table[2] * coefficients[a, b, f + 2, c]
+                    + table[3] * coefficients[a, b, f + 3, c]
+                )
+
+
+@kernel
+def _contract_row(plane, table, row, row_slope):
+    """Spline along i and its slope: one row of control points for a row of voxels."""
+    f = int(table[8])
+    for b in range(row.shape[0]):
+        for c in range(3):
+            p0, p1 = plane[f, b, c], plane[f + 1, b, c]
+            p2, p3 = plane[f + 2, b, c], plane[f + 3, b, c]
+            row[b, c] = table[0] * p0 + table[1] * p1 + table[2] * p2 + table[3] * p3
+            row_slope[b, c] = table[4] * p0 + table[5] * p1 + table[6] * p2 + table[7] * p3
+
+
+@kernel
+def _spread_row(row_gradient, table, plane):
+    """Adjoint of `_contract_row`: add a row's gradient to its four control-point rows."""
+    f = int(table[8])
+    for a in range(4):
+        for b in range(row_gradient.shape[0]):
+            for c in range(3):
+                plane[f + a, b, c] += table[a] * row_gradient[b, c]
+
+
+@kernel
+def _row_consistency(span, labels, atlas, score, table, row, row_slope, row_gradient, sums):
+    """Consistency of one row of voxels; adds to row_gradient and sums, tells if any voxel is mixed."""
+    mi, mj, mk = atlas.shape[1] - 1, atlas.shape[2] - 1, atlas.shape[3] - 1
+    value, shift_i, shift_j, active = 0.0, 0.0, 0.0, False
+    for j in range(span[0], span[1]):
+        f = int(table[j, 8])
+        v0, v1, v2, v3 = table[j, 0], table[j, 1], table[j, 2], table[j, 3]
+        x = v0 * row[f, 0] + v1 * row[f + 1, 0] + v2 * row[f + 2, 0] + v3 * row[f + 3, 0]
+        y = v0 * row[f, 1] + v1 * row[f + 1, 1] + v2 * row[f + 2, 1] + v3 * row[f + 3, 1]
+        z = v0 * row[f, 2] + v1 * row[f + 1, 2] + v2 * row[f + 2, 2] + v3 * row[f + 3, 2]
+        weight = score[labels[j]]
+        if not (x >= 0.0 and y >= 0.0 and z >= 0.0 and x < mi and y < mj and z < mk):
+            value += weight[0]
+            continue
+        code = atlas[1, int(x), int(y), int(z)]
+        if code != 255:
+            value += weight[code]
+            continue
+        matched, gx, gy, gz = _trilinear_match(atlas, weight, x, y, z)
+        value += matched
+        if gx == 0.0 and gy == 0.0 and gz == 0.0:
+            continue
+        active = True
+        for t in range(4):
+            v, d = table[j, t], table[j, 4 + t]
+            row_gradient[f + t, 0] += v * gx
+            row_gradient[f + t, 1] += v * gy
+            row_gradient[f + t, 2] += v * gz
+            along = gx * row_slope[f + t, 0] + gy * row_slope[f + t, 1] + gz * row_slope[f + t, 2]
+            shift_i += v * along
+            shift_j += d * (gx * row[f + t, 0] + gy * row[f + t, 1] + gz * row[f + t, 2])
+    sums[0] += value
+    sums[1] += shift_i
+    sums[2] += shift_j
+    return active
+
+
+@kernel
+def _trilinear_match(atlas, weight, x, y, z):
+    """Trilinear weight of the matching labels around a point, and its gradient."""
+    i, j, k = int(x), int(y), int(z)
+    x, y, z = x - i, y - j, z - k
+    m000, m001 = weight[atlas[0, i, j, k]], weight[atlas[0, i, j, k + 1]]
+    m010, m011 = weight[atlas[0, i, j + 1, k]], weight[atlas[0, i, j + 1, k + 1]]
+    m100, m101 = weight[atlas[0, i + 1, j, k]], weight[atlas[0, i + 1, j, k + 1]]
+    m110, m111 = weight[atlas[0, i + 1, j + 1, k]], weight[atlas[0, i + 1, j + 1, k + 1]]
+    m00, m01 = m000 + z * (m001 - m000), m010 + z * (m011 - m010)
+    m10, m11 = m100 + z * (m101 - m100), m110 + z * (m111 - m110)
+    m0, m1 = m00 + y * (m01 - m00), m10 + y * (m11 - m10)
+    gy = (1 - x) * (m01 - m00) + x * (m11 - m10)
+    gz = (1 - x) * ((1 - y) * (m001 - m000) + y * (m011 - m010)) + x * (
+        (1 - y) * (m101 - m100) + y * (m111 - m110)
+    )
+    return m0 + x * (m1 - m0), m1 - m0, gy, gz
 
 
 @kernel
