@@ -78,8 +78,8 @@ def fit_landmark_affine(target: Landmarks, atlas: Landmarks, *, model: str = "af
             code="BAD_LANDMARKS",
         )
     condition = _check_spread(p, "target")
-    _check_spread(q, "atlas")
-    used = _possible_model(model, len(p), condition)
+    flattest = max(condition, _check_spread(q, "atlas"))
+    used = _possible_model(model, len(p), flattest)
     matrix = _affine_matrix(p, q) if used == "affine" else _procrustes_matrix(p, q, used)
     residual = p @ matrix[:3, :3].T + matrix[:3, 3] - q
     rms = float(np.sqrt((residual**2).sum(axis=1).mean()))
