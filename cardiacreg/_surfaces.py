@@ -1,8 +1,8 @@
 """Surfaces of binary masks as points in mm, and the distances between them.
 
-Two surfaces are in use, because the published measures use two: border voxels (Hausdorff distances,
-as MONAI and MetricsReloaded) and surface elements, the pieces of area that cross a 2x2x2 cell (surface
-Dice, as DeepMind's surface-distance, where every element counts with its area).
+Two surfaces are in use, because the published measures use two: border voxels (Hausdorff
+distances, as MONAI and MetricsReloaded) and surface elements, the pieces of area that cross a 2x2x2
+cell (surface Dice, as DeepMind's surface-distance, where every element counts with its area).
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ def _cell_triangles() -> tuple[Floats, ...]:
     for code in range(1, 255):
         filled = code if code.bit_count() <= 4 else 255 - code
         corners = np.array([filled >> bit & 1 for bit in range(8)], dtype=np.float32)
-        vertices, faces, *_ = marching_cubes(
-            corners.reshape(2, 2, 2), level=0.5, method="lorensen"
-        )
+        vertices, faces, *_ = marching_cubes(corners.reshape(2, 2, 2), level=0.5, method="lorensen")
         found.append(np.asarray(vertices[faces], dtype=np.float64))
     return (*found, np.zeros((0, 3, 3)))
 

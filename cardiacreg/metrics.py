@@ -1,27 +1,41 @@
 """How well two label maps of one heart agree, and how large its structures are.
 
-All distances are in mm on the lattice of the maps. Structures that are empty follow one policy: empty
-in both maps, overlap is 1 and distance 0; empty in one, overlap is 0 and distance is the diagonal of
-the lattice, a large finite number, so that a missed structure can never improve a mean.
+All distances are in mm on the lattice of the maps. Structures that are empty follow one policy:
+empty in both maps, overlap is 1 and distance 0; empty in one, overlap is 0 and distance is the
+diagonal of the lattice, a large finite number, so that a missed structure never improves a mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from cardiacreg._surfaces import Floats, Mask, border_points_mm, nearest_mm, surface_elements
+from cardiacreg.component_counts import TopologyCounts, count_components, topology_counts
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_WALL, RV_WALL, STRUCTURES, LabelMap, same_lattice
+from cardiacreg.volumes import AgreementLimits, limits_of_agreement, masses_g, volumes_ml
 
-MUSCLE_DENSITY_G_PER_ML = 1.05
-_FACES = ndimage.generate_binary_structure(3, 1)
-_CORNERS = ndimage.generate_binary_structure(3, 3)
+__all__ = [
+    "AgreementLimits",
+    "SlicewiseHausdorff",
+    "TopologyCounts",
+    "average_surface_distance_mm",
+    "compare",
+    "count_components",
+    "dice",
+    "hausdorff95_mm",
+    "hausdorff_mm",
+    "hausdorff_slicewise_mm",
+    "limits_of_agreement",
+    "masses_g",
+    "normalized_surface_dice",
+    "topology_counts",
+    "volumes_ml",
+]
 
 
 class SlicewiseHausdorff(NamedTuple):
@@ -41,13 +55,6 @@ class SlicewiseHausdorff(NamedTuple):
     max_mm: float
     n_used: int
     n_skipped: int
-
-
-class TopologyCounts(NamedTuple):
-    """Components and closed pockets of a structure."""
-
-    components: int
-    holes: int
 
 
 def dice(first: LabelMap, second: LabelMap, label: int | None = None) -> float:
@@ -121,8 +128,8 @@ def hausdorff95_mm(first: LabelMap, second: LabelMap, label: int | None = None) 
     Returns
     -------
     float
-        The larger of the two directed 95th percentiles over border voxels (not the percentile of both
-        pooled, as medpy).
+        The larger of the two directed 95th percentiles over border voxels (not the percentile of
+        both pooled, as medpy).
 
     Raises
     ------
@@ -233,9 +240,93 @@ def hausdorff_slicewise_mm(
     if not distances:
         empty = 0.0 if n_skipped == 0 else _diagonal_mm(first.shape, first.spacing_mm)
         return SlicewiseHausdorff(empty, empty, 0, n_skipped)
-    return SlicewiseHausdorff(
-        float(np.mean(distances)), max(distances), len(distances), n_skipped
-    )
+    return SlicewiseHausdorff(float(np.mean(distances)), max(distances), len(distances), n_skipped)
+
+
+def compare(
+    labels: LabelMap,
+    truth: LabelMap,
+    *,
+    structures: Iterable[int] | None = None,
+    tolerance_mm: float = 2.0,
+) -> dict[str, dict[str, float | int | bool | None]]:
+    """Compare a label map with the truth, structure by structure.
+
+    Parameters
+    ----------
+    labels, truth : LabelMap
+        Canonical labels on one lattice, slices along k.
+    structures : iterable of int, optional
+        Canonical labels to compare; all that occur in either map when absent.
+    tolerance_mm : float
+        Tolerance of the normalized surface Dice.
+
+    Returns
+    -------
+    dict
+        Structure name to its figures: ``dice``, ``hausdorff_mm``, ``hausdorff95_mm``,
+        ``average_surface_distance_mm``, ``normalized_surface_dice``, ``hausdorff_slicewise_mm`` and
+        ``hausdorff_slicewise_max_mm`` with ``n_slices_used`` and ``n_slices_skipped``,
+        ``volume_ml``, ``true_volume_ml`` and ``volume_error_ml`` (None where a map lacks it),
+        for walls also ``mass_g``, ``true_mass_g`` and ``mass_error_g``, ``n_components``,
+        ``n_holes``, and ``missed``: whether it is in one map only.
+
+    Raises
+    ------
+    InvalidInputError
+        If the lattices differ (LATTICE_MISMATCH) or a structure is not canonical (BAD_OPTION).
+    """
+    _masks(labels, truth, None)
+    occurring = set(labels.present()) | set(truth.present())
+    wanted = sorted(occurring & set(STRUCTURES)) if structures is None else list(structures)
+    unknown = [label for label in wanted if label not in STRUCTURES]
+    if unknown:
+        raise InvalidInputError(
+            f"compare: structures {unknown}; needs canonical labels {list(STRUCTURES)}.",
+            code="BAD_OPTION",
+        )
+    return {STRUCTURES[label]: _figures(labels, truth, label, tolerance_mm) for label in wanted}
+
+
+def _figures(
+    labels: LabelMap, truth: LabelMap, label: int, tolerance_mm: float
+) -> dict[str, float | int | bool | None]:
+    ours, true = _masks(labels, truth, label)
+    distances = _directed_distances(ours, true, labels.spacing_mm)
+    slicewise = hausdorff_slicewise_mm(labels, truth, label)
+    topology = topology_counts(labels, label)
+    return {
+        "dice": dice(labels, truth, label),
+        "hausdorff_mm": _larger_percentile(distances, 100.0),
+        "hausdorff95_mm": _larger_percentile(distances, 95.0),
+        "average_surface_distance_mm": _pooled_mean(distances),
+        "normalized_surface_dice": normalized_surface_dice(
+            labels, truth, label, tolerance_mm=tolerance_mm
+        ),
+        "hausdorff_slicewise_mm": slicewise.mean_mm,
+        "hausdorff_slicewise_max_mm": slicewise.max_mm,
+        "n_slices_used": slicewise.n_used,
+        "n_slices_skipped": slicewise.n_skipped,
+        **_sizes(labels, truth, label),
+        "n_components": topology.components,
+        "n_holes": topology.holes,
+        "missed": bool(ours.any() != true.any()),
+    }
+
+
+def _sizes(labels: LabelMap, truth: LabelMap, label: int) -> dict[str, float | None]:
+    name = STRUCTURES[label]
+    sizes = _with_error("volume", "ml", volumes_ml(labels)[name], volumes_ml(truth)[name])
+    if label in (LV_WALL, RV_WALL):
+        sizes |= _with_error("mass", "g", masses_g(labels)[name], masses_g(truth)[name])
+    return sizes
+
+
+def _with_error(
+    what: str, unit: str, ours: float | None, true: float | None
+) -> dict[str, float | None]:
+    error = None if ours is None or true is None else ours - true
+    return {f"{what}_{unit}": ours, f"true_{what}_{unit}": true, f"{what}_error_{unit}": error}
 
 
 def _outline_distance_mm(first: Mask, second: Mask, spacing_mm: Floats) -> float:
@@ -247,9 +338,9 @@ def _outline_distance_mm(first: Mask, second: Mask, spacing_mm: Floats) -> float
 def _masks(first: LabelMap, second: LabelMap, label: int | None) -> tuple[Mask, Mask]:
     if not same_lattice(first, second):
         raise InvalidInputError(
-            f"metrics: the maps lie on different lattices (shapes {first.shape} and {second.shape}, "
-            f"spacing {first.spacing_mm.round(3)} and {second.spacing_mm.round(3)} mm); resample one "
-            "onto the other with nearest neighbour first.",
+            f"metrics: the lattices of the maps differ (shapes {first.shape} and {second.shape}, "
+            f"spacing {first.spacing_mm.round(3)} and {second.spacing_mm.round(3)} mm); resample "
+            "one onto the other with nearest neighbour first.",
             code="LATTICE_MISMATCH",
         )
     return _mask(first, label), _mask(second, label)
