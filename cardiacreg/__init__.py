@@ -13,23 +13,136 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Affine": "geometry",
-    "LabelMap": "geometry",
-    "Landmarks": "geometry",
-    "Subject": "geometry",
-    "Volume": "geometry",
+    "AtlasBank": "atlas_bank",
+    "FFD": "ffd",
+    "Fusion": "label_fusion",
+    "FusionOptions": "label_fusion",
     "InputWarning": "errors",
     "InvalidInputError": "errors",
-    "RefinementError": "errors",
-    "fit_landmark_affine": "landmark_affine",
+    "LabelMap": "geometry",
     "LandmarkFit": "landmark_affine",
+    "Landmarks": "geometry",
+    "Lattice": "resampling",
+    "LowResolution": "degradation",
+    "Progress": "_slabs",
+    "RankedAtlas": "atlas_selection",
+    "RefineOptions": "options",
+    "RefineResult": "result",
+    "RefinementError": "errors",
+    "Registration": "ffd_registration",
+    "RegistrationOptions": "ffd_registration",
+    "StopReason": "ffd_registration",
+    "Subject": "geometry",
+    "Volume": "geometry",
+    "average_surface_distance_mm": "metrics",
+    "build_atlas_bank": "atlas_bank",
+    "clean_topology": "topology",
+    "default_atlases": "atlas_bank",
+    "dice": "metrics",
+    "fit_landmark_affine": "landmark_affine",
+    "fuse_labels": "label_fusion",
+    "hausdorff95_mm": "metrics",
+    "hausdorff_mm": "metrics",
+    "hausdorff_slicewise_mm": "metrics",
+    "landmarks_from_labels": "landmarks",
+    "masses_g": "volumes",
+    "normalized_mutual_information": "atlas_selection",
+    "normalized_surface_dice": "metrics",
+    "open_atlas_folder": "atlas_folder",
+    "rank_atlases": "atlas_selection",
+    "read_labels": "nifti",
+    "read_landmarks": "landmark_files",
+    "read_volume": "nifti",
+    "refine": "refinement",
+    "register_labels": "ffd_registration",
+    "sample_heart": "phantoms",
+    "simulate_low_resolution": "degradation",
+    "volumes_ml": "volumes",
+    "warm_up": "refinement",
+    "warp_labels": "resampling",
+    "warp_volume": "resampling",
+    "write_labels": "nifti",
+    "write_landmarks": "landmark_files",
+    "write_volume": "nifti",
 }
 
 __all__ = sorted(_PUBLIC)
 
 if TYPE_CHECKING:
-    from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
-    from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject, Volume
-    from cardiacreg.landmark_affine import LandmarkFit, fit_landmark_affine
+    from cardiacreg._slabs import Progress as Progress
+    from cardiacreg.atlas_bank import (
+        AtlasBank as AtlasBank,
+        build_atlas_bank as build_atlas_bank,
+        default_atlases as default_atlases,
+    )
+    from cardiacreg.atlas_folder import open_atlas_folder as open_atlas_folder
+    from cardiacreg.atlas_selection import (
+        RankedAtlas as RankedAtlas,
+        normalized_mutual_information as normalized_mutual_information,
+        rank_atlases as rank_atlases,
+    )
+    from cardiacreg.degradation import (
+        LowResolution as LowResolution,
+        simulate_low_resolution as simulate_low_resolution,
+    )
+    from cardiacreg.errors import (
+        InputWarning as InputWarning,
+        InvalidInputError as InvalidInputError,
+        RefinementError as RefinementError,
+    )
+    from cardiacreg.ffd import FFD as FFD
+    from cardiacreg.ffd_registration import (
+        Registration as Registration,
+        RegistrationOptions as RegistrationOptions,
+        StopReason as StopReason,
+        register_labels as register_labels,
+    )
+    from cardiacreg.geometry import (
+        Affine as Affine,
+        LabelMap as LabelMap,
+        Landmarks as Landmarks,
+        Subject as Subject,
+        Volume as Volume,
+    )
+    from cardiacreg.label_fusion import (
+        Fusion as Fusion,
+        FusionOptions as FusionOptions,
+        fuse_labels as fuse_labels,
+    )
+    from cardiacreg.landmark_affine import (
+        LandmarkFit as LandmarkFit,
+        fit_landmark_affine as fit_landmark_affine,
+    )
+    from cardiacreg.landmark_files import (
+        read_landmarks as read_landmarks,
+        write_landmarks as write_landmarks,
+    )
+    from cardiacreg.landmarks import landmarks_from_labels as landmarks_from_labels
+    from cardiacreg.metrics import (
+        average_surface_distance_mm as average_surface_distance_mm,
+        dice as dice,
+        hausdorff95_mm as hausdorff95_mm,
+        hausdorff_mm as hausdorff_mm,
+        hausdorff_slicewise_mm as hausdorff_slicewise_mm,
+        normalized_surface_dice as normalized_surface_dice,
+    )
+    from cardiacreg.nifti import (
+        read_labels as read_labels,
+        read_volume as read_volume,
+        write_labels as write_labels,
+        write_volume as write_volume,
+    )
+    from cardiacreg.options import RefineOptions as RefineOptions
+    from cardiacreg.phantoms import sample_heart as sample_heart
+    from cardiacreg.refinement import refine as refine, warm_up as warm_up
+    from cardiacreg.resampling import (
+        Lattice as Lattice,
+        warp_labels as warp_labels,
+        warp_volume as warp_volume,
+    )
+    from cardiacreg.result import RefineResult as RefineResult
+    from cardiacreg.topology import clean_topology as clean_topology
+    from cardiacreg.volumes import masses_g as masses_g, volumes_ml as volumes_ml
 else:
 
     def __getattr__(name):

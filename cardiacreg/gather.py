@@ -12,6 +12,9 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 
 
+_THICK_MM = 4.0
+
+
 class Target(NamedTuple):
     """A checked target."""
 
@@ -55,22 +58,81 @@ def _landmarks(landmarks: Any) -> Landmarks | None:
     if landmarks is None or isinstance(landmarks, Landmarks):
         return landmarks
     if isinstance(landmarks, str | Path):
-        from cardiacreg.nifti import read_landmarks
+        from cardiacreg.landmark_files import read_landmarks
 
         return read_landmarks(landmarks)
     return Landmarks(np.asarray(landmarks, dtype=np.float64))
 
 
-def gather_atlases(atlases: Any) -> Sequence[Subject]:
-    """Return the bank: the embedded one, a folder opened lazily, or the sequence given."""
+class Pool(Sequence[Subject]):
+    """The atlases of a bank that may be used, in its order, read when asked for.
+
+    Parameters
+    ----------
+    bank : sequence of Subject
+    positions : sequence of int
+        Positions in the bank.
+    """
+
+    def __init__(self, bank: Sequence[Subject], positions: Sequence[int]) -> None:
+        self._bank = bank
+        self.positions = tuple(positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Pool(self._bank, self.positions[index])
+        return self._bank[self.positions[index]]
+
+
+def gather_atlases(atlases: Any, target: Subject, n_atlases: int) -> Pool:
+    """Open a bank and leave out what may not vote on this target.
+
+    Parameters
+    ----------
+    atlases : folder, sequence of Subject or None
+        None is the embedded bank.
+    target : Subject
+    n_atlases : int
+        How many are to be selected; fewer in the bank is worth a warning.
+
+    Returns
+    -------
+    Pool
+
+    Raises
+    ------
+    InvalidInputError
+        If the bank is of no use, see `atlas_checks.check_atlases`.
+    """
+    from cardiacreg.atlas_checks import check_atlases
+
+    bank = _open_bank(atlases)
+    if _is_verified(bank) and target.labels.spacing_mm[2] > _THICK_MM and n_atlases <= len(bank):
+        return Pool(bank, range(len(bank)))
+    return Pool(bank, check_atlases(bank, target.labels, n_atlases).indices)
+
+
+def _is_verified(bank: Sequence[Subject]) -> bool:
+    """Whether the bank was checked when it was built; a thick target cannot equal one of its atlases."""
+    from cardiacreg.atlas_bank import AtlasBank
+
+    return isinstance(bank, AtlasBank)
+
+
+def _open_bank(atlases: Any) -> Sequence[Subject]:
     if atlases is None:
         from cardiacreg.atlas_bank import default_atlases
 
         return default_atlases()
     if isinstance(atlases, str | Path):
-        from cardiacreg.nifti import open_atlas_folder
+        from cardiacreg.atlas_bank import AtlasBank
+        from cardiacreg.atlas_folder import open_atlas_folder
 
-        return open_atlas_folder(atlases)
+        built = (Path(atlases) / "index.json").is_file()
+        return AtlasBank(atlases) if built else open_atlas_folder(atlases)
     if isinstance(atlases, Sequence):
         return atlases
     raise InvalidInputError(
@@ -83,4 +145,3 @@ def gather_atlases(atlases: Any) -> Sequence[Subject]:
 def structure_names(labels: tuple[int, ...]) -> tuple[str, ...]:
     """Return the names of canonical labels."""
     return tuple(STRUCTURES[label] for label in labels)
-

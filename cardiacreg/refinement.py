@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg._slabs import ProgressCallable, check_threads
 from cardiacreg.errors import InputWarning
-from cardiacreg.gather import Target, gather_atlases, gather_target, structure_names
+from cardiacreg.gather import Pool, Target, gather_atlases, gather_target, structure_names
 from cardiacreg.geometry import STRUCTURES, LabelMap, Subject, apply_matrix
 from cardiacreg.label_consistency import labelled_slices
 from cardiacreg.options import RefineOptions
@@ -94,26 +94,24 @@ def refine(
         outcome = run_steps(run, bank)
     notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
     _pass_on(caught)
-    return _result(run, target, outcome, notes, len(bank))
+    return _result(run, target, outcome, notes, bank)
 
 
 def _pass_on(caught: Sequence[warnings.WarningMessage]) -> None:
     """Show the collected warnings to the caller of `refine`."""
     for warning in caught:
-        warnings.warn_explicit(
-            warning.message, warning.category, warning.filename, warning.lineno
-        )
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _result(
-    run: Run, target: Target, outcome: Outcome, notes: tuple[str, ...], bank_size: int
+    run: Run, target: Target, outcome: Outcome, notes: tuple[str, ...], bank: Pool
 ) -> RefineResult:
     return RefineResult(
         labels=outcome.fusion.labels,
         confidence=outcome.fusion.confidence,
         landmarks=outcome.landmarks,
         slice_shifts_mm=outcome.slice_shifts_mm,
-        atlases=_reports(outcome),
+        atlases=_reports(outcome, bank),
         agreement=slice_agreement(
             target.subject.labels, outcome.fusion.labels, outcome.slice_shifts_mm
         ),
@@ -122,14 +120,14 @@ def _result(
         options=run.options,
         warnings=notes,
         structures_from_atlases=structure_names(target.unknown_labels),
-        provenance=_provenance(target.subject, run.threads, bank_size),
+        provenance=_provenance(target.subject, run.threads, len(bank)),
     )
 
 
-def _reports(outcome: Outcome) -> tuple[AtlasReport, ...]:
+def _reports(outcome: Outcome, bank: Pool) -> tuple[AtlasReport, ...]:
     return tuple(
         AtlasReport(
-            index=atlas.ranked.index,
+            index=bank.positions[atlas.ranked.index],
             name=atlas.subject.name or f"atlas {atlas.ranked.index}",
             nmi=atlas.ranked.nmi,
             landmark_residual_mm=atlas.fit.residual_mm,
@@ -180,7 +178,9 @@ def sample_at_slices(
 ) -> NDArray[np.uint8]:
     """Return the model's nearest label at every target voxel's true position, shape of the target."""
     to_voxel = np.linalg.inv(refined.voxel_to_world) @ target.voxel_to_world
-    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in target.shape), indexing="ij"), -1)
+    grid = np.stack(
+        np.meshgrid(*(np.arange(n, dtype=float) for n in target.shape), indexing="ij"), -1
+    )
     grid[..., :2] += (slice_shifts_mm / target.spacing_mm[:2])[None, None]
     nearest = np.rint(apply_matrix(to_voxel, grid)).astype(np.int64)
     limit = np.array(refined.shape) - 1
