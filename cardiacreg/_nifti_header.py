@@ -116,7 +116,7 @@ def header_matrix(header: Any) -> NDArray[np.float64]:
     Warns
     -----
     InputWarning
-        If the two frames differ, none is set, or the unit is not millimetres.
+        If the two frames or the spacings differ, none is set, or the unit is not millimetres.
     """
     qform = _qform(header)
     if int(header["sform_code"]) > 0:
@@ -134,17 +134,23 @@ def header_matrix(header: Any) -> NDArray[np.float64]:
 
 
 def _sform(header: Any) -> NDArray[np.float64]:
-    """Return the sform; one of unit scale takes the voxel spacing that the header states besides.
+    """Return the sform; one of unit scale takes the spacing that pixdim states.
 
-    Converters (all of ACDC among them) leave a sform of ones beside a right pixdim.
+    Converters (that of ACDC among them) leave a sform of ones beside a right pixdim, and others
+    leave a pixdim of ones beside a right sform, which is no contradiction.
     """
     matrix = np.asarray(header.get_sform(), dtype=np.float64)
     spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
     scale = np.linalg.norm(matrix[:3, :3], axis=0)
-    stated = bool(np.isfinite(spacing).all() and (spacing > 0).all())
+    stated = bool(np.isfinite(spacing).all() and (spacing > 0).all() and (spacing != 1).any())
+    if not stated and np.array_equal(np.abs(matrix), np.eye(4)):
+        warn_about_source(
+            "the header has a spacing of 1 x 1 x 1 mm at the origin, as when nobody filled it in; "
+            "all sizes are wrong if the spacing is another."
+        )
     if not stated or not np.isfinite(scale).all() or np.allclose(scale, spacing, rtol=1e-3):
         return matrix
-    found = f"the header's sform has spacing {np.round(scale, 4)} but pixdim says {spacing}"
+    found = f"the sform has spacing {scale.round(4).tolist()}, pixdim {spacing.round(4).tolist()}"
     if not np.allclose(scale, 1.0, atol=1e-6):
         warn_about_source(f"{found}; the sform is used.")
         return matrix

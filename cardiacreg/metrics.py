@@ -88,8 +88,8 @@ def dice(first: LabelMap, second: LabelMap, label: int | None = None) -> float:
     0.667
     """
     a, b = _masks(first, second, label)
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2 * np.count_nonzero(a & b) / total if total else 1.0
+    total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
+    return 2 * int(np.count_nonzero(a & b)) / total if total else 1.0
 
 
 def hausdorff_mm(first: LabelMap, second: LabelMap, label: int | None = None) -> float:

@@ -383,6 +383,37 @@ def test_frames_that_agree_raise_no_warning(tmp_path):
     read_labels(write(tmp_path, content))
 
 
+def test_a_sform_of_ones_takes_the_spacing_of_pixdim(tmp_path):
+    ones = np.diag([-1.0, -1.0, 1.0, 1.0])
+    content = nifti_bytes(voxel_to_world=ones, pixdim=[1, 1.5, 1.6, 10, 0, 0, 0, 0])
+    with pytest.warns(InputWarning, match=r"labels\.nii: .*spacing of pixdim is used"):
+        labels = read_labels(write(tmp_path, content))
+    np.testing.assert_allclose(labels.voxel_to_world, np.diag([-1.5, -1.6, 10, 1]), atol=1e-5)
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1)])
+def test_a_header_that_nobody_filled_in_is_doubted(tmp_path, signs):
+    ones = np.diag([*signs, 1.0])
+    with pytest.warns(InputWarning, match="nobody filled it in"):
+        read_labels(write(tmp_path, nifti_bytes(voxel_to_world=ones)))
+    ones[0, 3] = -12.5
+    read_labels(write(tmp_path, nifti_bytes(voxel_to_world=ones)))
+
+
+def test_another_contradiction_about_spacing_is_said(tmp_path):
+    content = nifti_bytes(pixdim=[1, 1.5, 1.5, 10, 0, 0, 0, 0])
+    with pytest.warns(InputWarning, match="the sform is used"):
+        labels = read_labels(write(tmp_path, content))
+    np.testing.assert_allclose(labels.spacing_mm, [1.5, 1.5, 8], atol=1e-5)
+
+
+@pytest.mark.parametrize("pixdim", [1.0, 0.0, -1.0, np.nan])
+def test_a_pixdim_that_says_nothing_contradicts_nothing(tmp_path, pixdim):
+    content = nifti_bytes(pixdim=[1, *[pixdim] * 3, 0, 0, 0, 0])
+    labels = read_labels(write(tmp_path, content))
+    np.testing.assert_allclose(labels.spacing_mm, [1.5, 1.5, 8], atol=1e-5)
+
+
 @pytest.mark.parametrize(("unit", "factor", "name"), [(1, 1e-3, "metres"), (3, 1e3, "micrometres")])
 def test_other_units_are_converted_with_a_warning(tmp_path, unit, factor, name):
     in_unit = np.diag([factor, factor, factor, 1]) @ matrix()
@@ -541,9 +572,12 @@ def test_real_digital_heart_files_are_read(case):
 
 def test_real_acdc_files_are_read():
     folder = data_folder("acdc") / "patient001"
-    labels = read_labels(folder / "patient001_frame01_gt.nii.gz")
-    image = read_volume(folder / "patient001_frame01.nii.gz")
+    with pytest.warns(InputWarning, match="spacing of pixdim"):  # in every file of ACDC
+        labels = read_labels(folder / "patient001_frame01_gt.nii.gz")
+    with pytest.warns(InputWarning, match="spacing of pixdim"):
+        image = read_volume(folder / "patient001_frame01.nii.gz")
     assert labels.present() == (1, 2, 3) and labels.shape == image.shape
+    np.testing.assert_allclose(labels.spacing_mm, [1.5625, 1.5625, 10])
 
 
 def test_byte_order_is_told_by_the_header():
