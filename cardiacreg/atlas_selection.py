@@ -144,7 +144,7 @@ class _ScoringPoints:
         if whole or not array.any():
             box = [slice(0, n) for n in array.shape]
         else:
-            margin = np.array([*np.ceil(10.0 / target.spacing_mm[:2]).astype(int), 0])
+            margin = np.array([*np.ceil(10.0 / target.spacing_mm[:2] - 1e-6).astype(int), 0])
             where = np.nonzero(array)
             box = [
                 slice(max(0, int(w.min()) - m), int(w.max()) + m + 1)

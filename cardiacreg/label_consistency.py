@@ -135,10 +135,11 @@ def sample_target(
     """
     slices = np.arange(target.shape[2]) if all_slices else labelled_slices(target.array)
     spacing = target.spacing_mm
-    box = _in_plane_box(target.array, margin_mm / spacing[:2])
+    reach = np.ceil(margin_mm / spacing[:2] - 1e-6).astype(int)
+    box = _in_plane_box(target.array, reach)
     labels = codes[target.array[box[0] : box[1], box[2] : box[3]][:, :, slices]]
     labels = np.ascontiguousarray(labels.transpose(2, 0, 1))
-    spans = _row_spans(labels, margin_mm / spacing[:2])
+    spans = _row_spans(labels, reach)
     n_offsets = len(slice_offsets_mm)
     depth = slices[:, None] * spacing[2] + np.asarray(slice_offsets_mm)[None]
     positions = (
@@ -155,25 +156,26 @@ def sample_target(
     )
 
 
-def _in_plane_box(array: NDArray[np.uint8], margin: Float) -> tuple[int, int, int, int]:
+def _in_plane_box(
+    array: NDArray[np.uint8], reach: NDArray[np.int64]
+) -> tuple[int, int, int, int]:
     present = (array != 0).any(axis=2)
     rows, columns = np.flatnonzero(present.any(axis=1)), np.flatnonzero(present.any(axis=0))
-    extra = np.ceil(margin).astype(int)
     return (
-        max(0, int(rows[0]) - int(extra[0])),
-        min(array.shape[0], int(rows[-1]) + int(extra[0]) + 1),
-        max(0, int(columns[0]) - int(extra[1])),
-        min(array.shape[1], int(columns[-1]) + int(extra[1]) + 1),
+        max(0, int(rows[0] - reach[0])),
+        min(array.shape[0], int(rows[-1] + reach[0]) + 1),
+        max(0, int(columns[0] - reach[1])),
+        min(array.shape[1], int(columns[-1] + reach[1]) + 1),
     )
 
 
-def _row_spans(labels: NDArray[np.uint8], margin: Float) -> NDArray[np.int64]:
-    """Span of j per row that lies within the margin (a box) of the labels of the same slice."""
+def _row_spans(labels: NDArray[np.uint8], reach: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Span of j per row that lies within reach (a box) of the labels of the same slice."""
     n_slices, ni, nj = labels.shape
-    reach_i, reach_j = int(np.ceil(margin[0])), int(np.ceil(margin[1]))
+    reach_i, reach_j = int(reach[0]), int(reach[1])
     present = labels != 0
-    first = np.where(present.any(axis=2), present.argmax(axis=2), nj)
-    last = np.where(present.any(axis=2), nj - present[:, :, ::-1].argmax(axis=2), 0)
+    first = np.where(present.any(axis=2), present.argmax(axis=2), nj + reach_j)
+    last = np.where(present.any(axis=2), nj - present[:, :, ::-1].argmax(axis=2), -reach_j)
     spans = np.zeros((n_slices, ni, 2), dtype=np.int64)
     empty = ~present.any(axis=(1, 2))
     for row in range(ni):

@@ -75,7 +75,7 @@ def voxels_around_labels(array, spacing_mm, reach_mm):
         [min(axis) for axis in zip(*where, strict=True)],
         [max(axis) for axis in zip(*where, strict=True)],
     )
-    reach = [math.ceil(reach_mm / spacing_mm[axis]) for axis in range(2)]
+    reach = [math.ceil(reach_mm / spacing_mm[axis] - 1e-6) for axis in range(2)]
     slices = {index[2] for index in where}
     return [
         (i, j, k)

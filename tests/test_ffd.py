@@ -131,7 +131,7 @@ class TestDeformation:
 class TestGrids:
     @staticmethod
     def aligned(matrix, flip=False):
-        """A lattice whose axes are those of the control lattice, finer, perhaps reversed along j."""
+        """A finer lattice along the axes of the control lattice, perhaps reversed along j."""
         local = np.diag([0.31, -0.4 if flip else 0.4, 0.7, 1.0])
         local[:3, 3] = (-0.5, 5.0 if flip else 0.2, 0.9)
         return matrix @ local
