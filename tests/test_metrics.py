@@ -1,3 +1,4 @@
+import csv
 import subprocess
 import sys
 
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from cardiacreg import InvalidInputError, LabelMap
+from cardiacreg import InputWarning, InvalidInputError, LabelMap
+from cardiacreg.label_presets import canonical_labels
 from cardiacreg.metrics import (
     average_surface_distance_mm,
     compare,
@@ -23,7 +25,8 @@ from cardiacreg.metrics import (
     topology_counts,
     volumes_ml,
 )
-from tests.small_hearts import matrix, relabelled, small_heart
+from cardiacreg.nifti import read_labels
+from tests.small_hearts import data_folder, matrix, relabelled, small_heart
 
 SPACING = (1.25, 1.5, 2.0)
 DISTANCES = [hausdorff_mm, hausdorff95_mm, average_surface_distance_mm]
@@ -325,3 +328,15 @@ def test_pairs_that_cannot_be_compared_are_refused(pairs):
 def test_measuring_does_not_load_numba():
     code = "import sys, cardiacreg.metrics; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_volumes_of_a_real_heart_are_those_published_with_it():
+    folder = data_folder("acdc")
+    with (folder / "index.csv").open(newline="") as stream:
+        row = next(csv.DictReader(stream))
+    path = folder / row["file"].replace(".nii.gz", "_gt.nii.gz")
+    with pytest.warns(InputWarning, match="spacing of pixdim"):
+        labels = canonical_labels(read_labels(path), "acdc")
+    expected = {"LV cavity": "LVml", "LV wall": "MYOml", "RV cavity": "RVml"}
+    for name, column in expected.items():
+        assert volumes_ml(labels)[name] == pytest.approx(float(row[column]), abs=0.06)
