@@ -53,7 +53,7 @@ def read_labels(
         A ``.nii`` or ``.nii.gz`` file, or what holds the same in memory. A matrix of its own is in
         RAS+ mm; a LabelMap is returned as it is.
     frame : int, optional
-        Which frame of a 4-D file; needed when there is more than one.
+        Which frame of a 4-D source, needed when there is more than one; 3-D sources have one.
     max_bytes : int
         Most bytes a file may hold after decompression.
     check_spacing : bool
@@ -100,7 +100,7 @@ def read_volume(
     source : path-like, nibabel image, SimpleITK image, Volume or (array, voxel_to_world)
         As for `read_labels`.
     frame : int, optional
-        Which frame of a 4-D file; needed when there is more than one.
+        Which frame of a 4-D source, needed when there is more than one; 3-D sources have one.
     nan_policy : {"error", "zero"}
         What to do with NaN and infinite intensities.
     max_bytes : int
@@ -301,8 +301,8 @@ def _one_frame(array: NDArray[Any], frame: int | None) -> NDArray[Any]:
         )
     frames = array[..., None] if array.ndim == 3 else array
     n_frames = frames.shape[3]
-    if frame is None and n_frames == 1:
-        frame = 0
+    if n_frames == 1:
+        return frames[..., 0]
     if frame is None:
         raise InvalidInputError(
             f"the image has {n_frames} frames (shape {shape}); choose one with frame=0 to "

@@ -319,6 +319,11 @@ def test_a_cine_series_needs_a_frame(tmp_path):
         assert "0 to 1" in refused("BAD_FRAME", path, frame=frame)
 
 
+def test_a_frame_of_the_cine_series_may_go_with_a_3d_segmentation(tmp_path):
+    path = write(tmp_path, nifti_bytes())
+    np.testing.assert_array_equal(read_labels(path, frame=7).array, small_heart().array)
+
+
 @pytest.mark.parametrize("trailing", [(1,), (1, 1), (1, 1, 1)])
 def test_trailing_dimensions_of_one_are_accepted(tmp_path, trailing):
     heart = small_heart()
