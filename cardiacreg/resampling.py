@@ -149,62 +149,73 @@ def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, thread
 
 
 @kernel
+def _corners(atlas, x, y, z, labels, weights):
+    """Labels of the eight voxels around a point (0 outside) and, if they differ, their weights.
+
+    Returns whether they differ, which is rare; without that exit warping took twice as long.
+    """
+    ni, nj, nk = atlas.shape
+    a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+    inside = a >= 0 and b >= 0 and c >= 0 and a < ni - 1 and b < nj - 1 and c < nk - 1
+    mixed = False
+    for n in range(8):
+        i, j, k = a + (n >> 2), b + ((n >> 1) & 1), c + (n & 1)
+        labels[n] = 0
+        if inside or (0 <= i < ni and 0 <= j < nj and 0 <= k < nk):
+            labels[n] = atlas[i, j, k]
+        mixed = mixed or labels[n] != labels[0]
+    if mixed:
+        x, y, z = x - a, y - b, z - c
+        for n in range(8):
+            p, q, r = n >> 2, (n >> 1) & 1, n & 1
+            weights[n] = (x if p else 1 - x) * (y if q else 1 - y) * (z if r else 1 - z)
+    return mixed
+
+
+@kernel
 def _labels_kernel(points, atlas, linear, out):
     """Label with the largest trilinear weight, or of the nearest voxel, at each point."""
     ni, nj, nk = atlas.shape
-    weights = np.zeros(256)
+    labels, weights, sums = np.empty(8, np.uint8), np.empty(8), np.zeros(256)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             for k in range(out.shape[2]):
                 x, y, z = points[i, j, k, 0], points[i, j, k, 1], points[i, j, k, 2]
-                a, b, c = int(np.floor(x + 0.5)), int(np.floor(y + 0.5)), int(np.floor(z + 0.5))
-                nearest = 0
-                if 0 <= a < ni and 0 <= b < nj and 0 <= c < nk:
-                    nearest = atlas[a, b, c]
-                out[i, j, k] = nearest
                 if not linear:
+                    a, b, c = int(np.floor(x + 0.5)), int(np.floor(y + 0.5)), int(np.floor(z + 0.5))
+                    if 0 <= a < ni and 0 <= b < nj and 0 <= c < nk:
+                        out[i, j, k] = atlas[a, b, c]
                     continue
-                a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
-                if a < 0 or b < 0 or c < 0 or a >= ni - 1 or b >= nj - 1 or c >= nk - 1:
+                if not _corners(atlas, x, y, z, labels, weights):
+                    out[i, j, k] = labels[0]
                     continue
-                x, y, z = x - a, y - b, z - c
-                best, best_weight = 0, -1.0
                 for n in range(8):
-                    p, q, r = n >> 2, (n >> 1) & 1, n & 1
-                    weights[atlas[a + p, b + q, c + r]] += (
-                        (x if p else 1 - x) * (y if q else 1 - y) * (z if r else 1 - z)
-                    )
+                    sums[labels[n]] += weights[n]
+                best = labels[0]
+                for n in range(1, 8):
+                    label = labels[n]
+                    if sums[label] > sums[best] or (sums[label] == sums[best] and label < best):
+                        best = label
                 for n in range(8):
-                    label = atlas[a + (n >> 2), b + ((n >> 1) & 1), c + (n & 1)]
-                    weight = weights[label]
-                    if weight > best_weight or (weight == best_weight and label < best):
-                        best, best_weight = label, weight
-                for n in range(8):
-                    weights[atlas[a + (n >> 2), b + ((n >> 1) & 1), c + (n & 1)]] = 0.0
+                    sums[labels[n]] = 0.0
                 out[i, j, k] = best
 
 
 @kernel
 def _votes_kernel(points, atlas, votes):
     """Add the trilinear weight of each label at each point; outside the atlas label 0 gets it."""
-    ni, nj, nk = atlas.shape
-    n_labels = votes.shape[3]
+    labels, weights = np.empty(8, np.uint8), np.empty(8)
     for i in range(votes.shape[0]):
         for j in range(votes.shape[1]):
             for k in range(votes.shape[2]):
                 x, y, z = points[i, j, k, 0], points[i, j, k, 1], points[i, j, k, 2]
-                a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
-                if a < 0 or b < 0 or c < 0 or a >= ni - 1 or b >= nj - 1 or c >= nk - 1:
-                    votes[i, j, k, 0] += 1.0
+                if not _corners(atlas, x, y, z, labels, weights):
+                    if labels[0] < votes.shape[3]:
+                        votes[i, j, k, labels[0]] += 1.0
                     continue
-                x, y, z = x - a, y - b, z - c
                 for n in range(8):
-                    p, q, r = n >> 2, (n >> 1) & 1, n & 1
-                    label = atlas[a + p, b + q, c + r]
-                    if label < n_labels:
-                        votes[i, j, k, label] += (
-                            (x if p else 1 - x) * (y if q else 1 - y) * (z if r else 1 - z)
-                        )
+                    if labels[n] < votes.shape[3]:
+                        votes[i, j, k, labels[n]] += weights[n]
 
 
 @kernel
@@ -217,7 +228,11 @@ def _volume_kernel(points, atlas, out):
                 x = min(max(points[i, j, k, 0], 0.0), ni - 1.0)
                 y = min(max(points[i, j, k, 1], 0.0), nj - 1.0)
                 z = min(max(points[i, j, k, 2], 0.0), nk - 1.0)
-                a, b, c = min(int(x), max(ni - 2, 0)), min(int(y), max(nj - 2, 0)), min(int(z), max(nk - 2, 0))
+                a, b, c = (
+                    min(int(x), max(ni - 2, 0)),
+                    min(int(y), max(nj - 2, 0)),
+                    min(int(z), max(nk - 2, 0)),
+                )
                 p, q, r = min(a + 1, ni - 1), min(b + 1, nj - 1), min(c + 1, nk - 1)
                 x, y, z = x - a, y - b, z - c
                 lower = (1 - y) * ((1 - z) * atlas[a, b, c] + z * atlas[a, b, r]) + y * (
