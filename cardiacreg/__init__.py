@@ -36,7 +36,9 @@ _PUBLIC = {
     "Volume": "geometry",
     "average_surface_distance_mm": "metrics",
     "build_atlas_bank": "atlas_bank",
+    "canonical_labels": "label_presets",
     "clean_topology": "topology",
+    "compare": "metrics",
     "default_atlases": "atlas_bank",
     "dice": "metrics",
     "fit_landmark_affine": "landmark_affine",
@@ -72,77 +74,139 @@ if TYPE_CHECKING:
     from cardiacreg._slabs import Progress as Progress
     from cardiacreg.atlas_bank import (
         AtlasBank as AtlasBank,
+    )
+    from cardiacreg.atlas_bank import (
         build_atlas_bank as build_atlas_bank,
+    )
+    from cardiacreg.atlas_bank import (
         default_atlases as default_atlases,
     )
     from cardiacreg.atlas_folder import open_atlas_folder as open_atlas_folder
     from cardiacreg.atlas_selection import (
         RankedAtlas as RankedAtlas,
+    )
+    from cardiacreg.atlas_selection import (
         normalized_mutual_information as normalized_mutual_information,
+    )
+    from cardiacreg.atlas_selection import (
         rank_atlases as rank_atlases,
     )
     from cardiacreg.degradation import (
         LowResolution as LowResolution,
+    )
+    from cardiacreg.degradation import (
         simulate_low_resolution as simulate_low_resolution,
     )
     from cardiacreg.errors import (
         InputWarning as InputWarning,
+    )
+    from cardiacreg.errors import (
         InvalidInputError as InvalidInputError,
+    )
+    from cardiacreg.errors import (
         RefinementError as RefinementError,
     )
     from cardiacreg.ffd import FFD as FFD
     from cardiacreg.ffd_registration import (
         Registration as Registration,
+    )
+    from cardiacreg.ffd_registration import (
         RegistrationOptions as RegistrationOptions,
+    )
+    from cardiacreg.ffd_registration import (
         StopReason as StopReason,
+    )
+    from cardiacreg.ffd_registration import (
         register_labels as register_labels,
     )
     from cardiacreg.geometry import (
         Affine as Affine,
+    )
+    from cardiacreg.geometry import (
         LabelMap as LabelMap,
+    )
+    from cardiacreg.geometry import (
         Landmarks as Landmarks,
+    )
+    from cardiacreg.geometry import (
         Subject as Subject,
+    )
+    from cardiacreg.geometry import (
         Volume as Volume,
     )
     from cardiacreg.label_fusion import (
         Fusion as Fusion,
+    )
+    from cardiacreg.label_fusion import (
         FusionOptions as FusionOptions,
+    )
+    from cardiacreg.label_fusion import (
         fuse_labels as fuse_labels,
     )
+    from cardiacreg.label_presets import canonical_labels as canonical_labels
     from cardiacreg.landmark_affine import (
         LandmarkFit as LandmarkFit,
+    )
+    from cardiacreg.landmark_affine import (
         fit_landmark_affine as fit_landmark_affine,
     )
     from cardiacreg.landmark_files import (
         read_landmarks as read_landmarks,
+    )
+    from cardiacreg.landmark_files import (
         write_landmarks as write_landmarks,
     )
     from cardiacreg.landmarks import landmarks_from_labels as landmarks_from_labels
     from cardiacreg.metrics import (
         average_surface_distance_mm as average_surface_distance_mm,
+    )
+    from cardiacreg.metrics import (
+        compare as compare,
+    )
+    from cardiacreg.metrics import (
         dice as dice,
+    )
+    from cardiacreg.metrics import (
         hausdorff95_mm as hausdorff95_mm,
+    )
+    from cardiacreg.metrics import (
         hausdorff_mm as hausdorff_mm,
+    )
+    from cardiacreg.metrics import (
         hausdorff_slicewise_mm as hausdorff_slicewise_mm,
+    )
+    from cardiacreg.metrics import (
         normalized_surface_dice as normalized_surface_dice,
     )
     from cardiacreg.nifti import (
         read_labels as read_labels,
+    )
+    from cardiacreg.nifti import (
         read_volume as read_volume,
+    )
+    from cardiacreg.nifti import (
         write_labels as write_labels,
+    )
+    from cardiacreg.nifti import (
         write_volume as write_volume,
     )
     from cardiacreg.options import RefineOptions as RefineOptions
     from cardiacreg.phantoms import sample_heart as sample_heart
-    from cardiacreg.refinement import refine as refine, warm_up as warm_up
+    from cardiacreg.refinement import refine as refine
+    from cardiacreg.refinement import warm_up as warm_up
     from cardiacreg.resampling import (
         Lattice as Lattice,
+    )
+    from cardiacreg.resampling import (
         warp_labels as warp_labels,
+    )
+    from cardiacreg.resampling import (
         warp_volume as warp_volume,
     )
     from cardiacreg.result import RefineResult as RefineResult
     from cardiacreg.topology import clean_topology as clean_topology
-    from cardiacreg.volumes import masses_g as masses_g, volumes_ml as volumes_ml
+    from cardiacreg.volumes import masses_g as masses_g
+    from cardiacreg.volumes import volumes_ml as volumes_ml
 else:
 
     def __getattr__(name):

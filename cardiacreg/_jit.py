@@ -31,4 +31,3 @@ def kernel(function: Function) -> Function:
         The compiled function, cached on disk, releasing the GIL while it runs.
     """
     return numba.njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
-

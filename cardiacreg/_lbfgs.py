@@ -89,7 +89,9 @@ def _direction(gradient: Float, pairs: deque[tuple[Float, Float, float]]) -> Flo
     if pairs:
         _, difference, curvature = pairs[-1]
         q = q * (curvature / _dot(difference, difference))
-    for (change, difference, curvature), coefficient in zip(pairs, reversed(coefficients), strict=True):
+    for (change, difference, curvature), coefficient in zip(
+        pairs, reversed(coefficients), strict=True
+    ):
         q = q + (coefficient - _dot(difference, q) / curvature) * change
     return q
 

@@ -128,7 +128,9 @@ def rank_atlases(
 
     def score(index: int) -> RankedAtlas:
         affine = target_to_atlas[index]
-        return RankedAtlas(index, affine, points.score(atlases[index].labels, affine, unknown_labels))
+        return RankedAtlas(
+            index, affine, points.score(atlases[index].labels, affine, unknown_labels)
+        )
 
     scored = run_tasks(
         score, range(len(atlases)), threads=check_threads(threads), step="select", progress=progress

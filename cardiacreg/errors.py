@@ -1,4 +1,4 @@
-"""The error and warning classes of cardiacreg; every message says where, what was found, what is needed, what to try."""
+"""Errors and warnings; every message says where, what was found, what is needed, what to try."""
 
 from __future__ import annotations
 

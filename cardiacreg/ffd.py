@@ -141,7 +141,8 @@ class FFD:
     def displacement(self, points_mm: ArrayLike) -> Float:
         """Return u(x) in mm at target world points of shape (..., 3)."""
         points = np.asarray(points_mm, dtype=np.float64)
-        positions = apply_matrix(np.linalg.inv(self.lattice_to_world), points.reshape(-1, 3))
+        to_lattice = Affine(self.lattice_to_world).inverse()
+        positions = to_lattice.apply(points.reshape(-1, 3))
         tables = [spline_table(positions[:, a], self.displacements_mm.shape[a]) for a in range(3)]
         total = np.zeros((len(positions), 3))
         for a, b, c in np.ndindex(4, 4, 4):
@@ -208,8 +209,8 @@ class FFD:
         return np.asarray(self.lattice_to_world[:3, :3] / self.spacing_mm)
 
     def _refined_lattice(self) -> tuple[tuple[int, int, int], Float]:
-        shape = tuple(4 * n - 3 for n in self.displacements_mm.shape[:3])
-        return shape, self.lattice_to_world @ np.diag([0.25, 0.25, 0.25, 1.0])  # type: ignore[return-value]
+        na, nb, nc = (4 * n - 3 for n in self.displacements_mm.shape[:3])
+        return (na, nb, nc), self.lattice_to_world @ np.diag([0.25, 0.25, 0.25, 1.0])
 
     def _grid_positions(
         self, shape: tuple[int, int, int], voxel_to_world: Float

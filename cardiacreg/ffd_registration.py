@@ -78,9 +78,9 @@ class RegistrationOptions:
     spacings_mm: tuple[float, ...] = (64.0, 32.0, 16.0)
     strides: tuple[int, ...] = (2, 2, 1)
     iterations: tuple[int, ...] = (30, 30, 30)
-    bending_weight: float = 0.3
+    bending_weight: float = 3.0
     estimate_shifts: bool = False
-    shift_weight: float = 3e-4
+    shift_weight: float = 5e-5
     class_weights: tuple[tuple[int, float], ...] = ((RV_WALL, 2.0),)
     margin_mm: float = 12.0
     slice_samples: int = 1
@@ -351,7 +351,9 @@ class _LevelRunner:
     def refine(self, state: _State) -> _State:
         """Halve the control-point spacing and drop control points that reach nothing."""
         fine, spacing = subdivide(state.displacements_mm), state.spacing_mm / 2
-        first = np.floor((self._prepared.lower_mm - state.origin_mm) / spacing + 1e-9).astype(int) - 1
+        first = (
+            np.floor((self._prepared.lower_mm - state.origin_mm) / spacing + 1e-9).astype(int) - 1
+        )
         last = np.ceil((self._prepared.upper_mm - state.origin_mm) / spacing - 1e-9).astype(int) + 1
         last = np.minimum(np.maximum(last, first + 3), np.array(fine.shape[:3]) - 1)
         cut = fine[first[0] : last[0] + 1, first[1] : last[1] + 1, first[2] : last[2] + 1]
@@ -390,14 +392,18 @@ class _LevelRunner:
             first_step=1.0,
             tolerance=options.tolerance,
         )
-        shifts = found.x[n_control:].reshape(n_slices, 2) if options.estimate_shifts else state.shifts_mm
+        shifts = (
+            found.x[n_control:].reshape(n_slices, 2) if options.estimate_shifts else state.shifts_mm
+        )
         new = state._replace(displacements_mm=found.x[:n_control].reshape(shape), shifts_mm=shifts)
         return self._unfold(state, new), found.iterations, found.reason
 
     def _unfold(self, start: _State, end: _State) -> _State:
         """Pull the end of a level back towards its start until it does not fold."""
         for fraction in (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0):
-            moved = start.displacements_mm + fraction * (end.displacements_mm - start.displacements_mm)
+            moved = start.displacements_mm + fraction * (
+                end.displacements_mm - start.displacements_mm
+            )
             state = end._replace(displacements_mm=moved)
             if self._minimum_jacobian(state) >= self._options.minimum_jacobian:
                 break
@@ -411,10 +417,10 @@ class _LevelRunner:
         return self.ffd(state).minimum_jacobian(*self._check_grid(state))
 
     def _check_grid(self, state: _State) -> tuple[tuple[int, int, int], Float]:
-        shape = tuple(4 * (n - 3) + 1 for n in state.displacements_mm.shape[:3])
+        na, nb, nc = (4 * (n - 3) + 1 for n in state.displacements_mm.shape[:3])
         local = np.diag([*(state.spacing_mm / 4), 1.0])
         local[:3, 3] = state.origin_mm + state.spacing_mm
-        return shape, self._frame @ local  # type: ignore[return-value]
+        return (na, nb, nc), self._frame @ local
 
     def consistency(self, state: _State) -> float:
         shifts = state.shifts_mm[self._prepared.samples.slice_index]

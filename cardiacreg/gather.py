@@ -11,7 +11,6 @@ import numpy as np
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 
-
 _THICK_MM = 4.0
 
 
@@ -35,8 +34,8 @@ def gather_target(
 
     stored = nifti.read_labels(segmentation, frame=frame)
     labels = label_presets.canonical_labels(stored, preset)
-    input_checks.check_labels(labels)
     label_presets.check_anatomy(stored, preset)
+    input_checks.check_labels(labels)
     placed = None
     if image is not None:
         placed = input_checks.check_image(nifti.read_volume(image, frame=frame), labels)

@@ -151,7 +151,7 @@ class LabelMap:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels along (i, j, k)."""
-        return self.array.shape  # type: ignore[return-value]
+        return self.array.shape
 
     @property
     def spacing_mm(self) -> NDArray[np.float64]:
@@ -224,7 +224,9 @@ class Landmarks:
                 "have them derived from the segmentation.",
                 code="BAD_LANDMARKS",
             )
-        default = LANDMARK_NAMES if len(points) == 6 else tuple(f"point {n}" for n in range(len(points)))
+        default = (
+            LANDMARK_NAMES if len(points) == 6 else tuple(f"point {n}" for n in range(len(points)))
+        )
         names = tuple(self.names) or default
         if len(names) != len(points):
             raise InvalidInputError(
@@ -309,16 +311,14 @@ class Affine:
 
     def inverse(self) -> Affine:
         """Return the inverse map."""
-        return Affine(np.linalg.inv(self.matrix))
+        return Affine(np.asarray(np.linalg.inv(self.matrix), dtype=np.float64))
 
     def compose(self, first: Affine) -> Affine:
         """Return the map that applies `first`, then this one."""
         return Affine(self.matrix @ first.matrix)
 
 
-def apply_matrix(
-    matrix: NDArray[np.float64], points: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def apply_matrix(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Apply a 4x4 homogeneous matrix to points of shape (..., 3)."""
     moved: NDArray[np.float64] = points @ matrix[:3, :3].T + matrix[:3, 3]
     return moved
@@ -328,7 +328,9 @@ def voxel_grid(
     shape: tuple[int, int, int], voxel_to_world: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the world position in mm of every voxel centre, shape (i, j, k, 3)."""
-    indices = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"), -1)
+    indices = np.stack(
+        np.meshgrid(*(np.arange(n, dtype=np.float64) for n in shape), indexing="ij"), -1
+    )
     return apply_matrix(voxel_to_world, indices)
 
 
@@ -338,7 +340,9 @@ def same_lattice(
     """Return whether two grids have the same shape and corners that agree within `tolerance_mm`."""
     if first.shape != second.shape:
         return False
-    return corner_distance_mm(first.shape, first.voxel_to_world, second.voxel_to_world) <= tolerance_mm
+    return (
+        corner_distance_mm(first.shape, first.voxel_to_world, second.voxel_to_world) <= tolerance_mm
+    )
 
 
 def corner_distance_mm(

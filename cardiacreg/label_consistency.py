@@ -27,7 +27,6 @@ from cardiacreg.ffd import SplineTable, spline_table
 from cardiacreg.geometry import LabelMap
 
 Float = NDArray[np.float64]
-_MIXED = 255
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,9 +155,7 @@ def sample_target(
     )
 
 
-def _in_plane_box(
-    array: NDArray[np.uint8], reach: NDArray[np.int64]
-) -> tuple[int, int, int, int]:
+def _in_plane_box(array: NDArray[np.uint8], reach: NDArray[np.int64]) -> tuple[int, int, int, int]:
     present = (array != 0).any(axis=2)
     rows, columns = np.flatnonzero(present.any(axis=1)), np.flatnonzero(present.any(axis=0))
     return (
@@ -189,17 +186,14 @@ def _row_spans(labels: NDArray[np.uint8], reach: NDArray[np.int64]) -> NDArray[n
 
 def atlas_cells(atlas: LabelMap, codes: NDArray[np.uint8]) -> AtlasCells:
     """Prepare an atlas for look-up: pad its label codes with background and mark uniform cells."""
-    padded = np.pad(codes[atlas.array], 1)
-    corner = padded[:-1, :-1, :-1]
-    uniform = np.ones(corner.shape, dtype=bool)
-    for a, b, c in np.ndindex(2, 2, 2):
-        stop = [None if n else -1 for n in (a, b, c)]
-        uniform &= padded[a : stop[0], b : stop[1], c : stop[2]] == corner
-    cells = np.full(padded.shape, _MIXED, dtype=np.uint8)
-    cells[:-1, :-1, :-1][uniform] = corner[uniform]
+    shape = tuple(n + 2 for n in atlas.shape)
+    both = np.zeros((2, *shape), dtype=np.uint8)
+    both[0] = codes[0]
+    both[0, 1:-1, 1:-1, 1:-1] = codes[atlas.array]
+    _mark_uniform_cells(both)
     matrix = np.array(atlas.voxel_to_world)
     matrix[:3, 3] -= matrix[:3, :3].sum(axis=1)
-    return AtlasCells(np.stack([padded, cells]), matrix)
+    return AtlasCells(both, matrix)
 
 
 class ConsistencyObjective:
@@ -265,8 +259,12 @@ class ConsistencyObjective:
         gradient = gradient @ self._to_voxel[:3, :3]
         return Consistency(float(sums[:, 0].sum()), gradient, sums[:, 1:])
 
-    def _atlas_coefficients(self, displacements_mm: Float, origin_mm: Float, spacing_mm: Float) -> Float:
-        axes = [origin_mm[a] + spacing_mm[a] * np.arange(displacements_mm.shape[a]) for a in range(3)]
+    def _atlas_coefficients(
+        self, displacements_mm: Float, origin_mm: Float, spacing_mm: Float
+    ) -> Float:
+        axes = [
+            origin_mm[a] + spacing_mm[a] * np.arange(displacements_mm.shape[a]) for a in range(3)
+        ]
         position = displacements_mm.copy()
         position[..., 0] += axes[0][:, None, None]
         position[..., 1] += axes[1][None, :, None]
@@ -432,6 +430,26 @@ def _trilinear_match(atlas, weight, x, y, z):
         (1 - y) * (m101 - m100) + y * (m111 - m110)
     )
     return m0 + x * (m1 - m0), m1 - m0, gy, gz
+
+
+@kernel
+def _mark_uniform_cells(atlas):
+    """Second array: the code shared by a cell's eight corners, else 255."""
+    _, ni, nj, nk = atlas.shape
+    for i in range(ni - 1):
+        for j in range(nj - 1):
+            for k in range(nk - 1):
+                code = atlas[0, i, j, k]
+                same = (
+                    atlas[0, i, j, k + 1] == code
+                    and atlas[0, i, j + 1, k] == code
+                    and atlas[0, i, j + 1, k + 1] == code
+                    and atlas[0, i + 1, j, k] == code
+                    and atlas[0, i + 1, j, k + 1] == code
+                    and atlas[0, i + 1, j + 1, k] == code
+                    and atlas[0, i + 1, j + 1, k + 1] == code
+                )
+                atlas[1, i, j, k] = code if same else 255
 
 
 @kernel

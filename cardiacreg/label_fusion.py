@@ -65,7 +65,8 @@ class FusionOptions:
             )
         if not self.bandwidth > 0:
             raise InvalidInputError(
-                f"FusionOptions: bandwidth {self.bandwidth}; needs a positive number.", code="BAD_OPTION"
+                f"FusionOptions: bandwidth {self.bandwidth}; needs a positive number.",
+                code="BAD_OPTION",
             )
 
 
@@ -121,8 +122,10 @@ def fuse_labels(
     codes = np.searchsorted(values, labels).astype(np.uint8)
     images = [image for image, _ in warped_atlases if image is not None]
     if settings.mode == "majority" or target_image is None or len(images) < len(warped_atlases):
-        votes = np.stack([(codes == n).sum(axis=0, dtype=np.float32) for n in range(len(values))], -1)
-        return fusion_from_votes(votes, values, first)
+        votes = np.stack(
+            [(codes == n).sum(axis=0, dtype=np.float32) for n in range(len(values))], -1
+        )
+        return fusion_from_votes(votes, values, first.voxel_to_world)
     target_grey, atlas_grey = _harmonise(target_image, images, labels)
     return _fuse_nonlocal(
         target_grey, atlas_grey, codes, values, first, settings, check_threads(threads), progress
@@ -130,7 +133,7 @@ def fuse_labels(
 
 
 def fusion_from_votes(
-    votes: NDArray[np.float32], values: NDArray[np.uint8], lattice: LabelMap | Volume
+    votes: NDArray[np.float32], values: NDArray[np.uint8], voxel_to_world: NDArray[np.float64]
 ) -> Fusion:
     """Return the label with most votes (ties: lowest) and its share.
 
@@ -139,15 +142,14 @@ def fusion_from_votes(
     votes : ndarray of float32, shape (i, j, k, n)
     values : ndarray of uint8, shape (n,)
         Label of each column, ascending.
-    lattice : LabelMap or Volume
-        Carries voxel_to_world.
+    voxel_to_world : ndarray, shape (4, 4)
     """
     winner = votes.argmax(axis=-1)
     best = np.take_along_axis(votes, winner[..., None], axis=-1)[..., 0]
     share = best / np.maximum(votes.sum(axis=-1), 1e-30)
     return Fusion(
-        LabelMap(values[winner], lattice.voxel_to_world),
-        Volume(np.clip(share, 0, 1), lattice.voxel_to_world),
+        LabelMap(values[winner], voxel_to_world),
+        Volume(np.clip(share, 0, 1), voxel_to_world),
     )
 
 
@@ -155,7 +157,9 @@ def _stack_labels(
     target_image: Volume | None, warped: Sequence[tuple[Volume | None, LabelMap]]
 ) -> NDArray[np.uint8]:
     if len(warped) == 0:
-        raise InvalidInputError("fuse_labels: no atlases to fuse; needs at least one.", code="EMPTY_BANK")
+        raise InvalidInputError(
+            "fuse_labels: no atlases to fuse; needs at least one.", code="EMPTY_BANK"
+        )
     first = warped[0][1]
     for n, (image, labels) in enumerate(warped):
         for grid in (image, labels):
@@ -305,19 +309,28 @@ def _nonlocal_kernel(
         for dk in range(max(-sizes[2], -k), min(sizes[2], nk - 1 - k) + 1):
             for di in range(-sizes[0], sizes[0] + 1):
                 for dj in range(-sizes[1], sizes[1] + 1):
-                    _squared_sums(target[k], atlases[n, k + dk], di, dj, sizes[3], wide, squared, column)
+                    _squared_sums(
+                        target[k], atlases[n, k + dk], di, dj, sizes[3], wide, squared, column
+                    )
                     offsets[0], offsets[1] = di, dj
                     _vote(
                         column, codes[n, k + dk], active[k], offsets, sizes[3:], inverse_bandwidth,
                         mean, box, votes,
                     )  # fmt: skip
-    for i in range(box[0], box[1]):
-        for j in range(box[2], box[3]):
-            if active[k, i, j]:
+    _decide(votes, active[k], winner[k], share[k])
+
+
+@kernel
+def _decide(votes, active, winner, share):
+    """Label with most votes (ties: lowest) and its share, at active voxels."""
+    last = votes.shape[2] - 1
+    for i in range(active.shape[0]):
+        for j in range(active.shape[1]):
+            if active[i, j]:
                 best, total = 0, 0.0
                 for n in range(last):
                     total += votes[i, j, n]
                     if votes[i, j, n] > votes[i, j, best]:
                         best = n
-                winner[k, i, j] = best
-                share[k, i, j] = votes[i, j, best] / total
+                winner[i, j] = best
+                share[i, j] = votes[i, j, best] / total

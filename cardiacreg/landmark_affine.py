@@ -41,7 +41,9 @@ class LandmarkFit:
     condition: float
 
 
-def fit_landmark_affine(target: Landmarks, atlas: Landmarks, *, model: str = "affine") -> LandmarkFit:
+def fit_landmark_affine(
+    target: Landmarks, atlas: Landmarks, *, model: str = "affine"
+) -> LandmarkFit:
     """Fit the least-squares map from target landmarks to atlas landmarks.
 
     Parameters

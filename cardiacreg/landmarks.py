@@ -17,8 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.errors import InputWarning, InvalidInputError
-from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap, Landmarks
-from cardiacreg.geometry import apply_matrix
+from cardiacreg.geometry import (
+    LV_CAVITY,
+    LV_WALL,
+    RV_CAVITY,
+    RV_WALL,
+    LabelMap,
+    Landmarks,
+    apply_matrix,
+)
 
 Float = NDArray[np.float64]
 _APEX_FIT_MM = 32.0
@@ -26,14 +33,14 @@ _CONTACT_MM = 5.0
 _MID_RANGE = (0.35, 0.7)
 
 
-class _Slices(NamedTuple):
+class _Profile(NamedTuple):
     """Per-slice measures in the lattice's mm frame, slices ordered from apex to base."""
 
     height_mm: Float
     centre_mm: Float
     area_mm2: Float
     cavity: NDArray[np.bool_]
-    index: NDArray[np.int64]
+    slices: NDArray[np.int64]
 
 
 def landmarks_from_labels(labels: LabelMap) -> Landmarks:
@@ -42,7 +49,7 @@ def landmarks_from_labels(labels: LabelMap) -> Landmarks:
     Parameters
     ----------
     labels : LabelMap
-        1 LV cavity, 2 LV wall, 3 RV wall (optional), 4 RV cavity; thick or thin slices.
+        1 LV cavity, 2 LV wall, 3 RV wall (optional), 4 RV cavity; thick or thin profile.
 
     Returns
     -------
@@ -66,13 +73,13 @@ def landmarks_from_labels(labels: LabelMap) -> Landmarks:
             "slices; needs at least 3. Check the preset, or give landmarks.",
             code="TOO_FEW_SLICES",
         )
-    slices = _measure(labels, present)
+    profile = _measure(labels, present)
     frame = _frame(labels)
-    axis_point, axis_slope = _long_axis(slices)
-    apex_height = _apex_height(slices)
-    base_height = _base_height(slices, labels.spacing_mm[2])
-    rv_direction = _rv_direction(labels, slices, frame)
-    middle = _middle_points(labels, slices, rv_direction, frame, (apex_height, base_height))
+    axis_point, axis_slope = _long_axis(profile)
+    apex_height = _apex_height(profile)
+    base_height = _base_height(profile, labels.spacing_mm[2])
+    rv_direction = _rv_direction(labels, profile, frame)
+    middle = _middle_points(labels, profile, rv_direction, frame, (apex_height, base_height))
     points = np.empty((6, 3))
     for row, height in ((4, apex_height), (5, base_height)):
         points[row] = [*(axis_point + axis_slope * height), height]
@@ -107,7 +114,7 @@ def _rv(labels: LabelMap) -> NDArray[np.bool_]:
     return np.isin(labels.array, (RV_CAVITY, RV_WALL))
 
 
-def _measure(labels: LabelMap, present: NDArray[np.bool_]) -> _Slices:
+def _measure(labels: LabelMap, present: NDArray[np.bool_]) -> _Profile:
     spacing = labels.spacing_mm
     index = np.flatnonzero(present.any(axis=(0, 1)))
     sign = _base_sign(labels, present)
@@ -119,22 +126,24 @@ def _measure(labels: LabelMap, present: NDArray[np.bool_]) -> _Slices:
         areas.append(len(where) * spacing[0] * spacing[1])
         centres.append(where.mean(axis=0) * spacing[:2])
         cavities.append(bool((labels.array[:, :, k] == LV_CAVITY).any()))
-    return _Slices(
+    return _Profile(
         sign * index * spacing[2], np.array(centres), np.array(areas), np.array(cavities), index
     )
 
 
-def _long_axis(slices: _Slices) -> tuple[Float, Float]:
+def _long_axis(profile: _Profile) -> tuple[Float, Float]:
     """Fit centre = point + slope * height, slices weighted by area (small ones are uncertain)."""
-    weight = np.sqrt(slices.area_mm2 / slices.area_mm2.max())
-    design = np.column_stack([np.ones_like(slices.height_mm), slices.height_mm])
-    fit, *_ = np.linalg.lstsq(design * weight[:, None], slices.centre_mm * weight[:, None], rcond=None)
+    weight = np.sqrt(profile.area_mm2 / profile.area_mm2.max())
+    design = np.column_stack([np.ones_like(profile.height_mm), profile.height_mm])
+    fit, *_ = np.linalg.lstsq(
+        design * weight[:, None], profile.centre_mm * weight[:, None], rcond=None
+    )
     return fit[0], fit[1]
 
 
-def _apex_height(slices: _Slices) -> float:
+def _apex_height(profile: _Profile) -> float:
     """Height at which the LV's outer area, linear near the tip of a paraboloid, reaches zero."""
-    height, area = slices.height_mm, slices.area_mm2
+    height, area = profile.height_mm, profile.area_mm2
     near = height <= height[0] + _APEX_FIT_MM
     near[:3] = True
     slope, offset = np.polyfit(height[near], area[near], 1)
@@ -145,16 +154,16 @@ def _apex_height(slices: _Slices) -> float:
     return float(np.clip(-offset / slope, lowest, height[0] - min(step, 1.0) / 2))
 
 
-def _base_height(slices: _Slices, thickness_mm: float) -> float:
-    top = slices.height_mm[slices.cavity] if slices.cavity.any() else slices.height_mm
+def _base_height(profile: _Profile, thickness_mm: float) -> float:
+    top = profile.height_mm[profile.cavity] if profile.cavity.any() else profile.height_mm
     return float(top[-1] + thickness_mm / 2)
 
 
-def _rv_direction(labels: LabelMap, slices: _Slices, frame: Float) -> Float:
-    """Unit in-plane vector from the LV centre to the RV, averaged over slices."""
+def _rv_direction(labels: LabelMap, profile: _Profile, frame: Float) -> Float:
+    """Unit in-plane vector from the LV centre to the RV, averaged over profile."""
     right = _rv(labels)
     total = np.zeros(2)
-    for k, centre in zip(slices.index, slices.centre_mm, strict=True):
+    for k, centre in zip(profile.slices, profile.centre_mm, strict=True):
         where = np.argwhere(right[:, :, k])
         if len(where):
             offset = where.mean(axis=0) * labels.spacing_mm[:2] - centre
@@ -173,35 +182,36 @@ def _rv_direction(labels: LabelMap, slices: _Slices, frame: Float) -> Float:
 
 def _middle_points(
     labels: LabelMap,
-    slices: _Slices,
+    profile: _Profile,
     rv_direction: Float,
     frame: Float,
     ends_mm: tuple[float, float],
 ) -> Float:
-    """Landmarks I to IV relative to the LV centre in-plane, averaged over mid-ventricular slices."""
-    relative = (slices.height_mm - ends_mm[0]) / (ends_mm[1] - ends_mm[0])
+    """Landmarks I to IV relative to the LV centre in-plane, averaged over mid-ventricular profile."""
+    relative = (profile.height_mm - ends_mm[0]) / (ends_mm[1] - ends_mm[0])
     chosen = (relative >= _MID_RANGE[0]) & (relative <= _MID_RANGE[1])
     if not chosen.any():
         chosen[np.argmin(np.abs(relative - 0.5))] = True
-    anterior = _anterior_direction(labels, slices, rv_direction, frame)
+    anterior = _anterior_direction(labels, profile, rv_direction, frame)
     axes = np.array([rv_direction, anterior])
     found = [
         points
         for n in np.flatnonzero(chosen)
-        if (points := _slice_points(labels, int(slices.index[n]), slices.centre_mm[n], axes)) is not None
+        if (points := _slice_points(labels, int(profile.slices[n]), profile.centre_mm[n], axes))
+        is not None
     ]
     if not found:
-        radius = float(np.sqrt(np.median(slices.area_mm2) / np.pi))
+        radius = float(np.sqrt(np.median(profile.area_mm2) / np.pi))
         found = [radius * np.array([[0.5, 0.85], [1.6, 0.0], [0.5, -0.85], [-1.0, 0.0]])]
     return np.asarray(np.mean(found, axis=0) @ axes)
 
 
 def _anterior_direction(
-    labels: LabelMap, slices: _Slices, rv_direction: Float, frame: Float
+    labels: LabelMap, profile: _Profile, rv_direction: Float, frame: Float
 ) -> Float:
     """In-plane unit vector, perpendicular to the RV direction, on the anterior side."""
     side = np.array([-rv_direction[1], rv_direction[0], 0.0])
-    up = frame[:3, 2] * np.sign(slices.index[-1] - slices.index[0])
+    up = frame[:3, 2] * np.sign(profile.slices[-1] - profile.slices[0])
     anterior = np.cross(up, frame[:3, :3] @ np.array([*rv_direction, 0.0]))
     return np.asarray(side[:2] * np.sign((frame[:3, :3] @ side) @ anterior))
 

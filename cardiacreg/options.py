@@ -11,7 +11,13 @@ from cardiacreg.label_fusion import FusionOptions
 
 def _shift_stage() -> RegistrationOptions:
     return RegistrationOptions(
-        spacings_mm=(64.0,), strides=(2,), iterations=(40,), bending_weight=3.0, estimate_shifts=True
+        spacings_mm=(64.0,),
+        strides=(2,),
+        iterations=(80,),
+        bending_weight=30.0,
+        estimate_shifts=True,
+        shift_weight=5e-5,
+        tolerance=1e-6,
     )
 
 
@@ -34,6 +40,9 @@ class RefineOptions:
     ----------
     n_atlases : int
         Atlases registered and fused (L).
+    affine_candidates : int
+        Best atlases by landmarks whose affine is improved on the labels before the final ranking; 0
+        keeps the landmark affine, as the paper does.
     registration : RegistrationOptions
         The deformation of each selected atlas.
     slice_motion : RegistrationOptions or None
@@ -51,6 +60,7 @@ class RefineOptions:
     """
 
     n_atlases: int = 5
+    affine_candidates: int = 32
     registration: RegistrationOptions = field(default_factory=RegistrationOptions)
     slice_motion: RegistrationOptions | None = field(default_factory=_shift_stage)
     fusion: FusionOptions = field(default_factory=FusionOptions)
@@ -74,6 +84,7 @@ class RefineOptions:
         the 0..255 scale of `label_fusion`, the scale on which the released code's h made sense.
         """
         return cls(
+            affine_candidates=0,
             registration=_paper_registration(),
             slice_motion=None,
             fusion=FusionOptions(search=(7, 7, 3), patch=(7, 7, 1), bandwidth=10.0),

@@ -1,8 +1,8 @@
-"""The lattice of the result: aligned with the target's axes, fine, and large enough for the whole heart."""
+"""The lattice of the result: aligned with the target's axes and large enough for the whole heart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,7 +40,7 @@ def lattice_over_heart(
     spacing = np.asarray(spacing_mm, dtype=np.float64)
     if spacing.shape != (3,) or not np.isfinite(spacing).all() or spacing.min() < 0.2:
         raise InvalidInputError(
-            f"refine: spacing_mm {spacing_mm}; needs three numbers of at least 0.2 mm.",
+            f"refine: spacing_mm {spacing}; needs three numbers of at least 0.2 mm.",
             code="BAD_SPACING",
         )
     frame = target_frame(target.voxel_to_world, "refine")
@@ -114,14 +114,15 @@ def place_target_image(image: Volume, slice_shifts_mm: Float, lattice: Lattice) 
 
 
 def _sample_slice(plane: NDArray[np.float32], i: Float, j: Float) -> NDArray[np.float32]:
-    rows, columns = _linear_weights(i, plane.shape[0]), _linear_weights(j, plane.shape[1])
-    by_row = sum(w[:, None] * plane[n] for n, w in rows)
-    return np.asarray(sum(w * by_row[:, n] for n, w in columns), dtype=np.float32)  # type: ignore[index]
+    (i0, v0), (i1, v1) = _linear_weights(i, plane.shape[0])
+    (j0, w0), (j1, w1) = _linear_weights(j, plane.shape[1])
+    rows = v0[:, None] * plane[i0] + v1[:, None] * plane[i1]
+    return np.asarray(w0 * rows[:, j0] + w1 * rows[:, j1], dtype=np.float32)
 
 
 def _linear_weights(
     position: Float, size: int
-) -> Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+) -> tuple[tuple[NDArray[np.int64], NDArray[np.float32]], ...]:
     clipped = np.clip(position, 0, size - 1)
     lower = np.minimum(clipped.astype(np.int64), max(size - 2, 0))
     t = (clipped - lower).astype(np.float32)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from cardiacreg._slabs import ProgressCallable, run_tasks
-from cardiacreg.atlas_selection import RankedAtlas, rank_atlases
+from cardiacreg._slabs import run_tasks
+from cardiacreg.atlas_choice import SelectedAtlas, select_atlases
 from cardiacreg.errors import RefinementError
 from cardiacreg.ffd_registration import (
     PreparedTarget,
@@ -25,9 +23,6 @@ from cardiacreg.ffd_registration import (
 from cardiacreg.geometry import N_LABELS, Affine, LabelMap, Landmarks, Subject
 from cardiacreg.label_consistency import target_frame
 from cardiacreg.label_fusion import Fusion, fuse_labels, fusion_from_votes
-from cardiacreg.landmark_affine import LandmarkFit, fit_landmark_affine
-from cardiacreg.landmarks import landmarks_from_labels
-from cardiacreg.options import RefineOptions
 from cardiacreg.output_lattice import (
     lattice_box_mm,
     lattice_over_heart,
@@ -35,16 +30,9 @@ from cardiacreg.output_lattice import (
     upsample_labels,
 )
 from cardiacreg.resampling import Lattice, add_label_votes, warp_labels, warp_volume
+from cardiacreg.run import Run
 from cardiacreg.slice_motion import estimate_slice_shifts
 from cardiacreg.topology import clean_topology
-
-
-class SelectedAtlas(NamedTuple):
-    """An atlas that was chosen: its place in the ranking, how it was aligned, and itself."""
-
-    ranked: RankedAtlas
-    fit: LandmarkFit
-    subject: Subject
 
 
 class Outcome(NamedTuple):
@@ -55,37 +43,6 @@ class Outcome(NamedTuple):
     slice_shifts_mm: NDArray[np.float64]
     selected: tuple[SelectedAtlas, ...]
     registrations: tuple[Registration, ...]
-
-
-class Clock:
-    """Wall-clock seconds per named step."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._start = time.perf_counter()
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Add the time spent inside to a step."""
-        begin = time.perf_counter()
-        yield
-        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
-
-    def timings_seconds(self) -> dict[str, float]:
-        """Return seconds per step and ``"total"`` since the clock was made."""
-        return {**self._seconds, "total": time.perf_counter() - self._start}
-
-
-class Run(NamedTuple):
-    """What every step of one refinement shares."""
-
-    target: Subject
-    unknown_labels: tuple[int, ...]
-    spacing_mm: ArrayLike
-    options: RefineOptions
-    threads: int
-    progress: ProgressCallable | None
-    clock: Clock
 
 
 def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
@@ -127,37 +84,6 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
         if options.clean_topology:
             fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
     return Outcome(fusion, landmarks, shifts, tuple(selected), tuple(registrations))
-
-
-def select_atlases(run: Run, atlases: Sequence[Subject]) -> tuple[Landmarks, list[SelectedAtlas]]:
-    """Fit every atlas by its landmarks, rank all by NMI and keep the best."""
-    target = run.target
-    landmarks = target.landmarks or landmarks_from_labels(target.labels)
-
-    def fit(atlas: Subject) -> LandmarkFit:
-        return fit_landmark_affine(landmarks, _atlas_landmarks(atlas, landmarks.source))
-
-    fits = run_tasks(fit, atlases, threads=run.threads, step="align", progress=run.progress)
-    scored = upsample_labels(target.labels, run.spacing_mm) if run.options.upsample_target else None
-    ranking = rank_atlases(
-        scored or target.labels,
-        atlases,
-        [f.target_to_atlas for f in fits],
-        unknown_labels=run.unknown_labels,
-        whole_lattice=scored is not None,
-        threads=run.threads,
-        progress=run.progress,
-    )
-    best = ranking[: run.options.n_atlases]
-    return landmarks, [SelectedAtlas(r, fits[r.index], atlases[r.index]) for r in best]
-
-
-def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
-    """Landmarks by the same definition as the target's: its own, or derived by the same rule."""
-    own = atlas.landmarks
-    if own is not None and (source != "labels" or own.source == "labels"):
-        return own
-    return landmarks_from_labels(atlas.labels)
 
 
 def _slice_shifts(
@@ -229,4 +155,4 @@ def _label_votes(run: Run, lattice: Lattice, used: list[tuple[Subject, Registrat
             votes, atlas.labels, registration.target_to_atlas, lattice, threads=run.threads
         )
     values = np.arange(N_LABELS, dtype=np.uint8)
-    return fusion_from_votes(votes, values, LabelMap(np.zeros((1, 1, 1)), lattice.voxel_to_world))
+    return fusion_from_votes(votes, values, lattice.voxel_to_world)

@@ -17,8 +17,9 @@ from cardiacreg.gather import Pool, Target, gather_atlases, gather_target, struc
 from cardiacreg.geometry import STRUCTURES, LabelMap, Subject, apply_matrix
 from cardiacreg.label_consistency import labelled_slices
 from cardiacreg.options import RefineOptions
-from cardiacreg.pipeline import Clock, Outcome, Run, run_steps
+from cardiacreg.pipeline import Outcome, run_steps
 from cardiacreg.result import AtlasReport, RefineResult
+from cardiacreg.run import Clock, Run
 
 
 def refine(
@@ -176,7 +177,7 @@ def _dice(own: NDArray[np.bool_], model: NDArray[np.bool_]) -> float | None:
 def sample_at_slices(
     target: LabelMap, refined: LabelMap, slice_shifts_mm: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
-    """Return the model's nearest label at every target voxel's true position, shape of the target."""
+    """Return the model's nearest label at every target voxel's true position."""
     to_voxel = np.linalg.inv(refined.voxel_to_world) @ target.voxel_to_world
     grid = np.stack(
         np.meshgrid(*(np.arange(n, dtype=float) for n in target.shape), indexing="ij"), -1

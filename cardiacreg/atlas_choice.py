@@ -1,0 +1,157 @@
+"""Which atlases are registered: landmark affines for all, NMI over all, the best improved and kept.
+
+The paper fits every atlas by its landmarks and keeps the five with the best NMI. The default goes on:
+the affine of the best candidates is improved on the labels themselves, and NMI then decides among them.
+Headers of public data sets are often mirrored (slices stored base first under a right-handed matrix), so
+that anterior and inferior trade places; label-derived landmarks are tried both ways and NMI decides.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cardiacreg._slabs import run_tasks
+from cardiacreg.affine_registration import improve_affine
+from cardiacreg.atlas_selection import RankedAtlas, rank_atlases
+from cardiacreg.errors import InputWarning
+from cardiacreg.ffd_registration import PreparedTarget, prepare_target
+from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
+from cardiacreg.landmark_affine import LandmarkFit, fit_landmark_affine
+from cardiacreg.landmarks import landmarks_from_labels
+from cardiacreg.output_lattice import upsample_labels
+from cardiacreg.run import Run
+
+_HANDEDNESS_CANDIDATES = 6
+_HANDEDNESS_MARGIN = 0.003
+
+
+class SelectedAtlas(NamedTuple):
+    """An atlas that was chosen: its place in the ranking, how it was aligned, and itself."""
+
+    ranked: RankedAtlas
+    fit: LandmarkFit
+    subject: Subject
+
+
+class _Ranking(NamedTuple):
+    """A whole bank ranked under one set of target landmarks."""
+
+    landmarks: Landmarks
+    fits: tuple[LandmarkFit, ...]
+    ranked: tuple[RankedAtlas, ...]
+
+
+def select_atlases(run: Run, atlases: Sequence[Subject]) -> tuple[Landmarks, list[SelectedAtlas]]:
+    """Fit every atlas by its landmarks, rank all by NMI and keep the best.
+
+    Parameters
+    ----------
+    run : Run
+    atlases : sequence of Subject
+
+    Returns
+    -------
+    Landmarks
+        The target's, given or derived.
+    list of SelectedAtlas
+        Best first, at most ``run.options.n_atlases``.
+    """
+    landmarks = run.target.landmarks or landmarks_from_labels(run.target.labels)
+    ranking = _rank(run, atlases, landmarks)
+    candidates = run.options.affine_candidates
+    if candidates:
+        prepared = prepare_target(
+            run.target.labels, run.options.registration, unknown_labels=run.unknown_labels
+        )
+        if landmarks.source == "labels":
+            ranking = _choose_handedness(run, atlases, ranking, prepared)
+        ranking = _improve(run, atlases, ranking, prepared, max(candidates, run.options.n_atlases))
+    best = ranking.ranked[: run.options.n_atlases]
+    chosen = [SelectedAtlas(r, ranking.fits[r.index], atlases[r.index]) for r in best]
+    return ranking.landmarks, chosen
+
+
+def _rank(run: Run, atlases: Sequence[Subject], landmarks: Landmarks) -> _Ranking:
+    def fit(atlas: Subject) -> LandmarkFit:
+        return fit_landmark_affine(landmarks, _atlas_landmarks(atlas, landmarks.source))
+
+    fits = run_tasks(fit, atlases, threads=run.threads, step="align", progress=run.progress)
+    ranked = _score(run, atlases, [f.target_to_atlas for f in fits])
+    return _Ranking(landmarks, tuple(fits), ranked)
+
+
+def _score(
+    run: Run, atlases: Sequence[Subject], affines: Sequence[Affine]
+) -> tuple[RankedAtlas, ...]:
+    return rank_atlases(
+        _scored_labels(run),
+        atlases,
+        affines,
+        unknown_labels=run.unknown_labels,
+        whole_lattice=run.options.upsample_target,
+        threads=run.threads,
+        progress=run.progress,
+    )
+
+
+def _scored_labels(run: Run) -> LabelMap:
+    labels = run.target.labels
+    return upsample_labels(labels, run.spacing_mm) if run.options.upsample_target else labels
+
+
+def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
+    """Landmarks by the same definition as the target's: its own, or derived by the same rule."""
+    own = atlas.landmarks
+    if own is not None and (source != "labels" or own.source == "labels"):
+        return own
+    return landmarks_from_labels(atlas.labels)
+
+
+def _improve(
+    run: Run,
+    atlases: Sequence[Subject],
+    ranking: _Ranking,
+    prepared: PreparedTarget,
+    candidates: int,
+) -> _Ranking:
+    """Improve the affines of the best candidates on the labels and rank those again."""
+    indices = [r.index for r in ranking.ranked[:candidates]]
+
+    def improve(index: int) -> Affine:
+        start = ranking.fits[index].target_to_atlas
+        return improve_affine(prepared, atlases[index].labels, start)
+
+    affines = run_tasks(improve, indices, threads=run.threads, step="affine", progress=run.progress)
+    again = _score(run, [atlases[index] for index in indices], affines)
+    renamed = tuple(RankedAtlas(indices[r.index], r.target_to_atlas, r.nmi) for r in again)
+    return ranking._replace(ranked=renamed)
+
+
+def _choose_handedness(
+    run: Run, atlases: Sequence[Subject], ranking: _Ranking, prepared: PreparedTarget
+) -> _Ranking:
+    """Return the ranking under swapped insertions where the mirrored heart fits clearly better."""
+    points = ranking.landmarks.points_mm[[2, 1, 0, 3, 4, 5]]
+    mirrored = _rank(run, atlases, Landmarks(points, source="labels"))
+    scores = [
+        _mean_nmi(_improve(run, atlases, each, prepared, _HANDEDNESS_CANDIDATES))
+        for each in (ranking, mirrored)
+    ]
+    if scores[1] <= scores[0] + _HANDEDNESS_MARGIN:
+        return ranking
+    warnings.warn(
+        "the target looks mirrored: its atlases fit better with anterior and inferior swapped (NMI "
+        f"{scores[1]:.3f} against {scores[0]:.3f}), as when slices are stored base first under a "
+        "right-handed header; the mirrored fit is used and the result overlays the input.",
+        InputWarning,
+        stacklevel=2,
+    )
+    return mirrored
+
+
+def _mean_nmi(ranking: _Ranking) -> float:
+    return float(np.mean([r.nmi for r in ranking.ranked[: _HANDEDNESS_CANDIDATES // 2]]))
