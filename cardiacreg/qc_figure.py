@@ -25,7 +25,7 @@ from cardiacreg.qc_views import (
     heart_points,
     intensities,
     label_share,
-    long_axis_cut,
+    long_axis_cuts,
     nearest_labels,
     shown_slices,
     slice_box,
@@ -37,9 +37,13 @@ COLOURS = {1: "#d55e00", 2: "#f2b734", 3: "#56b4e9", 4: "#0a5fa8"}
 """Structure to colour: told apart with any kind of colour vision, and by lightness alone."""
 
 _N_SLICES = 6
-_SIZE_INCHES = (14.0, 8.6)
+_SIZE_INCHES = (14.0, 6.6)
+_PICTURES = {"left": 0.01, "right": 0.775, "top": 0.875, "bottom": 0.02, "hspace": 0.12}
+_NOTES = {"left": 0.82, "right": 0.99, "top": 0.875, "bottom": 0.02, "hspace": 0.22}
 _DOTS_PER_INCH = 120
 _GREY = "0.35"
+_INPUT_COLOUR = "#d0208a"
+_SIDES = (("RV", "LV"), ("inferior", "anterior"))
 _FILL = ListedColormap(["white", *(COLOURS[label] for label in sorted(COLOURS))])
 _PALE = ListedColormap(
     ["white", *(tuple(0.45 * np.array(to_rgb(COLOURS[n])) + 0.55) for n in sorted(COLOURS))]
@@ -67,16 +71,14 @@ def draw_qc_figure(result: RefineResult) -> Figure:
     """
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
-    rows = figure.add_gridspec(
-        2, 1, height_ratios=(1.0, 1.75), left=0.03, right=0.985, top=0.90, bottom=0.05, hspace=0.16
-    )
     axes = heart_axes(result)
     points = heart_points(result, axes)
-    _draw_slices(figure, rows[0], result, axes, points)
-    below = rows[1].subgridspec(1, 6, width_ratios=(1.0, 1.0, 1.0, 1.0, 0.55, 1.25), wspace=0.08)
-    _draw_cuts(figure, below, result, axes, points)
-    _draw_shifts(figure.add_subplot(below[0, 4]), result, axes)
-    _draw_numbers(figure.add_subplot(below[0, 5]), result)
+    pictures = figure.add_gridspec(2, 1, height_ratios=(1.0, 1.45), **_PICTURES)
+    _draw_slices(figure, pictures[0], result, axes, points)
+    _draw_cuts(figure, pictures[1], result, axes, points)
+    notes = figure.add_gridspec(2, 1, height_ratios=(1.0, 1.9), **_NOTES)
+    _draw_shifts(figure.add_subplot(notes[0]), result, axes)
+    _draw_numbers(figure.add_subplot(notes[1]), result)
     _draw_heading(figure, result)
     return figure
 
@@ -90,11 +92,17 @@ def png_bytes(figure: Figure) -> bytes:
 
 def _draw_heading(figure: Figure, result: RefineResult) -> None:
     name = _printable(result.target.name or "target")
-    figure.text(0.03, 0.955, name, fontsize=13, weight="bold", parse_math=False)
+    figure.text(0.012, 0.945, name, fontsize=13, weight="bold", parse_math=False)
     handles: list[Any] = [Patch(color=COLOURS[n], label=STRUCTURES[n]) for n in sorted(COLOURS)]
-    handles.append(Line2D([], [], color="0.2", lw=1.8, label="model (solid)"))
-    handles.append(Line2D([], [], color="0.2", lw=1.0, ls=(0, (2, 1.2)), label="input (dashed)"))
-    figure.legend(handles=handles, loc="upper right", ncols=6, fontsize=9, frameon=False)
+    handles.append(Line2D([], [], color=_INPUT_COLOUR, lw=1.9, label="input where they differ"))
+    figure.legend(
+        handles=handles,
+        loc="upper right",
+        ncols=6,
+        bbox_to_anchor=(0.995, 0.995),
+        fontsize=9,
+        frameon=False,
+    )
 
 
 def _draw_slices(
@@ -123,10 +131,10 @@ def _draw_slice(panel: Any, result: RefineResult, axes: HeartAxes, box: Box, k: 
     else:
         _show_image(panel, intensities(image, axes.frame, stored), box)
     own = nearest_labels(target, axes.frame, stored)
+    for label in COLOURS:
+        _outline(panel, (own == label).astype(float), box, _INPUT_COLOUR, 1.6)
     for label, colour in COLOURS.items():
-        _outline(panel, (own == label).astype(float), box, colour, lw=0.9, ls=(0, (2, 1.2)))
-        share = label_share(result.labels, label, axes.frame, true)
-        _outline(panel, share, box, colour, lw=1.5)
+        _outline(panel, label_share(result.labels, label, axes.frame, true), box, colour, 1.3)
 
 
 def _prepare_panel(panel: Any, box: Box) -> None:
@@ -153,43 +161,38 @@ def _placed(box: Box) -> dict[str, Any]:
     return {"extent": tuple(box), "origin": "lower", "interpolation": "nearest", "aspect": "equal"}
 
 
-def _outline(
-    panel: Any, share: NDArray[np.float64], box: Box, colour: str, *, lw: float, ls: Any = "solid"
-) -> None:
+def _outline(panel: Any, share: NDArray[np.float64], box: Box, colour: str, width: float) -> None:
     """Draw the 0.5 level of a share, where there is one."""
     if share.max() <= 0.5 or share.min() >= 0.5:
         return
-    panel.contour(
-        share, levels=[0.5], colors=[colour], linewidths=lw, linestyles=[ls], extent=tuple(box)
-    )
+    panel.contour(share, levels=[0.5], colors=[colour], linewidths=width, extent=tuple(box))
 
 
 def _draw_cuts(
-    figure: Figure, below: Any, result: RefineResult, axes: HeartAxes, points: NDArray[np.float64]
+    figure: Figure, place: Any, result: RefineResult, axes: HeartAxes, points: NDArray[np.float64]
 ) -> None:
-    """Draw both long-axis cuts, each before and after."""
-    cuts = (
-        ("RV", "LV", long_axis_cut(points, axes, -axes.rv)),
-        ("inferior", "anterior", long_axis_cut(points, axes, axes.anterior)),
-    )
-    for number, (left, right, cut) in enumerate(cuts):
+    """Draw both long-axis cuts, each before and after, all at one scale."""
+    cuts = long_axis_cuts(points, axes, (-axes.rv, axes.anterior))
+    widths = [cut.box.right - cut.box.left for cut in cuts for _ in range(2)]
+    row = place.subgridspec(1, 4, width_ratios=widths, wspace=0.05)
+    for number, (cut, sides) in enumerate(zip(cuts, _SIDES, strict=True)):
         for after, labels in enumerate((result.target.labels, result.labels)):
-            panel = figure.add_subplot(below[0, 2 * number + after])
-            _draw_cut(panel, labels, axes, cut)
+            panel = figure.add_subplot(row[0, 2 * number + after])
+            _draw_cut(panel, labels, axes, cut, sides)
             panel.set_title(("input, as stored", "model")[after], fontsize=10)
-            panel.text(0.02, 0.985, left, transform=panel.transAxes, fontsize=8, va="top")
-            panel.text(
-                0.98, 0.985, right, transform=panel.transAxes, fontsize=8, va="top", ha="right"
-            )
 
 
-def _draw_cut(panel: Any, labels: LabelMap, axes: HeartAxes, cut: Cut) -> None:
+def _draw_cut(
+    panel: Any, labels: LabelMap, axes: HeartAxes, cut: Cut, sides: tuple[str, str]
+) -> None:
     _prepare_panel(panel, cut.box)
     _show_labels(panel, nearest_labels(labels, axes.frame, cut_points(cut)), cut.box, _FILL)
     start, level = cut.box.left + 3.0, cut.box.bottom + 3.0
     panel.plot([start, start + 20.0], [level, level], color="black", lw=2, solid_capstyle="butt")
     panel.text(start + 10.0, level + 1.5, "20 mm", fontsize=7, ha="center", va="bottom")
     panel.text(0.5, 0.012, "apex", transform=panel.transAxes, fontsize=8, ha="center")
+    panel.text(0.02, 0.985, sides[0], transform=panel.transAxes, fontsize=8, va="top")
+    panel.text(0.98, 0.985, sides[1], transform=panel.transAxes, fontsize=8, va="top", ha="right")
 
 
 def _draw_shifts(panel: Any, result: RefineResult, axes: HeartAxes) -> None:
@@ -206,14 +209,15 @@ def _draw_shifts(panel: Any, result: RefineResult, axes: HeartAxes) -> None:
     panel.set_yticks(order, [str(k) for k in slices], fontsize=7)
     panel.tick_params(axis="x", labelsize=7)
     panel.set_title("slice shifts (mm)", fontsize=10)
-    panel.set_ylabel("slice", fontsize=8, labelpad=1)
-    panel.legend(fontsize=7, loc="lower right", frameon=False, handletextpad=0.1)
+    panel.legend(
+        fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=2, frameon=False
+    )
 
 
 def _draw_numbers(panel: Any, result: RefineResult) -> None:
     panel.axis("off")
     panel.text(
-        0.02, 1.0, "\n".join(_number_lines(result)), transform=panel.transAxes, fontsize=8.2,
+        -0.08, 1.0, "\n".join(_number_lines(result)), transform=panel.transAxes, fontsize=7.8,
         va="top", family="monospace", linespacing=1.35, parse_math=False,
     )  # fmt: skip
 
@@ -226,15 +230,15 @@ def _number_lines(result: RefineResult) -> list[str]:
     lines += [f"Time {result.timings_seconds.get('total', 0.0):.1f} s", "", "Atlases (NMI)"]
     lines += [f"  {_printable(a.name)[:28]:28s} {a.nmi:.3f}" for a in result.atlases[:8]]
     if result.structures_from_atlases:
-        lines += ["", *_wrapped("From atlases alone: " + ", ".join(result.structures_from_atlases))]
+        lines += ["", "From atlases alone", *_wrapped(", ".join(result.structures_from_atlases))]
     if result.warnings:
         lines += ["", f"Warnings ({len(result.warnings)})"]
-        lines += [line for note in result.warnings[:4] for line in _wrapped(note)[:4]]
+        lines += [line for note in result.warnings[:3] for line in _wrapped(note)[:4]]
     return lines
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(_printable(text), 42, initial_indent="  ", subsequent_indent="    ")
+    return textwrap.wrap(_printable(text), 37, initial_indent="  ", subsequent_indent="    ")
 
 
 def _printable(text: str) -> str:

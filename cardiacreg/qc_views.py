@@ -7,6 +7,7 @@ left-handed lattice from a right-handed one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from cardiacreg.result import RefineResult
 Float = NDArray[np.float64]
 STEP_MM = 0.6
 MARGIN_MM = 8.0
-_APEX, _BASE = 4, 5
+_ANTERIOR, _TURNING, _INFERIOR, _LATERAL, _APEX, _BASE = range(6)
 
 
 class HeartAxes(NamedTuple):
@@ -70,19 +71,25 @@ class Cut(NamedTuple):
 def heart_axes(result: RefineResult) -> HeartAxes:
     """Find how to turn a result so that the apex is at the bottom and the RV to the left."""
     frame = target_frame(result.target.labels.voxel_to_world, "qc figure")
-    handedness = float(np.sign(np.linalg.det(frame[:3, :3])))
-    ends = apply_matrix(_between(frame, np.eye(4)), result.landmarks.points_mm)[[_APEX, _BASE]]
-    to_base = 1.0 if ends[1, 2] >= ends[0, 2] else -1.0
-    rv = _rv_direction(result, frame)
-    turn = handedness * to_base
-    anterior = turn * np.array([-rv[1], rv[0]])
+    points = apply_matrix(_between(frame, np.eye(4)), result.landmarks.points_mm)
+    rise = points[_BASE] - points[_APEX]
+    to_base = 1.0 if rise[2] >= 0 else -1.0
+    rv = _rv_direction(result, frame, points)
+    anterior = _anterior_direction(frame, points, rv, to_base)
     right = max(_signed_axes(), key=lambda axis: float(axis @ -rv))
-    up = turn * np.array([right[1], -right[0]])
-    rise = ends[1, 2] - ends[0, 2]
-    slope = (ends[1, :2] - ends[0, :2]) / rise if abs(rise) > 1.0 else np.zeros(2)
-    return HeartAxes(
-        frame, to_base, right, up, rv, anterior, ends[0, :2] - slope * ends[0, 2], slope
-    )
+    sideways = np.array([-right[1], right[0]])
+    up = sideways if sideways @ anterior >= 0 else -sideways
+    slope = rise[:2] / rise[2] if abs(rise[2]) > 1.0 else np.zeros(2)
+    axis_point = points[_APEX, :2] - slope * points[_APEX, 2]
+    return HeartAxes(frame, to_base, right, up, rv, anterior, axis_point, slope)
+
+
+def _anterior_direction(frame: Float, points: Float, rv: Float, to_base: float) -> Float:
+    """Find the in-plane side on which the anterior insertion lies, even under a mirrored header."""
+    handedness = float(np.sign(np.linalg.det(frame[:3, :3])))
+    anterior = handedness * to_base * np.array([-rv[1], rv[0]])
+    offset = float((points[_ANTERIOR, :2] - points[_INFERIOR, :2]) @ anterior)
+    return -anterior if offset < -1.0 else anterior
 
 
 def _between(to: Float, start: Float) -> Float:
@@ -94,13 +101,12 @@ def _signed_axes() -> list[Float]:
     return [sign * axis for axis in np.eye(2) for sign in (1.0, -1.0)]
 
 
-def _rv_direction(result: RefineResult, frame: Float) -> Float:
+def _rv_direction(result: RefineResult, frame: Float, points: Float) -> Float:
     """Find the in-plane unit vector from the LV's to the RV's centre."""
     left = _centre(result.labels, (LV_CAVITY, LV_WALL), frame)
     right = _centre(result.labels, (RV_CAVITY, RV_WALL), frame)
     if left is None or right is None:
-        points = apply_matrix(_between(frame, np.eye(4)), result.landmarks.points_mm)
-        left, right = points[3], points[1]
+        left, right = points[_LATERAL], points[_TURNING]
     offset = (right - left)[:2]
     length = float(np.linalg.norm(offset))
     return np.asarray(offset / length) if length > 1e-6 else np.array([-1.0, 0.0])
@@ -163,6 +169,13 @@ def long_axis_cut(points: Float, axes: HeartAxes, across: Float) -> Cut:
     near = np.abs(offsets @ np.array([*normal, -tilt])) < 15.0
     kept = offsets[near] if near.any() else offsets
     return Cut(origin, direction, upward, _box_around(kept @ direction, kept @ upward))
+
+
+def long_axis_cuts(points: Float, axes: HeartAxes, directions: Iterable[Float]) -> list[Cut]:
+    """Return one cut per in-plane direction, all of the same height."""
+    cuts = [long_axis_cut(points, axes, direction) for direction in directions]
+    bottom, top = min(cut.box.bottom for cut in cuts), max(cut.box.top for cut in cuts)
+    return [cut._replace(box=cut.box._replace(bottom=bottom, top=top)) for cut in cuts]
 
 
 def slice_points(box: Box, axes: HeartAxes, k_mm: float) -> Float:
