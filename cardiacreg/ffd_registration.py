@@ -9,7 +9,7 @@ result folds: a level whose Jacobian determinant falls too low is pulled back to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from cardiacreg.label_consistency import (
 )
 
 Float = NDArray[np.float64]
+_REACH_MM = (15.0, 15.0, 30.0)
 
 
 class StopReason(Enum):
@@ -95,8 +96,9 @@ class RegistrationOptions:
                 f"{len(self.iterations)} iteration limits; needs one of each per level.",
                 code="BAD_OPTION",
             )
-        ratio = np.array(self.spacings_mm[:-1]) / np.array(self.spacings_mm[1:])
-        if not np.allclose(ratio, 2) or min(self.spacings_mm) <= 0 or min(self.strides) < 1:
+        spacings = np.array(self.spacings_mm)
+        halved = np.allclose(spacings[:-1], 2 * spacings[1:])
+        if not halved or min(self.spacings_mm) <= 0 or min(self.strides) < 1:
             raise InvalidInputError(
                 f"RegistrationOptions: spacings {self.spacings_mm} mm, strides {self.strides}; each "
                 "spacing must be half the one before and each stride at least 1.",
@@ -256,13 +258,21 @@ def _label_codes(
 
 
 def _domain(samples: TargetSamples, domain_mm: tuple[Float, Float] | None) -> tuple[Float, Float]:
-    reach = np.array([15.0, 15.0, 30.0])
-    lower = np.array([p.min() for p in samples.position_mm]) - reach
-    upper = np.array([p.max() for p in samples.position_mm]) + reach
+    lower = np.array([p.min() for p in samples.position_mm]) - _REACH_MM
+    upper = np.array([p.max() for p in samples.position_mm]) + _REACH_MM
     if domain_mm is None:
         return lower, upper
     lower[2], upper[2] = samples.position_mm[2].min(), samples.position_mm[2].max()
     return np.minimum(lower, domain_mm[0]), np.maximum(upper, domain_mm[1])
+
+
+def _reaching(prepared: PreparedTarget, shifts_mm: Float) -> PreparedTarget:
+    """Widen the domain for given shifts beyond its reach: splines must be complete at every sample."""
+    beyond = np.append(np.maximum(np.abs(shifts_mm).max(axis=0) - _REACH_MM[:2], 0.0), 0.0)
+    if not beyond.any():
+        return prepared
+    lower, upper = prepared.lower_mm - beyond, prepared.upper_mm + beyond
+    return replace(prepared, lower_mm=lower, upper_mm=upper)
 
 
 def register_prepared(
@@ -278,6 +288,7 @@ def register_prepared(
         raise InvalidInputError("register_labels: the atlas holds no labels.", code="EMPTY_LABELS")
     options = prepared.options
     shifts = _initial_shifts(prepared.labels.shape[2], slice_shifts_mm)
+    prepared = _reaching(prepared, shifts)
     run = _LevelRunner(prepared, atlas_cells(atlas, prepared.codes.codes), target_to_atlas, threads)
     state = run.start(options.spacings_mm[0], shifts)
     before = run.consistency(state)
@@ -412,8 +423,8 @@ class _LevelRunner:
     def _minimum_jacobian(self, state: _State) -> float:
         d, h = state.displacements_mm, state.spacing_mm
         slopes = [np.abs(np.diff(d, axis=axis)).max() / h[axis] for axis in range(3)]
-        if max(slopes) < 0.2:  # then |du/dx| entries are below 0.2 and the determinant above 0.3
-            return 0.3
+        if max(slopes) < 0.2 and self._options.minimum_jacobian <= 0.3:
+            return 0.3  # all |du/dx| entries are below 0.2: the determinant is above 0.3
         return self.ffd(state).minimum_jacobian(*self._check_grid(state))
 
     def _check_grid(self, state: _State) -> tuple[tuple[int, int, int], Float]:

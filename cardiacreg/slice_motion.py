@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg._slabs import ProgressCallable, run_tasks
-from cardiacreg.ffd_registration import PreparedTarget, register_prepared
+from cardiacreg.ffd_registration import (
+    PreparedTarget,
+    Registration,
+    StopReason,
+    register_prepared,
+)
 from cardiacreg.geometry import Affine, LabelMap
 
 
@@ -40,15 +45,18 @@ def estimate_slice_shifts(
     -------
     ndarray, shape (n_slices, 2)
         mm along the target's i and j axes, true position = stored position + shift; mean zero over the
-        acquired slices, zero for slices without labels.
+        acquired slices, zero for slices without labels. Atlases that do not overlap have no say.
     """
 
-    def shifts_of(pair: tuple[LabelMap, Affine]) -> NDArray[np.float64]:
-        return register_prepared(prepared, pair[0], pair[1]).slice_shifts_mm
+    def register(pair: tuple[LabelMap, Affine]) -> Registration:
+        return register_prepared(prepared, pair[0], pair[1])
 
-    found = run_tasks(shifts_of, atlases, threads=threads, step="slice motion", progress=progress)
+    results = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
+    found = [r.slice_shifts_mm for r in results if r.stop_reason is not StopReason.NO_OVERLAP]
     acquired = np.unique(prepared.samples.slice_index)
     agreed = np.zeros((prepared.labels.shape[2], 2))
+    if not found:
+        return agreed
     median = np.median(np.stack(found)[:, acquired], axis=0)
     agreed[acquired] = median - median.mean(axis=0)
     return agreed

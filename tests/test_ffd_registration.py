@@ -1,0 +1,315 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from cardiacreg import Affine, InvalidInputError, LabelMap
+from cardiacreg.ffd import FFD
+from cardiacreg.ffd_registration import (
+    RegistrationOptions,
+    StopReason,
+    _Bending,
+    prepare_target,
+    register_labels,
+    register_prepared,
+)
+from cardiacreg.resampling import Lattice, warp_labels
+from cardiacreg.tiny_heart import tiny_heart
+from tests import naive
+from tests.strategies import few, oblique_matrix, seeds, well_conditioned_matrix
+
+OPTIONS = RegistrationOptions(
+    spacings_mm=(32.0, 16.0), strides=(2, 1), iterations=(15, 15), bending_weight=0.1
+)
+
+
+def heart():
+    return tiny_heart().labels
+
+
+def squeezed_heart(strength_mm=4.0):
+    """The tiny heart seen through a smooth map that is no affine, on a lattice of its own."""
+    labels = heart()
+    matrix = np.diag([30.0, 30.0, 30.0, 1.0])
+    matrix[:3, 3] = labels.voxel_to_world[:3, 3] - 30
+    moves = strength_mm * np.random.default_rng(0).normal(size=(7, 7, 6, 3))
+    lattice = np.diag([2.3, 2.4, 4.1, 1.0])
+    lattice[:3, 3] = labels.voxel_to_world[:3, 3] - 0.7
+    transform = FFD(Affine.identity(), moves, matrix)
+    return warp_labels(labels, transform, Lattice((44, 42, 15), lattice))
+
+
+class TestBendingEnergy:
+    SHAPE, SPACING_MM = (4, 4, 5, 3), np.array([16.0, 12.0, 20.0])
+
+    def test_equals_fine_quadrature(self):
+        moves = np.random.default_rng(1).normal(size=self.SHAPE)
+        value, _ = _Bending(self.SHAPE, self.SPACING_MM)(moves)
+        assert value == pytest.approx(
+            naive.bending_energy(moves, self.SPACING_MM, parts=6), rel=1e-3
+        )
+
+    @few
+    @given(seeds)
+    def test_gradient_belongs_to_the_value(self, seed):
+        """The energy is quadratic: a central difference of any step is exact."""
+        rng = np.random.default_rng(seed)
+        bending = _Bending(self.SHAPE, self.SPACING_MM)
+        moves, direction = rng.normal(size=self.SHAPE), rng.normal(size=self.SHAPE)
+        value, gradient = bending(moves)
+        slope = (bending(moves + direction)[0] - bending(moves - direction)[0]) / 2
+        assert slope == pytest.approx((gradient * direction).sum(), rel=1e-9, abs=1e-12)
+        assert (gradient * moves).sum() == pytest.approx(2 * value, rel=1e-9)
+
+    @few
+    @given(seeds)
+    def test_affine_displacements_do_not_bend(self, seed):
+        rng = np.random.default_rng(seed)
+        grid = np.stack(np.meshgrid(*map(np.arange, self.SHAPE[:3]), indexing="ij"), -1)
+        moves = grid @ rng.normal(size=(3, 3)) + rng.normal(size=3)
+        value, gradient = _Bending(self.SHAPE, self.SPACING_MM)(moves)
+        assert value == pytest.approx(0, abs=1e-15)
+        np.testing.assert_allclose(gradient, 0, atol=1e-15)
+
+    def test_energy_is_in_mm(self):
+        """The same displacements on a lattice k times as wide bend k^4 times less."""
+        moves = np.random.default_rng(2).normal(size=self.SHAPE)
+        narrow = _Bending(self.SHAPE, self.SPACING_MM)(moves)[0]
+        assert _Bending(self.SHAPE, 2 * self.SPACING_MM)(moves)[0] == pytest.approx(narrow / 16)
+
+
+class TestRegistration:
+    def test_gains_consistency_without_folding(self):
+        found = register_labels(heart(), squeezed_heart(), options=OPTIONS)
+        assert found.consistency_before < found.consistency_after <= 1
+        assert found.consistency_after > 0.97
+        assert found.minimum_jacobian >= OPTIONS.minimum_jacobian
+        assert len(found.iterations) == 2
+        assert not found.slice_shifts_mm.any()
+
+    def test_reported_consistency_is_that_of_the_returned_transform(self):
+        target, atlas = heart(), squeezed_heart()
+        found = register_labels(target, atlas, options=OPTIONS)
+        reach = np.ceil(OPTIONS.margin_mm / target.spacing_mm[:2] - 1e-6)
+        voxels = naive.counted_voxels(target.array, reach)[::37]
+        samples = naive.slice_samples(target.array, target.voxel_to_world, voxels, np.zeros((8, 2)))
+        ffd = found.target_to_atlas
+        transform = naive.deformation(ffd.affine.matrix, ffd.displacements_mm, ffd.lattice_to_world)
+        expected = naive.label_consistency(
+            samples, atlas.array, atlas.voxel_to_world, transform, dict(OPTIONS.class_weights)
+        )
+        assert found.consistency_after == pytest.approx(expected, abs=0.03)
+
+    def test_warped_atlas_overlaps_better_than_before(self):
+        target, atlas = heart(), squeezed_heart()
+        found = register_labels(target, atlas, options=OPTIONS)
+        warped = warp_labels(atlas, found.target_to_atlas, target)
+        unmoved = warp_labels(atlas, Affine.identity(), target)
+        for label in target.present():
+            before = naive.dice(target.array == label, unmoved.array == label)
+            after = naive.dice(target.array == label, warped.array == label)
+            assert after > before
+
+    def test_a_perfect_start_is_left_alone(self):
+        found = register_labels(heart(), heart(), options=OPTIONS)
+        assert found.consistency_before == pytest.approx(1)
+        assert found.consistency_after == pytest.approx(1)
+        assert not found.target_to_atlas.displacements_mm.any()
+        assert found.minimum_jacobian == pytest.approx(1)
+
+    def test_starts_from_the_affine_given(self):
+        target = heart()
+        affine = Affine(well_conditioned_matrix(np.random.default_rng(3)))
+        atlas = LabelMap(target.array, affine.matrix @ target.voxel_to_world)
+        found = register_labels(target, atlas, affine, options=OPTIONS)
+        assert found.consistency_before == pytest.approx(1)
+        assert found.target_to_atlas.affine is affine
+
+    @pytest.mark.parametrize("left_handed", [False, True])
+    def test_orientation_of_the_target_does_not_matter(self, left_handed):
+        """Target and atlas moved together, mirrored or not, register to the same consistency."""
+        target, atlas = heart(), squeezed_heart()
+        matrix = oblique_matrix(
+            np.random.default_rng(4), target.spacing_mm, left_handed=left_handed
+        )
+        moved = register_labels(
+            LabelMap(target.array, matrix),
+            LabelMap(
+                atlas.array, matrix @ np.linalg.inv(target.voxel_to_world) @ atlas.voxel_to_world
+            ),
+            options=OPTIONS,
+        )
+        straight = register_labels(target, atlas, options=OPTIONS)
+        assert moved.consistency_before == pytest.approx(straight.consistency_before, abs=1e-9)
+        assert moved.consistency_after == pytest.approx(straight.consistency_after, abs=2e-3)
+
+    def test_values_of_labels_do_not_matter(self):
+        target, atlas = heart(), squeezed_heart()
+        options = dataclasses.replace(OPTIONS, class_weights=())
+        swap = np.array([0, 9, 2, 1, 4], dtype=np.uint8)
+        found, changed = (
+            register_labels(
+                *(LabelMap(table[m.array], m.voxel_to_world) for m in (target, atlas)),
+                options=options,
+            )
+            for table in (np.arange(5), swap)
+        )
+        assert changed.consistency_after == pytest.approx(found.consistency_after, abs=1e-9)
+
+    def test_unknown_labels_are_matched_by_background(self):
+        labels = heart()
+        target = LabelMap(np.where(labels.array == 3, 0, labels.array), labels.voxel_to_world)
+        known = register_labels(target, labels, options=OPTIONS)
+        unknown = register_labels(target, labels, options=OPTIONS, unknown_labels=(3,))
+        assert known.consistency_before < 1
+        assert unknown.consistency_before == pytest.approx(1)
+
+    def test_a_demanding_jacobian_limit_lets_small_deformations_pass(self):
+        options = dataclasses.replace(OPTIONS, bending_weight=10.0)
+        strict, loose = (
+            register_labels(
+                heart(),
+                squeezed_heart(1.0),
+                options=dataclasses.replace(options, minimum_jacobian=limit),
+            )
+            for limit in (0.5, 0.05)
+        )
+        assert loose.minimum_jacobian > 0.5
+        assert strict.consistency_after == loose.consistency_after
+
+    def test_a_jacobian_limit_is_kept(self):
+        options = dataclasses.replace(OPTIONS, minimum_jacobian=0.8, bending_weight=0.0)
+        found = register_labels(heart(), squeezed_heart(), options=options)
+        assert found.minimum_jacobian >= 0.8
+
+    def test_no_overlap_is_a_result_not_an_error(self):
+        away = Affine(np.array([[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))
+        found = register_labels(heart(), heart(), away, options=OPTIONS)
+        assert found.stop_reason is StopReason.NO_OVERLAP
+        assert found.consistency_after == found.consistency_before
+        assert found.iterations == ()
+
+    def test_a_limit_of_iterations_is_respected_and_reported(self):
+        options = dataclasses.replace(OPTIONS, iterations=(2, 1), tolerance=0.0)
+        found = register_labels(heart(), squeezed_heart(), options=options)
+        assert found.iterations == (2, 1)
+        assert found.stop_reason is StopReason.ITERATION_LIMIT
+
+    def test_every_stop_reason_gives_a_sentence(self):
+        assert all(len(reason.value.split()) > 3 for reason in StopReason)
+
+
+class TestShifts:
+    SHIFTS_MM = (
+        np.array([[0, 0], [3, -2], [-3, 1], [2, 3], [-2, -3], [3, 2], [-3, -1], [0, 0]]) * 1.0
+    )
+
+    def shifted(self):
+        """The heart with slices stored away from where they belong by whole voxels."""
+        labels, array = heart(), np.array(heart().array)
+        voxels = np.rint(self.SHIFTS_MM / labels.spacing_mm[:2]).astype(int)
+        for k in range(array.shape[2]):
+            array[:, :, k] = np.roll(array[:, :, k], -voxels[k], axis=(0, 1))
+        return LabelMap(array, labels.voxel_to_world), voxels * labels.spacing_mm[:2]
+
+    def test_known_shifts_put_slices_back(self):
+        target, shifts = self.shifted()
+        found = register_labels(target, heart(), options=OPTIONS, slice_shifts_mm=shifts)
+        assert found.consistency_before == pytest.approx(1)
+        np.testing.assert_array_equal(found.slice_shifts_mm, shifts)
+
+    def test_large_known_shifts_put_slices_back_too(self):
+        labels, shifts = heart(), np.tile([40.0, 0.0], (8, 1))
+        moved = np.array(labels.voxel_to_world)
+        moved[0, 3] += 40.0
+        atlas = LabelMap(labels.array, moved)
+        found = register_labels(labels, atlas, options=OPTIONS, slice_shifts_mm=shifts)
+        assert found.consistency_before == pytest.approx(1)
+
+    def test_shifts_are_estimated_and_explain_the_slices(self):
+        target, shifts = self.shifted()
+        options = RegistrationOptions(
+            spacings_mm=(64.0,),
+            strides=(1,),
+            iterations=(40,),
+            bending_weight=3.0,
+            estimate_shifts=True,
+        )
+        found = register_labels(target, heart(), options=options)
+        acquired = slice(1, 7)
+        gap = (found.slice_shifts_mm - shifts)[acquired]
+        gap = gap - gap.mean(axis=0)
+        spread = shifts[acquired] - shifts[acquired].mean(axis=0)
+        assert np.sqrt((gap**2).mean()) < 0.5 * np.sqrt((spread**2).mean())
+        assert not found.slice_shifts_mm[[0, 7]].any()
+        assert found.consistency_after > found.consistency_before
+
+    def test_shifts_that_do_not_fit_are_refused(self):
+        with pytest.raises(InvalidInputError) as caught:
+            register_labels(heart(), heart(), slice_shifts_mm=np.zeros((3, 2)))
+        assert caught.value.code == "BAD_SHAPE"
+
+
+class TestPreparedTarget:
+    def test_gives_what_register_labels_gives(self):
+        prepared = prepare_target(heart(), OPTIONS)
+        first = register_prepared(prepared, squeezed_heart(), Affine.identity())
+        second = register_labels(heart(), squeezed_heart(), options=OPTIONS)
+        np.testing.assert_array_equal(
+            first.target_to_atlas.displacements_mm, second.target_to_atlas.displacements_mm
+        )
+
+    def test_lattice_covers_the_domain_asked_for(self):
+        domain = (np.array([-80.0, -60.0, -40.0]), np.array([180.0, 190.0, 140.0]))
+        prepared = prepare_target(heart(), OPTIONS, domain_mm=domain)
+        ffd = register_prepared(prepared, squeezed_heart(), Affine.identity()).target_to_atlas
+        to_lattice = np.linalg.inv(ffd.lattice_to_world) @ prepared.samples.frame_to_world
+        for corner, low in zip(domain, (True, False), strict=True):
+            index = np.array(naive.move(to_lattice, corner))
+            complete = (
+                index >= 1 - 1e-9
+                if low
+                else index <= np.array(ffd.displacements_mm.shape[:3]) - 2 + 1e-9
+            )
+            assert complete.all()
+
+    def test_several_samples_per_slice_model_thickness(self):
+        options = dataclasses.replace(OPTIONS, slice_samples=2)
+        assert prepare_target(heart(), options).samples.slice_index.tolist() == [
+            k for k in range(1, 7) for _ in range(2)
+        ]
+
+
+class TestRefusals:
+    def refused(self, code, call, *arguments, **keywords):
+        with pytest.raises(InvalidInputError) as caught:
+            call(*arguments, **keywords)
+        assert caught.value.code == code
+
+    def test_empty_maps(self):
+        empty = LabelMap(np.zeros((3, 3, 3)), np.eye(4))
+        self.refused("EMPTY_LABELS", register_labels, empty, heart())
+        self.refused("EMPTY_LABELS", register_labels, heart(), empty)
+
+    def test_a_sheared_target(self):
+        matrix = np.array(heart().voxel_to_world)
+        matrix[0, 2] += 3.0
+        self.refused("SHEARED_TARGET", register_labels, LabelMap(heart().array, matrix), heart())
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"spacings_mm": (32.0,)},
+            {"spacings_mm": (32.0, 20.0, 10.0)},
+            {"spacings_mm": (0.0, 0.0, 0.0)},
+            {"strides": (0, 1, 1)},
+            {"spacings_mm": (), "strides": (), "iterations": ()},
+        ],
+    )
+    def test_options_that_contradict_each_other(self, options):
+        base = {"spacings_mm": (64.0, 32.0, 16.0), "strides": (2, 2, 1), "iterations": (5, 5, 5)}
+        self.refused("BAD_OPTION", RegistrationOptions, **(base | options))
+
+    def test_no_threads(self):
+        self.refused("BAD_THREADS", register_labels, heart(), heart(), threads=0)

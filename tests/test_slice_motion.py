@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from cardiacreg import Affine, LabelMap
+from cardiacreg.ffd_registration import RegistrationOptions, prepare_target
+from cardiacreg.slice_motion import estimate_slice_shifts
+from cardiacreg.tiny_heart import tiny_heart
+from tests.strategies import oblique_matrix
+
+OPTIONS = RegistrationOptions(
+    spacings_mm=(64.0,), strides=(1,), iterations=(40,), bending_weight=3.0, estimate_shifts=True
+)
+VOXELS = np.array([[0, 0], [2, -1], [-2, 1], [1, 2], [-1, -2], [2, 1], [-2, -1], [0, 0]])
+
+
+def moved_heart(matrix=None):
+    """The tiny heart with slices stored away from where they belong, and their true shifts in mm."""
+    labels = tiny_heart().labels
+    array = np.array(labels.array)
+    for k, offset in enumerate(VOXELS):
+        array[:, :, k] = np.roll(array[:, :, k], -offset, axis=(0, 1))
+    return LabelMap(array, labels.voxel_to_world if matrix is None else matrix), VOXELS * 2.5
+
+
+def atlases(matrix=None, count=1):
+    labels = tiny_heart().labels
+    placed = LabelMap(labels.array, labels.voxel_to_world if matrix is None else matrix)
+    return [(placed, Affine.identity())] * count
+
+
+def spread(values):
+    return float(np.sqrt(((values - values.mean(axis=0)) ** 2).mean()))
+
+
+def turned():
+    return oblique_matrix(np.random.default_rng(0), (2.5, 2.5, 8.0), left_handed=True)
+
+
+@pytest.mark.parametrize("matrix", [None, turned()], ids=["straight", "oblique and left-handed"])
+def test_recovers_shifts_in_the_targets_own_axes(matrix):
+    target, truth = moved_heart(matrix)
+    found = estimate_slice_shifts(prepare_target(target, OPTIONS), atlases(matrix))
+    assert found.shape == (8, 2)
+    assert spread((found - truth)[1:7]) < 0.5 * spread(truth[1:7])
+
+
+def test_sum_of_shifts_is_zero_and_unlabelled_slices_stay():
+    found = estimate_slice_shifts(prepare_target(moved_heart()[0], OPTIONS), atlases())
+    np.testing.assert_allclose(found[1:7].mean(axis=0), 0, atol=1e-12)
+    assert not found[[0, 7]].any()
+
+
+def test_a_heart_without_motion_stays():
+    labels = tiny_heart().labels
+    found = estimate_slice_shifts(prepare_target(labels, OPTIONS), atlases())
+    np.testing.assert_allclose(found, 0, atol=1e-9)
+
+
+def test_agreement_is_the_median_so_that_one_bad_atlas_does_not_count():
+    target, _ = moved_heart()
+    prepared = prepare_target(target, OPTIONS)
+    stray = np.eye(4)
+    stray[:3, 3] = (12.0, -9.0, 0.0)
+    good = estimate_slice_shifts(prepared, atlases(count=3))
+    mixed = estimate_slice_shifts(
+        prepared, [*atlases(count=3), (tiny_heart().labels, Affine(stray))]
+    )
+    assert spread(mixed - good) < 1.0
+
+
+def test_an_atlas_that_does_not_overlap_has_no_say():
+    target, _ = moved_heart()
+    prepared = prepare_target(target, OPTIONS)
+    far = np.eye(4)
+    far[0, 3] = 900.0
+    away = (tiny_heart().labels, Affine(far))
+    good = estimate_slice_shifts(prepared, atlases())
+    mixed = estimate_slice_shifts(prepared, [away, *atlases(), away])
+    np.testing.assert_array_equal(mixed, good)
+
+
+def test_progress_is_reported_per_atlas():
+    seen = []
+    estimate_slice_shifts(
+        prepare_target(moved_heart()[0], OPTIONS), atlases(count=2), progress=seen.append
+    )
+    assert [(p.step, p.done, p.total) for p in seen] == [
+        ("slice motion", 1, 2),
+        ("slice motion", 2, 2),
+    ]
