@@ -15,6 +15,7 @@ from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 
 Mask = NDArray[np.bool_]
 _FACES = ndimage.generate_binary_structure(3, 1)
+_MOST_ROUNDS = 10
 
 
 def clean_topology(labels: LabelMap) -> LabelMap:
@@ -34,9 +35,9 @@ def clean_topology(labels: LabelMap) -> LabelMap:
     if box is None:
         return labels
     array = np.array(labels.array[box])
-    _close_septum(array)
-    for _ in range(3):
+    for _ in range(_MOST_ROUNDS):
         before = array.copy()
+        _close_septum(array)
         _drop_small_components(array)
         _fill_holes(array)
         if np.array_equal(before, array):
