@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiacreg._jit import kernel
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, apply_matrix
 
@@ -189,17 +190,14 @@ class FFD:
         -------
         ndarray, shape (i, j, k)
         """
-        tables = self._grid_tables(shape, voxel_to_world, slice(None))
-        if tables is None:
+        positions = self._grid_positions(shape, voxel_to_world)
+        if positions is None:
             shape, voxel_to_world = self._refined_lattice()
-            tables = self._grid_tables(shape, voxel_to_world, slice(None))
-        assert tables is not None
-        columns = [self._grid_derivative(shape, voxel_to_world, axis) for axis in range(3)]
-        directions = self._directions()
-        for axis in range(3):
-            columns[axis] += directions[:, axis]
-        volume = np.einsum("ijkc,ijkc->ijk", columns[0], np.cross(columns[1], columns[2]))
-        return np.asarray(volume / np.linalg.det(directions))
+            positions = [np.arange(n) / 4 for n in shape]
+        local = self.displacements_mm @ self._directions()
+        out = np.empty(shape)
+        _jacobian_kernel(local, *self._jacobian_tables(positions), out)
+        return out
 
     def minimum_jacobian(self, shape: tuple[int, int, int], voxel_to_world: Float) -> float:
         """Return the smallest determinant over a lattice (see `jacobian_determinant`)."""
@@ -230,16 +228,15 @@ class FFD:
         positions[2] = positions[2][slices]
         return [spline_table(positions[a], self.displacements_mm.shape[a]) for a in range(3)]
 
-    def _grid_derivative(
-        self, shape: tuple[int, int, int], voxel_to_world: Float, axis: int
-    ) -> Float:
-        positions = self._grid_positions(shape, voxel_to_world)
-        assert positions is not None
-        field = self.displacements_mm
-        for a in (2, 1, 0):
-            table = spline_table(positions[a], field.shape[a], derivative=int(a == axis))
-            field = contract_axis(field, table, a)
-        return np.asarray(field / self.spacing_mm[axis])
+    def _jacobian_tables(self, positions: list[Float]) -> list[Float]:
+        """Weights of value and slope (per mm) along each axis, shape (n, 9): the last is the index."""
+        tables = []
+        for axis, along in enumerate(positions):
+            value = spline_table(along, self.displacements_mm.shape[axis])
+            slope = spline_table(along, self.displacements_mm.shape[axis], derivative=1)
+            packed = [value.weights, slope.weights / self.spacing_mm[axis], value.first]
+            tables.append(np.column_stack(packed))
+        return tables
 
     def _scattered_displacement(
         self, shape: tuple[int, int, int], voxel_to_world: Float, slices: slice
@@ -317,3 +314,54 @@ def bending_matrices(n_control: int, spacing_mm: float) -> Float:
         basis /= spacing_mm**order
         grams[order] = np.einsum("na,n,nb->ab", basis, weights, basis)
     return grams
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _contract_value_and_slope(values, table, value, slope):
+    """Spline and its slope along the leading axis at one position."""
+    f = int(table[8])
+    for b in range(values.shape[1]):
+        for c in range(values.shape[2]):
+            v0, v1 = values[f, b, c], values[f + 1, b, c]
+            v2, v3 = values[f + 2, b, c], values[f + 3, b, c]
+            value[b, c] = table[0] * v0 + table[1] * v1 + table[2] * v2 + table[3] * v3
+            slope[b, c] = table[4] * v0 + table[5] * v1 + table[6] * v2 + table[7] * v3
+
+
+@kernel
+def _jacobian_kernel(displacements, table_i, table_j, table_k, out):
+    """Determinant of I + du/dx on the product of three lists of positions, lattice-aligned axes."""
+    na, nb, nc = displacements.shape[:3]
+    flat = displacements.reshape(na, nb, nc * 3)
+    plane, plane_i = np.empty((nb, nc * 3)), np.empty((nb, nc * 3))
+    row, row_i = np.empty((nc, 3)), np.empty((nc, 3))
+    row_j, unused = np.empty((nc, 3)), np.empty((nc, 3))
+    jacobian = np.empty((3, 3))
+    for i in range(table_i.shape[0]):
+        _contract_value_and_slope(flat, table_i[i], plane, plane_i)
+        for j in range(table_j.shape[0]):
+            _contract_value_and_slope(plane.reshape(nb, nc, 3), table_j[j], row, row_j)
+            _contract_value_and_slope(plane_i.reshape(nb, nc, 3), table_j[j], row_i, unused)
+            for k in range(table_k.shape[0]):
+                out[i, j, k] = _determinant(row_i, row_j, row, table_k[k], jacobian)
+
+
+@kernel
+def _determinant(row_i, row_j, row, table, jacobian):
+    """Determinant of I + du/dx at one point from rows of control points along k."""
+    f = int(table[8])
+    for c in range(3):
+        jacobian[c, 0], jacobian[c, 1], jacobian[c, 2] = 0.0, 0.0, 0.0
+        for t in range(4):
+            jacobian[c, 0] += table[t] * row_i[f + t, c]
+            jacobian[c, 1] += table[t] * row_j[f + t, c]
+            jacobian[c, 2] += table[4 + t] * row[f + t, c]
+        jacobian[c, c] += 1.0
+    return (
+        jacobian[0, 0] * (jacobian[1, 1] * jacobian[2, 2] - jacobian[1, 2] * jacobian[2, 1])
+        - jacobian[0, 1] * (jacobian[1, 0] * jacobian[2, 2] - jacobian[1, 2] * jacobian[2, 0])
+        + jacobian[0, 2] * (jacobian[1, 0] * jacobian[2, 1] - jacobian[1, 1] * jacobian[2, 0])
+    )

@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg._jit import kernel
 from cardiacreg._lbfgs import minimise
 from cardiacreg._slabs import check_threads
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.ffd import FFD, bending_matrices, lattice_over_box, subdivide
+from cardiacreg.ffd import FFD, lattice_over_box, subdivide
 from cardiacreg.geometry import RV_WALL, Affine, LabelMap
 from cardiacreg.label_consistency import (
     AtlasCells,
@@ -30,6 +29,7 @@ from cardiacreg.label_consistency import (
     labelled_slices,
     sample_target,
 )
+from cardiacreg.regularisation import BendingEnergy, FoldingPenalty
 
 Float = NDArray[np.float64]
 _REACH_MM = (15.0, 15.0, 30.0)
@@ -72,6 +72,10 @@ class RegistrationOptions:
         Treat slices without labels as background instead of unknown.
     tolerance : float
         A level ends when three iterations together gain less than this.
+    folding_weight : float
+        Weight of the penalty on strong local shrinking.
+    folding_threshold : float
+        Determinant of I + du/dx below which that penalty acts.
     minimum_jacobian : float
         Smallest determinant of I + du/dx that a level may leave behind.
     """
@@ -87,6 +91,8 @@ class RegistrationOptions:
     slice_samples: int = 1
     background_slices: bool = False
     tolerance: float = 1e-5
+    folding_weight: float = 10.0
+    folding_threshold: float = 0.3
     minimum_jacobian: float = 0.05
 
     def __post_init__(self) -> None:
@@ -375,7 +381,8 @@ class _LevelRunner:
         options = self._options
         shape, slices = state.displacements_mm.shape, self._prepared.samples.slice_index
         objective = self._objectives[options.strides[level]]
-        bending = _Bending(shape, state.spacing_mm)
+        bending = BendingEnergy(shape, state.spacing_mm)
+        folding = FoldingPenalty(shape, state.spacing_mm, options.folding_threshold)
         n_control, n_slices = state.displacements_mm.size, len(state.shifts_mm)
 
         def function(x: Float) -> tuple[float, Float]:
@@ -383,8 +390,10 @@ class _LevelRunner:
             shifts = x[n_control:].reshape(-1, 2) if options.estimate_shifts else state.shifts_mm
             c = objective(displacements, state.origin_mm, state.spacing_mm, shifts[slices])
             energy, energy_gradient = bending(displacements)
-            value = 1 - c.value + options.bending_weight * energy
+            fold, fold_gradient = folding(displacements)
+            value = 1 - c.value + options.bending_weight * energy + options.folding_weight * fold
             gradient = options.bending_weight * energy_gradient - c.displacement_gradient
+            gradient += options.folding_weight * fold_gradient
             if not options.estimate_shifts:
                 return value, gradient.ravel()
             shift_gradient = 2 * options.shift_weight * shifts
@@ -456,53 +465,3 @@ class _LevelRunner:
         ffd = self.ffd(state)
         minimum = ffd.minimum_jacobian(*self._check_grid(state))
         return Registration(ffd, before, after, state.shifts_mm, minimum, counts, reason)
-
-
-class _Bending:
-    """Mean squared second derivative of the displacement over the lattice, and its gradient."""
-
-    def __init__(self, shape: tuple[int, ...], spacing_mm: Float) -> None:
-        self._grams = [bending_matrices(shape[a], float(spacing_mm[a])) for a in range(3)]
-        self._volume = float(np.prod((np.array(shape[:3]) - 3) * spacing_mm))
-
-    def __call__(self, displacements_mm: Float) -> tuple[float, Float]:
-        k0, k1, k2 = (self._along(displacements_mm, 2, order) for order in range(3))
-        second = self._along(k0, 1, 2)
-        second += 2 * self._along(k1, 1, 1)
-        second += self._along(k2, 1, 0)
-        mixed = self._along(k0, 1, 1)
-        mixed += self._along(k1, 1, 0)
-        total = self._along(second, 0, 0)
-        total += 2 * self._along(mixed, 0, 1)
-        total += self._along(self._along(k0, 1, 0), 0, 2)
-        total /= self._volume
-        return float(np.einsum("abcd,abcd->", total, displacements_mm)), 2 * total
-
-    def _along(self, values: Float, axis: int, order: int) -> Float:
-        """Multiply by a Gram matrix along an axis; BLAS-free, for the same bits everywhere."""
-        shape = values.shape
-        before = int(np.prod(shape[:axis]))
-        out = np.empty(shape)
-        _multiply_banded(
-            self._grams[axis][order],
-            values.reshape(before, shape[axis], -1),
-            out.reshape(before, shape[axis], -1),
-        )
-        return out
-
-
-# ---------------------------------------------------------------------------------------------- kernels
-
-
-@kernel
-def _multiply_banded(gram, values, out):
-    """Multiply a matrix of half-bandwidth 3 with the middle axis of a 3-D array."""
-    n = gram.shape[0]
-    for p in range(values.shape[0]):
-        for a in range(n):
-            for q in range(values.shape[2]):
-                out[p, a, q] = 0.0
-            for b in range(max(0, a - 3), min(n, a + 4)):
-                weight = gram[a, b]
-                for q in range(values.shape[2]):
-                    out[p, a, q] += weight * values[p, b, q]

@@ -108,7 +108,9 @@ def _register(
 
     def register(pair: tuple[LabelMap, Affine]) -> Registration:
         known = None if upsample else shifts
-        return register_prepared(prepared, pair[0], pair[1], slice_shifts_mm=known)
+        found = register_prepared(prepared, pair[0], pair[1], slice_shifts_mm=known)
+        lowest = found.target_to_atlas.minimum_jacobian(*lattice)
+        return replace(found, minimum_jacobian=min(lowest, found.minimum_jacobian))
 
     return run_tasks(register, pairs, threads=run.threads, step="register", progress=run.progress)
 

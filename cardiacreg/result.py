@@ -31,7 +31,7 @@ class AtlasReport:
     consistency_before, consistency_after : float
         Class-weighted label consistency under the affine and under the deformation.
     minimum_jacobian : float
-        Smallest det(I + du/dx) over the control lattice's domain, sampled four times per control point.
+        Smallest det(I + du/dx) over the output lattice and the control lattice's domain.
     iterations : tuple of int
         Per level.
     stop_reason : str
