@@ -219,10 +219,9 @@ def warm_up(threads: int | None = None) -> None:
     ----------
     threads : int, optional
     """
-    from cardiacreg.geometry import Volume
     from cardiacreg.tiny_heart import tiny_heart
 
     heart = tiny_heart()
-    image = Volume(heart.labels.array * 50.0, heart.labels.voxel_to_world)
-    atlas = Subject(heart.labels, image, name="tiny")
-    refine(heart.labels, image=image, atlases=[atlas], threads=threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        refine(heart.labels, image=heart.image, atlases=[tiny_heart(size=0.95)], threads=threads)
