@@ -102,8 +102,12 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any] | Sequen
     TypeError
         If `content` holds anything else.
     """
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes_atomically(path, (text + "\n").encode())
+    write_bytes_atomically(path, (json_text(content) + "\n").encode())
+
+
+def json_text(content: Mapping[str, Any] | Sequence[Any]) -> str:
+    """Return the JSON that `write_json` writes."""
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,132 @@
+"""The command line: ``cardiacreg refine``, ``evaluate``, ``simulate``, ``demo``, ``atlas``, ``doctor``.
+
+Modules that take time to load are imported inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cardiacreg import __version__
+from cardiacreg.cli_atlas import atlas
+from cardiacreg.cli_demo import demo
+from cardiacreg.cli_doctor import doctor
+from cardiacreg.cli_evaluate import evaluate
+from cardiacreg.cli_simulate import simulate
+from cardiacreg.cli_support import EXIT_CODES, SafeGroup, echo_json, progress_lines, say
+
+
+@click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="cardiacreg")
+def main() -> None:
+    """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
+
+
+for _command in (evaluate, simulate, demo, atlas, doctor):
+    main.add_command(_command)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.option(
+    "-i",
+    "--input",
+    "segmentation",
+    required=True,
+    type=click.Path(),
+    metavar="SEG",
+    help="Short-axis segmentation, NIfTI.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Folder for the results; made when missing.",
+)
+@click.option(
+    "--image",
+    type=click.Path(),
+    metavar="IMG",
+    help="The short-axis image; lets the atlases vote by how well they look like it.",
+)
+@click.option(
+    "--landmarks",
+    type=click.Path(),
+    metavar="FILE",
+    help="The six landmarks, JSON; derived from the segmentation when absent.",
+)
+@click.option(
+    "--atlases",
+    type=click.Path(),
+    metavar="DIR",
+    help="Folder of atlases or a built bank; the synthetic population when absent.",
+)
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="Meaning of the labels: acdc, mms, ukbb, digital_heart, ...; "
+    "canonical (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity) when absent.",
+)
+@click.option("--frame", type=click.IntRange(min=0), help="Which frame of 4-D files.")
+@click.option(
+    "--spacing",
+    "spacing_mm",
+    nargs=3,
+    type=float,
+    default=(1.25, 1.25, 2.0),
+    show_default=True,
+    help="Spacing of the model in mm.",
+)
+@click.option(
+    "--options-preset",
+    type=click.Choice(["default", "paper"]),
+    default="default",
+    show_default=True,
+    help="The best we have, or the method as published.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def refine(
+    output: Path, options_preset: str, overwrite: bool, as_json: bool, quiet: bool, **inputs: Any
+) -> None:
+    """Refine a segmentation into a high-resolution model.
+
+    Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json.
+    """
+    from cardiacreg._output_folder import check_output
+    from cardiacreg.options import RefineOptions
+    from cardiacreg.refinement import refine as run
+    from cardiacreg.result_files import FILE_NAMES, summary
+
+    check_output(output, FILE_NAMES, overwrite=overwrite)
+    options = RefineOptions.paper() if options_preset == "paper" else RefineOptions()
+    with progress_lines(quiet) as progress:
+        result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
+    result.save(output, overwrite=overwrite)
+    found = summary(result)
+    if as_json:
+        echo_json(found | {"folder": output})
+        return
+    _echo_summary(found, output)
+    if not quiet:
+        say(f"look at {output / 'qc.png'}")
+
+
+def _echo_summary(found: dict[str, Any], output: Path) -> None:
+    click.echo(f"{'structure':12s} {'volume (ml)':>12s} {'mass (g)':>10s} {'agreement':>10s}")
+    for name, volume in found["volumes_ml"].items():
+        mass, dice = found["masses_g"].get(name), found["agreement_dice"].get(name)
+        click.echo(
+            f"{name:12s} {_cell(volume, 1):>12s} {_cell(mass, 1):>10s} {_cell(dice, 3):>10s}"
+        )
+    click.echo(f"smallest Jacobian {found['minimum_jacobian']:.3f}; written to {output}")
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
