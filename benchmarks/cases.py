@@ -1,0 +1,163 @@
+"""The hearts that the benchmarks measure on: synthetic, real anatomies, real acquisitions.
+
+Synthetic hearts take seeds that the embedded bank must not contain. Data sets that cannot be shipped are
+looked for in the folder named by ``CARDIACREG_DATA``; a benchmark whose data are absent raises
+`DataAbsent`, which the runner reports as a skip.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cardiacreg.degradation import LowResolution, cut_base, simulate_low_resolution
+from cardiacreg.geometry import LabelMap, Subject
+from cardiacreg.nifti import read_labels
+from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
+
+DATA_VARIABLE = "CARDIACREG_DATA"
+ANATOMIES = tuple(f"subject{n:02d}" for n in range(19))
+CUT_BELOW_MITRAL_MM = 6.0
+SLICE_MM, SHIFT_SD_MM, LOST_APICAL_SLICES = 10.0, 2.5, 1
+_GROUPS = ("healthy", "pulmonary_hypertension")
+_PHASES = ("ED", "ES")
+_PAD_VOXELS = 10
+
+
+class DataAbsent(Exception):
+    """The data of a benchmark are not on this machine."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A degraded heart, the true shifts of its slices, and the truth on the lattice to evaluate on."""
+
+    name: str
+    seed: int
+    group: str
+    phase: str
+    target: Subject
+    slice_shifts_mm: np.ndarray
+    truth: LabelMap
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """Files of one real frame."""
+
+    name: str
+    labels: Path
+    image: Path
+    preset: str | dict[int, int]
+    group: str
+    phase: str
+
+
+def data_folder(name: str) -> Path:
+    """Return the folder of a data set.
+
+    Raises
+    ------
+    DataAbsent
+        If it is not there.
+    """
+    beside = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+    folder = Path(os.environ.get(DATA_VARIABLE, beside)) / name
+    if not folder.is_dir():
+        raise DataAbsent(f"no folder {name!r}; set {DATA_VARIABLE} to the folder that holds it")
+    return folder
+
+
+def synthetic_cases(count: int) -> Iterator[Case]:
+    """Yield unseen synthetic hearts: healthy and hypertensive, end-diastole and end-systole in turn."""
+    for number in range(count):
+        seed = FIRST_EVALUATION_SEED + number
+        group, phase = _GROUPS[number % 2], _PHASES[number // 2 % 2]
+        heart = sample_heart(seed, group=group, phase=phase)
+        low = degrade(heart, seed)
+        yield Case(heart.name, seed, group, phase, low.subject, low.slice_shifts_mm, low.reference)
+
+
+def degrade(heart: Subject, seed: int) -> LowResolution:
+    """Make thick, shifted slices without the apical one, as all simulated benchmarks do."""
+    return simulate_low_resolution(
+        heart,
+        seed=seed,
+        slice_thickness_mm=SLICE_MM,
+        shift_sd_mm=SHIFT_SD_MM,
+        lost_apical_slices=LOST_APICAL_SLICES,
+    )
+
+
+def real_anatomy(name: str) -> Subject:
+    """Return one real anatomy, cut 6 mm under its mitral valve centre; the lattice ends at the cut."""
+    folder = data_folder("hr_bank")
+    labels = read_labels(folder / f"{name}.nii.gz")
+    with (folder / "index.csv").open(encoding="utf-8") as table:
+        rows = {row["name"]: row for row in csv.DictReader(table)}
+    mitral_mm = np.array([float(value) for value in rows[name]["mv"].split()])
+    cut = cut_base(labels, mitral_mm, below_mm=CUT_BELOW_MITRAL_MM)
+    return Subject(_padded(cut), name=name)
+
+
+def _padded(labels: LabelMap) -> LabelMap:
+    """Add background all around, except beyond the last labelled slice, where the lattice ends."""
+    last = int(np.flatnonzero(labels.array.any(axis=(0, 1)))[-1])
+    pads = ((_PAD_VOXELS, _PAD_VOXELS), (_PAD_VOXELS, _PAD_VOXELS), (_PAD_VOXELS, 0))
+    array = np.pad(labels.array[:, :, : last + 1], pads)
+    matrix = labels.voxel_to_world.copy()
+    matrix[:3, 3] -= matrix[:3, :3] @ np.full(3, _PAD_VOXELS)
+    return LabelMap(array, matrix)
+
+
+def anatomy_case(name: str, seed: int) -> Case:
+    """Return one real anatomy as a degraded target."""
+    heart = real_anatomy(name)
+    low = degrade(heart, seed)
+    return Case(name, seed, "healthy", "ED", low.subject, low.slice_shifts_mm, heart.labels)
+
+
+def acdc(patients: tuple[int, ...]) -> list[Acquisition]:
+    """Return both labelled frames of the given ACDC training patients."""
+    folder = data_folder("acdc")
+    with (folder / "index.csv").open(encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    found = []
+    for row in rows:
+        patient, file = row["file"].split("/")
+        if int(patient.removeprefix("patient")) not in patients:
+            continue
+        frame = int(file.split("frame")[1].split(".")[0])
+        found.append(
+            Acquisition(
+                name=file.removesuffix(".nii.gz"),
+                labels=folder / patient / file.replace(".nii.gz", "_gt.nii.gz"),
+                image=folder / patient / file,
+                preset="acdc",
+                group=row["group"],
+                phase="ED" if frame == int(row["ED"]) else "ES",
+            )
+        )
+    return found
+
+
+def autofd() -> list[Acquisition]:
+    """Return the seven AutoFD stacks."""
+    folder = data_folder("autofd")
+    return [
+        Acquisition(
+            name=f"autofd_{each.name}",
+            labels=each / "labels.nii.gz",
+            image=each / "image.nii.gz",
+            preset={1: 1, 2: 2, 4: 4},
+            group="unknown",
+            phase="ED",
+        )
+        for each in sorted(folder.iterdir())
+        if each.is_dir()
+    ]

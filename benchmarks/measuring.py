@@ -1,0 +1,97 @@
+"""One refinement or interpolation of one case, measured: the records that the benchmarks store."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cardiacreg
+from benchmarks import baselines, scoring
+from benchmarks.cases import Case
+from cardiacreg.errors import InputWarning
+from cardiacreg.geometry import LabelMap, Subject
+from cardiacreg.label_consistency import labelled_slices
+from cardiacreg.options import RefineOptions
+from cardiacreg.result import RefineResult
+
+Record = dict[str, Any]
+Score = Callable[[LabelMap, LabelMap], dict[str, scoring.Scores]]
+BASELINES: dict[str, Callable[[LabelMap, LabelMap], LabelMap]] = {
+    "nearest neighbour": baselines.nearest_neighbour,
+    "shape-based": baselines.shape_based,
+}
+
+
+def refine_quietly(segmentation: Any, **arguments: Any) -> RefineResult:
+    """Refine without showing input warnings; they are kept in the result."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        return cardiacreg.refine(segmentation, **arguments)
+
+
+def refined(
+    case: Case,
+    method: str,
+    *,
+    options: RefineOptions | None = None,
+    atlases: Sequence[Subject] | None = None,
+    with_image: bool = False,
+    threads: int = 1,
+    score: Score = scoring.score,
+) -> Record:
+    """Refine one case and score it on the lattice of its truth."""
+    start = time.perf_counter()
+    result = refine_quietly(
+        case.target.labels,
+        image=case.target.image if with_image else None,
+        atlases=atlases,
+        options=options,
+        threads=threads,
+    )
+    seconds = time.perf_counter() - start
+    found = baselines.nearest_neighbour(result.labels, case.truth)
+    slices = labelled_slices(case.target.labels.array)
+    return _record(case, method, seconds) | {
+        "scores": score(found, case.truth),
+        "shift_error_mm": scoring.shift_errors_mm(
+            result.slice_shifts_mm, case.slice_shifts_mm, slices
+        ),
+        "input_shift_error_mm": scoring.shift_errors_mm(
+            0 * case.slice_shifts_mm, case.slice_shifts_mm, slices
+        ),
+        "minimum_jacobian": result.minimum_jacobian,
+        "timings_seconds": {k: round(v, 3) for k, v in result.timings_seconds.items()},
+        "atlases": [report.name for report in result.atlases],
+    }
+
+
+def interpolated(case: Case, method: str, *, score: Score = scoring.score) -> Record:
+    """Interpolate one case by a baseline and score it."""
+    start = time.perf_counter()
+    found = BASELINES[method](case.target.labels, case.truth)
+    seconds = time.perf_counter() - start
+    return _record(case, method, seconds) | {"scores": score(found, case.truth)}
+
+
+def _record(case: Case, method: str, seconds: float) -> Record:
+    return {
+        "case": case.name,
+        "seed": case.seed,
+        "group": case.group,
+        "phase": case.phase,
+        "method": method,
+        "seconds": round(seconds, 3),
+    }
+
+
+def rounded(value: Any, digits: int = 5) -> Any:
+    """Round every float of nested lists and dictionaries, so that stored results stay readable."""
+    if isinstance(value, float):
+        return round(value, digits)
+    if isinstance(value, dict):
+        return {key: rounded(each, digits) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each, digits) for each in value]
+    return value
