@@ -165,7 +165,9 @@ def _outline(panel: Any, share: NDArray[np.float64], box: Box, colour: str, widt
     """Draw the 0.5 level of a share, where there is one."""
     if share.max() <= 0.5 or share.min() >= 0.5:
         return
-    panel.contour(share, levels=[0.5], colors=[colour], linewidths=width, extent=tuple(box))
+    panel.contour(
+        share, levels=[0.5], colors=[colour], linewidths=width, origin="lower", extent=tuple(box)
+    )
 
 
 def _draw_cuts(

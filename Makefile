@@ -1,0 +1,33 @@
+# make demo: the method on a synthetic heart, from a fresh machine. make test: every check we have.
+# Both need Python >= 3.11 and a C compiler, and set up an environment of their own in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The library has threads of its own; BLAS threads beside them only get in the way.
+export OPENBLAS_NUM_THREADS = 1
+
+.PHONY: demo test clean
+
+demo: $(INSTALLED)
+	$(BIN)/cardiacreg demo -o demo_output --overwrite
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cython-lint cardiacreg
+	$(BIN)/python -m pytest -n 2
+
+$(INSTALLED): pyproject.toml setup.py constraints-test.txt $(wildcard cardiacreg/*.pyx)
+	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	  'cardiacreg needs Python >= 3.11, this is ' + sys.version.split()[0] + \
+	  '; try for instance: make PYTHON=python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints-test.txt -e ".[dev]"
+	touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) build demo_output
