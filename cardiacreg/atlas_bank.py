@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
@@ -73,16 +74,19 @@ class AtlasBank(Sequence[Subject]):
     def __getitem__(self, index: int | slice) -> Subject | Sequence[Subject]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
+        subject, entry = self.without_image(index), self._entries[index]
+        if not entry["has_image"]:
+            return subject
+        intensities = self._images[_span(entry)].reshape(subject.labels.shape).astype(np.float32)
+        intensities *= np.float32(entry["intensity_step"])
+        return replace(subject, image=Volume(intensities, subject.labels.voxel_to_world))
+
+    def without_image(self, index: int) -> Subject:
+        """Return a subject's labels, landmarks and metadata; much quicker than with its image."""
         entry = self._entries[index]
-        shape, matrix = tuple(entry["shape"]), entry["voxel_to_world"]
-        span = slice(entry["start"], entry["start"] + int(np.prod(shape)))
-        image = None
-        if entry["has_image"]:
-            intensities = self._images[span].reshape(shape).astype(np.float32)
-            image = Volume(intensities * np.float32(entry["intensity_step"]), matrix)
+        array = self._labels[_span(entry)].reshape(tuple(entry["shape"]))
         return Subject(
-            LabelMap(self._labels[span].reshape(shape), matrix),
-            image=image,
+            LabelMap(array, entry["voxel_to_world"]),
             landmarks=_landmarks(entry["landmarks"]),
             name=entry["name"],
             metadata=dict(entry["metadata"]),
@@ -261,6 +265,10 @@ def _move_into_place(work: Path, place: Path) -> None:
         os.replace(work, place)
     except OSError:
         AtlasBank(place)
+
+
+def _span(entry: dict[str, Any]) -> slice:
+    return slice(entry["start"], entry["start"] + int(np.prod(entry["shape"])))
 
 
 def _open_array(path: Path, size: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,38 @@ from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.output_lattice import upsample_labels
 from cardiacreg.run import Run
 
+_KEPT_ATLASES = 256
 _HANDEDNESS_CANDIDATES = 6
 _HANDEDNESS_MARGIN = 0.003
+
+
+class Anatomies(Sequence[Subject]):
+    """A bank seen without its images; keeps the atlases it read last, since selection reads twice.
+
+    Parameters
+    ----------
+    bank : sequence of Subject
+        One with a method ``without_image(index)`` is spared the reading of its images.
+    """
+
+    def __init__(self, bank: Sequence[Subject]) -> None:
+        self._read = getattr(bank, "without_image", bank.__getitem__)
+        self._size = len(bank)
+        self._kept: dict[int, Subject] = {}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(self._size))]
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        if index not in self._kept:
+            if len(self._kept) >= _KEPT_ATLASES:
+                self._kept.clear()
+            self._kept[index] = self._read(index)
+        return self._kept[index]
 
 
 class SelectedAtlas(NamedTuple):
@@ -45,13 +75,13 @@ class _Ranking(NamedTuple):
     ranked: tuple[RankedAtlas, ...]
 
 
-def select_atlases(run: Run, atlases: Sequence[Subject]) -> tuple[Landmarks, list[SelectedAtlas]]:
+def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[SelectedAtlas]]:
     """Fit every atlas by its landmarks, rank all by NMI and keep the best.
 
     Parameters
     ----------
     run : Run
-    atlases : sequence of Subject
+    bank : sequence of Subject
 
     Returns
     -------
@@ -61,6 +91,7 @@ def select_atlases(run: Run, atlases: Sequence[Subject]) -> tuple[Landmarks, lis
         Best first, at most ``run.options.n_atlases``.
     """
     landmarks = run.target.landmarks or landmarks_from_labels(run.target.labels)
+    atlases = Anatomies(bank)
     ranking = _rank(run, atlases, landmarks)
     candidates = run.options.affine_candidates
     if candidates:
@@ -71,7 +102,7 @@ def select_atlases(run: Run, atlases: Sequence[Subject]) -> tuple[Landmarks, lis
             ranking = _choose_handedness(run, atlases, ranking, prepared)
         ranking = _improve(run, atlases, ranking, prepared, max(candidates, run.options.n_atlases))
     best = ranking.ranked[: run.options.n_atlases]
-    chosen = [SelectedAtlas(r, ranking.fits[r.index], atlases[r.index]) for r in best]
+    chosen = [SelectedAtlas(r, ranking.fits[r.index], bank[r.index]) for r in best]
     return ranking.landmarks, chosen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -79,14 +80,21 @@ class _AtlasFolder(Sequence[Subject]):
     def __getitem__(self, index: int | slice) -> Subject | _AtlasFolder:
         if isinstance(index, slice):
             return _AtlasFolder(self._atlases[index], self._translate)
+        subject, files = self.without_image(index), self._atlases[index]
+        if "image" not in files:
+            return subject
+        with named_source(f"atlas {subject.name!r}"):
+            return replace(subject, image=read_volume(files["image"]))
+
+    def without_image(self, index: int) -> Subject:
+        """Read a subject's labels and landmarks only."""
         files = self._atlases[index]
         name = files["labels"].parent.name
         with named_source(f"atlas {name!r}"):
             labels = read_labels(files["labels"])
             return Subject(
                 labels if self._translate is None else self._translate(labels),
-                read_volume(files["image"]) if "image" in files else None,
-                read_landmarks(files["landmarks"]) if "landmarks" in files else None,
+                landmarks=read_landmarks(files["landmarks"]) if "landmarks" in files else None,
                 name=name,
             )
 

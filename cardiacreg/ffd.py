@@ -196,7 +196,8 @@ class FFD:
             positions = [np.arange(n) / 4 for n in shape]
         local = self.displacements_mm @ self._directions()
         out = np.empty(shape)
-        _jacobian_kernel(local, *self._jacobian_tables(positions), out)
+        i, j, k = (self._jacobian_table(along, axis) for axis, along in enumerate(positions))
+        _jacobian_kernel(local, i, j, k, out)
         return out
 
     def minimum_jacobian(self, shape: tuple[int, int, int], voxel_to_world: Float) -> float:
@@ -228,15 +229,11 @@ class FFD:
         positions[2] = positions[2][slices]
         return [spline_table(positions[a], self.displacements_mm.shape[a]) for a in range(3)]
 
-    def _jacobian_tables(self, positions: list[Float]) -> list[Float]:
-        """Weights of value and slope (per mm) along each axis, shape (n, 9): the last is the index."""
-        tables = []
-        for axis, along in enumerate(positions):
-            value = spline_table(along, self.displacements_mm.shape[axis])
-            slope = spline_table(along, self.displacements_mm.shape[axis], derivative=1)
-            packed = [value.weights, slope.weights / self.spacing_mm[axis], value.first]
-            tables.append(np.column_stack(packed))
-        return tables
+    def _jacobian_table(self, positions: Float, axis: int) -> Float:
+        """Weights of value and slope (per mm) along an axis, shape (n, 9): the last is the index."""
+        value = spline_table(positions, self.displacements_mm.shape[axis])
+        slope = spline_table(positions, self.displacements_mm.shape[axis], derivative=1)
+        return np.column_stack([value.weights, slope.weights / self.spacing_mm[axis], value.first])
 
     def _scattered_displacement(
         self, shape: tuple[int, int, int], voxel_to_world: Float, slices: slice

@@ -85,6 +85,12 @@ class Pool(Sequence[Subject]):
             return Pool(self._bank, self.positions[index])
         return self._bank[self.positions[index]]
 
+    def without_image(self, index: int) -> Subject:
+        """Return an atlas's labels and landmarks, without its image where the bank can spare it."""
+        read = getattr(self._bank, "without_image", self._bank.__getitem__)
+        subject: Subject = read(self.positions[index])
+        return subject
+
 
 def gather_atlases(atlases: Any, target: Subject, n_atlases: int) -> Pool:
     """Open a bank and leave out what may not vote on this target.

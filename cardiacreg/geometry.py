@@ -115,7 +115,7 @@ class Volume:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels along (i, j, k)."""
-        return self.array.shape  # type: ignore[return-value]
+        return self.array.shape
 
     @property
     def spacing_mm(self) -> NDArray[np.float64]:

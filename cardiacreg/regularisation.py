@@ -88,7 +88,8 @@ class FoldingPenalty:
         if self._is_gentle(displacements_mm):
             return 0.0, gradient
         total = np.zeros(1)
-        _folding_kernel(displacements_mm, *self._tables, self._threshold, gradient, total)
+        i, j, k = self._tables
+        _folding_kernel(displacements_mm, i, j, k, self._threshold, gradient, total)
         n_points = np.prod([len(table) for table in self._tables])
         return float(total[0] / n_points), gradient / n_points
 
