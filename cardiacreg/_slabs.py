@@ -84,7 +84,7 @@ def run_tasks(
         Receives a `Progress` after each item; raising inside it cancels the remaining items.
     """
     work = list(items)
-    if threads == 1 or len(work) == 1 or getattr(_INSIDE_TASK, "value", False):
+    if threads == 1 or len(work) <= 1 or getattr(_INSIDE_TASK, "value", False):
         return _run_serially(function, work, step, progress)
     with ThreadPoolExecutor(max_workers=min(threads, len(work))) as pool:
         futures = [pool.submit(_as_task, function, item) for item in work]

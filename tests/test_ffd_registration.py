@@ -2,14 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
 
 from cardiacreg import Affine, InvalidInputError, LabelMap
 from cardiacreg.ffd import FFD
 from cardiacreg.ffd_registration import (
     RegistrationOptions,
     StopReason,
-    _Bending,
     prepare_target,
     register_labels,
     register_prepared,
@@ -17,7 +15,7 @@ from cardiacreg.ffd_registration import (
 from cardiacreg.resampling import Lattice, warp_labels
 from cardiacreg.tiny_heart import tiny_heart
 from tests import naive
-from tests.strategies import few, oblique_matrix, seeds, well_conditioned_matrix
+from tests.strategies import oblique_matrix, well_conditioned_matrix
 
 OPTIONS = RegistrationOptions(
     spacings_mm=(32.0, 16.0), strides=(2, 1), iterations=(15, 15), bending_weight=0.1
@@ -40,45 +38,6 @@ def squeezed_heart(strength_mm=4.0):
     return warp_labels(labels, transform, Lattice((44, 42, 15), lattice))
 
 
-class TestBendingEnergy:
-    SHAPE, SPACING_MM = (4, 4, 5, 3), np.array([16.0, 12.0, 20.0])
-
-    def test_equals_fine_quadrature(self):
-        moves = np.random.default_rng(1).normal(size=self.SHAPE)
-        value, _ = _Bending(self.SHAPE, self.SPACING_MM)(moves)
-        assert value == pytest.approx(
-            naive.bending_energy(moves, self.SPACING_MM, parts=6), rel=1e-3
-        )
-
-    @few
-    @given(seeds)
-    def test_gradient_belongs_to_the_value(self, seed):
-        """The energy is quadratic: a central difference of any step is exact."""
-        rng = np.random.default_rng(seed)
-        bending = _Bending(self.SHAPE, self.SPACING_MM)
-        moves, direction = rng.normal(size=self.SHAPE), rng.normal(size=self.SHAPE)
-        value, gradient = bending(moves)
-        slope = (bending(moves + direction)[0] - bending(moves - direction)[0]) / 2
-        assert slope == pytest.approx((gradient * direction).sum(), rel=1e-9, abs=1e-12)
-        assert (gradient * moves).sum() == pytest.approx(2 * value, rel=1e-9)
-
-    @few
-    @given(seeds)
-    def test_affine_displacements_do_not_bend(self, seed):
-        rng = np.random.default_rng(seed)
-        grid = np.stack(np.meshgrid(*map(np.arange, self.SHAPE[:3]), indexing="ij"), -1)
-        moves = grid @ rng.normal(size=(3, 3)) + rng.normal(size=3)
-        value, gradient = _Bending(self.SHAPE, self.SPACING_MM)(moves)
-        assert value == pytest.approx(0, abs=1e-15)
-        np.testing.assert_allclose(gradient, 0, atol=1e-15)
-
-    def test_energy_is_in_mm(self):
-        """The same displacements on a lattice k times as wide bend k^4 times less."""
-        moves = np.random.default_rng(2).normal(size=self.SHAPE)
-        narrow = _Bending(self.SHAPE, self.SPACING_MM)(moves)[0]
-        assert _Bending(self.SHAPE, 2 * self.SPACING_MM)(moves)[0] == pytest.approx(narrow / 16)
-
-
 class TestRegistration:
     def test_gains_consistency_without_folding(self):
         found = register_labels(heart(), squeezed_heart(), options=OPTIONS)
@@ -92,7 +51,7 @@ class TestRegistration:
         target, atlas = heart(), squeezed_heart()
         found = register_labels(target, atlas, options=OPTIONS)
         reach = np.ceil(OPTIONS.margin_mm / target.spacing_mm[:2] - 1e-6)
-        voxels = naive.counted_voxels(target.array, reach)[::37]
+        voxels = naive.counted_voxels(target.array, reach)[::101]
         samples = naive.slice_samples(target.array, target.voxel_to_world, voxels, np.zeros((8, 2)))
         ffd = found.target_to_atlas
         transform = naive.deformation(ffd.affine.matrix, ffd.displacements_mm, ffd.lattice_to_world)

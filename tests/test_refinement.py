@@ -1,0 +1,302 @@
+import warnings
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cardiacreg import (
+    Affine,
+    InputWarning,
+    InvalidInputError,
+    LabelMap,
+    Landmarks,
+    RefinementError,
+    Subject,
+    Volume,
+)
+from cardiacreg._slabs import Progress
+from cardiacreg.degradation import simulate_low_resolution
+from cardiacreg.geometry import STRUCTURES
+from cardiacreg.label_fusion import FusionOptions
+from cardiacreg.landmarks import landmarks_from_labels
+from cardiacreg.options import RefineOptions
+from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
+from cardiacreg.refinement import refine, sample_at_slices, slice_agreement, warm_up
+from cardiacreg.resampling import warp_labels
+from tests import naive
+from tests.strategies import rotation
+from tests.tiny_bank import SPACING_MM, tiny_atlases, tiny_options, tiny_target
+
+FACES = ndimage.generate_binary_structure(3, 1)
+PHANTOM_MM = (1.75, 1.75, 3.0)
+
+
+def refine_tiny(target=None, *, image=True, atlases=None, options=None, **keywords):
+    target = tiny_target() if target is None else target
+    return refine(
+        target.labels,
+        image=target.image if image else None,
+        atlases=tiny_atlases() if atlases is None else atlases,
+        spacing_mm=SPACING_MM,
+        options=options or tiny_options(),
+        threads=1,
+        **keywords,
+    )
+
+
+def on(labels, grid):
+    """Nearest labels of a map at the voxels of another."""
+    return warp_labels(labels, Affine.identity(), grid, interpolation="nearest").array
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """A synthetic heart cut into thick, shifted, incomplete slices, refined with three others."""
+    truth = sample_heart(FIRST_EVALUATION_SEED + 1, spacing_mm=PHANTOM_MM)
+    low = simulate_low_resolution(truth, seed=1, slice_thickness_mm=9.0)
+    atlases = [sample_heart(seed, spacing_mm=PHANTOM_MM) for seed in (1, 2, 3)]
+    result = refine(
+        low.subject.labels,
+        atlases=atlases,
+        spacing_mm=PHANTOM_MM,
+        options=RefineOptions(n_atlases=3),
+        threads=1,
+    )
+    return low, result
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return refine_tiny()
+
+
+class TestPhantom:
+    """End to end on synthetic truth: thick slices, breathing, a lost apex."""
+
+    def test_model_is_closer_to_the_truth_than_the_input(self, phantom):
+        low, result = phantom
+        own, model = on(low.subject.labels, low.reference), on(result.labels, low.reference)
+        gains = []
+        for label in STRUCTURES:
+            truth = low.reference.array == label
+            gains.append(
+                naive.dice(truth[::2], model[::2] == label)
+                - naive.dice(truth[::2], own[::2] == label)
+            )
+        assert np.mean(gains) > 0.05
+        assert min(gains) > 0
+
+    def test_registration_never_lowers_consistency_and_never_folds(self, phantom):
+        _, result = phantom
+        assert len(result.atlases) == 3
+        for atlas in result.atlases:
+            assert 0 <= atlas.consistency_before <= atlas.consistency_after <= 1
+        assert result.minimum_jacobian > 0
+        assert result.minimum_jacobian == min(atlas.minimum_jacobian for atlas in result.atlases)
+
+    def test_model_agrees_with_the_slices_it_was_made_from(self, phantom):
+        _, result = phantom
+        assert min(result.agreement[name] for name in ("LV cavity", "RV cavity")) > 0.9
+
+    def test_slice_shifts_are_found_up_to_a_common_translation(self, phantom):
+        low, result = phantom
+        gap = result.slice_shifts_mm - low.slice_shifts_mm
+        left = np.sqrt(((gap - gap.mean(axis=0)) ** 2).mean())
+        given = np.sqrt(((low.slice_shifts_mm - low.slice_shifts_mm.mean(axis=0)) ** 2).mean())
+        assert left < 0.75 * given
+
+    def test_the_lost_apex_is_completed(self, phantom):
+        low, result = phantom
+        lowest = [
+            grid.voxel_to_world[2, 3] + grid.spacing_mm[2] * np.argwhere(grid.array)[:, 2].min()
+            for grid in (low.subject.labels, result.labels, low.reference)
+        ]
+        assert lowest[1] < lowest[0]
+        assert lowest[1] == pytest.approx(lowest[2], abs=9.0)
+
+    def test_atlases_are_reported_best_first(self, phantom):
+        _, result = phantom
+        scores = [atlas.nmi for atlas in result.atlases]
+        assert scores == sorted(scores, reverse=True)
+        assert sorted(atlas.index for atlas in result.atlases) == [0, 1, 2]
+
+
+class TestModel:
+    def test_one_component_per_structure(self, tiny):
+        for label in STRUCTURES:
+            assert ndimage.label(tiny.labels.array == label, FACES)[1] == 1
+
+    def test_left_and_right_do_not_touch(self, tiny):
+        array = tiny.labels.array
+        grown = ndimage.binary_dilation(array == 1, FACES)
+        assert not (grown & np.isin(array, (3, 4))).any()
+
+    def test_spacing_and_axes_are_those_asked_for(self, tiny):
+        np.testing.assert_allclose(tiny.labels.spacing_mm, SPACING_MM)
+        own = tiny.target.labels
+        axes = own.voxel_to_world[:3, :3] / own.spacing_mm
+        np.testing.assert_allclose(
+            tiny.labels.voxel_to_world[:3, :3] / tiny.labels.spacing_mm, axes, atol=1e-9
+        )
+
+    def test_confidence_is_a_share_on_the_same_lattice(self, tiny):
+        assert tiny.confidence.shape == tiny.labels.shape
+        np.testing.assert_array_equal(tiny.confidence.voxel_to_world, tiny.labels.voxel_to_world)
+        assert 0 < tiny.confidence.array.min() <= tiny.confidence.array.max() <= 1
+
+    def test_result_says_how_it_came_about(self, tiny):
+        assert tiny.structures_from_atlases == ()
+        assert tiny.timings_seconds["total"] > 0
+        assert tiny.provenance["bank_size"] == 3
+        assert tiny.slice_shifts_mm.shape == (8, 2)
+        assert tiny.landmarks.source == "labels"
+        assert all(atlas.stop_reason and atlas.affine_model == "affine" for atlas in tiny.atlases)
+
+    def test_refining_twice_gives_the_same_bits(self, tiny):
+        np.testing.assert_array_equal(refine_tiny().labels.array, tiny.labels.array)
+
+
+class TestOrientation:
+    """The target is used on its own lattice; how it is stored or lies in the world changes nothing."""
+
+    def test_a_turned_target_gives_the_turned_model(self, tiny):
+        turn = np.eye(4)
+        turn[:3, :3] = rotation(np.random.default_rng(1))
+        turn[:3, 3] = (40.0, -70.0, 15.0)
+        target = tiny_target(turn @ tiny.target.labels.voxel_to_world)
+        turned = refine_tiny(target)
+        expected = LabelMap(tiny.labels.array, turn @ tiny.labels.voxel_to_world)
+        same = on(turned.labels, expected) == expected.array
+        assert same.mean() > 0.99
+
+    @pytest.mark.parametrize(
+        "axes", [(0,), (2,), (0, 1)], ids=["left-handed", "base first", "turned by 180"]
+    )
+    def test_a_target_stored_from_another_corner_gives_the_same_model(self, tiny, axes):
+        target = tiny_target()
+        matrix = np.array(target.labels.voxel_to_world)
+        for axis in axes:
+            matrix[:3, 3] += matrix[:3, axis] * (target.labels.shape[axis] - 1)
+            matrix[:3, axis] *= -1
+        flipped = Subject(
+            LabelMap(np.flip(target.labels.array, axes), matrix),
+            Volume(np.flip(target.image.array, axes), matrix),
+        )
+        found = refine_tiny(flipped).labels
+        assert (on(found, tiny.labels) == tiny.labels.array).mean() > 0.97
+
+
+class TestInputs:
+    def test_without_image_the_labels_alone_are_fused(self, tiny):
+        found = refine_tiny(image=False)
+        assert (on(found.labels, tiny.labels) == tiny.labels.array).mean() > 0.97
+
+    def test_atlases_without_images_are_fused_by_labels(self):
+        atlases = [Subject(atlas.labels) for atlas in tiny_atlases()]
+        found = refine_tiny(atlases=atlases)
+        expected = refine_tiny(image=False, atlases=atlases)
+        np.testing.assert_array_equal(found.labels.array, expected.labels.array)
+
+    def test_a_missing_rv_wall_comes_from_the_atlases_and_is_said(self):
+        target = tiny_target()
+        bare = np.where(target.labels.array == 3, 0, target.labels.array)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputWarning)
+            found = refine_tiny(Subject(LabelMap(bare, target.labels.voxel_to_world), target.image))
+        assert found.structures_from_atlases == ("RV wall",)
+        assert found.agreement["RV wall"] is None
+        assert (found.labels.array == 3).sum() > 100
+
+    def test_given_landmarks_are_used(self, tiny):
+        found = refine_tiny(landmarks=tiny.landmarks.points_mm)
+        np.testing.assert_array_equal(found.landmarks.points_mm, tiny.landmarks.points_mm)
+        assert found.landmarks.source == "given"
+
+    def test_a_truth_among_the_atlases_is_returned(self):
+        """Thick slices of an atlas, without motion, give that atlas back."""
+        truth = tiny_atlases(1)[0]
+        labels = truth.labels
+        matrix = labels.voxel_to_world @ np.diag([1.0, 1.0, 2.0, 1.0])
+        slices = Subject(LabelMap(labels.array[:, :, ::2], matrix))
+        found = refine_tiny(slices, image=False, atlases=[truth], options=tiny_options(n_atlases=1))
+        model = on(found.labels, labels)
+        for label in STRUCTURES:
+            assert naive.dice(model == label, labels.array == label) > 0.9
+
+    def test_paper_preset_runs(self):
+        with pytest.warns(InputWarning, match="5 asked for, 3 there"):
+            found = refine_tiny(options=RefineOptions.paper())
+        assert any("5 asked for" in note for note in found.warnings)
+        assert not found.slice_shifts_mm.any()
+        assert set(found.labels.present()) == set(STRUCTURES)
+
+    def test_majority_fusion_runs(self):
+        options = tiny_options(fusion=FusionOptions(mode="majority"))
+        assert set(refine_tiny(options=options).labels.present()) == set(STRUCTURES)
+
+    def test_progress_names_every_step_and_can_cancel(self):
+        seen = []
+        refine_tiny(progress=seen.append)
+        assert all(isinstance(p, Progress) and 1 <= p.done <= p.total for p in seen)
+        assert {"align", "select", "slice motion", "register", "fuse"} <= {p.step for p in seen}
+
+        def cancel(progress):
+            if progress.step == "register":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            refine_tiny(progress=cancel)
+
+    def test_warm_up_runs_quietly(self):
+        warm_up(threads=1)
+
+
+class TestRefusals:
+    def refused(self, code, **keywords):
+        with pytest.raises(InvalidInputError) as caught:
+            refine_tiny(**keywords)
+        assert caught.value.code == code
+
+    def test_spacing(self):
+        with pytest.raises(InvalidInputError) as caught:
+            refine(tiny_target().labels, atlases=tiny_atlases(), spacing_mm=(0.01, 1, 1))
+        assert caught.value.code == "BAD_SPACING"
+
+    def test_empty_bank(self):
+        self.refused("EMPTY_BANK", atlases=[])
+
+    def test_wrong_type_of_bank(self):
+        self.refused("BAD_TYPE", atlases=3)
+
+    def test_impossible_options(self):
+        for changes in ({"n_atlases": 0}, {"margin_mm": -1.0}):
+            with pytest.raises(InvalidInputError) as caught:
+                RefineOptions(**changes)
+            assert caught.value.code == "BAD_OPTION"
+
+    def test_atlases_that_lie_elsewhere(self):
+        """Landmarks that send every atlas away leave nothing to register."""
+        atlases = [Subject(a.labels, None, self.away(a)) for a in tiny_atlases()]
+        target = tiny_target()
+        points = landmarks_from_labels(target.labels).points_mm
+        with pytest.raises(RefinementError) as caught:
+            refine_tiny(target, atlases=atlases, landmarks=points)
+        assert caught.value.code == "NO_OVERLAP"
+
+    @staticmethod
+    def away(atlas):
+        return Landmarks(landmarks_from_labels(atlas.labels).points_mm + 500.0)
+
+
+class TestAgreement:
+    def test_of_a_model_with_its_own_slices_is_one(self):
+        labels = tiny_target().labels
+        found = slice_agreement(labels, labels, np.zeros((8, 2)))
+        assert found == dict.fromkeys(STRUCTURES.values(), 1.0)
+
+    def test_shifted_slices_are_looked_up_where_they_truly_lie(self):
+        labels = tiny_target().labels
+        shifts = np.tile([5.0, -2.5], (8, 1))
+        found = sample_at_slices(labels, labels, shifts)
+        np.testing.assert_array_equal(found[:-2, 1:], labels.array[2:, :-1])
+        assert not found[-2:].any()
