@@ -1,0 +1,67 @@
+"""What many tests share: a cache folder of their own, and one tiny refinement per session."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep tests away from the user's cache of atlases."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("CARDIACREG_CACHE")
+    os.environ["CARDIACREG_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["CARDIACREG_CACHE"]
+    else:
+        os.environ["CARDIACREG_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def tiny_result():
+    """The tiny heart, with its image, refined with two smaller ones."""
+    from cardiacreg.errors import InputWarning
+    from cardiacreg.refinement import refine
+    from cardiacreg.tiny_heart import tiny_heart
+
+    heart = tiny_heart()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        return refine(
+            heart.labels,
+            image=heart.image,
+            atlases=[tiny_heart(size=0.95), tiny_heart(size=0.9)],
+            spacing_mm=(2.5, 2.5, 2.5),
+            threads=2,
+        )
+
+
+@dataclass(frozen=True)
+class TinyFiles:
+    """Files of the tiny heart and a folder with two atlases for it."""
+
+    labels: Path
+    image: Path
+    atlases: Path
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory):
+    """The tiny heart on disk."""
+    from cardiacreg.nifti import write_labels, write_volume
+    from cardiacreg.tiny_heart import tiny_heart
+
+    folder = tmp_path_factory.mktemp("tiny")
+    hearts = {"": 1.0, "atlases/small": 0.95, "atlases/smaller": 0.9}
+    for name, size in hearts.items():
+        place, heart = folder / name, tiny_heart(size=size)
+        place.mkdir(parents=True, exist_ok=True)
+        write_labels(place / "labels.nii.gz", heart.labels)
+        write_volume(place / "image.nii.gz", heart.image)
+    return TinyFiles(folder / "labels.nii.gz", folder / "image.nii.gz", folder / "atlases")
