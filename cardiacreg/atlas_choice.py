@@ -88,10 +88,12 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
     Landmarks
         The target's, given or derived.
     list of SelectedAtlas
-        Best first, at most ``run.options.n_atlases``.
+        Best first: those to fuse, and behind them, without images, those that only help to estimate
+        slice motion.
     """
     landmarks = run.target.landmarks or landmarks_from_labels(run.target.labels)
     atlases = Anatomies(bank)
+    wanted = max(run.options.n_atlases, run.options.n_motion_atlases)
     ranking = _rank(run, atlases, landmarks)
     candidates = run.options.affine_candidates
     if candidates:
@@ -100,9 +102,13 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
         )
         if landmarks.source == "labels":
             ranking = _choose_handedness(run, atlases, ranking, prepared)
-        ranking = _improve(run, atlases, ranking, prepared, max(candidates, run.options.n_atlases))
-    best = ranking.ranked[: run.options.n_atlases]
-    chosen = [SelectedAtlas(r, ranking.fits[r.index], bank[r.index]) for r in best]
+        ranking = _improve(run, atlases, ranking, prepared, max(candidates, wanted))
+    chosen = [
+        SelectedAtlas(
+            r, ranking.fits[r.index], (bank if n < run.options.n_atlases else atlases)[r.index]
+        )
+        for n, r in enumerate(ranking.ranked[:wanted])
+    ]
     return ranking.landmarks, chosen
 
 

@@ -287,9 +287,21 @@ def register_prepared(
     target_to_atlas: Affine,
     *,
     slice_shifts_mm: NDArray[np.float64] | None = None,
+    start: FFD | None = None,
     threads: int = 1,
 ) -> Registration:
-    """Register one atlas with a target that is already sampled; see `register_labels`."""
+    """Register one atlas with a target that is already sampled; see `register_labels`.
+
+    Parameters
+    ----------
+    prepared : PreparedTarget
+    atlas : LabelMap
+    target_to_atlas : Affine
+    slice_shifts_mm : ndarray, shape (n_slices, 2), optional
+    start : FFD, optional
+        Deformation to start the first level from; used if it lies on that level's lattice.
+    threads : int
+    """
     if not atlas.array.any():
         raise InvalidInputError("register_labels: the atlas holds no labels.", code="EMPTY_LABELS")
     options = prepared.options
@@ -298,6 +310,7 @@ def register_prepared(
     run = _LevelRunner(prepared, atlas_cells(atlas, prepared.codes.codes), target_to_atlas, threads)
     state = run.start(options.spacings_mm[0], shifts)
     before = run.consistency(state)
+    state = state if start is None else run.warm(state, start)
     if before <= run.background_only:
         return run.report(state, before, before, (), StopReason.NO_OVERLAP)
     counts, reason = [], "converged"
@@ -364,6 +377,15 @@ class _LevelRunner:
         lower, upper = self._prepared.lower_mm, self._prepared.upper_mm
         origin, shape = lattice_over_box(lower, upper, spacing_mm)
         return _State(np.zeros((*shape, 3)), origin, np.full(3, spacing_mm), shifts_mm)
+
+    def warm(self, state: _State, start: FFD) -> _State:
+        """Take over another registration's control points if they lie on the same lattice."""
+        lattice = self.ffd(state)
+        same = start.displacements_mm.shape == state.displacements_mm.shape
+        if not same or not np.allclose(start.lattice_to_world, lattice.lattice_to_world, atol=1e-6):
+            return state
+        local = start.displacements_mm @ self._frame[:3, :3]
+        return state._replace(displacements_mm=np.ascontiguousarray(local))
 
     def refine(self, state: _State) -> _State:
         """Halve the control-point spacing and drop control points that reach nothing."""

@@ -48,6 +48,8 @@ class RefineOptions:
     slice_motion : RegistrationOptions or None
         The stiff registration that estimates one in-plane shift per acquired slice; the shifts of all
         atlases are agreed on by their median and then fixed. None: no slice motion.
+    n_motion_atlases : int
+        Best atlases whose shifts are agreed on; those beyond `n_atlases` help with nothing else.
     fusion : FusionOptions
         Patch fusion when an image is given.
     upsample_target : bool
@@ -63,6 +65,7 @@ class RefineOptions:
     affine_candidates: int = 32
     registration: RegistrationOptions = field(default_factory=RegistrationOptions)
     slice_motion: RegistrationOptions | None = field(default_factory=_shift_stage)
+    n_motion_atlases: int = 12
     fusion: FusionOptions = field(default_factory=FusionOptions)
     upsample_target: bool = False
     margin_mm: float = 6.0
@@ -85,6 +88,7 @@ class RefineOptions:
         """
         return cls(
             affine_candidates=0,
+            n_motion_atlases=0,
             registration=_paper_registration(),
             slice_motion=None,
             fusion=FusionOptions(search=(7, 7, 3), patch=(7, 7, 1), bandwidth=10.0),

@@ -31,7 +31,7 @@ from cardiacreg.output_lattice import (
 )
 from cardiacreg.resampling import Lattice, add_label_votes, warp_labels, warp_volume
 from cardiacreg.run import Run
-from cardiacreg.slice_motion import estimate_slice_shifts
+from cardiacreg.slice_motion import SliceMotion, estimate_slice_motion
 from cardiacreg.topology import clean_topology
 
 
@@ -64,13 +64,16 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
     """
     labels, options = run.target.labels, run.options
     with run.clock.step("select"):
-        landmarks, selected = select_atlases(run, atlases)
-    pairs = [(atlas.subject.labels, atlas.ranked.target_to_atlas) for atlas in selected]
-    lattice = lattice_over_heart(labels, pairs, run.spacing_mm, options.margin_mm)
+        landmarks, helpers = select_atlases(run, atlases)
+    pairs = [(atlas.subject.labels, atlas.ranked.target_to_atlas) for atlas in helpers]
+    selected = helpers[: options.n_atlases]
+    lattice = lattice_over_heart(
+        labels, pairs[: options.n_atlases], run.spacing_mm, options.margin_mm
+    )
     with run.clock.step("slice motion"):
-        shifts = _slice_shifts(run, lattice, pairs)
+        motion = _slice_motion(run, lattice, pairs)
     with run.clock.step("register"):
-        registrations = _register(run, lattice, pairs, shifts)
+        registrations = _register(run, lattice, pairs[: options.n_atlases], motion)
     kept = [n for n, r in enumerate(registrations) if r.stop_reason is not StopReason.NO_OVERLAP]
     if not kept:
         raise RefinementError(
@@ -80,39 +83,38 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
         )
     used = [(selected[n].subject, registrations[n]) for n in kept]
     with run.clock.step("fuse"):
-        fusion = _fuse(run, lattice, used, shifts)
+        fusion = _fuse(run, lattice, used, motion.shifts_mm)
         if options.clean_topology:
             fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
-    return Outcome(fusion, landmarks, shifts, tuple(selected), tuple(registrations))
+    return Outcome(fusion, landmarks, motion.shifts_mm, tuple(selected), tuple(registrations))
 
 
-def _slice_shifts(
-    run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine]]
-) -> NDArray[np.float64]:
+def _slice_motion(run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine]]) -> SliceMotion:
     stage = run.options.slice_motion
     if stage is None:
-        return np.zeros((run.target.labels.shape[2], 2))
+        return SliceMotion(np.zeros((run.target.labels.shape[2], 2)), ())
     prepared = _prepare(run, run.target.labels, replace(stage, estimate_shifts=True), lattice)
-    return estimate_slice_shifts(prepared, pairs, threads=run.threads, progress=run.progress)
+    return estimate_slice_motion(prepared, pairs, threads=run.threads, progress=run.progress)
 
 
 def _register(
-    run: Run,
-    lattice: Lattice,
-    pairs: list[tuple[LabelMap, Affine]],
-    shifts: NDArray[np.float64],
+    run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine]], motion: SliceMotion
 ) -> list[Registration]:
     upsample = run.options.upsample_target
     labels = upsample_labels(run.target.labels, run.spacing_mm) if upsample else run.target.labels
     prepared = _prepare(run, labels, run.options.registration, lattice)
+    known = None if upsample else motion.shifts_mm
 
-    def register(pair: tuple[LabelMap, Affine]) -> Registration:
-        known = None if upsample else shifts
-        found = register_prepared(prepared, pair[0], pair[1], slice_shifts_mm=known)
+    def register(number: int) -> Registration:
+        atlas, affine = pairs[number]
+        start = motion.deformations[number] if motion.deformations else None
+        found = register_prepared(prepared, atlas, affine, slice_shifts_mm=known, start=start)
         lowest = found.target_to_atlas.minimum_jacobian(*lattice)
         return replace(found, minimum_jacobian=min(lowest, found.minimum_jacobian))
 
-    return run_tasks(register, pairs, threads=run.threads, step="register", progress=run.progress)
+    return run_tasks(
+        register, range(len(pairs)), threads=run.threads, step="register", progress=run.progress
+    )
 
 
 def _prepare(

@@ -9,28 +9,34 @@ heart; it is kept at zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg._slabs import ProgressCallable, run_tasks
-from cardiacreg.ffd_registration import (
-    PreparedTarget,
-    Registration,
-    StopReason,
-    register_prepared,
-)
+from cardiacreg.ffd import FFD
+from cardiacreg.ffd_registration import PreparedTarget, Registration, StopReason, register_prepared
 from cardiacreg.geometry import Affine, LabelMap
 
 
-def estimate_slice_shifts(
+class SliceMotion(NamedTuple):
+    """The target's slice shifts, and the stiff deformations they were estimated with."""
+
+    shifts_mm: NDArray[np.float64]
+    """Shape (n_slices, 2): mm along the target's i and j axes, true = stored position + shift."""
+    deformations: tuple[FFD, ...]
+    """One per atlas: a start for its registration."""
+
+
+def estimate_slice_motion(
     prepared: PreparedTarget,
     atlases: Sequence[tuple[LabelMap, Affine]],
     *,
     threads: int = 1,
     progress: ProgressCallable | None = None,
-) -> NDArray[np.float64]:
-    """Return the in-plane shift of every target slice, agreed across atlases.
+) -> SliceMotion:
+    """Estimate the in-plane shift of every target slice, agreed across atlases.
 
     Parameters
     ----------
@@ -43,20 +49,20 @@ def estimate_slice_shifts(
 
     Returns
     -------
-    ndarray, shape (n_slices, 2)
-        mm along the target's i and j axes, true position = stored position + shift; mean zero over the
-        acquired slices, zero for slices without labels. Atlases that do not overlap have no say.
+    SliceMotion
+        Shifts have mean zero over the acquired slices and are zero for slices without labels.
+        Atlases that do not overlap have no say.
     """
 
     def register(pair: tuple[LabelMap, Affine]) -> Registration:
         return register_prepared(prepared, pair[0], pair[1])
 
-    results = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
-    found = [r.slice_shifts_mm for r in results if r.stop_reason is not StopReason.NO_OVERLAP]
-    acquired = np.unique(prepared.samples.slice_index)
+    found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
+    deformations = tuple(r.target_to_atlas for r in found)
+    shifts = [r.slice_shifts_mm for r in found if r.stop_reason is not StopReason.NO_OVERLAP]
     agreed = np.zeros((prepared.labels.shape[2], 2))
-    if not found:
-        return agreed
-    median = np.median(np.stack(found)[:, acquired], axis=0)
-    agreed[acquired] = median - median.mean(axis=0)
-    return agreed
+    if shifts:
+        acquired = np.unique(prepared.samples.slice_index)
+        median = np.median(np.stack(shifts)[:, acquired], axis=0)
+        agreed[acquired] = median - median.mean(axis=0)
+    return SliceMotion(agreed, deformations)

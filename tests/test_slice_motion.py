@@ -3,7 +3,7 @@ import pytest
 
 from cardiacreg import Affine, LabelMap
 from cardiacreg.ffd_registration import RegistrationOptions, prepare_target
-from cardiacreg.slice_motion import estimate_slice_shifts
+from cardiacreg.slice_motion import estimate_slice_motion
 from cardiacreg.tiny_heart import tiny_heart
 from tests.strategies import oblique_matrix
 
@@ -39,20 +39,20 @@ def turned():
 @pytest.mark.parametrize("matrix", [None, turned()], ids=["straight", "oblique and left-handed"])
 def test_recovers_shifts_in_the_targets_own_axes(matrix):
     target, truth = moved_heart(matrix)
-    found = estimate_slice_shifts(prepare_target(target, OPTIONS), atlases(matrix))
+    found = estimate_slice_motion(prepare_target(target, OPTIONS), atlases(matrix)).shifts_mm
     assert found.shape == (8, 2)
     assert spread((found - truth)[1:7]) < 0.5 * spread(truth[1:7])
 
 
 def test_sum_of_shifts_is_zero_and_unlabelled_slices_stay():
-    found = estimate_slice_shifts(prepare_target(moved_heart()[0], OPTIONS), atlases())
+    found = estimate_slice_motion(prepare_target(moved_heart()[0], OPTIONS), atlases()).shifts_mm
     np.testing.assert_allclose(found[1:7].mean(axis=0), 0, atol=1e-12)
     assert not found[[0, 7]].any()
 
 
 def test_a_heart_without_motion_stays():
     labels = tiny_heart().labels
-    found = estimate_slice_shifts(prepare_target(labels, OPTIONS), atlases())
+    found = estimate_slice_motion(prepare_target(labels, OPTIONS), atlases()).shifts_mm
     np.testing.assert_allclose(found, 0, atol=1e-9)
 
 
@@ -61,10 +61,10 @@ def test_agreement_is_the_median_so_that_one_bad_atlas_does_not_count():
     prepared = prepare_target(target, OPTIONS)
     stray = np.eye(4)
     stray[:3, 3] = (12.0, -9.0, 0.0)
-    good = estimate_slice_shifts(prepared, atlases(count=3))
-    mixed = estimate_slice_shifts(
+    good = estimate_slice_motion(prepared, atlases(count=3)).shifts_mm
+    mixed = estimate_slice_motion(
         prepared, [*atlases(count=3), (tiny_heart().labels, Affine(stray))]
-    )
+    ).shifts_mm
     assert spread(mixed - good) < 1.0
 
 
@@ -74,14 +74,14 @@ def test_an_atlas_that_does_not_overlap_has_no_say():
     far = np.eye(4)
     far[0, 3] = 900.0
     away = (tiny_heart().labels, Affine(far))
-    good = estimate_slice_shifts(prepared, atlases())
-    mixed = estimate_slice_shifts(prepared, [away, *atlases(), away])
+    good = estimate_slice_motion(prepared, atlases()).shifts_mm
+    mixed = estimate_slice_motion(prepared, [away, *atlases(), away]).shifts_mm
     np.testing.assert_array_equal(mixed, good)
 
 
 def test_progress_is_reported_per_atlas():
     seen = []
-    estimate_slice_shifts(
+    estimate_slice_motion(
         prepare_target(moved_heart()[0], OPTIONS), atlases(count=2), progress=seen.append
     )
     assert [(p.step, p.done, p.total) for p in seen] == [
