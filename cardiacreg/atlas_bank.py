@@ -1,8 +1,9 @@
-"""The embedded atlas bank: synthetic hearts, built once into the user's cache folder, opened lazily.
+"""The embedded atlas bank: synthetic hearts, built once into the user's cache, opened lazily.
 
-A bank is a folder of two flat uint8 arrays (labels and images of all subjects, one after the other) and
-an index; the arrays are memory-mapped, so opening reads only the index. A bank is built in a temporary
-folder beside its place and moved there when complete, so that a reader never sees half of one.
+A bank is a folder of two flat uint8 arrays (labels and images of all subjects, one after the other)
+and an index; the arrays are memory-mapped, so opening reads only the index. A bank is built in a
+temporary folder beside its place and moved there when complete, so that a reader never sees half
+of one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
@@ -22,7 +22,15 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from cardiacreg import _slabs, errors, phantom_anatomy, phantom_image, phantom_population, phantoms
+from cardiacreg import (
+    _slabs,
+    landmarks,
+    phantom_anatomy,
+    phantom_image,
+    phantom_measures,
+    phantom_population,
+    phantoms,
+)
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.phantoms import HeartSpecification, sample_heart
@@ -74,19 +82,16 @@ class AtlasBank(Sequence[Subject]):
     def __getitem__(self, index: int | slice) -> Subject | Sequence[Subject]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
-        subject, entry = self.without_image(index), self._entries[index]
-        if not entry["has_image"]:
-            return subject
-        intensities = self._images[_span(entry)].reshape(subject.labels.shape).astype(np.float32)
-        intensities *= np.float32(entry["intensity_step"])
-        return replace(subject, image=Volume(intensities, subject.labels.voxel_to_world))
-
-    def without_image(self, index: int) -> Subject:
-        """Return a subject's labels, landmarks and metadata; much quicker than with its image."""
         entry = self._entries[index]
-        array = self._labels[_span(entry)].reshape(tuple(entry["shape"]))
+        shape, matrix = tuple(entry["shape"]), entry["voxel_to_world"]
+        span = slice(entry["start"], entry["start"] + int(np.prod(shape)))
+        image = None
+        if entry["has_image"]:
+            intensities = self._images[span].reshape(shape).astype(np.float32)
+            image = Volume(intensities * np.float32(entry["intensity_step"]), matrix)
         return Subject(
-            LabelMap(array, entry["voxel_to_world"]),
+            LabelMap(self._labels[span].reshape(shape), matrix),
+            image=image,
             landmarks=_landmarks(entry["landmarks"]),
             name=entry["name"],
             metadata=dict(entry["metadata"]),
@@ -158,8 +163,8 @@ def build_atlas_bank(
     folder : path
         Where the bank is to be; replaced if it exists.
     subjects : sequence of Subject or HeartSpecification
-        Atlases with landmarks; a specification is generated here. Image and labels of a subject have
-        one grid; a missing image is allowed.
+        Atlases with landmarks; a specification is generated here. Image and labels of a subject
+        have one grid; a missing image is allowed.
     threads : int, optional
         Threads for generating; every CPU by default.
 
@@ -201,24 +206,25 @@ def _pack(item: Subject | HeartSpecification) -> _Packed:
         subject = sample_heart(item.seed, phase=item.phase, group=item.group)
     assert isinstance(subject, Subject)
     image, step = _quantise(subject)
-    landmarks = subject.landmarks
     entry = {
         "name": subject.name,
         "shape": list(subject.labels.shape),
         "voxel_to_world": subject.labels.voxel_to_world.tolist(),
         "has_image": subject.image is not None,
         "intensity_step": step,
-        "landmarks": None if landmarks is None else _landmark_entry(landmarks),
+        "landmarks": _landmark_entry(subject.landmarks),
         "metadata": subject.metadata,
     }
     return subject.labels.array.ravel(), image, entry
 
 
-def _landmark_entry(landmarks: Landmarks) -> dict[str, Any]:
+def _landmark_entry(points: Landmarks | None) -> dict[str, Any] | None:
+    if points is None:
+        return None
     return {
-        "points_mm": landmarks.points_mm.tolist(),
-        "names": list(landmarks.names),
-        "source": landmarks.source,
+        "points_mm": points.points_mm.tolist(),
+        "names": list(points.names),
+        "source": points.source,
     }
 
 
@@ -229,7 +235,7 @@ def _landmarks(entry: dict[str, Any] | None) -> Landmarks | None:
 
 
 def _quantise(subject: Subject) -> tuple[NDArray[np.uint8], float]:
-    """The image in 255 steps up to its 99.9th percentile, and the size of a step."""
+    """Return the image in 255 steps up to its 99.9th percentile, and the size of a step."""
     if subject.image is None:
         return np.zeros(subject.labels.array.size, dtype=np.uint8), 1.0
     if subject.image.shape != subject.labels.shape:
@@ -259,16 +265,12 @@ def _move_into_place(work: Path, place: Path) -> None:
     """Move a finished bank to its place; a complete one that came first from elsewhere wins."""
     if place.exists():
         aside = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
-        os.replace(place, aside / "bank")
+        place.replace(aside / "bank")
         shutil.rmtree(aside, ignore_errors=True)
     try:
-        os.replace(work, place)
+        work.replace(place)
     except OSError:
         AtlasBank(place)
-
-
-def _span(entry: dict[str, Any]) -> slice:
-    return slice(entry["start"], entry["start"] + int(np.prod(entry["shape"])))
 
 
 def _open_array(path: Path, size: int) -> NDArray[np.uint8]:
@@ -282,7 +284,14 @@ def _open_array(path: Path, size: int) -> NDArray[np.uint8]:
 def _model_key() -> str:
     """Digest of what determines the default bank: format, contents and the model's source text."""
     digest = hashlib.sha256(f"{_FORMAT} {default_specifications()}".encode())
-    modules = (phantom_anatomy, phantom_population, phantom_image, phantoms, errors)
+    modules = (
+        phantom_measures,
+        phantom_anatomy,
+        phantom_population,
+        phantom_image,
+        phantoms,
+        landmarks,
+    )
     for module in modules:
         source = Path(str(module.__file__))
         if source.suffix == ".py" and source.exists():

@@ -1,7 +1,7 @@
-"""Thick, shifted, incomplete slices made from a high-resolution heart, with the shifts that were applied.
+"""Thick, shifted, incomplete slices made from a high-resolution heart, with the true shifts.
 
-Imitates a clinical short-axis stack as in Duan et al. 2019, Section III-F: slices averaged over their
-thickness, each moved in its plane by breathing, the apical ones lost.
+Imitates a clinical short-axis stack as in Duan et al. 2019, Section III-F: slices averaged over
+their thickness, each moved in its plane by breathing, the apical ones lost.
 """
 
 from __future__ import annotations
@@ -141,19 +141,19 @@ def _check(subject: Subject, slice_thickness_mm: float, lost_apical_slices: int)
         image.shape != labels.shape or not np.allclose(image.voxel_to_world, labels.voxel_to_world)
     ):
         raise InvalidInputError(
-            f"simulate_low_resolution: image {image.shape} and labels {labels.shape} are on different "
-            "grids; resample the image onto the labels first.",
+            f"simulate_low_resolution: image {image.shape} and labels {labels.shape} are on "
+            "different grids; resample the image onto the labels first.",
             code="GRID_MISMATCH",
         )
     if slice_thickness_mm < labels.spacing_mm[2] - 1e-6:
         raise InvalidInputError(
-            f"simulate_low_resolution: slice_thickness_mm is {slice_thickness_mm}; needs at least the "
-            f"input's {labels.spacing_mm[2]:.2f} mm.",
+            f"simulate_low_resolution: slice_thickness_mm is {slice_thickness_mm}; needs at least "
+            f"the input's {labels.spacing_mm[2]:.2f} mm.",
             code="BAD_THICKNESS",
         )
     if lost_apical_slices < 0:
         raise InvalidInputError(
-            f"simulate_low_resolution: lost_apical_slices is {lost_apical_slices}; needs 0 or more.",
+            f"simulate_low_resolution: lost_apical_slices is {lost_apical_slices}; needs >= 0.",
             code="BAD_LOST_SLICES",
         )
 
@@ -220,7 +220,7 @@ def _shifted_slices(
 def _label_stack(
     labels: LabelMap, weights: _FloatArray, shifts_mm: _FloatArray, pixel_mm: _FloatArray
 ) -> NDArray[np.uint8]:
-    """The label with the largest mean share per pixel, after the sub-voxel shift of the shares."""
+    """Return the label with the largest mean share per pixel, after the sub-voxel shift of the shares."""
     values = np.array([0, *labels.present()], dtype=np.uint8)
     best: NDArray[np.float32] | None = None
     stack = np.zeros(0, dtype=np.uint8)
@@ -242,8 +242,8 @@ def _lose_apex(stack: NDArray[np.uint8], lost: int, drop: bool) -> slice:
     labelled = np.flatnonzero((stack > 0).any(axis=(0, 1)))
     if len(labelled) <= lost:
         raise InvalidInputError(
-            f"simulate_low_resolution: {len(labelled)} slices have labels and {lost} are to be lost; "
-            "lower lost_apical_slices or slice_thickness_mm.",
+            f"simulate_low_resolution: {len(labelled)} slices have labels and {lost} are to be "
+            "lost; lower lost_apical_slices or slice_thickness_mm.",
             code="TOO_FEW_SLICES",
         )
     if lost == 0:

@@ -1,97 +1,52 @@
 """Geometry of one synthetic bi-ventricular heart: named measures in, signed distance fields out.
 
 The heart frame has its origin at the centre of the mitral valve; x runs from the right to the left
-ventricle, y from anterior to inferior and z from apex to base, in mm, for a heart whose left ventricle
-is `REFERENCE_LENGTH_MM` long. Three closed surfaces are star-shaped about a centre of their own: LV
-endocardium, LV epicardium and the RV body, a blob that overlaps the LV, so that the RV cavity is what
-the LV leaves of it. The RV is closed by a roof that runs from the tricuspid to the pulmonary plane.
-
-The profiles below are means and standard deviations, rounded, of measures taken from 20 adult
-end-diastolic anatomies (the healthy cohort of Rodero et al., PLOS Comput Biol 17(4):e1008851, 2021),
-each scaled to the reference length. A radius profile is a sum of real spherical harmonics, by degree
-l = 0, 1, ... and within a degree by order m = -l..l (m < 0: sine, towards anterior; m > 0: cosine,
-towards the septum for the LV and the free wall for the RV).
+ventricle, y from anterior to inferior and z from apex to base, in mm, for a heart whose left
+ventricle is `REFERENCE_LENGTH_MM` long. Three surfaces are star-shaped about a centre of their own:
+LV endocardium, LV epicardium and the RV body, a blob that overlaps the LV, so that the RV cavity is
+what the LV leaves of it. A tube leads from the LV cavity to the aortic valve and carves the crest
+of the RV, which is closed by a roof from the tricuspid to the pulmonary plane.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
-from scipy.ndimage import map_coordinates
 from scipy.special import gammaln, lpmv
 
-REFERENCE_LENGTH_MM = 90.0
-LV_CENTRE_MM = (0.0, 0.0, -36.0)
-LV_AXIAL_STRETCH = 2.0
-VARIATION_DEGREE = 3
-
-# Radius of the LV epicardium, the LV wall (epicardium minus endocardium) and the RV body in mm, about
-# their centres; along z the LV radii count in units of LV_AXIAL_STRETCH mm.
-LV_EPICARDIUM_MM = (
-    *(32.7,),
-    *(-1.5, -2.8, 1.9),
-    *(0.4, -0.3, -0.6, 0.1, -0.8),
-    *(-0.1, 0.0, 0.4, -0.1, -0.7, 0.0, 0.2),
-    *(0.0, 0.1, 0.2, 0.3, 0.6, 0.2, 0.3, 0.1, 0.0),
-    *(0.0, 0.0, -0.1, -0.2, -0.1, -0.4, 0.1, -0.1, -0.1, -0.1, 0.0),
+from cardiacreg.phantom_measures import (
+    LV_AXIAL_STRETCH,
+    LV_CENTRE_MM,
+    OUTFLOW_BEYOND,
+    OUTFLOW_RADIUS_MM,
+    OUTFLOW_START_MM,
+    OUTFLOW_WALL_MM,
+    PULMONARY_RADIUS_MM,
+    RIM_MM,
+    ROOF_POSITIONS,
+    ROOF_SLOPE_POSITIONS,
+    RV_APEX_OFFSET_MM,
+    RV_WALL_ASYMMETRY,
+    TRICUSPID_RADIUS_MM,
+    VARIATION_ANGLES,
+    VARIATION_LENGTH_DEGREES,
 )
-LV_EPICARDIUM_SD_MM = (
-    *(1.1,),
-    *(0.7, 0.2, 0.5),
-    *(0.3, 0.4, 0.8, 0.3, 0.4),
-    *(0.1, 0.2, 0.4, 0.3, 0.3, 0.2, 0.1),
-)
-LV_WALL_MM = (
-    *(7.8,),
-    *(0.2, -0.6, -0.3),
-    *(0.2, 0.3, -1.8, -0.2, 0.1),
-    *(-0.1, -0.3, -0.1, -0.1, 0.3, 0.0, 0.1),
-    *(0.1, 0.0, 0.0, -0.1, 0.5, -0.3, 0.0, 0.0, -0.1),
-    *(0.0, 0.0, 0.2, 0.0, 0.0, -0.5, 0.0, 0.0, -0.1, 0.0, 0.0),
-)
-LV_WALL_SD_MM = (
-    *(0.9,),
-    *(0.4, 0.3, 0.3),
-    *(0.2, 0.2, 0.5, 0.4, 0.2),
-    *(0.2, 0.2, 0.2, 0.2, 0.3, 0.1, 0.1),
-)
-RV_BODY_MM = (
-    *(33.8,),
-    *(0.8, -0.9, 0.6),
-    *(-0.7, 0.8, 1.4, 2.8, -3.7),
-    *(1.2, -0.1, 1.3, 0.4, 1.0, 1.4, -1.8),
-    *(0.6, -0.3, 1.0, -0.4, 0.4, 1.2, 0.2, -0.2, -0.8),
-    *(0.1, -0.1, 0.5, -0.4, 0.4, -1.1, 0.2, 0.4, 0.2, -0.8, -0.1),
-    *(0.1, 0.1, 0.2, -0.1, 0.3, 0.1, 0.0, -0.2, 0.3, 0.1, 0.1, -0.4, 0.1),
-)
-RV_BODY_SD_MM = (
-    *(1.3,),
-    *(0.6, 0.5, 0.4),
-    *(1.0, 0.5, 0.8, 1.1, 0.9),
-    *(0.5, 0.2, 0.5, 0.3, 0.3, 0.4, 0.5),
-)
-# Positions relative to the mitral centre, mm: RV centre, tricuspid and pulmonary valve centres.
-RV_CENTRE_MM, RV_CENTRE_SD_MM = (-40.4, -2.5, -36.1), (2.0, 1.7, 4.4)
-TRICUSPID_MM, TRICUSPID_SD_MM = (-43.2, 14.7, -9.4), (2.2, 1.5, 4.8)
-PULMONARY_MM, PULMONARY_SD_MM = (-31.1, -42.1, -9.5), (2.4, 2.9, 6.5)
-# Height of the RV roof over the straight line from the tricuspid (0) to the pulmonary centre (1).
-ROOF_POSITIONS = (-0.40, -0.15, 0.10, 0.35, 0.55, 0.75, 0.90, 1.10)
-ROOF_MM = (-1.5, -0.4, 0.1, 1.9, -6.1, -3.1, 4.9, -5.0)
-ROOF_SD_MM = (2.9, 0.8, 1.4, 1.9, 2.0, 1.7, 1.1, 2.4)
-# Its rise per mm along x, off that line, at four places on it.
-ROOF_SLOPE_POSITIONS = (-0.40, 0.10, 0.55, 0.90)
-ROOF_SLOPE, ROOF_SLOPE_SD = (-0.06, 0.10, -0.18, -0.11), (0.25, 0.10, 0.12, 0.15)
-# Height of the lowest RV cavity over the LV's epicardial apex; opening radii of the two RV valves.
-RV_APEX_OFFSET_MM, RV_APEX_OFFSET_SD_MM = 7.0, 2.6
-TRICUSPID_RADIUS_MM, PULMONARY_RADIUS_MM = 17.0, 12.0
-_RIM_MM = 5.0
 
 _N_POLAR, _N_AZIMUTH = 73, 144
 _FloatArray = NDArray[np.float64]
+
+
+class _Lookup(NamedTuple):
+    """Where grid points fall in a radius table: flat number of the cell and place in it."""
+
+    cell: NDArray[np.int32]
+    down: NDArray[np.float32]
+    across: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,10 +65,8 @@ class HeartShape:
         Depth by which the septum is pushed towards the LV.
     endocardium_mm, wall_mm, rv_body_mm : ndarray, shape (73, 144), float64
         Radii by polar angle (0 at the apex) and azimuth (0 towards septum or RV free wall).
-    rv_centre_mm, tricuspid_mm, pulmonary_mm : ndarray, shape (3,), float64
+    rv_centre_mm, tricuspid_mm, pulmonary_mm, aortic_mm : ndarray, shape (3,), float64
         Positions in the heart frame, before `scale` and `elongation`.
-    rv_apex_offset_mm : float
-        Least height of the RV cavity over the LV apex, before `scale`.
     roof_mm, roof_slope : ndarray, shape (8,) and (4,), float64
         Height of the RV roof at `ROOF_POSITIONS`, slope at `ROOF_SLOPE_POSITIONS`.
     mitral_slope : ndarray, shape (2,), float64
@@ -133,7 +86,7 @@ class HeartShape:
     rv_centre_mm: _FloatArray
     tricuspid_mm: _FloatArray
     pulmonary_mm: _FloatArray
-    rv_apex_offset_mm: float
+    aortic_mm: _FloatArray
     roof_mm: _FloatArray
     roof_slope: _FloatArray
     mitral_slope: _FloatArray
@@ -163,9 +116,25 @@ class HeartShape:
         free_side = free_side * free_side * (3.0 - 2.0 * free_side)
         radius = self.rv_body_mm * (1.0 + (self.rv_factor - 1.0) * free_side)
         lv_apex = LV_CENTRE_MM[2] - LV_AXIAL_STRETCH * self.outer_radius_mm()[0, 0]
-        deepest = self.rv_centre_mm[2] - lv_apex - self.rv_apex_offset_mm
-        depth = np.maximum(radius * np.cos(polar), 1.0)
-        return np.asarray(radius * _smooth_minimum(depth, deepest, 6.0) / depth)
+        limit = self.rv_centre_mm[2] - lv_apex - RV_APEX_OFFSET_MM - self.rv_wall_mm / self.scale
+        shorter = min(limit / self._visible_depth_mm(radius) - 1.0, 0.0)
+        return np.asarray(radius * (1.0 + shorter * np.clip(1.5 * np.cos(polar), 0.0, 1.0)))
+
+    def _visible_depth_mm(self, radius: _FloatArray) -> float:
+        """How far below its centre the RV body reaches outside the LV."""
+        polar, azimuth = _table_angles()
+        in_plane = radius * np.sin(polar)
+        offsets = (
+            -in_plane * np.cos(azimuth),
+            -in_plane * np.sin(azimuth),
+            -radius * np.cos(polar),
+        )
+        points = tuple(
+            (o + c).astype(np.float32) for o, c in zip(offsets, self.rv_centre_mm, strict=True)
+        )
+        places, distance = _polar_lookup(points, LV_CENTRE_MM, LV_AXIAL_STRETCH)
+        outside = distance > _interpolate(self.outer_radius_mm(), places)
+        return float(np.where(outside, -offsets[2], 1.0).max())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,6 +145,10 @@ class HeartFields:
     ----------
     endocardium, epicardium, rv_body : ndarray
         Distance to the three star-shaped surfaces.
+    outflow : ndarray
+        Distance to the tube of the LV outflow.
+    rv_wall_ratio : ndarray
+        Local thickness of the RV wall over its mean.
     mitral, roof : ndarray
         Height above the mitral plane and above the RV roof.
     valves : ndarray
@@ -185,6 +158,8 @@ class HeartFields:
     endocardium: NDArray[np.float32]
     epicardium: NDArray[np.float32]
     rv_body: NDArray[np.float32]
+    outflow: NDArray[np.float32]
+    rv_wall_ratio: NDArray[np.float32]
     mitral: NDArray[np.float32]
     roof: NDArray[np.float32]
     valves: NDArray[np.float32]
@@ -210,18 +185,23 @@ def heart_fields(
     x, y, z = (a.astype(np.float32) / np.float32(shape.scale) for a in axes_mm)
     z = z / np.float32(shape.elongation)
     grid = (x[:, None, None], y[None, :, None], z[None, None, :])
-    rows, radius = _polar_lookup(grid, LV_CENTRE_MM, LV_AXIAL_STRETCH)
-    inner = radius - _interpolate(shape.inner_radius_mm(), rows)
-    outer = radius - _interpolate(shape.outer_radius_mm(), rows)
-    rows, radius = _polar_lookup(grid, tuple(shape.rv_centre_mm), 1.0)
-    body = radius - _interpolate(shape.free_radius_mm(), rows)
+    places, radius = _polar_lookup(grid, LV_CENTRE_MM, LV_AXIAL_STRETCH)
+    inner = radius - _interpolate(shape.inner_radius_mm(), places)
+    outer = radius - _interpolate(shape.outer_radius_mm(), places)
+    places, radius = _polar_lookup(grid, tuple(shape.rv_centre_mm), 1.0)
+    body = radius - _interpolate(shape.free_radius_mm(), places)
     mitral = grid[2] - (shape.mitral_slope[0] * grid[0] + shape.mitral_slope[1] * grid[1])
     roof, valves = _roof(shape, grid)
     vertical = np.float32(shape.scale * shape.elongation)
+    anterior = (grid[1] - np.float32(shape.rv_centre_mm[1])) / np.float32(35.0)
+    outflow = _outflow(shape, grid) * np.float32(shape.scale)
+    epicardium = _distance(outer, axes_mm)
     return HeartFields(
-        endocardium=_distance(inner, axes_mm),
-        epicardium=_distance(outer, axes_mm),
+        endocardium=-_smooth_maximum(-_distance(inner, axes_mm), -outflow, RIM_MM),
+        epicardium=-_smooth_maximum(-epicardium, np.float32(OUTFLOW_WALL_MM) - outflow, RIM_MM),
         rv_body=_distance(body, axes_mm),
+        outflow=outflow,
+        rv_wall_ratio=1 - np.float32(RV_WALL_ASYMMETRY) * np.clip(anterior, -1, 1),
         mitral=(mitral * vertical).astype(np.float32),
         roof=(roof * vertical).astype(np.float32),
         valves=(valves * np.float32(shape.scale)).astype(np.float32),
@@ -249,16 +229,19 @@ def structure_fractions(
     """
 
     def inside(distance: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.clip(np.float32(0.5) - distance / np.float32(softness_mm), 0, 1)
+        share: NDArray[np.float32] = np.float32(0.5) - distance / np.float32(softness_mm)
+        return np.clip(share, 0, 1, out=share)
 
     below_mitral = inside(fields.mitral)
     cavity = inside(fields.endocardium) * below_mitral
     heart = inside(fields.epicardium)
     outside_lv = 1 - heart
-    thickness = np.float32(rv_wall_mm)
-    rv_cavity = inside(_smooth_maximum(fields.rv_body, fields.roof, _RIM_MM)) * outside_lv
+    thickness = np.float32(rv_wall_mm) * fields.rv_wall_ratio
+    crest = np.float32(OUTFLOW_WALL_MM) + thickness - fields.outflow
+    inner = np.maximum(_smooth_maximum(fields.rv_body, fields.roof, RIM_MM), crest)
+    rv_cavity = inside(inner) * outside_lv
     roof_wall = np.clip(fields.valves, 0, thickness)
-    shell = _smooth_maximum(fields.rv_body - thickness, fields.roof - roof_wall, _RIM_MM)
+    shell = _smooth_maximum(fields.rv_body - thickness, fields.roof - roof_wall, RIM_MM)
     rv_whole = inside(shell) * outside_lv
     return {
         "lv_cavity": cavity,
@@ -274,6 +257,38 @@ def radius_table(profile_mm: _FloatArray) -> _FloatArray:
     return np.asarray((basis @ profile_mm).reshape(_N_POLAR, _N_AZIMUTH))
 
 
+def random_deviation(
+    rng: np.random.Generator, deviation_mm: tuple[tuple[float, ...], ...]
+) -> _FloatArray:
+    """Return a smooth random change of radii (73, 144).
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of the draws.
+    deviation_mm : tuple of tuples
+        Standard deviations by polar angle (`VARIATION_ANGLES`) and order, 0 to 3.
+
+    Returns
+    -------
+    ndarray, shape (73, 144), float64
+        Sum of waves around the axis, whose amplitudes change smoothly from apex to base.
+    """
+    sizes = np.array(deviation_mm)
+    knots = np.array(VARIATION_ANGLES)
+    lag = (knots[:, None] - knots) / VARIATION_LENGTH_DEGREES
+    root = np.linalg.cholesky(np.exp(-0.5 * lag * lag) + 1e-6 * np.eye(len(knots)))
+    polar, azimuth = _table_angles()
+    angles = np.clip(np.degrees(polar[:, 0]), knots[0], knots[-1])
+    total = np.zeros(polar.shape)
+    for order in range(sizes.shape[1]):
+        for wave in (np.cos(order * azimuth), np.sin(order * azimuth))[: 1 + (order > 0)]:
+            draw = root @ np.clip(rng.standard_normal(len(knots)), -2.2, 2.2)
+            amplitude = PchipInterpolator(knots, sizes[:, order] * draw)(angles)
+            total += amplitude[:, None] * wave
+    return total
+
+
 @lru_cache(maxsize=1)
 def _table_angles() -> tuple[_FloatArray, _FloatArray]:
     polar = np.linspace(0.0, np.pi, _N_POLAR)
@@ -284,10 +299,10 @@ def _table_angles() -> tuple[_FloatArray, _FloatArray]:
 
 @lru_cache(maxsize=1)
 def _harmonics() -> _FloatArray:
-    """Real spherical harmonics up to degree 6 over the table, each of unit mean square."""
+    """Real spherical harmonics up to degree 8 over the table, each of unit mean square."""
     polar, azimuth = (angle.ravel() for angle in _table_angles())
     columns = []
-    for degree in range(7):
+    for degree in range(9):
         for order in range(-degree, degree + 1):
             m = abs(order)
             norm = (2 * degree + 1) * np.exp(gammaln(degree - m + 1) - gammaln(degree + m + 1))
@@ -299,8 +314,8 @@ def _harmonics() -> _FloatArray:
 
 def _polar_lookup(
     grid: tuple[NDArray[np.float32], ...], centre_mm: tuple[float, ...], axial_stretch: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return table rows and columns, shape (2, i, j, k), and radii of all grid points."""
+) -> tuple[_Lookup, NDArray[np.float32]]:
+    """Return the table places and the radii of all grid points."""
     x, y, z = (axis - np.float32(c) for axis, c in zip(grid, centre_mm, strict=True))
     z = z / np.float32(axial_stretch)
     azimuth = np.arctan2(-y, -x) * np.float32(_N_AZIMUTH / (2 * np.pi))
@@ -308,13 +323,22 @@ def _polar_lookup(
     radius = np.sqrt(in_plane * in_plane + z * z)
     polar = np.arctan2(in_plane, -z) * np.float32((_N_POLAR - 1) / np.pi)
     azimuth = np.where(azimuth < 0, azimuth + np.float32(_N_AZIMUTH), azimuth)
-    return np.stack([polar, np.broadcast_to(azimuth, polar.shape)]), radius
+    row, column = np.minimum(polar.astype(np.int32), _N_POLAR - 2), azimuth.astype(np.int32)
+    return _Lookup(row * (_N_AZIMUTH + 2) + column, polar - row, azimuth - column), radius
 
 
-def _interpolate(table: _FloatArray, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def _interpolate(table: _FloatArray, lookup: _Lookup) -> NDArray[np.float32]:
+    """Bilinear interpolation in a radius table, closed around the azimuth."""
+    width = table.shape[1] + 2
     closed = np.concatenate([table, table[:, :2]], axis=1).astype(np.float32)
-    values: NDArray[np.float32] = map_coordinates(closed, rows, order=1, mode="nearest")
-    return values
+    across = np.zeros_like(closed)
+    across[:, :-1] = np.diff(closed, axis=1)
+    values, change = closed.ravel(), across.ravel()
+    upper = values[lookup.cell] + lookup.across * change[lookup.cell]
+    below = lookup.cell + width
+    lower = values[below] + lookup.across * change[below]
+    mixed: NDArray[np.float32] = upper + lookup.down * (lower - upper)
+    return mixed
 
 
 def _distance(
@@ -326,7 +350,8 @@ def _distance(
     for axis, step in enumerate(steps):
         slope = np.gradient(field, step, axis=axis)
         squared += slope * slope
-    return field / np.sqrt(np.maximum(squared, np.float32(0.05)))
+    length: NDArray[np.float32] = np.sqrt(np.maximum(squared, np.float32(0.05)))
+    return np.asarray(field / length, dtype=np.float32)
 
 
 def _roof(
@@ -343,13 +368,19 @@ def _roof(
     height = start[2] + held * (end[2] - start[2]) + rise + slope * off_line
     tricuspid = np.hypot(x - start[0], y - start[1]) - TRICUSPID_RADIUS_MM
     pulmonary = np.hypot(x - end[0], y - end[1]) - PULMONARY_RADIUS_MM
-    return z - height.astype(np.float32), np.minimum(tricuspid, pulmonary)
+    valves = np.minimum(tricuspid, pulmonary).astype(np.float32)
+    return z - height.astype(np.float32), valves
 
 
-def _smooth_minimum(a: _FloatArray, b: float, width: float) -> _FloatArray:
-    """Minimum of two, rounded where they differ by less than a width."""
-    overlap = np.maximum(width - np.abs(a - b), 0.0) / width
-    return np.asarray(np.minimum(a, b) - overlap * overlap * (width / 4.0))
+def _outflow(shape: HeartShape, grid: tuple[NDArray[np.float32], ...]) -> NDArray[np.float32]:
+    """Distance to the tube of the LV outflow in reference mm."""
+    start = np.array(OUTFLOW_START_MM)
+    along = (shape.aortic_mm - start) * OUTFLOW_BEYOND
+    offsets = [axis - np.float32(s) for axis, s in zip(grid, start, strict=True)]
+    position = sum(o * np.float32(d) for o, d in zip(offsets, along / (along @ along), strict=True))
+    position = np.clip(position, 0, 1)
+    squared = sum((o - position * np.float32(d)) ** 2 for o, d in zip(offsets, along, strict=True))
+    return np.asarray(np.sqrt(squared) - np.float32(OUTFLOW_RADIUS_MM), dtype=np.float32)
 
 
 def _smooth_maximum(

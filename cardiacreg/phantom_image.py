@@ -1,8 +1,9 @@
-"""An MR-like image of a synthetic heart: bright blood, grey muscle, fat, lung, liver and chest wall.
+"""An MR-like image of a synthetic heart: blood, muscle, fat, lung, liver and chest wall.
 
-Intensities imitate a balanced steady-state free precession cine: signal by tissue with partial volume,
-papillary muscles and trabeculae inside the cavities (which the labels count as cavity), a smooth coil
-sensitivity and Rician noise. Only the heart is anatomical; its surroundings are plain regions.
+Intensities imitate a balanced steady-state free precession cine: signal by tissue with partial
+volume, papillary muscles and trabeculae inside the cavities (which the labels count as cavity), a
+smooth coil sensitivity and Rician noise. Only the heart is anatomical; its surroundings are plain
+regions.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def render_image(
 
 def _soft(distance: _Field, width_mm: float) -> _Field:
     """1 well inside a surface, 0 well outside, linear over a width."""
-    return np.clip(np.float32(0.5) - distance / np.float32(width_mm), 0, 1)
+    share: _Field = np.float32(0.5) - distance / np.float32(width_mm)
+    return np.asarray(np.clip(share, 0, 1))
 
 
 def _texture(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> _Field:
@@ -87,7 +89,8 @@ def _inner_muscle(
     web = np.clip(_texture(shape, 1.3, rng) - 0.8, 0, 1)
     near_rv = _soft(-fields.rv_body - 9.0, 6.0)
     near_lv = _soft(-fields.endocardium - 4.0, 3.0)
-    return np.clip(papillary + web * np.maximum(near_rv, near_lv), 0, 0.9).astype(np.float32)
+    muscle = papillary + web * np.maximum(near_rv, near_lv)
+    return np.asarray(np.clip(muscle, 0, 0.9), dtype=np.float32)
 
 
 def _surroundings(
@@ -112,8 +115,8 @@ def _surroundings(
 
 
 def _bias(grid: tuple[_Field, ...], rng: np.random.Generator) -> _Field:
-    """A smooth factor about 1: a random slope and curvature over 100 mm."""
-    factor = np.float32(1.0)
+    """Return a smooth factor about 1: a random slope and curvature over 100 mm."""
+    factor = np.ones((1, 1, 1), dtype=np.float32)
     for axis in grid:
         slope, bend = rng.uniform(-0.15, 0.15), rng.uniform(-0.1, 0.1)
         scaled = axis / np.float32(100.0)

@@ -1,8 +1,8 @@
-"""The synthetic population: groups, sampling of a heart's measures and calibration to target volumes.
+"""The synthetic population: groups, sampling of a heart's measures and calibration to volumes.
 
 The targets of the ``healthy`` and ``pulmonary_hypertension`` groups are the manual measurements of
-Duan et al. 2019, Table IV and Table VI; those of ``dilated`` and ``hypertrophic`` widen the population
-towards large, thin-walled and thick-walled left ventricles and follow no table.
+Duan et al. 2019, Table IV and Table VI; those of ``dilated`` and ``hypertrophic`` widen the
+population towards large and towards thick-walled ventricles and follow no table.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg import phantom_anatomy as anatomy
+from cardiacreg import phantom_measures as measures
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.phantom_anatomy import HeartShape, heart_fields, structure_fractions
 
@@ -178,30 +179,27 @@ def _draw_targets(rng: np.random.Generator, group: Group) -> HeartVolumes:
 
 
 def _profile(
-    rng: np.random.Generator, mean: tuple[float, ...], deviation: tuple[float, ...]
+    rng: np.random.Generator, mean: tuple[float, ...], deviation: tuple[tuple[float, ...], ...]
 ) -> _FloatArray:
-    """A radius table with random low-order deviations from its mean profile."""
-    profile = np.array(mean)
-    profile[: len(deviation)] += np.array(deviation) * np.clip(
-        rng.standard_normal(len(deviation)), -2.2, 2.2
-    )
-    return anatomy.radius_table(profile)
+    """Draw a radius table about a mean profile."""
+    return anatomy.radius_table(np.array(mean)) + anatomy.random_deviation(rng, deviation)
 
 
 def _around(
     rng: np.random.Generator, mean: tuple[float, ...], deviation: tuple[float, ...]
 ) -> _FloatArray:
-    return np.array(mean) + np.array(deviation) * np.clip(rng.standard_normal(len(mean)), -2.0, 2.0)
+    draws: _FloatArray = np.clip(rng.standard_normal(len(mean)), -2.0, 2.0)
+    return np.asarray(np.array(mean) + np.array(deviation) * draws)
 
 
 def _draw_shape(rng: np.random.Generator, group: Group) -> HeartShape:
-    """The shape before calibration; what depends on volume is still 1."""
-    epicardium = _profile(rng, anatomy.LV_EPICARDIUM_MM, anatomy.LV_EPICARDIUM_SD_MM)
-    wall = np.maximum(_profile(rng, anatomy.LV_WALL_MM, anatomy.LV_WALL_SD_MM), 1.5)
+    """Draw the shape before calibration; what depends on volume is still 1."""
+    epicardium = _profile(rng, measures.LV_EPICARDIUM_MM, measures.LV_EPICARDIUM_SD_MM)
+    wall = np.maximum(_profile(rng, measures.LV_WALL_MM, measures.LV_WALL_SD_MM), 1.5)
     flattening = max(_normal(rng, group.septal_flattening_mm), 0.0)
-    offset = np.array(anatomy.RV_CENTRE_MM) * 0.0
-    centre = _around(rng, anatomy.RV_CENTRE_MM, anatomy.RV_CENTRE_SD_MM)
-    offset[2] = centre[2] - anatomy.RV_CENTRE_MM[2]
+    offset = np.array(measures.RV_CENTRE_MM) * 0.0
+    centre = _around(rng, measures.RV_CENTRE_MM, measures.RV_CENTRE_SD_MM)
+    offset[2] = centre[2] - measures.RV_CENTRE_MM[2]
     return HeartShape(
         scale=1.0,
         elongation=_normal(rng, group.elongation),
@@ -212,13 +210,13 @@ def _draw_shape(rng: np.random.Generator, group: Group) -> HeartShape:
         septal_flattening_mm=flattening,
         endocardium_mm=epicardium - wall,
         wall_mm=wall,
-        rv_body_mm=_profile(rng, anatomy.RV_BODY_MM, anatomy.RV_BODY_SD_MM),
+        rv_body_mm=_profile(rng, measures.RV_BODY_MM, measures.RV_BODY_SD_MM),
         rv_centre_mm=centre,
-        tricuspid_mm=_around(rng, anatomy.TRICUSPID_MM, anatomy.TRICUSPID_SD_MM) + 0.5 * offset,
-        pulmonary_mm=_around(rng, anatomy.PULMONARY_MM, anatomy.PULMONARY_SD_MM) + 0.5 * offset,
-        rv_apex_offset_mm=_normal(rng, (anatomy.RV_APEX_OFFSET_MM, anatomy.RV_APEX_OFFSET_SD_MM)),
-        roof_mm=_around(rng, anatomy.ROOF_MM, anatomy.ROOF_SD_MM),
-        roof_slope=_around(rng, anatomy.ROOF_SLOPE, anatomy.ROOF_SLOPE_SD),
+        tricuspid_mm=_around(rng, measures.TRICUSPID_MM, measures.TRICUSPID_SD_MM) + 0.5 * offset,
+        pulmonary_mm=_around(rng, measures.PULMONARY_MM, measures.PULMONARY_SD_MM) + 0.5 * offset,
+        aortic_mm=_around(rng, measures.AORTIC_MM, measures.AORTIC_SD_MM),
+        roof_mm=_around(rng, measures.ROOF_MM, measures.ROOF_SD_MM),
+        roof_slope=_around(rng, measures.ROOF_SLOPE, measures.ROOF_SLOPE_SD),
         mitral_slope=_around(rng, (-0.05, -0.04), (0.05, 0.05)),
     )
 
@@ -271,7 +269,7 @@ def _solve(
         step = float(np.clip(value + (target - found) / slope, *bounds))
         if abs(step - value) < 1e-4:
             break
-        shape = replace(shape, **{name: step})
+        shape = replace(shape, **{name: step})  # type: ignore[arg-type]
         measured = measure(shape_volumes(shape))
         slope = max((measured - found) / (step - value), 0.2 * measured / step)
         value, found = step, measured
@@ -286,7 +284,7 @@ def _contract(
     rv_ejection = float(np.clip(_normal(rng, group.rv_ejection), 0.08, 0.75))
     shortening = max(_normal(rng, group.shortening), 0.02)
     before = shape.septal_radius_mm()
-    drop = np.array([0.0, 0.0, -0.05 * anatomy.REFERENCE_LENGTH_MM * shortening / 0.14])
+    drop = np.array([0.0, 0.0, -0.05 * measures.REFERENCE_LENGTH_MM * shortening / 0.14])
     contracted = replace(
         shape,
         elongation=shape.elongation * (1.0 - shortening),

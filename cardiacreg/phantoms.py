@@ -1,10 +1,10 @@
 """Synthetic bi-ventricular hearts: labels, an MR-like image and landmarks, exactly by seed.
 
-The geometry and its measures are in `cardiacreg.phantom_anatomy`, the groups and their calibration in
-`cardiacreg.phantom_population`, the image in `cardiacreg.phantom_image`.
+The geometry and its measures are in `cardiacreg.phantom_anatomy`, the groups and their calibration
+in `cardiacreg.phantom_population`, the image in `cardiacreg.phantom_image`.
 
-Seeds below `FIRST_EVALUATION_SEED` belong to the default atlas bank; hearts for evaluation or tests that
-the bank must not contain take seeds from there on.
+Seeds below `FIRST_EVALUATION_SEED` belong to the default atlas bank; hearts for evaluation or tests
+that the bank must not contain take seeds from there on.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def sample_heart(
     Returns
     -------
     Subject
-        Labels (uint8) and image (float32) on one grid, about 12 mm wider than the heart, in world mm
-        with the origin at the mitral centre, x from RV to LV, y from anterior to inferior and z from
-        apex to base; six landmarks; metadata with seed, group, phase and the `measures`.
+        Labels (uint8) and image (float32) on one grid, about 12 mm wider than the heart, in world
+        mm with the origin at the mitral centre, x from RV to LV, y from anterior to inferior and z
+        from apex to base; six landmarks; metadata with seed, group, phase and the `measures`.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def _axes_around(
     """Axes of the fine grid: the heart's extent plus a margin."""
     coarse = coarse_axes(shape)
     shares = structure_fractions(heart_fields(shape, coarse), shape.rv_wall_mm, 4.0)
-    heart = sum(shares.values()) > 0.25
+    heart = np.sum(list(shares.values()), axis=0) > 0.25
     axes = []
     for number, axis in enumerate(coarse):
         others = tuple(other for other in range(3) if other != number)
@@ -174,11 +174,11 @@ def _axes_around(
 
 
 def _labels(fractions: dict[str, NDArray[np.float32]]) -> NDArray[np.uint8]:
-    """The structure with the largest share per voxel, one connected piece each."""
+    """Return the structure with the largest share per voxel, one connected piece each."""
     shares = np.stack([fractions[name] for name in _STRUCTURES])
     background = 1 - shares.sum(axis=0, keepdims=True)
     winner = np.argmax(np.concatenate([background, shares]), axis=0)
-    labels = np.array([0, *_STRUCTURES.values()], dtype=np.uint8)[winner]
+    labels: NDArray[np.uint8] = np.array([0, *_STRUCTURES.values()], dtype=np.uint8)[winner]
     for value in _STRUCTURES.values():
         _drop_islands(labels, value)
     return labels
