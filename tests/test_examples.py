@@ -1,0 +1,42 @@
+"""The examples run and do what their comments say."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from cardiacreg.atlas_bank import build_atlas_bank
+from cardiacreg.phantoms import HeartSpecification
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::cardiacreg.errors.InputWarning"),
+]
+
+
+def test_refine_a_phantom(tmp_path, capsys):
+    specifications = [HeartSpecification(seed, "hypertrophic") for seed in range(4)]
+    bank = build_atlas_bank(tmp_path / "bank", specifications)
+    main = runpy.run_path(str(EXAMPLES / "01_refine_a_phantom.py"))["main"]
+    result = main(tmp_path / "out", atlases=bank)
+    assert (tmp_path / "out" / "qc.png").is_file()
+    assert result.minimum_jacobian > 0
+    assert "RV cavity  Dice" in capsys.readouterr().out
+
+
+def test_bring_your_own_atlases(tmp_path, capsys):
+    main = runpy.run_path(str(EXAMPLES / "02_bring_your_own_atlases.py"))["main"]
+    result = main(tmp_path)
+    assert len(result.atlases) == 3
+    assert {report.name.split("_")[0] for report in result.atlases} == {"dilated"}
+    assert (tmp_path / "refined" / "result.json").is_file()
+    assert "4 atlases" in capsys.readouterr().out
+
+
+def test_every_example_is_tested():
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert all(path.name in source for path in EXAMPLES.glob("*.py"))
