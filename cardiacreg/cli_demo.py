@@ -32,12 +32,19 @@ _GROUP, _PHASE = "healthy", "ED"
     metavar="DIR",
     help="Folder of atlases or a built bank; the synthetic population when absent.",
 )
+@click.option(
+    "--spacing",
+    "spacing_mm",
+    nargs=3,
+    type=float,
+    default=(1.25, 1.25, 2.0),
+    show_default=True,
+    help="Spacing of the models in mm.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier demo.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def demo(
-    output: Path, atlases: str | None, threads: int | None, overwrite: bool, quiet: bool
-) -> None:
+def demo(output: Path, overwrite: bool, quiet: bool, **how: Any) -> None:
     """Refine a synthetic heart and compare with its truth.
 
     The heart is none of the embedded atlases. Its thick, shifted slices are refined by default and as
@@ -50,7 +57,7 @@ def demo(
     check_output(output, (FILE_NAME,), overwrite=overwrite)
     heart, stack = _simulated()
     _write_inputs(output / "inputs", heart, stack)
-    results = _refined(stack, atlases, threads, quiet)
+    results = _refined(stack, quiet, how)
     for name, result in results.items():
         result.save(output / name, overwrite=True)
     models = _interpolated(stack) | {name: result.labels for name, result in results.items()}
@@ -78,29 +85,20 @@ def _write_inputs(folder: Path, heart: Subject, stack: LowResolution) -> None:
     write_simulation(folder, heart, stack, overwrite=True)
 
 
-def _refined(
-    stack: LowResolution, atlases: str | None, threads: int | None, quiet: bool
-) -> dict[str, RefineResult]:
+def _refined(stack: LowResolution, quiet: bool, how: dict[str, Any]) -> dict[str, RefineResult]:
     """Refine by default and as published; the name is that of the folder."""
     from cardiacreg.atlas_bank import default_atlases
     from cardiacreg.options import RefineOptions
     from cardiacreg.refinement import refine
 
-    if atlases is None:
+    if how["atlases"] is None:
         say("opening the atlases; the first time they are made, which takes about a minute ...")
-        default_atlases(threads=threads)
-    found = {}
+        default_atlases(threads=how["threads"])
+    labels, image, found = stack.subject.labels, stack.subject.image, {}
     for name, options in (("refined", RefineOptions()), ("as_published", RefineOptions.paper())):
         say(f"refining: {name} ...")
         with progress_lines(quiet) as progress:
-            found[name] = refine(
-                stack.subject.labels,
-                image=stack.subject.image,
-                atlases=atlases,
-                options=options,
-                threads=threads,
-                progress=progress,
-            )
+            found[name] = refine(labels, image=image, options=options, progress=progress, **how)
     return found
 
 

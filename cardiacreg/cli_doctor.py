@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import click
 from cardiacreg import __version__
 from cardiacreg.cli_support import EXIT_CODES, EXIT_REFINEMENT, echo_json
 
-_LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "skimage", "matplotlib", "click")
+_LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "scikit-image", "matplotlib", "click")
 _LOWEST_DICE = 0.7  # of the RV wall, which is one voxel thick in the tiny heart
 
 
@@ -39,7 +39,10 @@ def doctor(as_json: bool) -> None:
 def _versions() -> dict[str, str]:
     found = {"cardiacreg": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
-        found[name] = str(getattr(importlib.import_module(name), "__version__", "unknown"))
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
     return found | {"system": platform.platform()}
 
 

@@ -1,0 +1,366 @@
+"""Every command from outside: results on stdout, one-line errors on stderr, exit codes as documented."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cardiacreg import __version__, cli_simulate, nifti, phantom_population, refinement
+from cardiacreg.cli import main
+from cardiacreg.cli_support import ProgressLines
+from cardiacreg.errors import RefinementError
+from cardiacreg.geometry import LabelMap
+from cardiacreg.result_files import FILE_NAMES
+
+COMMANDS = ("refine", "demo", "simulate", "evaluate", "atlas", "doctor")
+
+
+def run(*arguments):
+    """Run a command in this process; never with a traceback."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def refine_arguments(files, output, *more):
+    spacing = ("--spacing", 2.5, 2.5, 4)
+    return ("refine", "-i", files.labels, "--atlases", files.atlases, *spacing, "-o", output, *more)
+
+
+def assert_one_line_error(result, code, exit_code=1):
+    assert result.exit_code == exit_code
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert len(lines) == 1 and lines[0].startswith(f"error [{code}]: ")
+    assert "Traceback" not in result.stderr
+
+
+# --- help and version
+
+
+def test_help_names_every_command_and_exit_code():
+    text = run("--help").stdout
+    assert all(command in text for command in COMMANDS)
+    for code in ("0 ", "1 ", "2 ", "3 ", "130 "):
+        assert f"\n    {code}" in text
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, ("atlas", "build"), ("atlas", "info")])
+def test_every_command_has_help_with_exit_codes(command):
+    words = (command,) if isinstance(command, str) else command
+    result = run(*words, "--help")
+    assert result.exit_code == 0 and "Exit codes:" in result.stdout
+
+
+def test_every_option_says_what_it_does():
+    undocumented = [
+        f"{command.name} {option.opts[0]}"
+        for command in (*main.commands.values(), *main.commands["atlas"].commands.values())
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+        if option.opts[-1] not in ("--output", "--group", "--phase", "--lost-apical-slices")
+    ]
+    assert undocumented == []
+
+
+def test_version():
+    assert run("--version").stdout.split()[-1] == __version__
+
+
+def test_help_loads_nothing_heavy():
+    check = (
+        "import sys, cardiacreg.cli; "
+        "print([m for m in ('numba', 'scipy', 'torch', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == "[]"
+
+
+# --- refine
+
+
+def test_refine_in_a_process_of_its_own(tiny_files, tmp_path):
+    arguments = refine_arguments(tiny_files, tmp_path / "out", "--image", tiny_files.image)
+    shown = subprocess.run(
+        [sys.executable, "-m", "cardiacreg", *map(str, arguments)], capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILE_NAMES)
+    assert "LV cavity" in shown.stdout and "register: 2/2" in shown.stderr
+    assert shown.stderr.count("warning: atlases: 5 asked for, 2 there") == 1
+
+
+def test_refine_prints_json_and_obeys_overwrite(tiny_files, tmp_path):
+    arguments = refine_arguments(tiny_files, tmp_path / "out", "--json", "-q", "--threads", 1)
+    first = run(*arguments)
+    found = json.loads(first.stdout)
+    assert first.exit_code == 0 and found["folder"] == str(tmp_path / "out")
+    assert found["provenance"]["threads"] == 1
+    assert "register" not in first.stderr
+    before = (tmp_path / "out" / "labels.nii.gz").read_bytes()
+    assert_one_line_error(run(*arguments), "OUTPUT_EXISTS")
+    assert run(*arguments, "--overwrite", "--options-preset", "paper").exit_code == 0
+    assert (tmp_path / "out" / "labels.nii.gz").read_bytes() != before
+
+
+def test_refine_takes_a_preset(tiny_files, tmp_path):
+    labels = nifti.read_labels(tiny_files.labels)
+    acdc = np.array([0, 3, 2, 0, 1], dtype=np.uint8)[labels.array]
+    nifti.write_labels(tmp_path / "acdc.nii.gz", LabelMap(acdc, labels.voxel_to_world))
+    files = type(tiny_files)(tmp_path / "acdc.nii.gz", tiny_files.image, tiny_files.atlases)
+    result = run(*refine_arguments(files, tmp_path / "out", "--preset", "acdc", "--json", "-q"))
+    assert json.loads(result.stdout)["structures_from_atlases"] == ["RV wall"]
+    wrong = run(*refine_arguments(files, tmp_path / "no", "--preset", "mms"))
+    assert_one_line_error(wrong, "WRONG_PRESET")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"-i": "missing.nii.gz"}, "FILE_NOT_FOUND"),
+        ({"--atlases": "missing"}, "FILE_NOT_FOUND"),
+        ({"--preset": "unheard-of"}, "UNKNOWN_PRESET"),
+        ({"--landmarks": "missing.json"}, "FILE_NOT_FOUND"),
+        ({"--spacing": (0.01, 1, 1)}, "BAD_SPACING"),
+    ],
+)
+def test_bad_inputs_give_one_line_and_no_output(tiny_files, tmp_path, change, code):
+    options = {"-i": tiny_files.labels, "--atlases": tiny_files.atlases, "-o": tmp_path / "out"}
+    words = []
+    for name, value in (options | change).items():
+        words += [name, *(value if isinstance(value, tuple) else (value,))]
+    assert_one_line_error(run("refine", *words), code)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    tiny_files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(refinement, "refine", lambda *_, **__: pytest.fail("the work was begun"))
+    (tmp_path / "file").write_text("in the way")
+    result = run(*refine_arguments(tiny_files, tmp_path / "file"))
+    assert_one_line_error(result, "OUTPUT_NOT_WRITABLE")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("refine",),
+        ("refine", "-i", "a", "-o", "b", "--threads", "0"),
+        ("refine", "-i", "a", "-o", "b", "--options-preset", "best"),
+        ("unheard-of",),
+        ("simulate", "--seed", "-1", "-o", "x"),
+        ("evaluate", "-i", "a"),
+        ("atlas", "build", "source-without-bank"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(words):
+    assert run(*words).exit_code == 2
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "exit_code"),
+    [
+        (RefinementError("two\nlines", code="NO_OVERLAP"), "NO_OVERLAP", 3),
+        (OSError(28, "No space left on device"), "FILE_ERROR", 1),
+    ],
+)
+def test_failures_have_their_exit_code(tiny_files, tmp_path, monkeypatch, error, code, exit_code):
+    monkeypatch.setattr(refinement, "refine", failing(error))
+    result = run(*refine_arguments(tiny_files, tmp_path / "out"))
+    assert_one_line_error(result, code, exit_code)
+
+
+def test_an_interrupt_is_exit_code_130_and_leaves_nothing(tiny_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(refinement, "refine", failing(KeyboardInterrupt()))
+    result = run(*refine_arguments(tiny_files, tmp_path / "out"))
+    assert result.exit_code == 130 and "interrupted" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_a_process_tidily(tmp_path, number):
+    script = (
+        "import sys, time, cardiacreg._output_folder as f, pathlib\n"
+        "from cardiacreg.cli import main, SafeGroup\n"
+        "@main.command()\n"
+        "def wait():\n"
+        "    with f.all_or_nothing(pathlib.Path(sys.argv[2]) / 'out', ('x',), overwrite=False):\n"
+        "        print('ready', flush=True)\n"
+        "        time.sleep(60)\n"
+        "main(['wait'])\n"
+    )
+    command = [sys.executable, "-c", script, "-", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        child.send_signal(number)
+        _, errors = child.communicate(timeout=30)
+    assert child.returncode == 130 and "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
+    from cardiacreg._slabs import Progress
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = ProgressLines(quiet=False)
+    for done in (1, 2):
+        progress(Progress("align", done, 2))
+    progress(Progress("fuse", 1, 7))
+    progress.close()
+    shown = capsys.readouterr().err
+    assert "align" in shown and "fuse" in shown and "/7" in shown
+
+
+# --- evaluate
+
+
+def test_evaluate_a_map_with_itself(tiny_files):
+    result = run("evaluate", "-i", tiny_files.labels, "-r", tiny_files.labels, "--json")
+    found = json.loads(result.stdout)
+    assert found["resampled_onto_truth"] is False
+    assert set(found["structures"]) == {"LV cavity", "LV wall", "RV wall", "RV cavity"}
+    assert all(
+        row["dice"] == 1 and row["hausdorff_mm"] == 0 for row in found["structures"].values()
+    )
+
+
+def test_evaluate_says_when_it_resamples(tiny_files, tmp_path):
+    labels = nifti.read_labels(tiny_files.labels)
+    matrix = labels.voxel_to_world @ np.diag([0.5, 0.5, 1, 1])
+    matrix[:3, 3] -= labels.voxel_to_world[:3, :2].sum(axis=1) / 4
+    fine = LabelMap(labels.array.repeat(2, axis=0).repeat(2, axis=1), matrix)
+    nifti.write_labels(tmp_path / "fine.nii.gz", fine)
+    result = run("evaluate", "-i", tmp_path / "fine.nii.gz", "-r", tiny_files.labels)
+    assert "resampled" in result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[0][:2] == ["structure", "Dice"]
+    assert [row[2] for row in rows[1:]] == ["1.000"] * 4
+
+
+def test_evaluate_names_a_missed_structure(tiny_files, tmp_path):
+    labels = nifti.read_labels(tiny_files.labels)
+    array = np.where(labels.array == 3, 0, labels.array)
+    nifti.write_labels(tmp_path / "no_rv_wall.nii.gz", LabelMap(array, labels.voxel_to_world))
+    result = run("evaluate", "-i", tmp_path / "no_rv_wall.nii.gz", "-r", tiny_files.labels)
+    assert "in one map only" in next(x for x in result.stdout.splitlines() if "RV wall" in x)
+
+
+# --- simulate, atlas, doctor
+
+
+def test_simulate_writes_truth_and_scan(tmp_path):
+    words = (
+        "simulate",
+        "--seed",
+        10_001,
+        "--group",
+        "dilated",
+        "--phase",
+        "ES",
+        "-o",
+        tmp_path / "s",
+    )
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in (tmp_path / "s").iterdir()} == set(cli_simulate.FILE_NAMES)
+    scan = nifti.read_labels(tmp_path / "s" / "labels.nii.gz")
+    shifts = json.loads((tmp_path / "s" / "slice_shifts.json").read_text())
+    assert scan.spacing_mm[2] == pytest.approx(10)
+    assert np.shape(shifts["slice_shifts"]) == (scan.shape[2], 2) and shifts["unit"] == "mm"
+    assert_one_line_error(run(*words), "OUTPUT_EXISTS")
+    assert_one_line_error(run(*words, "--overwrite", "--thickness", 1), "BAD_THICKNESS")
+
+
+def test_simulate_offers_what_the_population_has():
+    assert set(cli_simulate.GROUPS) == set(phantom_population.GROUPS)
+    assert tuple(cli_simulate.PHASES) == tuple(phantom_population.PHASES)
+
+
+def test_atlas_build_and_info(tiny_files, tmp_path):
+    bank = tmp_path / "bank"
+    built = run("atlas", "build", tiny_files.atlases, "-o", bank)
+    assert built.exit_code == 0 and "2 atlases" in built.stdout
+    found = json.loads(run("atlas", "info", bank, "--json").stdout)
+    assert found["names"] == ["small", "smaller"] and found["atlases"] == 2
+    assert_one_line_error(run("atlas", "build", tiny_files.atlases, "-o", bank), "OUTPUT_EXISTS")
+    assert run("atlas", "build", tiny_files.atlases, "-o", bank, "--overwrite").exit_code == 0
+
+
+def test_atlas_build_never_replaces_what_is_no_bank(tiny_files, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = run("atlas", "build", tiny_files.atlases, "-o", tmp_path, "--overwrite")
+    assert_one_line_error(result, "BAD_ATLAS_BANK")
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_atlas_info_of_something_else(tmp_path):
+    assert_one_line_error(run("atlas", "info", tmp_path), "BAD_ATLAS_BANK")
+
+
+def test_doctor_checks_the_installation(own_cache):
+    result = run("doctor", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0 and found["self_check"]["passed"]
+    assert found["versions"]["cardiacreg"] == __version__
+    assert found["caches"]["atlases"] == {"folder": str(own_cache), "writable": True}
+
+
+def test_doctor_reports_a_failed_check(monkeypatch):
+    from cardiacreg import cli_doctor
+
+    check = {"passed": False, "smallest_dice": 0.1, "seconds": 1.0}
+    monkeypatch.setattr(cli_doctor, "_self_check", lambda: check)
+    result = run("doctor")
+    assert result.exit_code == 3 and "self-check FAILED" in result.stdout
+
+
+# --- demo
+
+
+@pytest.mark.slow
+def test_demo_ends_with_a_report(tmp_path, monkeypatch):
+    from cardiacreg import cli_demo
+    from cardiacreg.degradation import simulate_low_resolution
+    from cardiacreg.phantoms import sample_heart
+
+    def coarse(seed):
+        return sample_heart(seed, spacing_mm=(3, 3, 4))
+
+    heart = coarse(10_000)
+    stack = simulate_low_resolution(heart, seed=1)
+    monkeypatch.setattr(cli_demo, "_simulated", lambda: (heart, stack))
+    for seed in range(2):
+        place = tmp_path / "atlases" / str(seed)
+        place.mkdir(parents=True)
+        nifti.write_labels(place / "labels.nii.gz", coarse(seed).labels)
+        nifti.write_volume(place / "image.nii.gz", coarse(seed).image)
+    out = tmp_path / "out"
+    result = run("demo", "-o", out, "--atlases", tmp_path / "atlases", "--spacing", 3, 3, 4)
+    assert result.exit_code == 0, result.stderr
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for method in ("nearest neighbour", "shape based", "refined", "as published"):
+        assert method in page and method in result.stdout
+    assert "data:image/png;base64," in page and "http" not in page
+    assert {path.name for path in out.iterdir()} == {
+        "inputs", "refined", "as_published", "report.html",
+    }  # fmt: skip
+    assert_one_line_error(run("demo", "-o", out), "OUTPUT_EXISTS")
