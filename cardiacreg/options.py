@@ -12,7 +12,7 @@ from cardiacreg.label_fusion import FusionOptions
 def _shift_stage() -> RegistrationOptions:
     return RegistrationOptions(
         spacings_mm=(64.0,),
-        strides=(2,),
+        strides=(4,),
         iterations=(80,),
         bending_weight=30.0,
         estimate_shifts=True,
