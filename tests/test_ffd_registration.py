@@ -155,6 +155,25 @@ class TestRegistration:
         assert found.iterations == (2, 1)
         assert found.stop_reason is StopReason.ITERATION_LIMIT
 
+    def test_a_finer_lattice_starts_where_the_coarser_one_ended(self):
+        """A second level without iterations changes no point of the domain."""
+        coarse, fine = (
+            register_labels(
+                heart(), squeezed_heart(), options=dataclasses.replace(OPTIONS, **levels)
+            )
+            for levels in (
+                {"spacings_mm": (32.0,), "strides": (1,), "iterations": (5,)},
+                {"spacings_mm": (32.0, 16.0), "strides": (1, 1), "iterations": (5, 0)},
+            )
+        )
+        assert fine.target_to_atlas.spacing_mm[0] == coarse.target_to_atlas.spacing_mm[0] / 2
+        points = (
+            np.argwhere(heart().array)[::97] * heart().spacing_mm + heart().voxel_to_world[:3, 3]
+        )
+        moved = coarse.target_to_atlas.displacement(points)
+        assert np.abs(moved).max() > 0.1
+        np.testing.assert_allclose(fine.target_to_atlas.displacement(points), moved, atol=1e-9)
+
     def test_every_stop_reason_gives_a_sentence(self):
         assert all(len(reason.value.split()) > 3 for reason in StopReason)
 

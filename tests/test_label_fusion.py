@@ -99,6 +99,19 @@ class TestNonlocal:
         votes = oracle_votes(flat, [(flat, labels) for _, labels in atlases], OPTIONS)
         self.compare(found, votes)
 
+    def test_intensities_far_from_the_heart_do_not_set_the_scale(self):
+        rng = np.random.default_rng(6)
+        array = np.zeros((18, 3, 2), dtype=np.uint8)
+        array[:5] = random_labels(rng, (5, 3, 2))
+        ramp = np.arange(18.0)[:, None, None] ** 2 + rng.normal(size=array.shape)
+        target, atlas = (
+            Volume(ramp, np.eye(4)),
+            (Volume(ramp[:, ::-1], np.eye(4)), LabelMap(array, np.eye(4))),
+        )
+        options = dataclasses.replace(OPTIONS, search=(5, 3, 1), patch=(1, 3, 1))
+        found = fuse_labels(target, [atlas], options=options)
+        self.compare(found, oracle_votes(target, [atlas], options))
+
     def test_progress_counts_slices(self):
         target, atlases = random_case(5)
         seen = []

@@ -126,6 +126,15 @@ class TestModel:
         for label in STRUCTURES:
             assert ndimage.label(tiny.labels.array == label, FACES)[1] == 1
 
+    @pytest.mark.parametrize("wanted", [True, False])
+    def test_topology_is_cleaned_last_if_wanted(self, wanted, monkeypatch):
+        def mark(labels):
+            return LabelMap(np.full(labels.shape, 4), labels.voxel_to_world)
+
+        monkeypatch.setattr("cardiacreg.pipeline.clean_topology", mark)
+        found = refine_tiny(image=False, options=tiny_options(clean_topology=wanted))
+        assert (found.labels.array == 4).all() == wanted
+
     def test_left_and_right_do_not_touch(self, tiny):
         array = tiny.labels.array
         grown = ndimage.binary_dilation(array == 1, FACES)
