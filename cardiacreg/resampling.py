@@ -67,8 +67,8 @@ def warp_labels(
     out = np.zeros(grid.shape, dtype=np.uint8)
     linear = interpolation == "linear"
 
-    def write(points: Float, first: int, last: int) -> None:
-        _labels_kernel(points, atlas.array, linear, out[:, :, first:last])
+    def write(points: Float, first: int) -> None:
+        _labels_kernel(points, atlas.array, linear, out, first)
 
     _warp(atlas.voxel_to_world, target_to_atlas, grid, write, check_threads(threads))
     return LabelMap(out, grid.voxel_to_world)
@@ -95,8 +95,8 @@ def warp_volume(
     """
     out = np.zeros(grid.shape, dtype=np.float32)
 
-    def write(points: Float, first: int, last: int) -> None:
-        _volume_kernel(points, atlas.array, out[:, :, first:last])
+    def write(points: Float, first: int) -> None:
+        _volume_kernel(points, atlas.array, out, first)
 
     _warp(atlas.voxel_to_world, target_to_atlas, grid, write, check_threads(threads))
     return Volume(out, grid.voxel_to_world)
@@ -118,8 +118,8 @@ def add_label_votes(
         Labels at or above n_labels are ignored.
     """
 
-    def write(points: Float, first: int, last: int) -> None:
-        _votes_kernel(points, atlas.array, votes[:, :, first:last])
+    def write(points: Float, first: int) -> None:
+        _votes_kernel(points, atlas.array, votes, first)
 
     _warp(atlas.voxel_to_world, target_to_atlas, grid, write, threads)
 
@@ -140,7 +140,7 @@ def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, thread
             for c in range(3):
                 for d in range(3):
                     points[..., c] += to_voxel[c, d] * u[..., d]
-        write(points, slab[0], slab[1])
+        write(points, slab[0])
 
     run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
 
@@ -173,21 +173,21 @@ def _corners(atlas, x, y, z, labels, weights):
 
 
 @kernel
-def _labels_kernel(points, atlas, linear, out):
+def _labels_kernel(points, atlas, linear, out, first):
     """Label with the largest trilinear weight, or of the nearest voxel, at each point."""
     ni, nj, nk = atlas.shape
     labels, weights, sums = np.empty(8, np.uint8), np.empty(8), np.zeros(256)
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            for k in range(out.shape[2]):
+    for i in range(points.shape[0]):
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
                 x, y, z = points[i, j, k, 0], points[i, j, k, 1], points[i, j, k, 2]
                 if not linear:
                     a, b, c = int(np.floor(x + 0.5)), int(np.floor(y + 0.5)), int(np.floor(z + 0.5))
                     if 0 <= a < ni and 0 <= b < nj and 0 <= c < nk:
-                        out[i, j, k] = atlas[a, b, c]
+                        out[i, j, first + k] = atlas[a, b, c]
                     continue
                 if not _corners(atlas, x, y, z, labels, weights):
-                    out[i, j, k] = labels[0]
+                    out[i, j, first + k] = labels[0]
                     continue
                 for n in range(8):
                     sums[labels[n]] += weights[n]
@@ -198,33 +198,33 @@ def _labels_kernel(points, atlas, linear, out):
                         best = label
                 for n in range(8):
                     sums[labels[n]] = 0.0
-                out[i, j, k] = best
+                out[i, j, first + k] = best
 
 
 @kernel
-def _votes_kernel(points, atlas, votes):
+def _votes_kernel(points, atlas, votes, first):
     """Add the trilinear weight of each label at each point; outside the atlas label 0 gets it."""
     labels, weights = np.empty(8, np.uint8), np.empty(8)
-    for i in range(votes.shape[0]):
-        for j in range(votes.shape[1]):
-            for k in range(votes.shape[2]):
+    for i in range(points.shape[0]):
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
                 x, y, z = points[i, j, k, 0], points[i, j, k, 1], points[i, j, k, 2]
                 if not _corners(atlas, x, y, z, labels, weights):
                     if labels[0] < votes.shape[3]:
-                        votes[i, j, k, labels[0]] += 1.0
+                        votes[i, j, first + k, labels[0]] += 1.0
                     continue
                 for n in range(8):
                     if labels[n] < votes.shape[3]:
-                        votes[i, j, k, labels[n]] += weights[n]
+                        votes[i, j, first + k, labels[n]] += weights[n]
 
 
 @kernel
-def _volume_kernel(points, atlas, out):
+def _volume_kernel(points, atlas, out, first):
     """Trilinear intensity at each point, coordinates clamped to the atlas."""
     ni, nj, nk = atlas.shape
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            for k in range(out.shape[2]):
+    for i in range(points.shape[0]):
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
                 x = min(max(points[i, j, k, 0], 0.0), ni - 1.0)
                 y = min(max(points[i, j, k, 1], 0.0), nj - 1.0)
                 z = min(max(points[i, j, k, 2], 0.0), nk - 1.0)
@@ -241,4 +241,4 @@ def _volume_kernel(points, atlas, out):
                 upper = (1 - y) * ((1 - z) * atlas[p, b, c] + z * atlas[p, b, r]) + y * (
                     (1 - z) * atlas[p, q, c] + z * atlas[p, q, r]
                 )
-                out[i, j, k] = (1 - x) * lower + x * upper
+                out[i, j, first + k] = (1 - x) * lower + x * upper
