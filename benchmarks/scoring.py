@@ -46,26 +46,26 @@ class Alignment(NamedTuple):
 
 
 def score(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
-    """Return every figure per structure: raw, after translation, after translation and tilt."""
+    """Return every figure per structure, raw and after translation and tilt; Dice after translation."""
     return {
         "raw": _figures(result, truth),
-        "translation": _figures(align(result, truth, tilt=False).labels, truth),
+        "translation": _dice(align(result, truth, tilt=False).labels, truth),
         "tilt": _figures(align(result, truth, tilt=True).labels, truth),
     }
 
 
 def dice_only(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
-    """Return the Dice per structure in the layout of `score`: raw, translation, tilt."""
-    maps = {
-        "raw": result,
-        "translation": align(result, truth, tilt=False).labels,
-        "tilt": align(result, truth, tilt=True).labels,
-    }
+    """Return the Dice per structure in the layout of `score`."""
     return {
-        key: {
-            name: {"dice": metrics.dice(labels, truth, label)} for label, name in STRUCTURES.items()
-        }
-        for key, labels in maps.items()
+        "raw": _dice(result, truth),
+        "translation": _dice(align(result, truth, tilt=False).labels, truth),
+        "tilt": _dice(align(result, truth, tilt=True).labels, truth),
+    }
+
+
+def _dice(result: LabelMap, truth: LabelMap) -> Scores:
+    return {
+        name: {"dice": metrics.dice(result, truth, label)} for label, name in STRUCTURES.items()
     }
 
 
