@@ -53,7 +53,7 @@ class Acquisition:
     name: str
     labels: Path
     image: Path
-    preset: str | dict[int, int]
+    preset: str
     group: str
     phase: str
 
@@ -154,7 +154,7 @@ def autofd() -> list[Acquisition]:
             name=f"autofd_{each.name}",
             labels=each / "labels.nii.gz",
             image=each / "image.nii.gz",
-            preset={1: 1, 2: 2, 4: 4},
+            preset="digital_heart",
             group="unknown",
             phase="ED",
         )

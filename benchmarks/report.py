@@ -33,7 +33,7 @@ def collect(folder: Path) -> dict[str, str]:
     """Return every table of every stored result, by marker name."""
     from benchmarks.__main__ import load
 
-    tables: dict[str, str] = {}
+    tables = {"presets": presets()}
     for file in sorted(folder.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
         make = getattr(load(result["benchmark"]), "tables", None)
@@ -41,6 +41,23 @@ def collect(folder: Path) -> dict[str, str]:
             tables |= make(result)
         tables[f"{result['benchmark']}-machine"] = describe(result)
     return tables
+
+
+def presets() -> str:
+    """Return the label values of every preset."""
+    from benchmarks.tabulate import markdown
+    from cardiacreg.geometry import STRUCTURES
+    from cardiacreg.label_presets import ALIASES, PRESETS
+
+    rows = []
+    for name, mapping in PRESETS.items():
+        also = ", ".join(f"`{alias}`" for alias, known in ALIASES.items() if known == name)
+        values = [
+            ", ".join(str(value) for value, label in mapping.items() if label == wanted) or "–"
+            for wanted in STRUCTURES
+        ]
+        rows.append([f"`{name}`", *values, also or "–"])
+    return markdown(["preset", *STRUCTURES.values(), "also called"], rows)
 
 
 def describe(result: dict[str, Any]) -> str:

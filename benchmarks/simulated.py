@@ -1,4 +1,8 @@
-"""Unseen synthetic hearts, degraded to thick shifted slices, refined and interpolated."""
+"""Unseen synthetic hearts, degraded to thick shifted slices, refined and interpolated.
+
+The default votes by labels and would give the same with an image; the paper preset is measured both
+without an image (label votes) and with one (eq. (5)).
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,16 @@ from benchmarks.cases import synthetic_cases
 from benchmarks.measuring import BASELINES, interpolated, refined, rounded
 from cardiacreg.options import RefineOptions
 
-LABEL_ONLY, WITH_IMAGE = "cardiacreg, labels only", "cardiacreg, with image"
+DEFAULT = "cardiacreg"
 PAPER, PAPER_WITH_IMAGE = "paper preset, labels only", "paper preset, with image"
 
 
 def run(quick: bool) -> dict[str, Any]:
     """Measure the default and the paper preset against both interpolations."""
     records = []
-    for case in synthetic_cases(2 if quick else 24):
+    for case in synthetic_cases(2 if quick else 20):
         records += [interpolated(case, method) for method in BASELINES]
-        records.append(refined(case, LABEL_ONLY))
-        records.append(refined(case, WITH_IMAGE, with_image=True))
+        records.append(refined(case, DEFAULT))
         records.append(refined(case, PAPER, options=RefineOptions.paper()))
         records.append(
             refined(case, PAPER_WITH_IMAGE, options=RefineOptions.paper(), with_image=True)
@@ -48,7 +51,5 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             records, "mass_error_g", structures=walls, digits=1, absolute=True
         ),
         "simulated-shifts": tabulate.shift_table(records),
-        "simulated-significance": tabulate.comparison_table(
-            records, LABEL_ONLY, [*BASELINES, PAPER, WITH_IMAGE]
-        ),
+        "simulated-significance": tabulate.comparison_table(records, DEFAULT, [*BASELINES, PAPER]),
     }

@@ -55,9 +55,8 @@ def run(quick: bool) -> dict[str, Any]:
             records.append(_process("cold", threads, 1, cache))
             records += [_process("cached", threads, 1, cache) for _ in range(repeats)]
             records.append(_process("steady", threads, 1 + 2 * repeats, cache))
-            records.append(_process("steady", threads, 1 + repeats, cache, image=True))
             if not quick:
-                records.append(_process("steady", threads, 2, cache, paper=True))
+                records.append(_process("steady", threads, 2, cache, paper=True, image=True))
     return {"seeds": [SEED], "records": records}
 
 

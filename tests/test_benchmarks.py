@@ -163,7 +163,7 @@ def tiny_records():
     case = cases.Case("tiny", 1, "healthy", "ED", heart, np.zeros((8, 2)), heart.labels)
     options = RefineOptions(n_atlases=1, affine_candidates=1)
     records = [measuring.interpolated(case, method) for method in measuring.BASELINES]
-    records.append(measuring.refined(case, simulated.LABEL_ONLY, options=options, atlases=[atlas]))
+    records.append(measuring.refined(case, simulated.DEFAULT, options=options, atlases=[atlas]))
     return measuring.rounded(records)
 
 
@@ -243,7 +243,7 @@ class TestRunner:
 
     def test_a_crash_on_real_data_is_recorded(self, tmp_path):
         broken = cases.Acquisition("x", tmp_path / "no.nii", tmp_path / "no.nii", "acdc", "", "ED")
-        record = real._measure(broken, with_image=False)
+        record = real._measure(broken)
         assert "error" in record and "scores" not in record
 
 
