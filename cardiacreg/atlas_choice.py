@@ -159,8 +159,15 @@ def _improve(
     indices = [r.index for r in ranking.ranked[:candidates]]
 
     def improve(index: int) -> Affine:
-        start = ranking.fits[index].target_to_atlas
-        return improve_affine(prepared, atlases[index].labels, start)
+        atlas = atlases[index]
+        points = (ranking.landmarks, _atlas_landmarks(atlas, ranking.landmarks.source))
+        return improve_affine(
+            prepared,
+            atlas.labels,
+            ranking.fits[index].target_to_atlas,
+            landmarks=points,
+            landmark_weight=run.options.landmark_weight,
+        )
 
     affines = run_tasks(improve, indices, threads=run.threads, step="affine", progress=run.progress)
     again = _score(run, [atlases[index] for index in indices], affines)

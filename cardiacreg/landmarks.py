@@ -28,7 +28,9 @@ from cardiacreg.geometry import (
 )
 
 Float = NDArray[np.float64]
-_APEX_FIT_MM = 32.0
+_APEX_FIT_SHARE = 0.8
+_FARTHEST_APEX_STEPS = 2.5
+_FARTHEST_APEX_MM = 12.0
 _CONTACT_MM = 5.0
 _MID_RANGE = (0.35, 0.7)
 
@@ -39,7 +41,7 @@ class _Profile(NamedTuple):
     height_mm: Float
     centre_mm: Float
     area_mm2: Float
-    cavity: NDArray[np.bool_]
+    cavity_mm2: Float
     slices: NDArray[np.int64]
 
 
@@ -49,7 +51,7 @@ def landmarks_from_labels(labels: LabelMap) -> Landmarks:
     Parameters
     ----------
     labels : LabelMap
-        1 LV cavity, 2 LV wall, 3 RV wall (optional), 4 RV cavity; thick or thin profile.
+        1 LV cavity, 2 LV wall, 3 RV wall (optional), 4 RV cavity; thick or thin slices.
 
     Returns
     -------
@@ -125,7 +127,7 @@ def _measure(labels: LabelMap, present: NDArray[np.bool_]) -> _Profile:
         where = np.argwhere(left)
         areas.append(len(where) * spacing[0] * spacing[1])
         centres.append(where.mean(axis=0) * spacing[:2])
-        cavities.append(bool((labels.array[:, :, k] == LV_CAVITY).any()))
+        cavities.append((labels.array[:, :, k] == LV_CAVITY).sum() * spacing[0] * spacing[1])
     return _Profile(
         sign * index * spacing[2], np.array(centres), np.array(areas), np.array(cavities), index
     )
@@ -142,21 +144,47 @@ def _long_axis(profile: _Profile) -> tuple[Float, Float]:
 
 
 def _apex_height(profile: _Profile) -> float:
-    """Height at which the LV's outer area, linear near the tip of a paraboloid, reaches zero."""
-    height, area = profile.height_mm, profile.area_mm2
-    near = height <= height[0] + _APEX_FIT_MM
-    near[:3] = True
-    slope, offset = np.polyfit(height[near], area[near], 1)
+    """Height at which the LV's outer area reaches zero.
+
+    The area of an ellipsoid's slices is a parabola in height: it is fitted to the apical part of the
+    LV and extrapolated below the lowest slice, which makes up for a lost apical slice.
+    """
+    height, area = profile.height_mm - profile.height_mm[0], profile.area_mm2
     step = float(np.abs(np.diff(height)).min())
-    lowest = height[0] - max(step, 12.0)
-    if slope <= 0:
-        return float(height[0] - step / 2)
-    return float(np.clip(-offset / slope, lowest, height[0] - min(step, 1.0) / 2))
+    near = height <= _APEX_FIT_SHARE * height[-1]
+    near[:4] = True
+    root = _lower_root(
+        np.polynomial.Polynomial.fit(height[near], area[near], 2 if near.sum() > 3 else 1)
+    )
+    lowest = -max(_FARTHEST_APEX_STEPS * step, _FARTHEST_APEX_MM)
+    return float(profile.height_mm[0] + np.clip(root, lowest, -min(step, 1.0) / 2))
+
+
+def _lower_root(area: np.polynomial.Polynomial) -> float:
+    """Where a rising area was last zero below its first slice; the tangent's root if it never was."""
+    roots = area.roots()
+    real = roots[np.isreal(roots)].real
+    below = real[real < 5.0]
+    if area.deriv(2)(0.0) < 0 and len(below):
+        return float(below.max())
+    slope = float(area.deriv()(0.0))
+    return -float(area(0.0)) / slope if slope > 0 else 0.0
 
 
 def _base_height(profile: _Profile, thickness_mm: float) -> float:
-    top = profile.height_mm[profile.cavity] if profile.cavity.any() else profile.height_mm
-    return float(top[-1] + thickness_mm / 2)
+    """Height up to which the LV cavity reaches; a slice cut by the tilted valve plane counts in part.
+
+    Slices above mid-height count with their cavity's share of the usual area there, so that a basal
+    slice with few cavity pixels does not lift the base by its whole thickness.
+    """
+    area, height = profile.cavity_mm2, profile.height_mm
+    if not area.any():
+        return float(height[-1] + thickness_mm / 2)
+    middle = int(np.argmax(area))
+    upper = area[middle:]
+    usual = 0.85 * float(np.median(upper[upper > 0.3 * upper[0]]))
+    share = np.minimum(1.0, upper[1:] / usual)
+    return float(height[middle] + thickness_mm * (0.5 + share.sum()))
 
 
 def _rv_direction(labels: LabelMap, profile: _Profile, frame: Float) -> Float:

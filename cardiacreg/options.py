@@ -43,6 +43,8 @@ class RefineOptions:
     affine_candidates : int
         Best atlases by landmarks whose affine is improved on the labels before the final ranking; 0
         keeps the landmark affine, as the paper does.
+    landmark_weight : float
+        Weight of the mean squared landmark distance while affines are improved, per mm^2.
     registration : RegistrationOptions
         The deformation of each selected atlas.
     slice_motion : RegistrationOptions or None
@@ -50,8 +52,9 @@ class RefineOptions:
         atlases are agreed on by their median and then fixed. None: no slice motion.
     n_motion_atlases : int
         Best atlases whose shifts are agreed on; those beyond `n_atlases` help with nothing else.
-    fusion : FusionOptions
-        Patch fusion when an image is given.
+    fusion : FusionOptions or None
+        Patch fusion (eq. 5) where target and atlases have images. None: the atlases' warped trilinear
+        label weights are summed, which measured better once slice motion is corrected.
     upsample_target : bool
         Resample the target to the output spacing by nearest neighbour before registration, as the
         paper does, instead of evaluating the objective on the acquired slices.
@@ -63,10 +66,11 @@ class RefineOptions:
 
     n_atlases: int = 5
     affine_candidates: int = 32
+    landmark_weight: float = 1e-4
     registration: RegistrationOptions = field(default_factory=RegistrationOptions)
     slice_motion: RegistrationOptions | None = field(default_factory=_shift_stage)
     n_motion_atlases: int = 12
-    fusion: FusionOptions = field(default_factory=FusionOptions)
+    fusion: FusionOptions | None = None
     upsample_target: bool = False
     margin_mm: float = 6.0
     clean_topology: bool = True

@@ -135,10 +135,9 @@ def _fuse(
     used: list[tuple[Subject, Registration]],
     shifts: NDArray[np.float64],
 ) -> Fusion:
-    by_labels = _label_votes(run, lattice, used)
-    image = run.target.image
-    if image is None or any(atlas.image is None for atlas, _ in used):
-        return by_labels
+    image, options = run.target.image, run.options.fusion
+    if image is None or options is None or any(atlas.image is None for atlas, _ in used):
+        return _label_votes(run, lattice, used)
     placed = place_target_image(image, shifts, lattice)
     warped = []
     for atlas, registration in used:
@@ -146,9 +145,7 @@ def _fuse(
         transform = registration.target_to_atlas
         labels = warp_labels(atlas.labels, transform, lattice, threads=run.threads)
         warped.append((warp_volume(atlas.image, transform, lattice, threads=run.threads), labels))
-    return fuse_labels(
-        placed, warped, options=run.options.fusion, threads=run.threads, progress=run.progress
-    )
+    return fuse_labels(placed, warped, options=options, threads=run.threads, progress=run.progress)
 
 
 def _label_votes(run: Run, lattice: Lattice, used: list[tuple[Subject, Registration]]) -> Fusion:
