@@ -6,7 +6,7 @@ Modules that take time to load are imported inside the commands, so that ``--hel
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,11 @@ from cardiacreg.cli_support import EXIT_CODES, SafeGroup, echo_json, progress_li
 def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
 
+
+if TYPE_CHECKING:
+    from cardiacreg.result import RefineResult
+
+_SURFACE = "surface.png"
 
 for _command in (evaluate, simulate, demo, atlas, doctor):
     main.add_command(_command)
@@ -90,10 +95,17 @@ for _command in (evaluate, simulate, demo, atlas, doctor):
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
+@click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def refine(
-    output: Path, options_preset: str, overwrite: bool, as_json: bool, quiet: bool, **inputs: Any
+    output: Path,
+    options_preset: str,
+    overwrite: bool,
+    surface: bool,
+    as_json: bool,
+    quiet: bool,
+    **inputs: Any,
 ) -> None:
     """Refine a segmentation into a high-resolution model.
 
@@ -104,11 +116,14 @@ def refine(
     from cardiacreg.refinement import refine as run
     from cardiacreg.result_files import FILE_NAMES, summary
 
-    check_output(output, FILE_NAMES, overwrite=overwrite)
+    names = (*FILE_NAMES, _SURFACE) if surface else FILE_NAMES
+    check_output(output, names, overwrite=overwrite)
     options = RefineOptions.paper() if options_preset == "paper" else RefineOptions()
     with progress_lines(quiet) as progress:
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
     result.save(output, overwrite=overwrite)
+    if surface:
+        _save_surface(result, output)
     found = summary(result)
     if as_json:
         echo_json(found | {"folder": output})
@@ -116,6 +131,14 @@ def refine(
     _echo_summary(found, output)
     if not quiet:
         say(f"look at {output / 'qc.png'}")
+
+
+def _save_surface(result: RefineResult, output: Path) -> None:
+    from cardiacreg._atomic_write import write_bytes_atomically
+    from cardiacreg.qc_figure import png_bytes
+    from cardiacreg.surface_figure import draw_surface_figure
+
+    write_bytes_atomically(output / _SURFACE, png_bytes(draw_surface_figure(result)))
 
 
 def _echo_summary(found: dict[str, Any], output: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cardiacreg._output_folder import all_or_nothing
 from cardiacreg.qc_figure import draw_qc_figure, png_bytes
 from cardiacreg.result import RefineResult
+from cardiacreg.surface_figure import draw_surface_figure
 
 FILE_NAME = "report.html"
 Figures = dict[str, dict[str, dict[str, Any]]]
@@ -56,13 +58,13 @@ def write_report(
 
 
 def _page(figures: Figures, result: RefineResult, true_shifts_mm: NDArray[np.float64]) -> str:
-    picture = base64.b64encode(png_bytes(draw_qc_figure(result))).decode()
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>cardiacreg demo</title>",
         f"<style>{_STYLE}</style></head><body><h1>cardiacreg demo</h1>",
         "<p>A synthetic heart that is none of the atlases was turned into thick, shifted slices "
         "without its apex, refined, and compared with the heart it came from.</p>",
-        f"<img alt='input and model' src='data:image/png;base64,{picture}'>",
+        _picture("input and model from outside", draw_surface_figure(result)),
+        _picture("input and model in cuts", draw_qc_figure(result)),
         *(_table(figures, *row) for row in _ROWS),
         _shift_sentence(result, true_shifts_mm),
         f"<p>Refined in {result.timings_seconds['total']:.1f} s on "
@@ -70,6 +72,11 @@ def _page(figures: Figures, result: RefineResult, true_shifts_mm: NDArray[np.flo
         f"{result.minimum_jacobian:.3f}.</p></body></html>",
     ]
     return "\n".join(parts)
+
+
+def _picture(what: str, figure: Figure) -> str:
+    data = base64.b64encode(png_bytes(figure)).decode()
+    return f"<img alt='{what}' src='data:image/png;base64,{data}'>"
 
 
 def _table(figures: Figures, key: str, title: str, digits: int) -> str:

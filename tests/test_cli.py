@@ -88,12 +88,14 @@ def test_help_loads_nothing_heavy():
 
 
 def test_refine_in_a_process_of_its_own(tiny_files, tmp_path):
-    arguments = refine_arguments(tiny_files, tmp_path / "out", "--image", tiny_files.image)
+    arguments = refine_arguments(
+        tiny_files, tmp_path / "out", "--image", tiny_files.image, "--surface"
+    )
     shown = subprocess.run(
         [sys.executable, "-m", "cardiacreg", *map(str, arguments)], capture_output=True, text=True
     )
     assert shown.returncode == 0, shown.stderr
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILE_NAMES)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILE_NAMES, "surface.png"}
     assert "LV cavity" in shown.stdout and "register: 2/2" in shown.stderr
     assert shown.stderr.count("warning: atlases: 5 asked for, 2 there") == 1
 

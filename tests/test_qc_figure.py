@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from cardiacreg import surface_figure
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -185,3 +186,26 @@ def test_odd_results_are_drawn_too(tiny_result):
 def test_drawing_touches_no_global_state():
     check = "import cardiacreg.qc_figure, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def outside_pictures(result):
+    """What the surface figure shows of the model, True where the heart is."""
+    axes = heart_axes(result)
+    points = heart_points(result, axes)
+    views = [surface_figure._view(points, axes, degrees) for _, degrees in surface_figure._VIEWS]
+    return [(surface_figure._picture(result.labels, axes, v) < 1).any(axis=-1) for v in views]
+
+
+@pytest.mark.parametrize("name", ["slices base first", "oblique, swapped, base first"])
+def test_the_heart_from_outside_does_not_depend_on_how_it_was_stored(tiny_result, name):
+    for expected, found in zip(
+        outside_pictures(tiny_result), outside_pictures(VARIANTS[name](tiny_result)), strict=True
+    ):
+        rows, columns = (min(a, b) for a, b in zip(expected.shape, found.shape, strict=True))
+        assert (expected[:rows, :columns] != found[:rows, :columns]).mean() < 0.02
+        widths = expected.sum(axis=1)[expected.any(axis=1)]
+        assert widths[0] < widths.max() / 2
+
+
+def test_the_surface_figure_is_a_png(tiny_result):
+    assert png_bytes(surface_figure.draw_surface_figure(tiny_result)).startswith(PNG_START)
