@@ -35,7 +35,7 @@ GROUPS = {
     ),
     "hearts": ("tiny_heart", "phantom*", "degradation", "atlas_bank"),
     "options": ("options",),
-    "results": ("result", "result_files", "qc_*"),
+    "results": ("result", "result_files", "qc_*", "surface_figure"),
     "run": ("run", "gather", "atlas_choice", "pipeline", "refinement"),
     "commands": ("cli*", "demo_report", "__main__"),
     "door": ("__init__",),
@@ -61,7 +61,7 @@ MAY_IMPORT = {
 ONLY_IMPORTERS = {
     "numba": ("_jit", "refinement", "run"),
     "nibabel": ("nifti", "_nifti_header", "cli*"),
-    "matplotlib": ("qc_*", "demo_report", "cli*"),
+    "matplotlib": ("qc_*", "surface_figure", "demo_report", "cli*"),
     "click": ("cli*",),
     "torch": (),
     "cardiacreg_nn": ("cli*",),
