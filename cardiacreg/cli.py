@@ -18,17 +18,17 @@ from cardiacreg.cli_evaluate import evaluate
 from cardiacreg.cli_simulate import simulate
 from cardiacreg.cli_support import EXIT_CODES, SafeGroup, echo_json, progress_lines, say
 
+if TYPE_CHECKING:
+    from cardiacreg.result import RefineResult
+
+_SURFACE = "surface.png"
+
 
 @click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="cardiacreg")
 def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
 
-
-if TYPE_CHECKING:
-    from cardiacreg.result import RefineResult
-
-_SURFACE = "surface.png"
 
 for _command in (evaluate, simulate, demo, atlas, doctor):
     main.add_command(_command)

@@ -230,7 +230,7 @@ def _number_lines(result: RefineResult) -> list[str]:
         lines.append(f"  {name:10s} {'not shown' if dice is None else f'{dice:.3f}'}")
     lines += ["", f"Smallest Jacobian {result.minimum_jacobian:.3f}"]
     lines += [f"Time {result.timings_seconds.get('total', 0.0):.1f} s", "", "Atlases (NMI)"]
-    lines += [f"  {_printable(a.name)[:28]:28s} {a.nmi:.3f}" for a in result.atlases[:8]]
+    lines += [f"  {_printable(a.name)[-31:]:31s} {a.nmi:.3f}" for a in result.atlases[:8]]
     if result.structures_from_atlases:
         lines += ["", "From atlases alone", *_wrapped(", ".join(result.structures_from_atlases))]
     if result.warnings:
