@@ -50,6 +50,16 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "simulated-masses": tabulate.figure_table(
             records, "mass_error_g", structures=walls, digits=1, absolute=True
         ),
+        "simulated-groups": _by_group(records),
         "simulated-shifts": tabulate.shift_table(records),
         "simulated-significance": tabulate.comparison_table(records, DEFAULT, [*BASELINES, PAPER]),
     }
+
+
+def _by_group(records: list[dict[str, Any]]) -> str:
+    chosen = [
+        record | {"method": f"{record['group'].replace('_', ' ')}, {record['phase']}"}
+        for record in records
+        if record["method"] == DEFAULT
+    ]
+    return tabulate.figure_table(chosen, "dice")

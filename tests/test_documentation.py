@@ -1,0 +1,140 @@
+"""Documents say what is true: names exist, the README's example runs, arguments match."""
+
+import importlib
+import inspect
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+import cardiacreg
+from benchmarks import report
+from cardiacreg import atlas_bank
+from cardiacreg.errors import InputWarning
+from cardiacreg.phantoms import HeartSpecification
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PUBLIC = [getattr(cardiacreg, name) for name in cardiacreg.__all__]
+
+
+def resolve(name):
+    """The object of a dotted name: the longest module prefix, then attributes."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            found = getattr(found, part)
+        return found
+    raise ModuleNotFoundError(name)
+
+
+def dotted_names(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return sorted(set(re.findall(r"`((?:cardiacreg|benchmarks)(?:\.\w+)+)`", text)))
+
+
+@pytest.mark.parametrize("document", ["docs/paper.md", "docs/design.md", "docs/results.md"])
+def test_dotted_names_exist(document):
+    for name in dotted_names(document):
+        resolve(name)
+
+
+def test_the_paper_map_covers_every_equation_and_table():
+    text = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    for equation in range(1, 6):
+        assert f"eq. ({equation})" in text
+    for table in ("Table III", "Table IV", "Table V", "Table VI"):
+        assert table in text
+    assert len(dotted_names("docs/paper.md")) > 20
+
+
+def test_options_named_in_the_paper_map_exist():
+    text = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(RefineOptions|RegistrationOptions|RefineResult)\.(\w+)`", text)
+    assert named
+    for owner, field in named:
+        assert hasattr(getattr(cardiacreg, owner), field)
+
+
+def test_files_named_in_the_design_exist():
+    text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    for name in re.findall(r"`([\w*]+\.pyx?)`", text):
+        assert list((ROOT / "cardiacreg").glob(name)), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_lead_somewhere(document):
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", report.DOCUMENTS, ids=lambda path: path.name)
+def test_markers_are_paired(document):
+    text = document.read_text(encoding="utf-8")
+    assert text.count("<!-- table ") == text.count("<!-- end ") == len(report.MARKER.findall(text))
+
+
+def test_stored_tables_are_the_documented_ones():
+    found = report.collect(report.RESULTS)
+    for document in report.DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        assert report.fill(text, found) == text, "run: python -m benchmarks report"
+
+
+def test_the_readme_example_runs(monkeypatch, tmp_path, capsys):
+    few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
+    monkeypatch.setattr(atlas_bank, "default_specifications", lambda: few)
+    monkeypatch.setattr(atlas_bank, "_model_key", lambda: "readme")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        exec(compile(example, "README.md", "exec"), {})
+    assert (tmp_path / "out" / "result.json").exists()
+    assert "LV cavity" in capsys.readouterr().out
+
+
+GROUPS = ("pulmonary_hypertension", "healthy")
+
+
+def test_the_readme_names_every_command_and_both_make_targets():
+    from cardiacreg.cli import main
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in main.commands:
+        assert f"cardiacreg {name}" in text
+    assert "make demo" in text and "make test" in text
+
+
+def functions_and_classes():
+    return [item for item in PUBLIC if inspect.isfunction(item) or inspect.isclass(item)]
+
+
+def documented_arguments(text):
+    """Names of the numpydoc Parameters section."""
+    found = re.search(
+        r"^Parameters\n-+\n(.*?)(?=^\w+\n-{3,}\n|\Z)", inspect.cleandoc(text), re.S | re.M
+    )
+    if not found:
+        return []
+    names = re.findall(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*)(?: :|$)", found[1], re.M)
+    return [name.lstrip("*") for group in names for name in group.split(", ")]
+
+
+@pytest.mark.parametrize("item", functions_and_classes(), ids=lambda item: item.__name__)
+def test_documented_arguments_are_the_real_ones(item):
+    assert item.__doc__, item.__name__
+    documented = documented_arguments(item.__doc__)
+    if not documented:
+        return
+    real = [name for name in inspect.signature(item).parameters if name != "self"]
+    assert documented == real
