@@ -52,7 +52,7 @@ def variants() -> dict[str, RefineOptions]:
 def run(quick: bool) -> dict[str, Any]:
     """Measure every variant on the same hearts."""
     records, seeds = [], []
-    for case, atlases in _cases(2 if quick else 7):
+    for case, atlases in _cases(2 if quick else 5):
         seeds.append(case.seed)
         for method, options in variants().items():
             records.append(refined(case, method, options=options, atlases=atlases, score=dice_only))

@@ -48,9 +48,9 @@ def variants() -> dict[str, FusionOptions | None]:
 
 def run(quick: bool) -> dict[str, Any]:
     """Measure every fusion on synthetic hearts and on real frames."""
-    records = list(_synthetic(1 if quick else 4))
+    records = list(_synthetic(1 if quick else 2))
     try:
-        records += list(_real(1 if quick else 4))
+        records += list(_real(1 if quick else 2))
     except DataAbsent as absent:
         print(f"fusion_modes: without real frames, {absent}")
     return {
