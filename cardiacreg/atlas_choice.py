@@ -21,13 +21,13 @@ from cardiacreg.errors import InputWarning
 from cardiacreg.ffd_registration import PreparedTarget, prepare_target
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
 from cardiacreg.landmark_affine import LandmarkFit, fit_landmark_affine
-from cardiacreg.landmarks import landmarks_from_labels
+from cardiacreg.landmarks import base_is_uncertain, landmarks_from_labels
 from cardiacreg.output_lattice import upsample_labels
 from cardiacreg.run import Run
 
 _KEPT_ATLASES = 256
-_HANDEDNESS_CANDIDATES = 6
-_HANDEDNESS_MARGIN = 0.003
+_ORIENTATION_CANDIDATES = 6
+_ORIENTATION_MARGIN = 0.003
 
 
 class Anatomies(Sequence[Subject]):
@@ -101,7 +101,7 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
             run.target.labels, run.options.registration, unknown_labels=run.unknown_labels
         )
         if landmarks.source == "labels":
-            ranking = _choose_handedness(run, atlases, ranking, prepared)
+            ranking = _choose_orientation(run, atlases, ranking, prepared)
         ranking = _improve(run, atlases, ranking, prepared, max(candidates, wanted))
     chosen = [
         SelectedAtlas(
@@ -175,27 +175,52 @@ def _improve(
     return ranking._replace(ranked=renamed)
 
 
-def _choose_handedness(
+def _choose_orientation(
     run: Run, atlases: Sequence[Subject], ranking: _Ranking, prepared: PreparedTarget
 ) -> _Ranking:
-    """Return the ranking under swapped insertions where the mirrored heart fits clearly better."""
-    points = ranking.landmarks.points_mm[[2, 1, 0, 3, 4, 5]]
-    mirrored = _rank(run, atlases, Landmarks(points, source="labels"))
-    scores = [
-        _mean_nmi(_improve(run, atlases, each, prepared, _HANDEDNESS_CANDIDATES))
-        for each in (ranking, mirrored)
+    """Return the ranking under mirrored or turned landmarks where that heart fits clearly better."""
+    tried = [(ranking, "")] + [
+        (_rank(run, atlases, landmarks), why)
+        for landmarks, why in _other_orientations(run.target.labels, ranking.landmarks)
     ]
-    if scores[1] <= scores[0] + _HANDEDNESS_MARGIN:
+    scores = [
+        _mean_nmi(_improve(run, atlases, each, prepared, _ORIENTATION_CANDIDATES))
+        for each, _ in tried
+    ]
+    best = int(np.argmax(scores))
+    if scores[best] <= scores[0] + _ORIENTATION_MARGIN:
         return ranking
+    chosen, why = tried[best]
     warnings.warn(
-        "the target looks mirrored: its atlases fit better with anterior and inferior swapped (NMI "
-        f"{scores[1]:.3f} against {scores[0]:.3f}), as when slices are stored base first under a "
-        "right-handed header; the mirrored fit is used and the result overlays the input.",
+        f"the target {why}: its atlases fit better so (NMI {scores[best]:.3f} against "
+        f"{scores[0]:.3f}); the result overlays the input all the same.",
         InputWarning,
         stacklevel=2,
     )
-    return mirrored
+    return chosen
+
+
+def _other_orientations(labels: LabelMap, landmarks: Landmarks) -> list[tuple[Landmarks, str]]:
+    """Landmarks with anterior and inferior swapped and, where the base is unclear, apex and base."""
+    mirrored = (
+        "looks mirrored (anterior and inferior swapped), as when slices are stored base first under a "
+        "right-handed header"
+    )
+    others = [(_swapped(landmarks), mirrored)]
+    if base_is_uncertain(labels):
+        along = landmarks.points_mm[5] - landmarks.points_mm[4]
+        was_last = float(along @ labels.voxel_to_world[:3, 2]) > 0
+        turned = landmarks_from_labels(labels, base_at_last_slice=not was_last)
+        others.append((turned, "has its base where areas alone suggest the apex"))
+        others.append(
+            (_swapped(turned), f"{mirrored} and has its base where areas suggest the apex")
+        )
+    return others
+
+
+def _swapped(landmarks: Landmarks) -> Landmarks:
+    return Landmarks(landmarks.points_mm[[2, 1, 0, 3, 4, 5]], source="labels")
 
 
 def _mean_nmi(ranking: _Ranking) -> float:
-    return float(np.mean([r.nmi for r in ranking.ranked[: _HANDEDNESS_CANDIDATES // 2]]))
+    return float(np.mean([r.nmi for r in ranking.ranked[: _ORIENTATION_CANDIDATES // 2]]))

@@ -45,13 +45,15 @@ class _Profile(NamedTuple):
     slices: NDArray[np.int64]
 
 
-def landmarks_from_labels(labels: LabelMap) -> Landmarks:
+def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None = None) -> Landmarks:
     """Derive the paper's six landmarks from canonical labels.
 
     Parameters
     ----------
     labels : LabelMap
         1 LV cavity, 2 LV wall, 3 RV wall (optional), 4 RV cavity; thick or thin slices.
+    base_at_last_slice : bool, optional
+        Which end of the stack is the base; found from the growth of areas when absent.
 
     Returns
     -------
@@ -75,7 +77,10 @@ def landmarks_from_labels(labels: LabelMap) -> Landmarks:
             "slices; needs at least 3. Check the preset, or give landmarks.",
             code="TOO_FEW_SLICES",
         )
-    profile = _measure(labels, present)
+    if base_at_last_slice is None:
+        base_at_last_slice = _area_growth(labels, present) >= 0
+    sign = 1.0 if base_at_last_slice else -1.0
+    profile = _measure(labels, present, sign)
     frame = _frame(labels)
     axis_point, axis_slope = _long_axis(profile)
     apex_height = _apex_height(profile)
@@ -88,7 +93,7 @@ def landmarks_from_labels(labels: LabelMap) -> Landmarks:
     mid_height = apex_height + 0.5 * (base_height - apex_height)
     mid_centre = np.array([*(axis_point + axis_slope * mid_height), mid_height])
     points[:4] = mid_centre + np.column_stack([middle, np.zeros(4)])
-    points[:, 2] *= _base_sign(labels, present)
+    points[:, 2] *= sign
     return Landmarks(apply_matrix(frame, points), source="labels")
 
 
@@ -99,8 +104,23 @@ def _frame(labels: LabelMap) -> Float:
     return frame
 
 
-def _base_sign(labels: LabelMap, present: NDArray[np.bool_]) -> float:
-    """+1 if the base is at large k: areas of the LV and of the RV cavity grow towards the base."""
+def base_is_uncertain(labels: LabelMap) -> bool:
+    """Return whether a stack's areas and its share of wall disagree about which end is the base.
+
+    Areas grow towards the base; the apex is mostly wall. In short stacks whose basal slice the tilted
+    valve plane cuts, the areas alone can mislead.
+    """
+    present = np.isin(labels.array, (LV_CAVITY, LV_WALL))
+    left = present.sum(axis=(0, 1)).astype(np.float64)
+    wall = left - (labels.array == LV_CAVITY).sum(axis=(0, 1))
+    slices = np.flatnonzero(left)
+    end = max(1, len(slices) // 4)
+    first, last = (wall[part].sum() / left[part].sum() for part in (slices[:end], slices[-end:]))
+    return bool((first - last) * _area_growth(labels, present) <= 0)
+
+
+def _area_growth(labels: LabelMap, present: NDArray[np.bool_]) -> float:
+    """Above 0 if the areas of LV, LV cavity and RV grow towards large k."""
     k = np.arange(labels.shape[2], dtype=np.float64)
     left = present.sum(axis=(0, 1)).astype(np.float64)
     inside = left > 0
@@ -109,17 +129,16 @@ def _base_sign(labels: LabelMap, present: NDArray[np.bool_]) -> float:
         area = area[inside].astype(np.float64)
         if area.sum() > 0:
             growth += float(np.average(k[inside], weights=area) - k[inside].mean())
-    return 1.0 if growth >= 0 else -1.0
+    return growth
 
 
 def _rv(labels: LabelMap) -> NDArray[np.bool_]:
     return np.isin(labels.array, (RV_CAVITY, RV_WALL))
 
 
-def _measure(labels: LabelMap, present: NDArray[np.bool_]) -> _Profile:
+def _measure(labels: LabelMap, present: NDArray[np.bool_], sign: float) -> _Profile:
     spacing = labels.spacing_mm
     index = np.flatnonzero(present.any(axis=(0, 1)))
-    sign = _base_sign(labels, present)
     index = index if sign > 0 else index[::-1]
     centres, areas, cavities = [], [], []
     for k in index:
