@@ -17,7 +17,7 @@ import numpy as np
 from cardiacreg._slabs import run_tasks
 from cardiacreg.affine_registration import improve_affine
 from cardiacreg.atlas_selection import RankedAtlas, rank_atlases
-from cardiacreg.errors import InputWarning
+from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.ffd_registration import PreparedTarget, prepare_target
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
 from cardiacreg.landmark_affine import LandmarkFit, fit_landmark_affine
@@ -71,7 +71,7 @@ class _Ranking(NamedTuple):
     """A whole bank ranked under one set of target landmarks."""
 
     landmarks: Landmarks
-    fits: tuple[LandmarkFit, ...]
+    fits: dict[int, LandmarkFit]
     ranked: tuple[RankedAtlas, ...]
 
 
@@ -113,12 +113,31 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
 
 
 def _rank(run: Run, atlases: Sequence[Subject], landmarks: Landmarks) -> _Ranking:
-    def fit(atlas: Subject) -> LandmarkFit:
-        return fit_landmark_affine(landmarks, _atlas_landmarks(atlas, landmarks.source))
+    def fit(atlas: Subject) -> LandmarkFit | InvalidInputError:
+        try:
+            return fit_landmark_affine(landmarks, _atlas_landmarks(atlas, landmarks.source))
+        except InvalidInputError as problem:
+            return problem
 
-    fits = run_tasks(fit, atlases, threads=run.threads, step="align", progress=run.progress)
-    ranked = _score(run, atlases, [f.target_to_atlas for f in fits])
-    return _Ranking(landmarks, tuple(fits), ranked)
+    found = run_tasks(fit, atlases, threads=run.threads, step="align", progress=run.progress)
+    _tell_unusable(atlases, found)
+    fits = {n: f for n, f in enumerate(found) if isinstance(f, LandmarkFit)}
+    usable = list(fits)
+    scored = _score(run, [atlases[n] for n in usable], [fits[n].target_to_atlas for n in usable])
+    ranked = tuple(RankedAtlas(usable[r.index], r.target_to_atlas, r.nmi) for r in scored)
+    return _Ranking(landmarks, fits, ranked)
+
+
+def _tell_unusable(
+    atlases: Sequence[Subject], fits: Sequence[LandmarkFit | InvalidInputError]
+) -> None:
+    """Warn about atlases that cannot be aligned; raise if none can."""
+    problems = {n: f for n, f in enumerate(fits) if isinstance(f, InvalidInputError)}
+    if problems and len(problems) == len(fits):
+        raise next(iter(problems.values()))
+    for n, problem in problems.items():
+        name = atlases[n].name or str(n)
+        warnings.warn(f"atlas {name} is left out: {problem}", InputWarning, stacklevel=2)
 
 
 def _score(

@@ -14,7 +14,7 @@ from scipy.ndimage import affine_transform
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, LabelMap, Subject, Volume
-from cardiacreg.landmarks import landmarks_from_labels
+from cardiacreg.landmarks import base_is_at_last_slice, landmarks_from_labels
 
 _FloatArray = NDArray[np.float64]
 
@@ -159,7 +159,7 @@ def _check(subject: Subject, slice_thickness_mm: float, lost_apical_slices: int)
 
 
 def _apex_is_first(array: NDArray[np.uint8]) -> bool:
-    """Whether the LV tapers towards low k."""
+    """Whether the ventricles taper towards low k."""
     area = np.isin(array, (LV_CAVITY, LV_WALL)).sum(axis=(0, 1))
     held = area[area > 0]
     if len(held) < 2:
@@ -167,8 +167,7 @@ def _apex_is_first(array: NDArray[np.uint8]) -> bool:
             "degradation: the LV is labelled in fewer than 2 slices; needs a heart.",
             code="TOO_FEW_SLICES",
         )
-    end = max(len(held) // 3, 1)
-    return bool(held[:end].sum() < held[-end:].sum())
+    return base_is_at_last_slice(LabelMap(array, np.eye(4)))
 
 
 def _slice_weights(

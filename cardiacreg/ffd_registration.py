@@ -58,6 +58,8 @@ class RegistrationOptions:
         Most line searches of each level.
     bending_weight : float
         Weight of the mean squared second derivative, mm^2.
+    stretch_weight : float
+        Weight of the mean squared first derivative relative to the bending energy, mm^-2.
     estimate_shifts : bool
         Estimate one in-plane shift per acquired slice together with the deformation.
     shift_weight : float
@@ -84,6 +86,7 @@ class RegistrationOptions:
     strides: tuple[int, ...] = (2, 2, 1)
     iterations: tuple[int, ...] = (30, 30, 30)
     bending_weight: float = 3.0
+    stretch_weight: float = 0.03
     estimate_shifts: bool = False
     shift_weight: float = 5e-5
     class_weights: tuple[tuple[int, float], ...] = ((RV_WALL, 2.0),)
@@ -102,6 +105,7 @@ class RegistrationOptions:
                 f"{len(self.iterations)} iteration limits; needs one of each per level.",
                 code="BAD_OPTION",
             )
+        _check_numbers(self)
         spacings = np.array(self.spacings_mm)
         halved = np.allclose(spacings[:-1], 2 * spacings[1:])
         if not halved or min(self.spacings_mm) <= 0 or min(self.strides) < 1:
@@ -110,6 +114,21 @@ class RegistrationOptions:
                 "spacing must be half the one before and each stride at least 1.",
                 code="BAD_OPTION",
             )
+
+
+def _check_numbers(options: RegistrationOptions) -> None:
+    names = ("bending_weight", "stretch_weight", "shift_weight", "folding_weight", "margin_mm")
+    bad = {n: getattr(options, n) for n in names if not 0 <= getattr(options, n) < float("inf")}
+    if min(options.iterations) < 0:
+        bad["iterations"] = options.iterations
+    if options.slice_samples < 1:
+        bad["slice_samples"] = options.slice_samples
+    if bad:
+        raise InvalidInputError(
+            f"RegistrationOptions: {bad}; weights, margin and iterations must not be negative and "
+            "slice_samples at least 1.",
+            code="BAD_OPTION",
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -403,7 +422,7 @@ class _LevelRunner:
         options = self._options
         shape, slices = state.displacements_mm.shape, self._prepared.samples.slice_index
         objective = self._objectives[options.strides[level]]
-        bending = BendingEnergy(shape, state.spacing_mm)
+        bending = BendingEnergy(shape, state.spacing_mm, options.stretch_weight)
         folding = FoldingPenalty(shape, state.spacing_mm, options.folding_threshold)
         n_control, n_slices = state.displacements_mm.size, len(state.shifts_mm)
 

@@ -104,6 +104,11 @@ def _frame(labels: LabelMap) -> Float:
     return frame
 
 
+def base_is_at_last_slice(labels: LabelMap) -> bool:
+    """Return whether the base lies towards large k, by the growth of the ventricles' areas."""
+    return _area_growth(labels, np.isin(labels.array, (LV_CAVITY, LV_WALL))) >= 0
+
+
 def base_is_uncertain(labels: LabelMap) -> bool:
     """Return whether a stack's areas and its share of wall disagree about which end is the base.
 

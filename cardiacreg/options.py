@@ -29,6 +29,7 @@ def _paper_registration() -> RegistrationOptions:
         bending_weight=0.1,
         class_weights=(),
         background_slices=True,
+        stretch_weight=0.0,
     )
 
 

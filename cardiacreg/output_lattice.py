@@ -14,6 +14,7 @@ from cardiacreg.label_consistency import labelled_slices, target_frame
 from cardiacreg.resampling import Lattice
 
 Float = NDArray[np.float64]
+_LARGEST_EXTENT_MM = 400.0
 
 
 def lattice_over_heart(
@@ -46,10 +47,9 @@ def lattice_over_heart(
     frame = target_frame(target.voxel_to_world, "refine")
     boxes = [_label_box(target) * target.spacing_mm]
     for labels, affine in atlases:
-        to_frame = np.linalg.inv(affine.matrix @ frame) @ labels.voxel_to_world
-        corners = np.array(np.meshgrid(*_label_box(labels).T)).reshape(3, -1).T
-        mapped = apply_matrix(to_frame, corners)
-        boxes.append(np.stack([mapped.min(axis=0), mapped.max(axis=0)]))
+        box = _aligned_box(labels, np.linalg.inv(affine.matrix @ frame))
+        if (box[0] < boxes[0][1]).all() and (box[1] > boxes[0][0]).all():
+            boxes.append(box)
     lower = _robust(min, [box[0] for box in boxes], boxes[0][0]) - margin_mm
     upper = _robust(max, [box[1] for box in boxes], boxes[0][1]) + margin_mm
     first = np.floor(lower / spacing)
@@ -57,6 +57,20 @@ def lattice_over_heart(
     local = np.diag([*spacing, 1.0])
     local[:3, 3] = first * spacing
     return Lattice((int(shape[0]), int(shape[1]), int(shape[2])), frame @ local)
+
+
+def _aligned_box(labels: LabelMap, atlas_to_frame: NDArray[np.floating]) -> Float:
+    """Lower and upper corner, in the target's frame, of an atlas's labels after its affine."""
+    corners = np.array(np.meshgrid(*_label_box(labels).T)).reshape(3, -1).T
+    mapped = apply_matrix(atlas_to_frame @ labels.voxel_to_world, corners)
+    box = np.stack([mapped.min(axis=0), mapped.max(axis=0)])
+    if (box[1] - box[0]).max() > _LARGEST_EXTENT_MM:
+        raise InvalidInputError(
+            f"refine: an aligned atlas spans {np.round(box[1] - box[0])} mm, which no heart does; the "
+            "landmarks do not fit the labels. Check their order and frame (RAS+ mm), or leave them out.",
+            code="BAD_LANDMARKS",
+        )
+    return box
 
 
 def _robust(pick: object, corners: list[Float], own: Float) -> Float:

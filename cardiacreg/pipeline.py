@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from cardiacreg._slabs import run_tasks
 from cardiacreg.atlas_choice import SelectedAtlas, select_atlases
-from cardiacreg.errors import RefinementError
+from cardiacreg.errors import InputWarning, RefinementError
 from cardiacreg.ffd_registration import (
     PreparedTarget,
     Registration,
@@ -136,7 +137,14 @@ def _fuse(
     shifts: NDArray[np.float64],
 ) -> Fusion:
     image, options = run.target.image, run.options.fusion
-    if image is None or options is None or any(atlas.image is None for atlas, _ in used):
+    if image is None or options is None:
+        return _label_votes(run, lattice, used)
+    if any(atlas.image is None for atlas, _ in used):
+        warnings.warn(
+            "fusion: atlases without images are among the selected; labels alone are fused.",
+            InputWarning,
+            stacklevel=2,
+        )
         return _label_votes(run, lattice, used)
     placed = place_target_image(image, shifts, lattice)
     warped = []

@@ -25,9 +25,15 @@ class BendingEnergy:
     shape : tuple of int
         Shape (na, nb, nc, 3) of the control-point displacements.
     spacing_mm : ndarray, shape (3,)
+    stretch_weight : float
+        Weight, in mm^-2, of the mean squared first derivative that is added: it makes the deformation
+        beyond the acquired slices level off instead of going on in a straight line.
     """
 
-    def __init__(self, shape: tuple[int, ...], spacing_mm: Float) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], spacing_mm: Float, stretch_weight: float = 0.0
+    ) -> None:
+        self._stretch_weight = stretch_weight
         self._grams = [bending_matrices(shape[a], float(spacing_mm[a])) for a in range(3)]
         self._volume = float(np.prod((np.array(shape[:3]) - 3) * spacing_mm))
 
@@ -39,9 +45,14 @@ class BendingEnergy:
         second += self._along(k2, 1, 0)
         mixed = self._along(k0, 1, 1)
         mixed += self._along(k1, 1, 0)
+        k00 = self._along(k0, 1, 0)
+        if self._stretch_weight:
+            second += self._stretch_weight * (self._along(k0, 1, 1) + self._along(k1, 1, 0))
         total = self._along(second, 0, 0)
         total += 2 * self._along(mixed, 0, 1)
-        total += self._along(self._along(k0, 1, 0), 0, 2)
+        total += self._along(k00, 0, 2)
+        if self._stretch_weight:
+            total += self._stretch_weight * self._along(k00, 0, 1)
         total /= self._volume
         return float(np.einsum("abcd,abcd->", total, displacements_mm)), 2 * total
 

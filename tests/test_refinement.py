@@ -202,9 +202,11 @@ class TestInputs:
 
     def test_atlases_without_images_are_fused_by_labels(self):
         atlases = [Subject(atlas.labels) for atlas in tiny_atlases()]
-        found = refine_tiny(atlases=atlases)
+        with pytest.warns(InputWarning, match="without images"):
+            found = refine_tiny(atlases=atlases)
         expected = refine_tiny(image=False, atlases=atlases)
         np.testing.assert_array_equal(found.labels.array, expected.labels.array)
+        assert any("without images" in note for note in found.warnings)
 
     def test_a_missing_rv_wall_comes_from_the_atlases_and_is_said(self):
         target = tiny_target()
@@ -261,6 +263,21 @@ class TestInputs:
 
 
 class TestRefusals:
+    def test_landmarks_in_the_wrong_order_are_refused_before_memory_runs_out(self):
+        points = landmarks_from_labels(tiny_target().labels).points_mm[::-1]
+        with warnings.catch_warnings(), pytest.raises(InvalidInputError) as refused:
+            warnings.simplefilter("ignore", InputWarning)
+            refine_tiny(landmarks=points)
+        assert refused.value.code == "BAD_LANDMARKS"
+
+    def test_an_atlas_without_usable_landmarks_is_left_out_and_named(self):
+        labels = np.array(tiny_atlases()[0].labels.array)
+        labels[:, :, :-3] = 0
+        thin = Subject(LabelMap(labels, tiny_atlases()[0].labels.voxel_to_world), name="two slices")
+        with pytest.warns(InputWarning, match="two slices is left out"):
+            found = refine_tiny(image=False, atlases=[*tiny_atlases(), thin])
+        assert "two slices" not in [atlas.name for atlas in found.atlases]
+
     def refused(self, code, **keywords):
         with pytest.raises(InvalidInputError) as caught:
             refine_tiny(**keywords)
