@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cardiacreg.degradation import LowResolution, cut_base, simulate_low_resolution
+from cardiacreg.degradation import LowResolution, simulate_low_resolution
 from cardiacreg.geometry import LabelMap, Subject
 from cardiacreg.nifti import read_labels
 from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
@@ -101,8 +101,18 @@ def real_anatomy(name: str) -> Subject:
     with (folder / "index.csv").open(encoding="utf-8") as table:
         rows = {row["name"]: row for row in csv.DictReader(table)}
     mitral_mm = np.array([float(value) for value in rows[name]["mv"].split()])
-    cut = cut_base(labels, mitral_mm, below_mm=CUT_BELOW_MITRAL_MM)
-    return Subject(_padded(cut), name=name)
+    return Subject(_padded(_cut(labels, mitral_mm[2] - CUT_BELOW_MITRAL_MM)), name=name)
+
+
+def _cut(labels: LabelMap, level_mm: float) -> LabelMap:
+    """Remove the labels above a level; z runs from apex to base in these files.
+
+    The library's `cut_base` finds the base from the LV's area, which a sealed outflow tract can belie.
+    """
+    heights_mm = labels.voxel_to_world[2, 3] + labels.spacing_mm[2] * np.arange(labels.shape[2])
+    array = labels.array.copy()
+    array[:, :, heights_mm > level_mm] = 0
+    return LabelMap(array, labels.voxel_to_world)
 
 
 def _padded(labels: LabelMap) -> LabelMap:
