@@ -29,6 +29,7 @@ from cardiacreg import (
     phantom_image,
     phantom_measures,
     phantom_population,
+    phantom_radii,
     phantoms,
 )
 from cardiacreg.errors import InvalidInputError
@@ -112,8 +113,8 @@ class AtlasBank(Sequence[Subject]):
 
 
 def default_specifications() -> tuple[HeartSpecification, ...]:
-    """Return what the default bank holds: 48 people, each at end-diastole and end-systole."""
-    sizes = {"healthy": 16, "pulmonary_hypertension": 12, "hypertrophic": 14, "dilated": 6}
+    """Return what the default bank holds: 46 people, each at end-diastole and end-systole."""
+    sizes = {"healthy": 10, "pulmonary_hypertension": 8, "hypertrophic": 24, "dilated": 4}
     return tuple(
         HeartSpecification(seed, group, phase)
         for group, count in sizes.items()
@@ -286,6 +287,7 @@ def _model_key() -> str:
     digest = hashlib.sha256(f"{_FORMAT} {default_specifications()}".encode())
     modules = (
         phantom_measures,
+        phantom_radii,
         phantom_anatomy,
         phantom_population,
         phantom_image,

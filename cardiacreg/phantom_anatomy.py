@@ -11,21 +11,22 @@ of the RV, which is closed by a roof from the tricuspid to the pulmonary plane.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
-from scipy.special import gammaln, lpmv
 
 from cardiacreg.phantom_measures import (
+    CREST_WALL_RATIO,
+    INSERTION_FILLET_RATIO,
     LV_AXIAL_STRETCH,
     LV_CENTRE_MM,
     OUTFLOW_BEYOND,
     OUTFLOW_RADIUS_MM,
     OUTFLOW_START_MM,
     OUTFLOW_WALL_MM,
+    PULMONARY_OPENING_MM,
     PULMONARY_RADIUS_MM,
     RIM_MM,
     ROOF_POSITIONS,
@@ -33,11 +34,9 @@ from cardiacreg.phantom_measures import (
     RV_APEX_OFFSET_MM,
     RV_WALL_ASYMMETRY,
     TRICUSPID_RADIUS_MM,
-    VARIATION_ANGLES,
-    VARIATION_LENGTH_DEGREES,
 )
+from cardiacreg.phantom_radii import N_AZIMUTH, N_POLAR, table_angles
 
-_N_POLAR, _N_AZIMUTH = 73, 144
 _FloatArray = NDArray[np.float64]
 
 
@@ -93,7 +92,7 @@ class HeartShape:
 
     def inner_radius_mm(self) -> _FloatArray:
         """Return the LV endocardial radius table, shape (73, 144)."""
-        polar, azimuth = _table_angles()
+        polar, azimuth = table_angles()
         bulge = np.exp(-((azimuth / np.radians(55.0)) ** 2)) * np.sin(polar) ** 2
         radius: _FloatArray = (
             self.endocardium_factor * self.endocardium_mm - self.septal_flattening_mm * bulge
@@ -106,11 +105,11 @@ class HeartShape:
 
     def septal_radius_mm(self) -> float:
         """Return the LV epicardial radius towards the RV at the height of the LV centre."""
-        return float(self.outer_radius_mm()[_N_POLAR // 2, 0])
+        return float(self.outer_radius_mm()[N_POLAR // 2, 0])
 
     def free_radius_mm(self) -> _FloatArray:
         """Return the RV body radius table; `rv_factor` acts on the free side, not on the septal."""
-        polar, azimuth = _table_angles()
+        polar, azimuth = table_angles()
         towards_septum = -np.cos(azimuth) * np.sin(polar)
         free_side = np.clip((0.9 - towards_septum) / 0.7, 0.0, 1.0)
         free_side = free_side * free_side * (3.0 - 2.0 * free_side)
@@ -122,7 +121,7 @@ class HeartShape:
 
     def _visible_depth_mm(self, radius: _FloatArray) -> float:
         """How far below its centre the RV body reaches outside the LV."""
-        polar, azimuth = _table_angles()
+        polar, azimuth = table_angles()
         in_plane = radius * np.sin(polar)
         offsets = (
             -in_plane * np.cos(azimuth),
@@ -151,6 +150,8 @@ class HeartFields:
         Local thickness of the RV wall over its mean.
     mitral, roof : ndarray
         Height above the mitral plane and above the RV roof.
+    pulmonary : ndarray
+        Negative in the pulmonary opening, where the RV has no wall on any side.
     valves : ndarray
         Negative in the columns of the tricuspid and pulmonary valves, where the roof has no wall.
     """
@@ -162,6 +163,7 @@ class HeartFields:
     rv_wall_ratio: NDArray[np.float32]
     mitral: NDArray[np.float32]
     roof: NDArray[np.float32]
+    pulmonary: NDArray[np.float32]
     valves: NDArray[np.float32]
 
 
@@ -192,6 +194,7 @@ def heart_fields(
     body = radius - _interpolate(shape.free_radius_mm(), places)
     mitral = grid[2] - (shape.mitral_slope[0] * grid[0] + shape.mitral_slope[1] * grid[1])
     roof, valves = _roof(shape, grid)
+    pulmonary = _pulmonary_opening(shape, grid)
     vertical = np.float32(shape.scale * shape.elongation)
     anterior = (grid[1] - np.float32(shape.rv_centre_mm[1])) / np.float32(35.0)
     outflow = _outflow(shape, grid) * np.float32(shape.scale)
@@ -204,6 +207,7 @@ def heart_fields(
         rv_wall_ratio=1 - np.float32(RV_WALL_ASYMMETRY) * np.clip(anterior, -1, 1),
         mitral=(mitral * vertical).astype(np.float32),
         roof=(roof * vertical).astype(np.float32),
+        pulmonary=(pulmonary * np.float32(shape.scale)).astype(np.float32),
         valves=(valves * np.float32(shape.scale)).astype(np.float32),
     )
 
@@ -237,12 +241,15 @@ def structure_fractions(
     heart = inside(fields.epicardium)
     outside_lv = 1 - heart
     thickness = np.float32(rv_wall_mm) * fields.rv_wall_ratio
-    crest = np.float32(OUTFLOW_WALL_MM) + thickness - fields.outflow
+    crest = np.float32(OUTFLOW_WALL_MM) + np.float32(CREST_WALL_RATIO) * thickness - fields.outflow
     inner = np.maximum(_smooth_maximum(fields.rv_body, fields.roof, RIM_MM), crest)
     rv_cavity = inside(inner) * outside_lv
     roof_wall = np.clip(fields.valves, 0, thickness)
-    shell = _smooth_maximum(fields.rv_body - thickness, fields.roof - roof_wall, RIM_MM)
-    rv_whole = inside(shell) * outside_lv
+    side_wall = np.clip(fields.pulmonary, 0, thickness)
+    shell = _smooth_maximum(fields.rv_body - side_wall, fields.roof - roof_wall, RIM_MM)
+    fillet_mm = INSERTION_FILLET_RATIO * rv_wall_mm
+    filled = -_smooth_maximum(-shell, -fields.epicardium, fillet_mm)
+    rv_whole = inside(np.where(fields.roof < thickness, filled, shell)) * outside_lv
     return {
         "lv_cavity": cavity,
         "lv_wall": np.maximum(heart * below_mitral - cavity, 0),
@@ -251,80 +258,19 @@ def structure_fractions(
     }
 
 
-def radius_table(profile_mm: _FloatArray) -> _FloatArray:
-    """Return the radii (73, 144) by polar angle and azimuth of a profile of spherical harmonics."""
-    basis = _harmonics()[:, : len(profile_mm)]
-    return np.asarray((basis @ profile_mm).reshape(_N_POLAR, _N_AZIMUTH))
-
-
-def random_deviation(
-    rng: np.random.Generator, deviation_mm: tuple[tuple[float, ...], ...]
-) -> _FloatArray:
-    """Return a smooth random change of radii (73, 144).
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of the draws.
-    deviation_mm : tuple of tuples
-        Standard deviations by polar angle (`VARIATION_ANGLES`) and order, 0 to 3.
-
-    Returns
-    -------
-    ndarray, shape (73, 144), float64
-        Sum of waves around the axis, whose amplitudes change smoothly from apex to base.
-    """
-    sizes = np.array(deviation_mm)
-    knots = np.array(VARIATION_ANGLES)
-    lag = (knots[:, None] - knots) / VARIATION_LENGTH_DEGREES
-    root = np.linalg.cholesky(np.exp(-0.5 * lag * lag) + 1e-6 * np.eye(len(knots)))
-    polar, azimuth = _table_angles()
-    angles = np.clip(np.degrees(polar[:, 0]), knots[0], knots[-1])
-    total = np.zeros(polar.shape)
-    for order in range(sizes.shape[1]):
-        for wave in (np.cos(order * azimuth), np.sin(order * azimuth))[: 1 + (order > 0)]:
-            draw = root @ np.clip(rng.standard_normal(len(knots)), -2.2, 2.2)
-            amplitude = PchipInterpolator(knots, sizes[:, order] * draw)(angles)
-            total += amplitude[:, None] * wave
-    return total
-
-
-@lru_cache(maxsize=1)
-def _table_angles() -> tuple[_FloatArray, _FloatArray]:
-    polar = np.linspace(0.0, np.pi, _N_POLAR)
-    azimuth = np.arange(_N_AZIMUTH) * (2.0 * np.pi / _N_AZIMUTH)
-    azimuth = np.where(azimuth > np.pi, azimuth - 2.0 * np.pi, azimuth)
-    return polar[:, None] + 0.0 * azimuth, azimuth[None, :] + 0.0 * polar[:, None]
-
-
-@lru_cache(maxsize=1)
-def _harmonics() -> _FloatArray:
-    """Real spherical harmonics up to degree 8 over the table, each of unit mean square."""
-    polar, azimuth = (angle.ravel() for angle in _table_angles())
-    columns = []
-    for degree in range(9):
-        for order in range(-degree, degree + 1):
-            m = abs(order)
-            norm = (2 * degree + 1) * np.exp(gammaln(degree - m + 1) - gammaln(degree + m + 1))
-            wave = np.sin(m * azimuth) if order < 0 else np.cos(m * azimuth)
-            column = np.sqrt(norm * (2.0 if m else 1.0)) * lpmv(m, degree, np.cos(polar)) * wave
-            columns.append(column)
-    return np.stack(columns, axis=1)
-
-
 def _polar_lookup(
     grid: tuple[NDArray[np.float32], ...], centre_mm: tuple[float, ...], axial_stretch: float
 ) -> tuple[_Lookup, NDArray[np.float32]]:
     """Return the table places and the radii of all grid points."""
     x, y, z = (axis - np.float32(c) for axis, c in zip(grid, centre_mm, strict=True))
     z = z / np.float32(axial_stretch)
-    azimuth = np.arctan2(-y, -x) * np.float32(_N_AZIMUTH / (2 * np.pi))
+    azimuth = np.arctan2(-y, -x) * np.float32(N_AZIMUTH / (2 * np.pi))
     in_plane = np.sqrt(x * x + y * y)
     radius = np.sqrt(in_plane * in_plane + z * z)
-    polar = np.arctan2(in_plane, -z) * np.float32((_N_POLAR - 1) / np.pi)
-    azimuth = np.where(azimuth < 0, azimuth + np.float32(_N_AZIMUTH), azimuth)
-    row, column = np.minimum(polar.astype(np.int32), _N_POLAR - 2), azimuth.astype(np.int32)
-    return _Lookup(row * (_N_AZIMUTH + 2) + column, polar - row, azimuth - column), radius
+    polar = np.arctan2(in_plane, -z) * np.float32((N_POLAR - 1) / np.pi)
+    azimuth = np.where(azimuth < 0, azimuth + np.float32(N_AZIMUTH), azimuth)
+    row, column = np.minimum(polar.astype(np.int32), N_POLAR - 2), azimuth.astype(np.int32)
+    return _Lookup(row * (N_AZIMUTH + 2) + column, polar - row, azimuth - column), radius
 
 
 def _interpolate(table: _FloatArray, lookup: _Lookup) -> NDArray[np.float32]:
@@ -370,6 +316,17 @@ def _roof(
     pulmonary = np.hypot(x - end[0], y - end[1]) - PULMONARY_RADIUS_MM
     valves = np.minimum(tricuspid, pulmonary).astype(np.float32)
     return z - height.astype(np.float32), valves
+
+
+def _pulmonary_opening(
+    shape: HeartShape, grid: tuple[NDArray[np.float32], ...]
+) -> NDArray[np.float32]:
+    """Distance to an ellipsoid around the pulmonary valve, roughly, in reference mm."""
+    squared = sum(
+        ((axis - np.float32(centre)) / np.float32(half)) ** 2
+        for axis, centre, half in zip(grid, shape.pulmonary_mm, PULMONARY_OPENING_MM, strict=True)
+    )
+    return np.asarray((np.sqrt(squared) - 1) * np.float32(min(PULMONARY_OPENING_MM)))
 
 
 def _outflow(shape: HeartShape, grid: tuple[NDArray[np.float32], ...]) -> NDArray[np.float32]:

@@ -31,15 +31,15 @@ LV_WALL_MM = (
     *(0.0, 0.0, 0.2, 0.0, 0.0, -0.5, 0.0, 0.0, -0.1, 0.0, 0.0),
 )
 RV_BODY_MM = (
-    *(34.9,),
-    *(0.8, -2.5, 0.6),
-    *(-0.8, 0.9, 2.3, 2.5, -3.5),
-    *(1.1, 0.1, 1.2, 0.8, 0.7, 1.6, -0.7),
-    *(0.3, -0.4, 0.7, -0.4, 0.2, 1.5, -1.1, -0.7, 0.8),
-    *(-0.3, -0.2, 0.5, -0.2, 0.4, -0.4, 0.6, 0.9, -0.4, -1.4, 1.4),
-    *(-0.3, 0.0, 0.2, -0.1, 0.4, 0.1, -0.6, 0.1, 0.4, -0.1, -0.2, -0.8, 1.4),
-    *(-0.4, -0.1, 0.0, 0.1, 0.2, -0.1, -0.2, -0.2, -0.2, 0.4, 0.6, -0.4, -0.3, -0.4, 0.9),
-    *(-0.2, -0.1, 0.0, 0.1, 0.0, 0.0, 0.0, 0.1, 0.0, -0.3, -0.2, 0.1, 0.3, -0.2, -0.2, -0.1, 0.4),
+    *(35.4,),
+    *(0.8, -2.6, 1.2),
+    *(-0.8, 0.9, 2.2, 2.3, -3.1),
+    *(1.1, 0.0, 1.2, 0.8, 0.7, 1.6, -0.6),
+    *(0.3, -0.5, 0.8, -0.3, 0.2, 1.4, -1.0, -0.7, 0.8),
+    *(-0.3, -0.2, 0.5, -0.3, 0.4, -0.4, 0.5, 0.9, -0.3, -1.4, 1.3),
+    *(-0.3, 0.0, 0.2, -0.2, 0.5, 0.1, -0.5, 0.1, 0.2, -0.2, -0.1, -0.7, 1.2),
+    *(-0.4, 0.0, 0.0, 0.1, 0.3, -0.1, -0.3, -0.2, -0.2, 0.4, 0.5, -0.4, -0.3, -0.3, 0.8),
+    *(-0.2, -0.1, 0.0, 0.1, 0.0, -0.1, 0.0, 0.1, 0.0, -0.3, -0.2, 0.1, 0.3, -0.2, -0.2, -0.1, 0.3),
 )
 # Standard deviation between people of the same radii, after scaling, at polar angles of 0, 30, 60, 90
 # and 120 degrees (rows) in the ring's mean, offset, ovality and triangularity (columns).
@@ -75,16 +75,22 @@ PULMONARY_MM, PULMONARY_SD_MM = (-31.1, -42.1, -9.5), (2.4, 2.9, 6.5)
 AORTIC_MM, AORTIC_SD_MM = (-22.6, -14.1, 1.9), (1.8, 1.5, 2.7)
 OUTFLOW_START_MM = (-9.0, -5.0, -14.0)
 OUTFLOW_RADIUS_MM, OUTFLOW_WALL_MM, OUTFLOW_BEYOND = 10.5, 2.0, 1.3
+# Thickness of the crest of RV muscle around that tube, over the RV wall's thickness.
+CREST_WALL_RATIO = 1.8
 # Height of the RV roof over the straight line from the tricuspid (0) to the pulmonary centre (1).
 ROOF_POSITIONS = (-0.40, -0.15, 0.10, 0.35, 0.55, 0.75, 0.90, 1.10)
 ROOF_MM = (-1.5, -0.4, 0.1, 1.9, -6.1, -3.1, 4.9, -5.0)
 ROOF_SD_MM = (2.9, 0.8, 1.4, 1.9, 2.0, 1.7, 1.1, 2.4)
 # Its rise per mm along x, off that line, at four places on it.
 ROOF_SLOPE_POSITIONS = (-0.40, 0.10, 0.55, 0.90)
-ROOF_SLOPE, ROOF_SLOPE_SD = (-0.06, 0.10, -0.18, -0.11), (0.25, 0.10, 0.12, 0.15)
+ROOF_SLOPE, ROOF_SLOPE_SD = (-0.06, 0.10, -0.28, -0.11), (0.25, 0.10, 0.12, 0.15)
 # Least height of the lowest RV wall over the LV's epicardial apex (the RV cavity's lowest point is
 # 7.0 +- 2.6 above it in the cohort); opening radii of the two RV valves.
 RV_APEX_OFFSET_MM = 1.0
+PULMONARY_OPENING_MM = (14.0, 10.0, 8.0)
+# Width over which the RV wall's outer surface blends into the LV's at the insertions, over the RV
+# wall's thickness.
+INSERTION_FILLET_RATIO = 1.5
 RV_WALL_ASYMMETRY = 0.06
 TRICUSPID_RADIUS_MM, PULMONARY_RADIUS_MM = 17.0, 12.0
 RIM_MM = 5.0
