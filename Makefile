@@ -9,6 +9,9 @@ INSTALLED := $(VENV)/.installed
 # The library has threads of its own; BLAS threads beside them only get in the way.
 export OPENBLAS_NUM_THREADS = 1
 
+# Some tools (cython-lint) start others by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
 .PHONY: demo test clean
 
 demo: $(INSTALLED)
