@@ -337,7 +337,8 @@ def _outflow(shape: HeartShape, grid: tuple[NDArray[np.float32], ...]) -> NDArra
     position = sum(o * np.float32(d) for o, d in zip(offsets, along / (along @ along), strict=True))
     position = np.clip(position, 0, 1)
     squared = sum((o - position * np.float32(d)) ** 2 for o, d in zip(offsets, along, strict=True))
-    return np.asarray(np.sqrt(squared) - np.float32(OUTFLOW_RADIUS_MM), dtype=np.float32)
+    radius = OUTFLOW_RADIUS_MM * 0.5 * (1.0 + shape.endocardium_factor)
+    return np.asarray(np.sqrt(squared) - np.float32(radius), dtype=np.float32)
 
 
 def _smooth_maximum(

@@ -87,8 +87,8 @@ def _inner_muscle(
         papillary = np.maximum(papillary, np.clip(1 - np.abs(turn) / np.float32(0.45), 0, 1))
     papillary = np.clip(4.0 * papillary * depth * height - 0.3, 0, 1)
     web = np.clip(_texture(shape, 1.3, rng) - 0.8, 0, 1)
-    near_rv = _soft(-fields.rv_body - 9.0, 6.0)
-    near_lv = _soft(-fields.endocardium - 4.0, 3.0)
+    near_rv = _soft(-fields.rv_body - 7.0, 6.0) * (fields.epicardium > 0)
+    near_lv = _soft(-fields.endocardium - 4.0, 3.0) * (fields.endocardium < 0)
     muscle = papillary + web * np.maximum(near_rv, near_lv)
     return np.asarray(np.clip(muscle, 0, 0.9), dtype=np.float32)
 
