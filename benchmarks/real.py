@@ -65,9 +65,13 @@ def _measure(acquisition: Acquisition) -> dict[str, Any]:
         "minimum_jacobian": result.minimum_jacobian,
         "shift_rms_mm": float(np.sqrt((result.slice_shifts_mm**2).mean())),
         "volumes_ml": metrics.volumes_ml(result.labels),
-        "warnings": list(result.warnings),
+        "warnings": [_without_folders(text, acquisition) for text in result.warnings],
         "structures_from_atlases": list(result.structures_from_atlases),
     }
+
+
+def _without_folders(text: str, acquisition: Acquisition) -> str:
+    return text.replace(f"{acquisition.labels.parent}/", "")
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
