@@ -210,7 +210,12 @@ def test_signals_end_a_process_tidily(tmp_path, number):
     )
     command = [sys.executable, "-c", script, "-", str(tmp_path)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts this in the background makes children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as child:
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
         child.send_signal(number)

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("cardiacreg", "cardiacreg_nn")
+PACKAGES = tuple(
+    name for name in ("cardiacreg", "cardiacreg_nn") if (ROOT / name / "__init__.py").exists()
+)
 
 
 @pytest.fixture(scope="module")
