@@ -26,12 +26,12 @@ SEED = FIRST_EVALUATION_SEED + 3
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """Draw every figure whose data are there into ``docs/figures``."""
+    """Draw the figures; pages with patients' images go to ``bench_output``, outside the project."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     drawn = [_overview(FOLDER / "overview.png")]
     if not quick:
         try:
-            drawn.append(_contact_sheet(FOLDER / "real_frames.png"))
+            drawn.append(_contact_sheet(machine.ROOT / "bench_output" / "real_frames.png"))
         except DataAbsent as absent:
             print(f"figures: without real frames, {absent}")
     return {"seeds": [SEED], "figures": [path.name for path in drawn]}
@@ -97,6 +97,7 @@ def _contact_sheet(path: Path) -> Path:
         panel.set_axis_off()
         panel.set_title(each.name, fontsize=11)
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.965, wspace=0.01, hspace=0.06)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
 

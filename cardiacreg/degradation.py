@@ -115,9 +115,10 @@ def cut_base(labels: LabelMap, point_mm: ArrayLike, *, below_mm: float = 0.0) ->
     Parameters
     ----------
     labels : LabelMap
-        Canonical labels; which end is the apex is read from the LV.
+        Canonical labels.
     point_mm : array_like, shape (3,)
-        A world point in mm, for instance the mitral valve centre.
+        A world point in mm in the basal half of the LV, for instance the mitral valve centre; it tells
+        which end is the base.
     below_mm : float
         How far towards the apex from the point the plane lies.
 
@@ -128,7 +129,12 @@ def cut_base(labels: LabelMap, point_mm: ArrayLike, *, below_mm: float = 0.0) ->
     """
     point = np.append(np.asarray(point_mm, dtype=np.float64), 1.0)
     level = float((np.linalg.inv(labels.voxel_to_world) @ point)[2])
-    towards_base = 1.0 if _apex_is_first(labels.array) else -1.0
+    held = np.flatnonzero(np.isin(labels.array, (LV_CAVITY, LV_WALL)).any(axis=(0, 1)))
+    if len(held) == 0:
+        raise InvalidInputError(
+            "cut_base: no slice shows the LV; needs a heart.", code="TOO_FEW_SLICES"
+        )
+    towards_base = 1.0 if level >= held.mean() else -1.0
     level -= towards_base * below_mm / labels.spacing_mm[2]
     array = labels.array.copy()
     array[:, :, (np.arange(array.shape[2]) - level) * towards_base > 0] = 0
