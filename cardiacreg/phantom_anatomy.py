@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import RegularGridInterpolator
 
 from cardiacreg.phantom_measures import (
     CREST_WALL_RATIO,
@@ -29,9 +29,13 @@ from cardiacreg.phantom_measures import (
     PULMONARY_OPENING_MM,
     PULMONARY_RADIUS_MM,
     RIM_MM,
-    ROOF_POSITIONS,
-    ROOF_SLOPE_POSITIONS,
+    ROOF_ACROSS_MM,
+    ROOF_ALONG,
     RV_APEX_OFFSET_MM,
+    RV_INFLOW_MM,
+    RV_OPENING_DEPTH_MM,
+    RV_OUTFLOW_MM,
+    RV_RIM_MM,
     RV_WALL_ASYMMETRY,
     TRICUSPID_RADIUS_MM,
 )
@@ -66,8 +70,8 @@ class HeartShape:
         Radii by polar angle (0 at the apex) and azimuth (0 towards septum or RV free wall).
     rv_centre_mm, tricuspid_mm, pulmonary_mm, aortic_mm : ndarray, shape (3,), float64
         Positions in the heart frame, before `scale` and `elongation`.
-    roof_mm, roof_slope : ndarray, shape (8,) and (4,), float64
-        Height of the RV roof at `ROOF_POSITIONS`, slope at `ROOF_SLOPE_POSITIONS`.
+    roof_mm : ndarray, shape (9, 5), float64
+        Height of the RV roof over the line between its valves, at `ROOF_ALONG` by `ROOF_ACROSS_MM`.
     mitral_slope : ndarray, shape (2,), float64
         Rise of the mitral plane per mm along x and y.
     """
@@ -87,7 +91,6 @@ class HeartShape:
     pulmonary_mm: _FloatArray
     aortic_mm: _FloatArray
     roof_mm: _FloatArray
-    roof_slope: _FloatArray
     mitral_slope: _FloatArray
 
     def inner_radius_mm(self) -> _FloatArray:
@@ -202,7 +205,7 @@ def heart_fields(
     return HeartFields(
         endocardium=-_smooth_maximum(-_distance(inner, axes_mm), -outflow, RIM_MM),
         epicardium=-_smooth_maximum(-epicardium, np.float32(OUTFLOW_WALL_MM) - outflow, RIM_MM),
-        rv_body=_distance(body, axes_mm),
+        rv_body=-_smooth_maximum(-_distance(body, axes_mm), -_rv_openings(shape, grid), RIM_MM),
         outflow=outflow,
         rv_wall_ratio=1 - np.float32(RV_WALL_ASYMMETRY) * np.clip(anterior, -1, 1),
         mitral=(mitral * vertical).astype(np.float32),
@@ -242,11 +245,11 @@ def structure_fractions(
     outside_lv = 1 - heart
     thickness = np.float32(rv_wall_mm) * fields.rv_wall_ratio
     crest = np.float32(OUTFLOW_WALL_MM) + np.float32(CREST_WALL_RATIO) * thickness - fields.outflow
-    inner = np.maximum(_smooth_maximum(fields.rv_body, fields.roof, RIM_MM), crest)
+    inner = np.maximum(_smooth_maximum(fields.rv_body, fields.roof, RV_RIM_MM), crest)
     rv_cavity = inside(inner) * outside_lv
     roof_wall = np.clip(fields.valves, 0, thickness)
     side_wall = np.clip(fields.pulmonary, 0, thickness)
-    shell = _smooth_maximum(fields.rv_body - side_wall, fields.roof - roof_wall, RIM_MM)
+    shell = _smooth_maximum(fields.rv_body - side_wall, fields.roof - roof_wall, RV_RIM_MM)
     fillet_mm = INSERTION_FILLET_RATIO * rv_wall_mm
     filled = -_smooth_maximum(-shell, -fields.epicardium, fillet_mm)
     rv_whole = inside(np.where(fields.roof < thickness, filled, shell)) * outside_lv
@@ -307,15 +310,27 @@ def _roof(
     x, y, z = grid
     start, end = shape.tricuspid_mm, shape.pulmonary_mm
     along = (start[1] - y) / (start[1] - end[1])
-    held = np.clip(along, ROOF_POSITIONS[0], ROOF_POSITIONS[-1])
-    rise = PchipInterpolator(ROOF_POSITIONS, shape.roof_mm)(held)
-    slope = np.interp(held, ROOF_SLOPE_POSITIONS, shape.roof_slope)
-    off_line = np.clip(x - (start[0] + held * (end[0] - start[0])), -30.0, 30.0)
-    height = start[2] + held * (end[2] - start[2]) + rise + slope * off_line
+    held = np.clip(along, ROOF_ALONG[0], ROOF_ALONG[-1])
+    across = x - (start[0] + held * (end[0] - start[0]))
+    across = np.clip(across, ROOF_ACROSS_MM[0], ROOF_ACROSS_MM[-1])
+    rise = RegularGridInterpolator((ROOF_ALONG, ROOF_ACROSS_MM), shape.roof_mm)
+    height = start[2] + held * (end[2] - start[2]) + rise(tuple(np.broadcast_arrays(held, across)))
     tricuspid = np.hypot(x - start[0], y - start[1]) - TRICUSPID_RADIUS_MM
     pulmonary = np.hypot(x - end[0], y - end[1]) - PULMONARY_RADIUS_MM
     valves = np.minimum(tricuspid, pulmonary).astype(np.float32)
     return z - height.astype(np.float32), valves
+
+
+def _rv_openings(shape: HeartShape, grid: tuple[NDArray[np.float32], ...]) -> NDArray[np.float32]:
+    """Distance in mm to upright columns under both RV valves, which the roof closes."""
+    x, y, z = grid
+    size = 0.5 * (1.0 + shape.rv_factor)
+    columns = []
+    for centre, radius in ((shape.tricuspid_mm, RV_INFLOW_MM), (shape.pulmonary_mm, RV_OUTFLOW_MM)):
+        side = np.hypot(x - np.float32(centre[0]), y - np.float32(centre[1]))
+        below = np.float32(centre[2] - RV_OPENING_DEPTH_MM) - z
+        columns.append(np.maximum(side - np.float32(size * radius), below))
+    return np.asarray(np.minimum(*columns) * np.float32(shape.scale), dtype=np.float32)
 
 
 def _pulmonary_opening(

@@ -66,24 +66,106 @@ RV_BODY_SD_MM = (
     (1.7, 1.5, 1.5, 0.8),
 )
 VARIATION_LENGTH_DEGREES = 40.0
-# Positions relative to the mitral centre, mm: RV centre, tricuspid and pulmonary valve centres.
+# Position of the RV centre relative to the mitral centre, mm.
 RV_CENTRE_MM, RV_CENTRE_SD_MM = (-40.4, -2.5, -36.1), (2.0, 1.7, 4.4)
-TRICUSPID_MM, TRICUSPID_SD_MM = (-43.2, 14.7, -9.4), (2.2, 1.5, 4.8)
-PULMONARY_MM, PULMONARY_SD_MM = (-31.1, -42.1, -9.5), (2.4, 2.9, 6.5)
+# The base of the RV: centres of tricuspid, pulmonary and aortic valve relative to the mitral centre, then
+# the height of the RV roof over the straight line from the tricuspid to the pulmonary centre, by position
+# on that line (rows; 0 the tricuspid, 1 the pulmonary centre) and by distance in x off it (columns, mm).
+# These vary together: mean, and the principal modes of variation, one standard deviation each.
+ROOF_ALONG = (-0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.15)
+ROOF_ACROSS_MM = (-24.0, -12.0, 0.0, 12.0, 22.0)
+RV_BASE_MM = (
+    *(-44.0, 15.0, -9.5, -31.8, -42.9, -9.6, -23.0, -14.4, 2.0),
+    *(-2.1, -1.6, -1.3, -1.6, -2.4),
+    *(-2.5, -0.8, -0.4, -0.3, -0.4),
+    *(-2.7, -0.3, -0.2, 0.7, 0.5),
+    *(-2.5, 1.2, 1.4, -0.2, -2.9),
+    *(-2.9, 3.4, -1.0, -6.7, -7.3),
+    *(-4.2, -2.2, -5.9, -8.1, -7.6),
+    *(-1.3, 1.8, -0.2, -1.7, -4.5),
+    *(2.1, 2.6, 1.5, 0.5, -1.5),
+    *(3.4, -0.5, -2.4, -1.4, 0.5),
+)
+RV_BASE_MODES_MM = (
+    (
+        *(0.3, 0.0, 3.5, -0.1, 0.3, 2.0, 1.0, 0.5, 1.2),
+        *(-0.8, -0.5, -0.3, -0.5, -1.2),
+        *(-0.2, 0.1, 0.2, 0.0, -1.5),
+        *(0.4, 0.5, 0.3, -0.3, -1.4),
+        *(1.0, 0.9, 0.3, -0.7, -1.4),
+        *(1.5, 0.9, -0.5, -1.0, -1.2),
+        *(1.3, 0.6, -0.1, -0.6, -1.4),
+        *(2.2, 1.9, 0.8, -0.4, -2.4),
+        *(2.7, 0.7, -1.3, -2.8, -4.5),
+        *(2.3, -1.2, -4.1, -5.9, -7.2),
+    ),
+    (
+        *(-0.7, -1.0, 2.0, -1.5, 1.7, -4.9, -0.1, 0.2, -1.3),
+        *(-1.8, -1.8, -1.8, -2.1, -2.2),
+        *(-0.7, -0.2, 0.0, -0.3, -1.5),
+        *(0.3, 1.3, 1.2, 0.8, -0.5),
+        *(1.2, 2.0, 1.6, 0.0, -0.9),
+        *(1.8, 1.9, 0.6, -0.6, -1.0),
+        *(2.0, 1.9, 0.9, 0.2, -0.5),
+        *(0.1, 1.0, 1.3, 0.8, 0.2),
+        *(-1.8, -1.0, 0.1, 0.6, 0.7),
+        *(-3.3, -1.6, -0.4, 0.2, 1.0),
+    ),
+    (
+        *(1.4, -0.4, -2.7, 0.7, 0.8, -3.8, 0.4, 0.1, -1.6),
+        *(-1.1, -0.9, -0.4, 0.8, 3.0),
+        *(-0.9, -0.3, 0.0, -0.1, 1.3),
+        *(-0.8, 0.0, 0.1, 0.2, 0.9),
+        *(-1.3, -0.1, 0.2, 1.1, 1.7),
+        *(-1.9, -0.8, 0.6, 1.8, 2.4),
+        *(-1.3, -0.7, 0.8, 1.6, 2.1),
+        *(-0.8, -0.4, 0.5, 0.9, 0.9),
+        *(-0.8, -0.6, -0.5, -0.7, -0.9),
+        *(-1.0, -1.7, -2.3, -2.6, -2.7),
+    ),
+    (
+        *(0.9, -0.4, 1.0, -0.1, 1.0, -1.4, 0.8, -0.1, -0.1),
+        *(-1.6, -1.4, -1.3, -1.3, -1.5),
+        *(-1.7, -0.4, -0.1, -0.3, -0.5),
+        *(-1.6, 0.3, 0.3, 0.1, 0.0),
+        *(-1.2, 0.3, 0.2, 0.2, 0.3),
+        *(-1.4, -0.5, 0.4, 0.4, 0.3),
+        *(-1.3, -0.5, 0.5, 0.6, 0.0),
+        *(-0.1, 0.0, 0.1, -0.1, -0.4),
+        *(1.6, 1.2, 0.4, -0.1, -0.4),
+        *(3.2, 2.3, 1.7, 1.0, 0.0),
+    ),
+    (
+        *(0.9, -0.4, 0.6, 0.4, -0.2, 1.1, 0.0, -0.1, 0.3),
+        *(-0.7, -0.2, 0.0, -0.4, -1.2),
+        *(-1.0, 0.0, 0.4, 0.3, -0.8),
+        *(-1.2, 0.2, 0.4, 0.4, -0.5),
+        *(-1.2, 0.3, 0.0, -0.4, -0.6),
+        *(-1.8, -1.1, -1.3, -1.0, -0.6),
+        *(-1.3, -1.2, -0.9, -0.6, -0.4),
+        *(-0.7, -0.6, -0.8, -0.4, 0.0),
+        *(-0.8, -0.7, -0.7, -0.1, 0.4),
+        *(-1.3, -1.5, -1.3, -0.3, 0.8),
+    ),
+    (
+        *(0.0, 0.1, 0.0, 0.6, -0.3, 1.4, -0.2, 0.0, 0.7),
+        *(-0.9, -0.9, -1.0, -1.1, -1.1),
+        *(-0.4, -0.9, -0.9, -0.8, -0.1),
+        *(0.0, -1.1, -1.0, -0.7, 0.2),
+        *(0.6, -0.5, -0.4, 0.0, 0.6),
+        *(0.8, 0.5, -0.2, 0.5, 1.0),
+        *(0.2, -0.1, -0.4, 0.4, 1.1),
+        *(-0.2, -0.3, 0.0, 0.4, 0.8),
+        *(-0.4, -0.2, 0.2, 0.1, 0.2),
+        *(-0.6, -0.2, 0.1, -0.2, -0.4),
+    ),
+)
 # The LV outflow: a tube from inside the cavity through the aortic valve centre, which also carves the
 # crest between RV inflow and outflow.
-AORTIC_MM, AORTIC_SD_MM = (-22.6, -14.1, 1.9), (1.8, 1.5, 2.7)
 OUTFLOW_START_MM = (-9.0, -5.0, -14.0)
 OUTFLOW_RADIUS_MM, OUTFLOW_WALL_MM, OUTFLOW_BEYOND = 10.5, 2.0, 1.3
 # Thickness of the crest of RV muscle around that tube, over the RV wall's thickness.
 CREST_WALL_RATIO = 1.8
-# Height of the RV roof over the straight line from the tricuspid (0) to the pulmonary centre (1).
-ROOF_POSITIONS = (-0.40, -0.15, 0.10, 0.35, 0.55, 0.75, 0.90, 1.10)
-ROOF_MM = (-1.5, -0.4, 0.1, 1.9, -6.1, -3.1, 4.9, -5.0)
-ROOF_SD_MM = (2.9, 0.8, 1.4, 1.9, 2.0, 1.7, 1.1, 2.4)
-# Its rise per mm along x, off that line, at four places on it.
-ROOF_SLOPE_POSITIONS = (-0.40, 0.10, 0.55, 0.90)
-ROOF_SLOPE, ROOF_SLOPE_SD = (-0.06, 0.10, -0.28, -0.11), (0.25, 0.10, 0.12, 0.15)
 # Least height of the lowest RV wall over the LV's epicardial apex (the RV cavity's lowest point is
 # 7.0 +- 2.6 above it in the cohort); opening radii of the two RV valves.
 RV_APEX_OFFSET_MM = 1.0
@@ -93,4 +175,6 @@ PULMONARY_OPENING_MM = (14.0, 10.0, 8.0)
 INSERTION_FILLET_RATIO = 1.5
 RV_WALL_ASYMMETRY = 0.06
 TRICUSPID_RADIUS_MM, PULMONARY_RADIUS_MM = 17.0, 12.0
-RIM_MM = 5.0
+RIM_MM, RV_RIM_MM = 5.0, 2.5
+# Radii of the RV under its two valves, and how far down they hold.
+RV_INFLOW_MM, RV_OUTFLOW_MM, RV_OPENING_DEPTH_MM = 18.0, 11.0, 6.0

@@ -194,6 +194,14 @@ def _around(
     return np.asarray(np.array(mean) + np.array(deviation) * draws)
 
 
+def _draw_base(rng: np.random.Generator) -> tuple[_FloatArray, _FloatArray]:
+    """Draw tricuspid, pulmonary and aortic centre (3, 3) and the RV roof (9, 5), which vary together."""
+    modes = np.array(measures.RV_BASE_MODES_MM)
+    draws = np.clip(rng.standard_normal(len(modes)), -2.0, 2.0)
+    values = np.array(measures.RV_BASE_MM) + draws @ modes
+    return values[:9].reshape(3, 3), values[9:].reshape(9, 5)
+
+
 def _draw_shape(rng: np.random.Generator, group: Group) -> HeartShape:
     """Draw the shape before calibration; what depends on volume is still 1."""
     epicardium = _profile(rng, measures.LV_EPICARDIUM_MM, measures.LV_EPICARDIUM_SD_MM)
@@ -202,6 +210,7 @@ def _draw_shape(rng: np.random.Generator, group: Group) -> HeartShape:
     offset = np.array(measures.RV_CENTRE_MM) * 0.0
     centre = _around(rng, measures.RV_CENTRE_MM, measures.RV_CENTRE_SD_MM)
     offset[2] = centre[2] - measures.RV_CENTRE_MM[2]
+    base, roof = _draw_base(rng)
     return HeartShape(
         scale=1.0,
         elongation=_normal(rng, group.elongation),
@@ -214,11 +223,10 @@ def _draw_shape(rng: np.random.Generator, group: Group) -> HeartShape:
         wall_mm=wall,
         rv_body_mm=_profile(rng, measures.RV_BODY_MM, measures.RV_BODY_SD_MM),
         rv_centre_mm=centre,
-        tricuspid_mm=_around(rng, measures.TRICUSPID_MM, measures.TRICUSPID_SD_MM) + 0.5 * offset,
-        pulmonary_mm=_around(rng, measures.PULMONARY_MM, measures.PULMONARY_SD_MM) + 0.5 * offset,
-        aortic_mm=_around(rng, measures.AORTIC_MM, measures.AORTIC_SD_MM),
-        roof_mm=_around(rng, measures.ROOF_MM, measures.ROOF_SD_MM),
-        roof_slope=_around(rng, measures.ROOF_SLOPE, measures.ROOF_SLOPE_SD),
+        tricuspid_mm=base[0] + 0.5 * offset,
+        pulmonary_mm=base[1] + 0.5 * offset,
+        aortic_mm=base[2],
+        roof_mm=roof,
         mitral_slope=_around(rng, (-0.05, -0.04), (0.05, 0.05)),
     )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_fill_holes, distance_transform_edt
 from scipy.ndimage import label as connected_components
 
 from cardiacreg.errors import InvalidInputError
@@ -42,6 +43,7 @@ __all__ = [
 FIRST_EVALUATION_SEED = 10_000
 SPACING_MM = (1.25, 1.25, 2.0)
 MARGIN_MM = 12.0
+_PINHOLE_VOXELS = 12
 _STRUCTURES = {
     "lv_cavity": LV_CAVITY,
     "lv_wall": LV_WALL,
@@ -174,13 +176,14 @@ def _axes_around(
 
 
 def _labels(fractions: dict[str, NDArray[np.float32]]) -> NDArray[np.uint8]:
-    """Return the structure with the largest share per voxel, one connected piece each."""
+    """Return the structure with the largest share per voxel: one piece each, no pinholes."""
     shares = np.stack([fractions[name] for name in _STRUCTURES])
     background = 1 - shares.sum(axis=0, keepdims=True)
     winner = np.argmax(np.concatenate([background, shares]), axis=0)
     labels: NDArray[np.uint8] = np.array([0, *_STRUCTURES.values()], dtype=np.uint8)[winner]
     for value in _STRUCTURES.values():
         _drop_islands(labels, value)
+    _fill_pinholes(labels)
     return labels
 
 
@@ -191,3 +194,15 @@ def _drop_islands(labels: NDArray[np.uint8], value: int) -> None:
         sizes = np.bincount(pieces.ravel())
         sizes[0] = 0
         labels[(pieces > 0) & (pieces != sizes.argmax())] = 0
+
+
+def _fill_pinholes(labels: NDArray[np.uint8]) -> None:
+    """Give small gaps that a slice's structures enclose the label beside them, in place."""
+    in_plane = np.zeros((3, 3, 3), dtype=bool)
+    in_plane[:, 1, 1] = in_plane[1, :, 1] = True
+    holes = binary_fill_holes(labels > 0, in_plane) & (labels == 0)
+    pieces, _ = connected_components(holes, in_plane)
+    small = (pieces > 0) & (np.bincount(pieces.ravel())[pieces] <= _PINHOLE_VOXELS)
+    if small.any():
+        nearest = distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+        labels[small] = labels[tuple(nearest)][small]
