@@ -37,9 +37,9 @@ def jacobian_determinants(
     -------
     ndarray, shape (len(i), len(j), len(k))
     """
-    tables = _tables(displacements_mm.shape, spacing_mm, positions)
+    i, j, k = _tables(displacements_mm.shape, spacing_mm, positions)
     out = np.empty([len(along) for along in positions])
-    _determinant_kernel(np.ascontiguousarray(displacements_mm), *tables, out)
+    _determinant_kernel(np.ascontiguousarray(displacements_mm), i, j, k, out)
     return out
 
 
@@ -79,7 +79,8 @@ class FoldingPenalty:
         if self._is_gentle(displacements_mm):
             return 0.0, gradient
         total = np.zeros(1)
-        _folding_kernel(displacements_mm, *self._tables, self._threshold, gradient, total)
+        i, j, k = self._tables
+        _folding_kernel(displacements_mm, i, j, k, self._threshold, gradient, total)
         if total[0]:
             gradient /= self._n_points
         return float(total[0] / self._n_points), gradient
