@@ -83,15 +83,28 @@ class FFD:
     def displacement(self, points_mm: ArrayLike) -> Float:
         """Return u(x) in mm at target world points of shape (..., 3)."""
         points = np.asarray(points_mm, dtype=np.float64)
+        return self._evaluated(points, (0, 0, 0)).reshape(points.shape)
+
+    def displacement_gradient(self, points_mm: ArrayLike) -> Float:
+        """Return du/dx at target world points of shape (..., 3): shape (..., 3, 3), component by axis."""
+        points = np.asarray(points_mm, dtype=np.float64)
+        slopes = [self._evaluated(points, order) for order in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
+        per_index = np.stack(slopes, axis=-1)
+        gradient = per_index @ np.linalg.inv(self.lattice_to_world[:3, :3])
+        return np.asarray(gradient.reshape(*points.shape, 3))
+
+    def _evaluated(self, points: Float, orders: tuple[int, int, int]) -> Float:
+        """The spline, or its slope per control point along one lattice axis, at points: (n, 3)."""
         to_lattice = Affine(self.lattice_to_world).inverse()
         positions = to_lattice.apply(points.reshape(-1, 3))
-        tables = [spline_table(positions[:, a], self.displacements_mm.shape[a]) for a in range(3)]
+        shape = self.displacements_mm.shape
+        tables = [spline_table(positions[:, a], shape[a], derivative=orders[a]) for a in range(3)]
         total = np.zeros((len(positions), 3))
         for a, b, c in np.ndindex(4, 4, 4):
             weight = tables[0].weights[:, a] * tables[1].weights[:, b] * tables[2].weights[:, c]
             index = tuple(t.first + tap for t, tap in zip(tables, (a, b, c), strict=True))
             total += weight[:, None] * self.displacements_mm[index]
-        return total.reshape(points.shape)
+        return total
 
     def apply(self, points_mm: ArrayLike) -> Float:
         """Map target world points of shape (..., 3) to atlas world points, mm."""

@@ -50,7 +50,7 @@ class RegistrationOptions:
 
     spacings_mm: tuple[float, ...] = (64.0, 32.0, 16.0)
     strides: tuple[int, ...] = (2, 2, 1)
-    iterations: tuple[int, ...] = (30, 30, 30)
+    iterations: tuple[int, ...] = (10, 10, 20)
     bending_weight: float = 3.0
     stretch_weight: float = 0.03
     estimate_shifts: bool = False
@@ -80,6 +80,32 @@ class RegistrationOptions:
                 "spacing must be half the one before and each stride at least 1.",
                 code="BAD_OPTION",
             )
+
+    @classmethod
+    def dense(cls, finest_mm: float = 4.0) -> RegistrationOptions:
+        """Return options for two dense label maps, where empty slices are background.
+
+        The finer the last lattice, the closer the overlap and the longer it takes: half a second of
+        processor time at 5 mm for two hearts of 128 x 128 x 60 voxels, three at 2.5 mm.
+
+        Parameters
+        ----------
+        finest_mm : float
+            Control-point spacing of the last level; the first is the first doubling of it above 30 mm.
+        """
+        spacings = [float(finest_mm)]
+        while spacings[0] <= 30.0 and len(spacings) < 16:
+            spacings.insert(0, 2 * spacings[0])
+        levels = len(spacings)
+        return cls(
+            spacings_mm=tuple(spacings),
+            strides=tuple(4 if s > 15 else 2 if s > 5 else 1 for s in spacings),
+            iterations=(10,) * (levels - 1) + (20,),
+            bending_weight=0.003 * (finest_mm / 4) ** 4,
+            class_weights=(),
+            margin_mm=20.0,
+            background_slices=True,
+        )
 
 
 def _check_numbers(options: RegistrationOptions) -> None:

@@ -35,6 +35,7 @@ GROUPS = {
         "registration_options",
         "slice_interpolation", "label_fusion", "topology", "output_lattice",
     ),
+    "transforms": ("transform_files_mirtk", "transform_files_itk", "displacement_field", "ffd_inverse"),
     "hearts": ("tiny_heart", "phantom*", "degradation", "atlas_bank"),
     "options": ("options",),
     "results": ("result", "result_files", "qc_*", "surface_figure"),
@@ -50,6 +51,7 @@ MAY_IMPORT = {
     "checks": {"errors", "tools", "nouns"},
     "measures": {"errors", "tools", "nouns", "checks"},
     "steps": {"errors", "tools", "nouns"},
+    "transforms": {"errors", "tools", "nouns", "files", "steps"},
     "hearts": {"errors", "tools", "nouns", "steps", "measures"},
     "options": {"errors", "nouns", "steps"},
     "results": {"errors", "tools", "nouns", "files", "measures", "steps", "options"},
@@ -62,7 +64,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 ONLY_IMPORTERS = {
     "numba": ("_jit", "refinement", "run"),
-    "nibabel": ("nifti", "_nifti_header", "cli*"),
+    "nibabel": ("nifti", "_nifti_header", "displacement_field", "cli*"),
     "matplotlib": ("qc_*", "surface_figure", "demo_report", "cli*"),
     "click": ("cli*",),
     "torch": (),
