@@ -108,11 +108,9 @@ def greedy(pair: Pair) -> np.ndarray:
     affine = pair.folder / "greedy.mat"
     np.savetxt(affine, pair.affine)
     run = Greedy3D()
-    run.execute(
-        f"{pairs} -it {affine} -m SSD -n 100x100x50 -s 2vox 0.5vox -sv -threads {pair.threads} -V 0 -o warp",
-        warp=None,
-        **images,
-    )
+    common = f"-threads {pair.threads} -V 0"
+    how = "-m SSD -n 100x100x50 -s 2vox 0.5vox -sv"
+    run.execute(f"{pairs} -it {affine} {how} {common} -o warp", warp=None, **images)
     first = pair.labels[0]
     run.execute(f"-rf f{first} -r warp {affine} -rc whole {common}", whole=None)
     return pair.total(sitk.GetArrayFromImage(run["whole"]))

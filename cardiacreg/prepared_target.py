@@ -14,6 +14,7 @@ from cardiacreg.registration_options import RegistrationOptions
 from cardiacreg.target_samples import TargetSamples, labelled_slices, sample_target
 
 Float = NDArray[np.float64]
+_MOST_CONTROL_POINTS = 5e6
 _REACH_MM = (15.0, 15.0, 30.0)
 
 
@@ -72,7 +73,19 @@ def prepare_target(
         all_slices=options.background_slices,
     )
     lower, upper = _domain(samples, domain_mm)
+    _check_lattice(lower, upper, options)
     return PreparedTarget(target, samples, codes, lower, upper, options)
+
+
+def _check_lattice(lower_mm: Float, upper_mm: Float, options: RegistrationOptions) -> None:
+    finest = options.spacings_mm[-1]
+    points = float(np.prod((upper_mm - lower_mm) / finest + 4))
+    if not points <= _MOST_CONTROL_POINTS:
+        raise InvalidInputError(
+            f"register_labels: a lattice of {finest} mm over {np.round(upper_mm - lower_mm)} mm would "
+            f"have {points:.3g} control points, more than {_MOST_CONTROL_POINTS:.0e}; use a coarser one.",
+            code="BAD_LATTICE",
+        )
 
 
 def _label_codes(

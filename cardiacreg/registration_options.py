@@ -9,6 +9,8 @@ import numpy as np
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import RV_WALL
 
+_LARGEST_SPACING_MM = 1e4
+
 
 @dataclass(frozen=True, slots=True)
 class RegistrationOptions:
@@ -109,15 +111,25 @@ class RegistrationOptions:
 
 
 def _check_numbers(options: RegistrationOptions) -> None:
-    names = ("bending_weight", "stretch_weight", "shift_weight", "folding_weight", "margin_mm")
+    names = (
+        "bending_weight", "stretch_weight", "shift_weight", "folding_weight", "margin_mm", "tolerance",
+    )  # fmt: skip
     bad = {n: getattr(options, n) for n in names if not 0 <= getattr(options, n) < float("inf")}
     if min(options.iterations) < 0:
         bad["iterations"] = options.iterations
+    if not 0 <= options.minimum_jacobian < 1:
+        bad["minimum_jacobian"] = options.minimum_jacobian
+    weights = [weight for _, weight in options.class_weights]
+    if not all(0 < weight < float("inf") for weight in weights):
+        bad["class_weights"] = options.class_weights
+    if not all(0 < spacing < _LARGEST_SPACING_MM for spacing in options.spacings_mm):
+        bad["spacings_mm"] = options.spacings_mm
     if options.slice_samples < 1:
         bad["slice_samples"] = options.slice_samples
     if bad:
         raise InvalidInputError(
-            f"RegistrationOptions: {bad}; weights, margin and iterations must not be negative and "
-            "slice_samples at least 1.",
+            f"RegistrationOptions: {bad}; weights, margin, tolerance and iterations must not be "
+            "negative, class weights and spacings positive and finite, slice_samples at least 1 and "
+            "minimum_jacobian in [0, 1).",
             code="BAD_OPTION",
         )
