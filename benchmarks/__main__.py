@@ -25,6 +25,7 @@ _HELPERS = {
     "baselines",
     "cases",
     "machine",
+    "peer_adapters",
     "measuring",
     "report",
     "scoring",

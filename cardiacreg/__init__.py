@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Affine": "geometry",
     "AtlasBank": "atlas_bank",
+    "DisplacementField": "displacement_field",
     "FFD": "ffd",
     "Fusion": "label_fusion",
     "FusionOptions": "label_fusion",
@@ -40,18 +41,24 @@ _PUBLIC = {
     "clean_topology": "topology",
     "compare": "metrics",
     "default_atlases": "atlas_bank",
+    "dense_displacement": "displacement_field",
     "dice": "metrics",
     "fit_landmark_affine": "landmark_affine",
     "fuse_labels": "label_fusion",
     "hausdorff95_mm": "metrics",
     "hausdorff_mm": "metrics",
     "hausdorff_slicewise_mm": "metrics",
+    "invert_points": "ffd_inverse",
+    "jacobian_map": "displacement_field",
     "landmarks_from_labels": "landmarks",
     "masses_g": "volumes",
     "normalized_mutual_information": "atlas_selection",
     "normalized_surface_dice": "metrics",
     "open_atlas_folder": "atlas_folder",
     "rank_atlases": "atlas_selection",
+    "read_displacement_field": "displacement_field",
+    "read_dof": "transform_files_mirtk",
+    "read_itk_transform": "transform_files_itk",
     "read_labels": "nifti",
     "read_landmarks": "landmark_files",
     "read_volume": "nifti",
@@ -63,6 +70,9 @@ _PUBLIC = {
     "warm_up": "refinement",
     "warp_labels": "resampling",
     "warp_volume": "resampling",
+    "write_displacement_field": "displacement_field",
+    "write_dof": "transform_files_mirtk",
+    "write_itk_transform": "transform_files_itk",
     "write_labels": "nifti",
     "write_landmarks": "landmark_files",
     "write_volume": "nifti",
@@ -97,6 +107,21 @@ if TYPE_CHECKING:
     from cardiacreg.degradation import (
         simulate_low_resolution as simulate_low_resolution,
     )
+    from cardiacreg.displacement_field import (
+        DisplacementField as DisplacementField,
+    )
+    from cardiacreg.displacement_field import (
+        dense_displacement as dense_displacement,
+    )
+    from cardiacreg.displacement_field import (
+        jacobian_map as jacobian_map,
+    )
+    from cardiacreg.displacement_field import (
+        read_displacement_field as read_displacement_field,
+    )
+    from cardiacreg.displacement_field import (
+        write_displacement_field as write_displacement_field,
+    )
     from cardiacreg.errors import (
         InputWarning as InputWarning,
     )
@@ -107,6 +132,7 @@ if TYPE_CHECKING:
         RefinementError as RefinementError,
     )
     from cardiacreg.ffd import FFD as FFD
+    from cardiacreg.ffd_inverse import invert_points as invert_points
     from cardiacreg.ffd_registration import (
         Registration as Registration,
     )
@@ -205,6 +231,10 @@ if TYPE_CHECKING:
     )
     from cardiacreg.result import RefineResult as RefineResult
     from cardiacreg.topology import clean_topology as clean_topology
+    from cardiacreg.transform_files_itk import read_itk_transform as read_itk_transform
+    from cardiacreg.transform_files_itk import write_itk_transform as write_itk_transform
+    from cardiacreg.transform_files_mirtk import read_dof as read_dof
+    from cardiacreg.transform_files_mirtk import write_dof as write_dof
     from cardiacreg.volumes import masses_g as masses_g
     from cardiacreg.volumes import volumes_ml as volumes_ml
 else:

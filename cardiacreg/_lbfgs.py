@@ -1,4 +1,4 @@
-"""Limited-memory BFGS (Nocedal 1980) with a backtracking line search, in a few deterministic lines.
+"""Limited-memory BFGS (Nocedal 1980), its line search backtracking or extending, in a few lines.
 
 SciPy's routine was not used because it sums with BLAS, whose bits depend on its thread count, and
 because the registration needs its first step stated in mm.
@@ -34,6 +34,7 @@ def minimise(
     first_step: float,
     tolerance: float,
     memory: int = 8,
+    largest_change: Callable[[Float], float] | None = None,
 ) -> Minimum:
     """Minimise a smooth function from its value and gradient.
 
@@ -45,12 +46,15 @@ def minimise(
     iterations : int
         Most line searches.
     first_step : float
-        Largest change of any component in the first step.
+        Largest change of any component in the first step, as `largest_change` measures it.
     tolerance : float
         Ends when three iterations together lower the value by less than this.
     memory : int
         Correction pairs kept.
+    largest_change : callable, optional
+        Measures a direction, shape (n,); the largest component's size when absent.
     """
+    measure = largest_change or _largest
     x, (value, gradient) = start, function(start)
     pairs: deque[tuple[Float, Float, float]] = deque(maxlen=memory)
     history = [value]
@@ -60,11 +64,15 @@ def minimise(
         if slope >= 0:
             pairs.clear()
             direction, slope = -gradient, -_dot(gradient, gradient)
-        largest = float(np.abs(direction).max(initial=0.0))
-        if largest == 0.0:
+        if not direction.any():
             return Minimum(x, value, iteration, "converged")
-        step = 1.0 if pairs else first_step / largest
+        step = 1.0 if pairs else first_step / measure(direction)
         found = _line_search(function, x, value, direction, slope, step)
+        if found is None and pairs:
+            pairs.clear()
+            direction, slope = -gradient, -_dot(gradient, gradient)
+            step = first_step / measure(direction)
+            found = _line_search(function, x, value, direction, slope, step)
         if found is None:
             return Minimum(x, value, iteration, "step too small")
         new_x, new_value, new_gradient = found
@@ -108,10 +116,38 @@ def _line_search(
         new_x = x + step * direction
         new_value, gradient = function(new_x)
         if new_value <= value + 1e-4 * step * slope:
-            return new_x, new_value, gradient
+            return _extended(
+                function, x, value, direction, slope, step, (new_x, new_value, gradient)
+            )
         curvature = new_value - value - step * slope
         step *= min(0.5, max(0.1, -step * slope / (2 * curvature))) if curvature > 0 else 0.5
     return None
+
+
+def _extended(
+    function: Callable[[Float], tuple[float, Float]],
+    x: Float,
+    value: float,
+    direction: Float,
+    slope: float,
+    step: float,
+    found: tuple[Float, float, Float],
+) -> tuple[Float, float, Float]:
+    """Go further while the way down is as steep as at the start: too short a step teaches nothing."""
+    for _ in range(8):
+        if _dot(direction, found[2]) >= 0.9 * slope:
+            return found
+        step *= 4
+        new_x = x + step * direction
+        new_value, gradient = function(new_x)
+        if not new_value <= min(found[1], value + 1e-4 * step * slope):
+            return found
+        found = new_x, new_value, gradient
+    return found
+
+
+def _largest(direction: Float) -> float:
+    return float(np.abs(direction).max(initial=0.0))
 
 
 def _dot(first: Float, second: Float) -> float:

@@ -6,15 +6,15 @@ T(x + s), of the atlas voxels v whose label l matches. C is in [0, 1], higher is
 ``sum_i P(i, i)`` of the paper when T hits atlas voxels and all classes weigh the same. s is the in-plane
 shift of x's slice. Labels are categories: only matches count, through a table.
 
-The transform is evaluated and its gradient collected separably (slices, then rows, then voxels). The
-affine and the atlas lattice are folded into the control points, so the spline gives atlas voxel
-coordinates at once. Where the eight atlas voxels around T(x) agree, one look-up settles the voxel and
-the gradient is zero.
+The transform is evaluated and its gradient collected separably: the control points are contracted along
+k to the plane of a slice, along j to the columns of its voxels and along i to a row of voxels, each step
+on long rows of numbers. The affine and the atlas lattice are folded into the control points, so that the
+spline gives atlas voxel coordinates at once. Where the eight atlas voxels around T(x) agree, one look-up
+settles the voxel and the gradient is zero; the other voxels of a slice are listed and treated together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,48 +22,22 @@ from numpy.typing import NDArray
 
 from cardiacreg._jit import kernel
 from cardiacreg._slabs import run_tasks, slab_ranges
-from cardiacreg.errors import InvalidInputError
-from cardiacreg.ffd import SplineTable, spline_table
 from cardiacreg.geometry import LabelMap
+from cardiacreg.splines import spline_table
+from cardiacreg.target_samples import (
+    TargetSamples as TargetSamples,
+)
+from cardiacreg.target_samples import (
+    labelled_slices as labelled_slices,
+)
+from cardiacreg.target_samples import (
+    sample_target as sample_target,
+)
+from cardiacreg.target_samples import (
+    target_frame as target_frame,
+)
 
 Float = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TargetSamples:
-    """The target voxels that count, in the target's own axis-aligned frame (mm, origin at voxel 0).
-
-    Parameters
-    ----------
-    labels : ndarray of uint8, shape (n_slices, ni, nj)
-        Label codes at the sampled in-plane positions.
-    spans : ndarray of int64, shape (n_slices, ni, 2)
-        First and last-plus-one j that count, per slice and row.
-    position_mm : tuple of ndarray
-        In-plane positions along i and j, and the position of each slice along k.
-    slice_index : ndarray of int64, shape (n_slices,)
-        Target slice that each sampled slice belongs to (several when thickness is modelled).
-    frame_to_world : ndarray, shape (4, 4)
-        The frame's mm to world mm; its axes are orthonormal.
-    """
-
-    labels: NDArray[np.uint8]
-    spans: NDArray[np.int64]
-    position_mm: tuple[Float, Float, Float]
-    slice_index: NDArray[np.int64]
-    frame_to_world: Float
-
-    def every(self, stride: int) -> TargetSamples:
-        """Return the samples at every `stride`-th in-plane position."""
-        if stride == 1:
-            return self
-        offset = stride // 2
-        rows, columns = slice(offset, None, stride), slice(offset, None, stride)
-        spans = (self.spans[:, rows] - offset + stride - 1) // stride
-        positions = (self.position_mm[0][rows], self.position_mm[1][columns], self.position_mm[2])
-        labels = np.ascontiguousarray(self.labels[:, rows, columns])
-        spans = np.ascontiguousarray(np.clip(spans, 0, labels.shape[2]))
-        return TargetSamples(labels, spans, positions, self.slice_index, self.frame_to_world)
 
 
 class AtlasCells(NamedTuple):
@@ -85,112 +59,10 @@ class Consistency(NamedTuple):
     """Per mm of in-plane shift of each sampled slice, shape (n_slices, 2)."""
 
 
-def target_frame(voxel_to_world: Float, where: str) -> Float:
-    """Return the map from a lattice's axis-aligned mm frame to world mm.
-
-    Raises
-    ------
-    InvalidInputError
-        If the lattice's axes are not orthogonal.
-    """
-    frame = np.array(voxel_to_world)
-    frame[:3, :3] /= np.linalg.norm(frame[:3, :3], axis=0)
-    if np.abs(frame[:3, :3].T @ frame[:3, :3] - np.eye(3)).max() > 2e-3:
-        raise InvalidInputError(
-            f"{where}: the target's axes are not orthogonal (a sheared header); resample it onto "
-            "an orthogonal lattice first.",
-            code="SHEARED_TARGET",
-        )
-    return frame
-
-
-def labelled_slices(array: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the slices (k) that hold any label."""
-    return np.flatnonzero((array != 0).any(axis=(0, 1)))
-
-
-def sample_target(
-    target: LabelMap,
-    codes: NDArray[np.uint8],
-    *,
-    margin_mm: float,
-    slice_offsets_mm: tuple[float, ...] = (0.0,),
-    all_slices: bool = False,
-) -> TargetSamples:
-    """Collect the target voxels within `margin_mm` in-plane of any label.
-
-    Parameters
-    ----------
-    target : LabelMap
-        Native lattice, any orthogonal orientation.
-    codes : ndarray of uint8, shape (256,)
-        Label to label code.
-    margin_mm : float
-        In-plane distance around the labels of each slice's neighbourhood that counts as background.
-    slice_offsets_mm : tuple of float
-        Offsets through the slice at which it is sampled; several model its thickness.
-    all_slices : bool
-        Treat slices without labels as background instead of unknown.
-    """
-    slices = np.arange(target.shape[2]) if all_slices else labelled_slices(target.array)
-    spacing = target.spacing_mm
-    reach = np.ceil(margin_mm / spacing[:2] - 1e-6).astype(int)
-    box = _in_plane_box(target.array, reach)
-    labels = codes[target.array[box[0] : box[1], box[2] : box[3]][:, :, slices]]
-    labels = np.ascontiguousarray(labels.transpose(2, 0, 1))
-    spans = _row_spans(labels, reach)
-    n_offsets = len(slice_offsets_mm)
-    depth = slices[:, None] * spacing[2] + np.asarray(slice_offsets_mm)[None]
-    positions = (
-        np.arange(box[0], box[1]) * spacing[0],
-        np.arange(box[2], box[3]) * spacing[1],
-        depth.ravel(),
-    )
-    return TargetSamples(
-        np.repeat(labels, n_offsets, axis=0),
-        np.repeat(spans, n_offsets, axis=0),
-        positions,
-        np.repeat(slices, n_offsets),
-        target_frame(target.voxel_to_world, "sample_target"),
-    )
-
-
-def _in_plane_box(array: NDArray[np.uint8], reach: NDArray[np.int64]) -> tuple[int, int, int, int]:
-    present = (array != 0).any(axis=2)
-    rows, columns = np.flatnonzero(present.any(axis=1)), np.flatnonzero(present.any(axis=0))
-    return (
-        max(0, int(rows[0] - reach[0])),
-        min(array.shape[0], int(rows[-1] + reach[0]) + 1),
-        max(0, int(columns[0] - reach[1])),
-        min(array.shape[1], int(columns[-1] + reach[1]) + 1),
-    )
-
-
-def _row_spans(labels: NDArray[np.uint8], reach: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Span of j per row that lies within reach (a box) of the labels of the same slice."""
-    n_slices, ni, nj = labels.shape
-    reach_i, reach_j = int(reach[0]), int(reach[1])
-    present = labels != 0
-    first = np.where(present.any(axis=2), present.argmax(axis=2), nj + reach_j)
-    last = np.where(present.any(axis=2), nj - present[:, :, ::-1].argmax(axis=2), -reach_j)
-    spans = np.zeros((n_slices, ni, 2), dtype=np.int64)
-    empty = ~present.any(axis=(1, 2))
-    for row in range(ni):
-        rows = slice(max(0, row - reach_i), row + reach_i + 1)
-        spans[:, row, 0] = np.maximum(0, first[:, rows].min(axis=1) - reach_j)
-        spans[:, row, 1] = np.minimum(nj, last[:, rows].max(axis=1) + reach_j)
-    spans[empty] = (0, nj)
-    spans[..., 1] = np.maximum(spans[..., 0], spans[..., 1])
-    return spans
-
-
 def atlas_cells(atlas: LabelMap, codes: NDArray[np.uint8]) -> AtlasCells:
     """Prepare an atlas for look-up: pad its label codes with background and mark uniform cells."""
-    shape = tuple(n + 2 for n in atlas.shape)
-    both = np.zeros((2, *shape), dtype=np.uint8)
-    both[0] = codes[0]
-    both[0, 1:-1, 1:-1, 1:-1] = codes[atlas.array]
-    _mark_uniform_cells(both)
+    both = np.empty((2, *(n + 2 for n in atlas.shape)), dtype=np.uint8)
+    _code_cells(atlas.array, codes, both)
     matrix = np.array(atlas.voxel_to_world)
     matrix[:3, 3] -= matrix[:3, :3].sum(axis=1)
     return AtlasCells(both, matrix)
@@ -208,6 +80,8 @@ class ConsistencyObjective:
     score : ndarray, shape (n_codes, n_codes)
         Class weight where the target code (row) matches the atlas code (column), else 0.
     threads : int
+    shift_gradient : bool
+        Whether the gradient per shift is wanted; without it a pass costs a third less.
     """
 
     def __init__(
@@ -217,12 +91,17 @@ class ConsistencyObjective:
         frame_to_atlas: Float,
         score: Float,
         threads: int = 1,
+        *,
+        shift_gradient: bool = True,
     ) -> None:
         self._samples = samples
         self._atlas = atlas
         self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ frame_to_atlas
-        self._score = score / _total_weight(samples, score)
+        # One column per code a cell may have; 255, for mixed cells, is worth nothing.
+        self._score = np.zeros((len(score), 256))
+        self._score[:, : len(score)] = score / _total_weight(samples, score)
         self._threads = threads
+        self._orders = (0, 1) if shift_gradient else (0,)
         self._known_tables: tuple[object, ...] = ()
 
     def __call__(
@@ -239,11 +118,12 @@ class ConsistencyObjective:
         shifts_mm : ndarray, shape (n_slices, 2)
             In-plane shift of each sampled slice.
         """
-        lattice = displacements_mm.shape[:3]
-        tables = self._tables(lattice, origin_mm, spacing_mm, shifts_mm)
-        coefficients = self._atlas_coefficients(displacements_mm, origin_mm, spacing_mm)
+        na, nb, nc = displacements_mm.shape[:3]
+        tables = self._tables((na, nb, nc), origin_mm, spacing_mm, shifts_mm)
+        coefficients = np.empty((nc, na, 3 * nb))
+        _place_control_points(displacements_mm, self._to_voxel, origin_mm, spacing_mm, coefficients)
         n_slices = len(self._samples.labels)
-        planes = np.zeros((n_slices, lattice[0], lattice[1], 3))
+        planes = np.zeros((n_slices, na, 3 * nb))
         sums = np.zeros((n_slices, 3))
 
         def run(slab: tuple[int, int]) -> None:
@@ -254,31 +134,12 @@ class ConsistencyObjective:
 
         size = n_slices if self._threads == 1 else -(-n_slices // (2 * self._threads))
         run_tasks(run, slab_ranges(n_slices, size), threads=self._threads)
-        gradient = np.zeros(displacements_mm.shape)
-        _spread_slices(planes, tables[2], gradient)
-        gradient = gradient @ self._to_voxel[:3, :3]
+        gradient = np.empty(displacements_mm.shape)
+        _collect_gradient(planes, tables[2], self._to_voxel, gradient)
         return Consistency(float(sums[:, 0].sum()), gradient, sums[:, 1:])
 
-    def _atlas_coefficients(
-        self, displacements_mm: Float, origin_mm: Float, spacing_mm: Float
-    ) -> Float:
-        axes = [
-            origin_mm[a] + spacing_mm[a] * np.arange(displacements_mm.shape[a]) for a in range(3)
-        ]
-        position = displacements_mm.copy()
-        position[..., 0] += axes[0][:, None, None]
-        position[..., 1] += axes[1][None, :, None]
-        position[..., 2] += axes[2]
-        matrix = self._to_voxel
-        moved = np.empty_like(position)
-        for c in range(3):
-            moved[..., c] = matrix[c, 3]
-            for d in range(3):
-                moved[..., c] += matrix[c, d] * position[..., d]
-        return moved
-
     def _tables(
-        self, lattice: tuple[int, ...], origin_mm: Float, spacing_mm: Float, shifts_mm: Float
+        self, lattice: tuple[int, int, int], origin_mm: Float, spacing_mm: Float, shifts_mm: Float
     ) -> tuple[Float, Float, Float]:
         """Spline weights of all samples; kept while neither lattice nor shifts change."""
         key = (lattice, origin_mm.tobytes(), spacing_mm.tobytes(), shifts_mm.tobytes())
@@ -287,32 +148,121 @@ class ConsistencyObjective:
         return self._known_tables[1]  # type: ignore[return-value]
 
     def _make_tables(
-        self, lattice: tuple[int, ...], origin_mm: Float, spacing_mm: Float, shifts_mm: Float
+        self, lattice: tuple[int, int, int], origin_mm: Float, spacing_mm: Float, shifts_mm: Float
     ) -> tuple[Float, Float, Float]:
+        """Index of the first control point, weights and slopes: per row, per column, per slice.
+
+        Slices that are shifted alike share tables; the last column of the slices' tells which is theirs.
+        """
+        different, which = _distinct_rows(shifts_mm)
         in_plane = []
         for axis in range(2):
-            positions = self._samples.position_mm[axis][None] + shifts_mm[:, axis, None]
+            positions = self._samples.position_mm[axis][None] + different[:, axis, None]
             scaled = (positions - origin_mm[axis]) / spacing_mm[axis]
-            value = spline_table(scaled.ravel(), lattice[axis])
-            slope = spline_table(scaled.ravel(), lattice[axis], derivative=1)
-            packed = np.column_stack([value.weights, slope.weights / spacing_mm[axis], value.first])
-            in_plane.append(packed.reshape(*scaled.shape, 9))
+            packed = self._packed(scaled.ravel(), lattice[axis], float(spacing_mm[axis]))
+            in_plane.append(packed.reshape(*scaled.shape, -1))
         depth = (self._samples.position_mm[2] - origin_mm[2]) / spacing_mm[2]
-        return in_plane[0], in_plane[1], _packed(spline_table(depth, lattice[2]))
+        table = spline_table(depth, lattice[2])
+        along_k = np.column_stack([table.first, table.weights, which])
+        return in_plane[0], np.ascontiguousarray(in_plane[1].transpose(0, 2, 1)), along_k
+
+    def _packed(self, positions: Float, n_control: int, spacing_mm: float) -> Float:
+        tables = [spline_table(positions, n_control, derivative=order) for order in self._orders]
+        weights = [t.weights / spacing_mm**n for n, t in enumerate(tables)]
+        return np.column_stack([tables[0].first, *weights])
 
 
-def _packed(table: SplineTable) -> Float:
-    return np.column_stack([table.weights, table.first])
+def _distinct_rows(shifts_mm: Float) -> tuple[Float, NDArray[np.int64]]:
+    """The different rows and which of them each row is."""
+    if (shifts_mm == shifts_mm[0]).all():
+        return shifts_mm[:1], np.zeros(len(shifts_mm), dtype=np.int64)
+    return shifts_mm, np.arange(len(shifts_mm))
 
 
 def _total_weight(samples: TargetSamples, score: Float) -> float:
     class_weight = score.max(axis=1)
-    columns = np.arange(samples.labels.shape[2])
-    inside = (columns >= samples.spans[..., :1]) & (columns < samples.spans[..., 1:])
-    return float(class_weight[samples.labels[inside]].sum())
+    return float(class_weight[samples.counted()].sum())
 
 
 # ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _code_cells(labels, codes, atlas):
+    """Label codes with a border of background; and each cell's code where its corners agree, else 255."""
+    _, ni, nj, nk = atlas.shape
+    for i in range(ni):
+        for j in range(nj):
+            row = atlas[0, i, j]
+            inside = 0 < i < ni - 1 and 0 < j < nj - 1
+            for k in range(nk):
+                row[k] = codes[0]
+            if inside:
+                given = labels[i - 1, j - 1]
+                for k in range(given.size):
+                    row[k + 1] = codes[given[k]]
+    # 255 where any of the other corners differs from the first, without a branch per corner.
+    for i in range(ni - 1):
+        for j in range(nj - 1):
+            p, q = atlas[0, i, j], atlas[0, i, j + 1]
+            r, s = atlas[0, i + 1, j], atlas[0, i + 1, j + 1]
+            out = atlas[1, i, j]
+            for k in range(nk - 1):
+                code = p[k]
+                differs = (
+                    (p[k + 1] ^ code)
+                    | (q[k] ^ code)
+                    | (q[k + 1] ^ code)
+                    | (r[k] ^ code)
+                    | (r[k + 1] ^ code)
+                    | (s[k] ^ code)
+                    | (s[k + 1] ^ code)
+                )
+                out[k] = 255 if differs else code
+            out[nk - 1] = 255
+        atlas[1, i, nj - 1] = 255
+    atlas[1, ni - 1] = 255
+    # The last cell stands for everything outside.
+    atlas[1, ni - 1, nj - 1, nk - 1] = codes[0]
+
+
+@kernel
+def _place_control_points(displacements, matrix, origin, spacing, out):
+    """Atlas voxel coordinates of the moved control points, shape (nc, na, 3 nb)."""
+    na, nb, nc, _ = displacements.shape
+    for c in range(nc):
+        z0 = origin[2] + spacing[2] * c
+        for a in range(na):
+            x0 = origin[0] + spacing[0] * a
+            for b in range(nb):
+                x = x0 + displacements[a, b, c, 0]
+                y = origin[1] + spacing[1] * b + displacements[a, b, c, 1]
+                z = z0 + displacements[a, b, c, 2]
+                for d in range(3):
+                    out[c, a, d * nb + b] = (
+                        matrix[d, 3] + matrix[d, 0] * x + matrix[d, 1] * y + matrix[d, 2] * z
+                    )
+
+
+@kernel
+def _collect_gradient(planes, table_k, matrix, gradient):
+    """Adjoint of the contraction along k and of `_place_control_points`."""
+    na, nb, nc, _ = gradient.shape
+    sums = np.zeros((nc, na, 3 * nb))
+    for s in range(planes.shape[0]):
+        first = int(table_k[s, 0])
+        for t in range(4):
+            weight = table_k[s, 1 + t]
+            for a in range(na):
+                given, out = planes[s, a], sums[first + t, a]
+                for n in range(out.size):
+                    out[n] += weight * given[n]
+    for a in range(na):
+        for b in range(nb):
+            for c in range(nc):
+                x, y, z = sums[c, a, b], sums[c, a, nb + b], sums[c, a, 2 * nb + b]
+                for d in range(3):
+                    gradient[a, b, c, d] = matrix[0, d] * x + matrix[1, d] * y + matrix[2, d] * z
 
 
 @kernel
@@ -320,145 +270,233 @@ def _consistency_kernel(
     start, stop, coefficients, table_i, table_j, table_k, labels, spans, atlas, score, planes, sums
 ):
     """Value, gradient per plane of control points and gradient per shift of slices start..stop."""
-    na, nb = coefficients.shape[0], coefficients.shape[1]
-    plane = np.empty((na, nb, 3))
-    row, row_slope, row_gradient = np.empty((nb, 3)), np.empty((nb, 3)), np.empty((nb, 3))
+    na, nb = coefficients.shape[1], coefficients.shape[2] // 3
+    ni, nj = labels.shape[1], labels.shape[2]
+    plane = np.empty((na, 3 * nb))
+    columns, column_gradient = np.empty((na, 3 * nj)), np.empty((na, 3 * nj))
+    points, indices = np.empty(3 * nj), np.empty(nj, np.int64)
+    cells, codes = atlas[1].reshape(atlas[1].size), atlas[0].reshape(atlas[0].size)
+    extent = np.array([atlas.shape[1], atlas.shape[2], atlas.shape[3]])
+    # Voxels of a slice in mixed cells: column, and where each row's begin; corners and coordinates.
+    mixed, begins = np.empty(ni * nj + 1, np.int64), np.zeros(ni + 1, np.int64)
+    corners = np.empty((12, ni * nj))
     for s in range(start, stop):
+        which = int(table_k[s, 5])
         _contract_slice(coefficients, table_k[s], plane)
-        for i in range(labels.shape[1]):
-            if spans[s, i, 0] >= spans[s, i, 1]:
-                continue
-            _contract_row(plane, table_i[s, i], row, row_slope)
-            row_gradient[:] = 0.0
-            active = _row_consistency(
-                spans[s, i], labels[s, i], atlas, score, table_j[s], row, row_slope, row_gradient,
-                sums[s],
-            )  # fmt: skip
-            if active:
-                _spread_row(row_gradient, table_i[s, i], planes[s])
+        _contract_columns(plane, table_j[which], columns)
+        for i in range(ni):
+            lo, hi, begin = spans[s, i, 0], spans[s, i, 1], begins[i]
+            begins[i + 1] = begin
+            if lo < hi:
+                _contract_spans(columns, table_i[which, i], lo, hi, points)
+                _find_cells(points, lo, hi, extent, indices)
+                value, end = _match_uniform(
+                    indices, labels[s, i], cells, score, lo, hi, mixed, begin
+                )
+                sums[s, 0] += value
+                begins[i + 1] = end
+                _gather_corners(
+                    points, indices, labels[s, i], codes, extent, score, mixed, begin, end, corners
+                )
+        sums[s, 0] += _interpolate(corners, begins[ni])
+        column_gradient[:] = 0.0
+        for i in range(ni):
+            sums[s, 1] += _spread_row(
+                corners,
+                mixed,
+                begins[i],
+                begins[i + 1],
+                table_i[which, i],
+                columns,
+                column_gradient,
+            )
+        if table_j.shape[1] > 5:
+            sums[s, 2] += _slope_along_j(plane, table_j[which], column_gradient)
+        _spread_columns(column_gradient, table_j[which], planes[s])
+
+
+@kernel
+def _combine(first, second, third, fourth, w0, w1, w2, w3, out):
+    """Weighted sum of four rows of numbers."""
+    for n in range(out.size):
+        out[n] = w0 * first[n] + w1 * second[n] + w2 * third[n] + w3 * fourth[n]
 
 
 @kernel
 def _contract_slice(coefficients, table, plane):
     """Spline along k: the control-point planes around a slice, weighted into one plane."""
-    f = int(table[4])
+    f = int(table[0])
+    w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
     for a in range(plane.shape[0]):
-        for b in range(plane.shape[1]):
-            for c in range(3):
-                plane[a, b, c] = (
-                    table[0] * coefficients[a, b, f, c]
-                    + table[1] * coefficients[a, b, f + 1, c]
-                    + table[2] * coefficients[a, b, f + 2, c]
-                    + table[3] * coefficients[a, b, f + 3, c]
+        _combine(
+            coefficients[f, a], coefficients[f + 1, a], coefficients[f + 2, a],
+            coefficients[f + 3, a], w0, w1, w2, w3, plane[a],
+        )  # fmt: skip
+
+
+@kernel
+def _contract_columns(plane, table, columns):
+    """Spline along j: control points of a slice's plane to the columns of its voxels."""
+    nj = table.shape[1]
+    nb = plane.shape[1] // 3
+    first = table[0]
+    w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
+    for a in range(plane.shape[0]):
+        for d in range(3):
+            given, out = plane[a, d * nb : (d + 1) * nb], columns[a, d * nj : (d + 1) * nj]
+            for j in range(nj):
+                f = int(first[j])
+                out[j] = (
+                    w0[j] * given[f]
+                    + w1[j] * given[f + 1]
+                    + w2[j] * given[f + 2]
+                    + w3[j] * given[f + 3]
                 )
 
 
 @kernel
-def _contract_row(plane, table, row, row_slope):
-    """Spline along i and its slope: one row of control points for a row of voxels."""
-    f = int(table[8])
-    for b in range(row.shape[0]):
-        for c in range(3):
-            p0, p1 = plane[f, b, c], plane[f + 1, b, c]
-            p2, p3 = plane[f + 2, b, c], plane[f + 3, b, c]
-            row[b, c] = table[0] * p0 + table[1] * p1 + table[2] * p2 + table[3] * p3
-            row_slope[b, c] = table[4] * p0 + table[5] * p1 + table[6] * p2 + table[7] * p3
+def _contract_spans(columns, table, lo, hi, points):
+    """Spline along i: atlas voxel coordinates of a row of voxels, x then y then z."""
+    nj = points.size // 3
+    f = int(table[0])
+    w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
+    for d in range(3):
+        a, b = d * nj + lo, d * nj + hi
+        _combine(
+            columns[f, a:b], columns[f + 1, a:b], columns[f + 2, a:b], columns[f + 3, a:b],
+            w0, w1, w2, w3, points[a:b],
+        )  # fmt: skip
 
 
 @kernel
-def _spread_row(row_gradient, table, plane):
-    """Adjoint of `_contract_row`: add a row's gradient to its four control-point rows."""
-    f = int(table[8])
-    for a in range(4):
-        for b in range(row_gradient.shape[0]):
-            for c in range(3):
-                plane[f + a, b, c] += table[a] * row_gradient[b, c]
+def _find_cells(points, lo, hi, extent, indices):
+    """Flat index of the atlas cell around each point of a row; outside, the last one. No branches."""
+    nj = indices.size
+    ni, mj, mk = extent[0], extent[1], extent[2]
+    x, y, z = points[lo:hi], points[nj + lo : nj + hi], points[2 * nj + lo : 2 * nj + hi]
+    top_x, top_y, top_z = float(ni - 1), float(mj - 1), float(mk - 1)
+    outside = ni * mj * mk - 1
+    out = indices[lo:hi]
+    for n in range(out.size):
+        inside = (
+            (x[n] >= 0.0)
+            & (x[n] < top_x)
+            & (y[n] >= 0.0)
+            & (y[n] < top_y)
+            & (z[n] >= 0.0)
+            & (z[n] < top_z)
+        )
+        cell = (int(x[n]) * mj + int(y[n])) * mk + int(z[n])
+        out[n] = cell if inside else outside
 
 
 @kernel
-def _row_consistency(span, labels, atlas, score, table, row, row_slope, row_gradient, sums):
-    """Consistency of one row of voxels; adds to row_gradient and sums, tells if any voxel is mixed."""
-    mi, mj, mk = atlas.shape[1] - 1, atlas.shape[2] - 1, atlas.shape[3] - 1
-    value, shift_i, shift_j, active = 0.0, 0.0, 0.0, False
-    for j in range(span[0], span[1]):
-        f = int(table[j, 8])
-        v0, v1, v2, v3 = table[j, 0], table[j, 1], table[j, 2], table[j, 3]
-        x = v0 * row[f, 0] + v1 * row[f + 1, 0] + v2 * row[f + 2, 0] + v3 * row[f + 3, 0]
-        y = v0 * row[f, 1] + v1 * row[f + 1, 1] + v2 * row[f + 2, 1] + v3 * row[f + 3, 1]
-        z = v0 * row[f, 2] + v1 * row[f + 1, 2] + v2 * row[f + 2, 2] + v3 * row[f + 3, 2]
-        weight = score[labels[j]]
-        if not (x >= 0.0 and y >= 0.0 and z >= 0.0 and x < mi and y < mj and z < mk):
-            value += weight[0]
-            continue
-        code = atlas[1, int(x), int(y), int(z)]
-        if code != 255:
-            value += weight[code]
-            continue
-        matched, gx, gy, gz = _trilinear_match(atlas, weight, x, y, z)
-        value += matched
-        if gx == 0.0 and gy == 0.0 and gz == 0.0:
-            continue
-        active = True
+def _match_uniform(indices, labels, cells, score, lo, hi, mixed, begin):
+    """Consistency of the voxels of a row in uniform cells; lists the others. Returns the list's end."""
+    even, odd, n = 0.0, 0.0, begin
+    for j in range(lo, hi):
+        code = cells[indices[j]]
+        even, odd = odd, even + score[labels[j], code]
+        mixed[n] = j
+        n += code == 255
+    return even + odd, n
+
+
+@kernel
+def _gather_corners(points, indices, labels, codes, extent, score, mixed, begin, end, corners):
+    """What the eight corners of each listed cell are worth, and the coordinates of each point."""
+    nj = indices.size
+    step_j, step_i = extent[2], extent[1] * extent[2]
+    for n in range(begin, end):
+        j = mixed[n]
+        weight, cell = score[labels[j]], indices[j]
+        corners[0, n], corners[1, n] = weight[codes[cell]], weight[codes[cell + 1]]
+        cell += step_j
+        corners[2, n], corners[3, n] = weight[codes[cell]], weight[codes[cell + 1]]
+        cell += step_i
+        corners[6, n], corners[7, n] = weight[codes[cell]], weight[codes[cell + 1]]
+        cell -= step_j
+        corners[4, n], corners[5, n] = weight[codes[cell]], weight[codes[cell + 1]]
+        corners[8, n], corners[9, n], corners[10, n] = points[j], points[nj + j], points[2 * nj + j]
+
+
+@kernel
+def _interpolate(corners, count):
+    """Sum of the trilinear weights of the matching corners; gradients replace the coordinates."""
+    c0, c1, c2, c3 = corners[0, :count], corners[1, :count], corners[2, :count], corners[3, :count]
+    c4, c5, c6, c7 = corners[4, :count], corners[5, :count], corners[6, :count], corners[7, :count]
+    x, y, z = corners[8, :count], corners[9, :count], corners[10, :count]
+    value = corners[11, :count]
+    for n in range(value.size):
+        p, q, r = x[n] - np.floor(x[n]), y[n] - np.floor(y[n]), z[n] - np.floor(z[n])
+        d00, d01, d10, d11 = c1[n] - c0[n], c3[n] - c2[n], c5[n] - c4[n], c7[n] - c6[n]
+        m00, m01, m10, m11 = c0[n] + r * d00, c2[n] + r * d01, c4[n] + r * d10, c6[n] + r * d11
+        e0, e1 = m01 - m00, m11 - m10
+        m0, m1 = m00 + q * e0, m10 + q * e1
+        value[n] = m0 + p * (m1 - m0)
+        lower, upper = d00 + q * (d01 - d00), d10 + q * (d11 - d10)
+        x[n], y[n], z[n] = m1 - m0, e0 + p * (e1 - e0), lower + p * (upper - lower)
+    total = 0.0
+    for n in range(value.size):
+        total += value[n]
+    return total
+
+
+@kernel
+def _spread_row(corners, mixed, begin, end, table, columns, column_gradient):
+    """Adjoint of `_contract_spans` for the listed voxels of a row; returns their gradient along i."""
+    nj = columns.shape[1] // 3
+    f = int(table[0])
+    along = 0.0
+    for t in range(4):
+        weight, out = table[1 + t], column_gradient[f + t]
+        for n in range(begin, end):
+            j = mixed[n]
+            out[j] += weight * corners[8, n]
+            out[nj + j] += weight * corners[9, n]
+            out[2 * nj + j] += weight * corners[10, n]
+    if table.size > 5:
         for t in range(4):
-            v, d = table[j, t], table[j, 4 + t]
-            row_gradient[f + t, 0] += v * gx
-            row_gradient[f + t, 1] += v * gy
-            row_gradient[f + t, 2] += v * gz
-            along = gx * row_slope[f + t, 0] + gy * row_slope[f + t, 1] + gz * row_slope[f + t, 2]
-            shift_i += v * along
-            shift_j += d * (gx * row[f + t, 0] + gy * row[f + t, 1] + gz * row[f + t, 2])
-    sums[0] += value
-    sums[1] += shift_i
-    sums[2] += shift_j
-    return active
-
-
-@kernel
-def _trilinear_match(atlas, weight, x, y, z):
-    """Trilinear weight of the matching labels around a point, and its gradient."""
-    i, j, k = int(x), int(y), int(z)
-    x, y, z = x - i, y - j, z - k
-    m000, m001 = weight[atlas[0, i, j, k]], weight[atlas[0, i, j, k + 1]]
-    m010, m011 = weight[atlas[0, i, j + 1, k]], weight[atlas[0, i, j + 1, k + 1]]
-    m100, m101 = weight[atlas[0, i + 1, j, k]], weight[atlas[0, i + 1, j, k + 1]]
-    m110, m111 = weight[atlas[0, i + 1, j + 1, k]], weight[atlas[0, i + 1, j + 1, k + 1]]
-    m00, m01 = m000 + z * (m001 - m000), m010 + z * (m011 - m010)
-    m10, m11 = m100 + z * (m101 - m100), m110 + z * (m111 - m110)
-    m0, m1 = m00 + y * (m01 - m00), m10 + y * (m11 - m10)
-    gy = (1 - x) * (m01 - m00) + x * (m11 - m10)
-    gz = (1 - x) * ((1 - y) * (m001 - m000) + y * (m011 - m010)) + x * (
-        (1 - y) * (m101 - m100) + y * (m111 - m110)
-    )
-    return m0 + x * (m1 - m0), m1 - m0, gy, gz
-
-
-@kernel
-def _mark_uniform_cells(atlas):
-    """Second array: the code shared by a cell's eight corners, else 255."""
-    _, ni, nj, nk = atlas.shape
-    for i in range(ni - 1):
-        for j in range(nj - 1):
-            for k in range(nk - 1):
-                code = atlas[0, i, j, k]
-                same = (
-                    atlas[0, i, j, k + 1] == code
-                    and atlas[0, i, j + 1, k] == code
-                    and atlas[0, i, j + 1, k + 1] == code
-                    and atlas[0, i + 1, j, k] == code
-                    and atlas[0, i + 1, j, k + 1] == code
-                    and atlas[0, i + 1, j + 1, k] == code
-                    and atlas[0, i + 1, j + 1, k + 1] == code
+            row, slope = columns[f + t], table[5 + t]
+            for n in range(begin, end):
+                j = mixed[n]
+                along += slope * (
+                    corners[8, n] * row[j]
+                    + corners[9, n] * row[nj + j]
+                    + corners[10, n] * row[2 * nj + j]
                 )
-                atlas[1, i, j, k] = code if same else 255
+    return along
 
 
 @kernel
-def _spread_slices(planes, table_k, gradient):
-    """Adjoint of the contraction along k: add each slice's plane to its four lattice planes."""
-    for a in range(gradient.shape[0]):
-        for b in range(gradient.shape[1]):
-            for s in range(planes.shape[0]):
-                f = int(table_k[s, 4])
-                for t in range(4):
-                    for c in range(3):
-                        gradient[a, b, f + t, c] += table_k[s, t] * planes[s, a, b, c]
+def _spread_columns(column_gradient, table, plane):
+    """Adjoint of `_contract_columns`."""
+    nj = table.shape[1]
+    nb = plane.shape[1] // 3
+    for a in range(plane.shape[0]):
+        for d in range(3):
+            given, out = column_gradient[a, d * nj : (d + 1) * nj], plane[a, d * nb : (d + 1) * nb]
+            for j in range(nj):
+                if given[j] != 0.0:
+                    f = int(table[0, j])
+                    for t in range(4):
+                        out[f + t] += table[1 + t, j] * given[j]
+
+
+@kernel
+def _slope_along_j(plane, table, column_gradient):
+    """Gradient per mm along j of a slice: slopes along j, times the gradient of the columns."""
+    nj = table.shape[1]
+    nb = plane.shape[1] // 3
+    total = 0.0
+    for a in range(plane.shape[0]):
+        for d in range(3):
+            for j in range(nj):
+                given = column_gradient[a, d * nj + j]
+                if given != 0.0:
+                    f = d * nb + int(table[0, j])
+                    slope = 0.0
+                    for t in range(4):
+                        slope += table[5 + t, j] * plane[a, f + t]
+                    total += slope * given
+    return total

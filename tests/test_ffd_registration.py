@@ -283,6 +283,13 @@ class TestRefusals:
             {"spacings_mm": (0.0, 0.0, 0.0)},
             {"strides": (0, 1, 1)},
             {"spacings_mm": (), "strides": (), "iterations": ()},
+            {"spacings_mm": (np.inf, np.inf, np.inf)},
+            {"spacings_mm": (np.nan, np.nan, np.nan)},
+            {"bending_weight": np.nan},
+            {"tolerance": -1.0},
+            {"minimum_jacobian": 1.0},
+            {"class_weights": ((1, 0.0),)},
+            {"class_weights": ((1, np.nan),)},
         ],
     )
     def test_options_that_contradict_each_other(self, options):
@@ -291,3 +298,76 @@ class TestRefusals:
 
     def test_no_threads(self):
         self.refused("BAD_THREADS", register_labels, heart(), heart(), threads=0)
+
+    def test_a_lattice_without_end(self):
+        options = dataclasses.replace(OPTIONS, spacings_mm=(0.02, 0.01))
+        self.refused("BAD_LATTICE", register_labels, heart(), heart(), options=options)
+
+
+class TestPoorInput:
+    """What is hard but valid gives a finite result that says how it ended."""
+
+    def check(self, found):
+        assert np.isfinite(found.target_to_atlas.displacements_mm).all()
+        assert np.isfinite([found.consistency_before, found.consistency_after]).all()
+        assert found.consistency_after >= found.consistency_before - 1e-9
+        assert found.minimum_jacobian > 0
+
+    def only(self, labels, keep):
+        return LabelMap(
+            np.where(np.isin(labels.array, keep), labels.array, 0), labels.voxel_to_world
+        )
+
+    def test_one_label_only(self):
+        self.check(register_labels(self.only(heart(), [1]), squeezed_heart(), options=OPTIONS))
+        self.check(register_labels(heart(), self.only(squeezed_heart(), [1]), options=OPTIONS))
+
+    def test_no_label_in_common_is_no_overlap(self):
+        found = register_labels(
+            self.only(heart(), [1]), self.only(squeezed_heart(), [4]), options=OPTIONS
+        )
+        assert found.stop_reason is StopReason.NO_OVERLAP
+        self.check(found)
+
+    @pytest.mark.parametrize("slices", [1, 2])
+    def test_few_slices(self, slices):
+        labels = heart()
+        array = labels.array[:, :, 3 : 3 + slices]
+        matrix = labels.voxel_to_world.copy()
+        matrix[:3, 3] += 3 * matrix[:3, 2]
+        self.check(register_labels(LabelMap(array, matrix), squeezed_heart(), options=OPTIONS))
+
+    def test_a_single_voxel(self):
+        array = np.zeros(heart().shape)
+        array[20, 20, 4] = 1
+        target = LabelMap(array, heart().voxel_to_world)
+        self.check(register_labels(target, squeezed_heart(), options=OPTIONS))
+        self.check(register_labels(heart(), target, options=OPTIONS))
+
+    def test_an_affine_that_shrinks_everything_to_a_point(self):
+        affine = Affine(np.diag([1e-5, 1e-5, 1e-5, 1.0]))
+        self.check(register_labels(heart(), squeezed_heart(), affine, options=OPTIONS))
+
+    def test_labels_that_only_the_unknown_share(self):
+        target = self.only(heart(), [1, 2, 4])
+        self.check(
+            register_labels(target, squeezed_heart(), options=OPTIONS, unknown_labels=(3, 9))
+        )
+
+    def test_a_start_on_atlas_voxels_does_not_stall(self):
+        """The target is the atlas moved by two whole voxels, where gradients are one-sided."""
+        labels = heart()
+        target = LabelMap(np.roll(labels.array, 2, axis=0), labels.voxel_to_world)
+        found = register_labels(target, labels, options=OPTIONS)
+        assert found.consistency_after > 0.97
+
+    def test_dense_options_need_less_where_less_is_asked(self):
+        for finest in (16.0, 8.0, 5.0):
+            options = RegistrationOptions.dense(finest)
+            assert options.spacings_mm[-1] == finest
+            assert 30 < options.spacings_mm[0] <= 64
+            assert options.background_slices
+        found = register_labels(heart(), squeezed_heart(), options=RegistrationOptions.dense(5.0))
+        coarse = register_labels(heart(), squeezed_heart(), options=RegistrationOptions.dense(32.0))
+        assert found.consistency_after > coarse.consistency_after
+        self.check(found)
