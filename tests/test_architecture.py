@@ -31,7 +31,8 @@ GROUPS = {
     "steps": (
         "landmarks", "landmark_affine", "atlas_selection", "affine_registration", "ffd",
         "label_consistency", "regularisation", "ffd_registration", "slice_motion", "resampling",
-        "slice_interpolation", "label_fusion", "topology", "output_lattice",
+        "slice_interpolation", "label_fusion", "intensity_harmonisation", "patch_scene",
+        "patch_votes", "joint_fusion", "topology", "output_lattice",
     ),
     "hearts": ("tiny_heart", "phantom*", "degradation", "atlas_bank"),
     "options": ("options",),
@@ -275,6 +276,11 @@ target = tiny_target()
 for image, threads in ((target.image, 2), (None, 1)):
     refine(target.labels, image=image, atlases=tiny_atlases(), spacing_mm=SPACING_MM,
            options=tiny_options(), threads=threads)
+from cardiacreg.label_fusion import MODES, FusionOptions, fuse_labels
+small = tiny_atlases(2)
+for mode in MODES:
+    fuse_labels(small[0].image, [(a.image, a.labels) for a in small],
+                options=FusionOptions(mode=mode, search=(3, 3, 1), patch=(3, 3, 1)))
 thin, atlas = LabelMap(np.zeros((3, 3, 2)), np.eye(4)), tiny_atlases(1)[0]
 warp_labels(atlas.labels, Affine.identity(), thin)
 warp_volume(atlas.image, Affine.identity(), thin)
