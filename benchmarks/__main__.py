@@ -24,6 +24,7 @@ _HELPERS = {
     "__main__",
     "baselines",
     "cases",
+    "fusion_peers",
     "machine",
     "peer_adapters",
     "measuring",

@@ -7,8 +7,6 @@ questions, no warped copy, no start-up cost.
 
 import numpy as np
 
-from libc.math cimport floor
-
 ctypedef unsigned char uint8
 
 
@@ -45,27 +43,36 @@ def joint_counts_affine(
     Returns
     -------
     numpy.ndarray
-        int64 (256, 256), target label by atlas label.
+        int64 (largest target label + 1, 256), target label by atlas label.
+
+    Notes
+    -----
+    Positions below zero are outside, so that cutting off the fraction rounds down. Two tables are filled
+    in turn, because equal neighbours would otherwise wait for each other's count.
     """
-    counts_array = np.zeros((256, 256), dtype=np.int64)
-    cdef long long[:, ::1] counts = counts_array
-    cdef Py_ssize_t n, i, j, k
+    cdef Py_ssize_t n, i, j, k, half
     cdef Py_ssize_t ni = atlas.shape[0], nj = atlas.shape[1], nk = atlas.shape[2]
-    cdef double x, y, z
+    cdef Py_ssize_t total = target.shape[0]
+    rows = int(np.max(target)) + 1 if total else 1
+    counts_array = np.zeros((2, rows, 256), dtype=np.int64)
+    cdef long long[:, :, ::1] counts = counts_array
+    cdef double x, y, z, u, v, w
     cdef uint8 label
     cdef double m00 = matrix[0, 0], m01 = matrix[0, 1], m02 = matrix[0, 2], m03 = matrix[0, 3]
     cdef double m10 = matrix[1, 0], m11 = matrix[1, 1], m12 = matrix[1, 2], m13 = matrix[1, 3]
     cdef double m20 = matrix[2, 0], m21 = matrix[2, 1], m22 = matrix[2, 2], m23 = matrix[2, 3]
     with nogil:
-        for n in range(target.shape[0]):
+        for n in range(total):
             x = points[n, 0]
             y = points[n, 1]
             z = points[n, 2]
-            i = <Py_ssize_t>floor(m00 * x + m01 * y + m02 * z + m03 + 0.5)
-            j = <Py_ssize_t>floor(m10 * x + m11 * y + m12 * z + m13 + 0.5)
-            k = <Py_ssize_t>floor(m20 * x + m21 * y + m22 * z + m23 + 0.5)
+            u = m00 * x + m01 * y + m02 * z + m03 + 0.5
+            v = m10 * x + m11 * y + m12 * z + m13 + 0.5
+            w = m20 * x + m21 * y + m22 * z + m23 + 0.5
             label = 0
-            if 0 <= i < ni and 0 <= j < nj and 0 <= k < nk:
+            if u >= 0 and v >= 0 and w >= 0 and u < ni and v < nj and w < nk:
+                i, j, k = <Py_ssize_t>u, <Py_ssize_t>v, <Py_ssize_t>w
                 label = atlas[i, j, k]
-            counts[target[n], label] += 1
-    return counts_array
+            half = n & 1
+            counts[half, target[n], label] += 1
+    return counts_array.sum(axis=0)

@@ -97,7 +97,8 @@ def rank_atlases(
     ----------
     target : LabelMap
     atlases : sequence of Subject
-        Read one at a time; may be lazy and larger than memory.
+        Read one at a time; may be lazy and larger than memory. A bank with a method
+        ``without_image(index)`` is spared the reading of its images.
     target_to_atlas : sequence of Affine
         One per atlas.
     unknown_labels : tuple of int
@@ -125,17 +126,80 @@ def rank_atlases(
             code="EMPTY_BANK",
         )
     points = _ScoringPoints(target, whole=whole_lattice)
+    read = getattr(atlases, "without_image", atlases.__getitem__)
 
     def score(index: int) -> RankedAtlas:
         affine = target_to_atlas[index]
-        return RankedAtlas(
-            index, affine, points.score(atlases[index].labels, affine, unknown_labels)
-        )
+        return RankedAtlas(index, affine, points.score(read(index).labels, affine, unknown_labels))
 
     scored = run_tasks(
         score, range(len(atlases)), threads=check_threads(threads), step="select", progress=progress
     )
     return tuple(sorted(scored, key=lambda ranked: (-ranked.nmi, ranked.index)))
+
+
+def with_metadata(atlases: Sequence[Subject], **wanted: object) -> tuple[int, ...]:
+    """Return the positions of the atlases whose metadata hold given values.
+
+    Parameters
+    ----------
+    atlases : sequence of Subject
+        One with a property ``metadata`` (one mapping per atlas) is not read.
+    **wanted
+        A value, or a collection of allowed values, per key: ``phase="ED", group=("healthy", "dilated")``.
+
+    Raises
+    ------
+    InvalidInputError
+        If no atlas fits.
+    """
+    known = getattr(atlases, "metadata", None)
+    described = known if known is not None else [atlas.metadata for atlas in atlases]
+    allowed = {
+        key: value if isinstance(value, list | tuple | set | frozenset) else (value,)
+        for key, value in wanted.items()
+    }
+    found = tuple(
+        n
+        for n, held in enumerate(described)
+        if all(key in held and held[key] in values for key, values in allowed.items())
+    )
+    if not found:
+        raise InvalidInputError(
+            f"with_metadata: none of {len(described)} atlases has {wanted}; see the bank's metadata "
+            "(cardiacreg atlas info).",
+            code="EMPTY_BANK",
+        )
+    return found
+
+
+def diversity(
+    target: LabelMap, atlases: Sequence[Subject], target_to_atlas: Sequence[Affine]
+) -> float:
+    """Return how much chosen atlases differ: mean share of the heart's voxels on which two disagree.
+
+    Parameters
+    ----------
+    target : LabelMap
+        Its voxels are where the atlases are compared, by the affines, at the nearest voxel.
+    atlases : sequence of Subject
+        The chosen ones.
+    target_to_atlas : sequence of Affine
+
+    Returns
+    -------
+    float
+        0 (all the same, or one atlas) to 1.
+    """
+    points = _ScoringPoints(target, whole=False)
+    pairs = zip(atlases, target_to_atlas, strict=True)
+    seen = [points.read(atlas.labels, affine) for atlas, affine in pairs]
+    shares = []
+    for n, first in enumerate(seen):
+        for second in seen[:n]:
+            heart = (first != 0) | (second != 0)
+            shares.append(float((first != second)[heart].mean()) if heart.any() else 0.0)
+    return float(np.mean(shares)) if shares else 0.0
 
 
 class _ScoringPoints:
@@ -161,6 +225,15 @@ class _ScoringPoints:
         self._labels = np.ascontiguousarray(labels[keep])
         self._points = np.ascontiguousarray(grid[keep.ravel()])
         self._voxel_to_world = target.voxel_to_world
+
+    def read(self, atlas: LabelMap, affine: Affine) -> NDArray[np.uint8]:
+        """Label of the nearest atlas voxel at every point."""
+        matrix = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ self._voxel_to_world
+        voxels = np.floor(self._points @ matrix[:3, :3].T + matrix[:3, 3] + 0.5).astype(np.int64)
+        last = np.array(atlas.shape) - 1
+        i, j, k = np.clip(voxels, 0, last).T
+        inside = ((voxels >= 0) & (voxels <= last)).all(axis=1)
+        return np.where(inside, atlas.array[i, j, k], 0).astype(np.uint8)
 
     def score(self, atlas: LabelMap, affine: Affine, unknown_labels: tuple[int, ...]) -> float:
         matrix = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ self._voxel_to_world

@@ -76,6 +76,34 @@ def _check_place(output: Path, overwrite: bool) -> None:
 
 
 @atlas.command(epilog=EXIT_CODES)
+@click.argument("bank", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path), metavar="SRC_FOLDER")
+@click.option("--preset", metavar="NAME", help="Meaning of the labels in SRC_FOLDER.")
+@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
+def append(bank: Path, source: Path, preset: str, threads: int | None) -> None:
+    """Add the atlases of SRC_FOLDER to BANK; those it holds already are left out."""
+    from cardiacreg.atlas_bank import append_to_atlas_bank
+
+    _echo_bank(append_to_atlas_bank(bank, _subjects(source, preset), threads=threads))
+
+
+@atlas.command(epilog=EXIT_CODES)
+@click.argument("bank", type=click.Path(path_type=Path))
+def verify(bank: Path) -> None:
+    """Check hashes, geometry, labels and landmarks of every atlas of BANK."""
+    from cardiacreg.bank_verification import verify_atlas_bank
+
+    problems = verify_atlas_bank(bank)
+    for problem in problems:
+        click.echo(f"{problem.atlas}: {problem.what}")
+    if problems:
+        raise InvalidInputError(
+            f"{bank}: {len(problems)} problems; see above.", code="BAD_ATLAS_BANK"
+        )
+    click.echo(f"{bank}: all is well")
+
+
+@atlas.command(epilog=EXIT_CODES)
 @click.argument("bank", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(bank: Path | None, as_json: bool) -> None:

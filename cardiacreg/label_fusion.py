@@ -1,28 +1,36 @@
-"""Step 6: non-local patch fusion of the warped atlases (eq. 5), majority voting without images.
+"""Step 6: fusion of the warped atlases: non-local patch voting (eq. 5) and its relatives, or a majority.
 
 ``S_x = argmax_k sum_n sum_{y in N(x)} exp(-d(f_x, f_{n,y}) / h) [l_{n,y} = k]``. Stated exactly: target
-and atlas intensities are scaled to 0..255 between their own 1st and 99th percentiles inside the dilated
-heart; d is the mean (or sum) of squared differences over the in-bounds part of the patch; h is in those
-units (squared grey levels). A voxel whose whole search window holds one label in every atlas is settled
-without arithmetic, exactly. Weights are relative to the voxel's best match, so they never all vanish.
-Ties go to the lowest label. Squared differences are formed once per offset and summed along i then j.
+and atlas intensities are grey levels 0..255 (`intensity_harmonisation`); d is the mean or sum of squared
+differences over the in-bounds part of the patch, or one minus the patches' correlation; h is in the units
+of d. A voxel whose whole search window holds one label in every atlas is settled without arithmetic,
+exactly. Weights are relative to the voxel's best match, so they never all vanish. Labels whose votes
+agree within a millionth of all votes are tied, and the lowest of them wins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cardiacreg._jit import kernel
 from cardiacreg._slabs import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Volume, same_lattice
+from cardiacreg.intensity_harmonisation import HARMONISATIONS, box_around, grey_levels
+from cardiacreg.joint_fusion import best_patch_votes, joint_votes
+from cardiacreg.patch_scene import DISTANCES, Box, Scene
+from cardiacreg.patch_votes import best_matches, multi_point_votes, nonlocal_votes
 
-_GREY_LEVELS = 255.0
+MODES = ("nonlocal", "best_patch", "multi_point", "joint", "majority")
+_LARGEST_SUM = {"mean": 255.0**2, "sum": 255.0**2, "correlation": 2.0}
+_TIED_SHARE = 1e-6
+_TILE = (16, 16)
+_MOST_PATCH_VOXELS = 32_768
+_MOST_LABELS = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +39,26 @@ class FusionOptions:
 
     Parameters
     ----------
-    mode : {"nonlocal", "majority"}
-        Eq. (5), or one vote per atlas.
+    mode : {"nonlocal", "best_patch", "multi_point", "joint", "majority"}
+        Eq. (5); only each atlas's best match votes, with eq. (5)'s weight; the labels around a match vote
+        for the whole patch (Rousseau et al., IEEE TMI 30(10), 2011); joint label fusion (Wang et al.,
+        IEEE TPAMI 35(3), 2013) of the best matches; one vote per atlas.
     search : tuple of int
         Search window N in voxels along (i, j, k), odd.
     patch : tuple of int
         Patch in voxels along (i, j, k), odd; one voxel along k.
     bandwidth : float
-        h of eq. (5), in squared grey levels of the 0..255 scale.
-    distance : {"mean", "sum"}
-        Mean or sum of squared differences over the patch.
+        h of eq. (5), in units of the distance: squared grey levels of the 0..255 scale for "mean" and
+        "sum", correlation for "correlation" (0.1 is a start). "joint" and "majority" do not use it.
+    distance : {"mean", "sum", "correlation"}
+        Mean or sum of squared differences over the patch, or one minus the correlation of the patches
+        (0 to 2; 1 where a patch is constant), which another scanner or contrast does not disturb.
+    harmonisation : {"percentiles", "quantiles", "none"}
+        How intensities become grey levels (`intensity_harmonisation`).
+    joint_exponent, joint_ridge : float
+        Of "joint": exponent of the error products, and ridge as a share of their mean diagonal.
+    probabilities : bool
+        Whether to return the share of every label.
     """
 
     mode: str = "nonlocal"
@@ -48,8 +66,36 @@ class FusionOptions:
     patch: tuple[int, int, int] = (7, 7, 1)
     bandwidth: float = 10.0
     distance: str = "mean"
+    harmonisation: str = "percentiles"
+    joint_exponent: float = 2.0
+    joint_ridge: float = 0.1
+    probabilities: bool = False
 
     def __post_init__(self) -> None:
+        self._check_sizes()
+        known = {"mode": MODES, "distance": DISTANCES, "harmonisation": HARMONISATIONS}
+        for name, allowed in known.items():
+            if getattr(self, name) not in allowed:
+                raise InvalidInputError(
+                    f"FusionOptions: {name} {getattr(self, name)!r}; needs one of {', '.join(allowed)}.",
+                    code="BAD_OPTION",
+                )
+        if not self.joint_exponent > 0 or not self.joint_ridge >= 0:
+            raise InvalidInputError(
+                f"FusionOptions: joint_exponent {self.joint_exponent}, joint_ridge {self.joint_ridge}; "
+                "needs a positive exponent and a ridge that is not negative.",
+                code="BAD_OPTION",
+            )
+        patch_voxels = self.patch[0] * self.patch[1] if self.distance == "sum" else 1
+        least = 2e-9 * _LARGEST_SUM[self.distance] * patch_voxels
+        if not self.bandwidth > least:
+            raise InvalidInputError(
+                f"FusionOptions: bandwidth {self.bandwidth}; needs more than {least:.2g} with distance "
+                f"{self.distance!r}.",
+                code="BAD_OPTION",
+            )
+
+    def _check_sizes(self) -> None:
         sizes = (*self.search, *self.patch)
         if min(sizes) < 1 or any(size % 2 == 0 for size in sizes) or self.patch[2] != 1:
             raise InvalidInputError(
@@ -57,15 +103,9 @@ class FusionOptions:
                 "slice per patch.",
                 code="BAD_OPTION",
             )
-        if self.mode not in ("nonlocal", "majority") or self.distance not in ("mean", "sum"):
+        if self.patch[0] * self.patch[1] > _MOST_PATCH_VOXELS:
             raise InvalidInputError(
-                f"FusionOptions: mode {self.mode!r}, distance {self.distance!r}; needs mode "
-                "'nonlocal' or 'majority' and distance 'mean' or 'sum'.",
-                code="BAD_OPTION",
-            )
-        if not self.bandwidth > 0:
-            raise InvalidInputError(
-                f"FusionOptions: bandwidth {self.bandwidth}; needs a positive number.",
+                f"FusionOptions: patch {self.patch}; needs at most {_MOST_PATCH_VOXELS} voxels.",
                 code="BAD_OPTION",
             )
 
@@ -79,10 +119,16 @@ class Fusion:
     labels : LabelMap
     confidence : Volume
         Winning share of the votes, 0 to 1.
+    probabilities : mapping of int to Volume, or None
+        Share of the votes of every label that occurs in an atlas, where `FusionOptions` asked for it.
+    n_ties : int
+        Voxels where the lowest of several equal labels won.
     """
 
     labels: LabelMap
     confidence: Volume
+    probabilities: Mapping[int, Volume] | None = None
+    n_ties: int = 0
 
 
 def fuse_labels(
@@ -113,23 +159,25 @@ def fuse_labels(
     Raises
     ------
     InvalidInputError
-        If there are no atlases or the lattices differ.
+        If there are no atlases, the lattices differ, or there are more than 255 labels.
     """
-    settings = options or FusionOptions()
-    labels = _stack_labels(target_image, warped_atlases)
-    first = warped_atlases[0][1]
-    values = np.unique(labels)
-    codes = np.searchsorted(values, labels).astype(np.uint8)
-    images = [image for image, _ in warped_atlases if image is not None]
-    if settings.mode == "majority" or target_image is None or len(images) < len(warped_atlases):
-        votes = np.stack(
-            [(codes == n).sum(axis=0, dtype=np.float32) for n in range(len(values))], -1
-        )
-        return fusion_from_votes(votes, values, first.voxel_to_world)
-    target_grey, atlas_grey = _harmonise(target_image, images, labels)
-    return _fuse_nonlocal(
-        target_grey, atlas_grey, codes, values, first, settings, check_threads(threads), progress
-    )
+    settings, n_threads = options or FusionOptions(), check_threads(threads)
+    _check_lattices(target_image, warped_atlases)
+    labels = [labels.array for _, labels in warped_atlases]
+    images = [image.array for image, _ in warped_atlases if image is not None]
+    canvas = _Canvas(labels, settings)
+    if settings.mode == "majority" or target_image is None or len(images) < len(labels):
+        canvas.vote_by_majority(labels)
+    elif canvas.disputed:
+        scene = _scene(target_image.array, images, labels, canvas, settings, n_threads)
+        votes = _ballot(scene, settings)
+
+        def run(box: Box) -> None:
+            canvas.decide(box, votes(box), scene.active)
+
+        boxes = _tiles(scene.active, _TILE)
+        run_tasks(run, boxes, threads=n_threads, step="fuse", progress=progress)
+    return canvas.fusion(warped_atlases[0][1].voxel_to_world)
 
 
 def fusion_from_votes(
@@ -153,9 +201,9 @@ def fusion_from_votes(
     )
 
 
-def _stack_labels(
+def _check_lattices(
     target_image: Volume | None, warped: Sequence[tuple[Volume | None, LabelMap]]
-) -> NDArray[np.uint8]:
+) -> None:
     if len(warped) == 0:
         raise InvalidInputError(
             "fuse_labels: no atlases to fuse; needs at least one.", code="EMPTY_BANK"
@@ -175,162 +223,177 @@ def _stack_labels(
             f"warped atlases ({first.shape}); resample it onto theirs first.",
             code="LATTICE_MISMATCH",
         )
-    return np.stack([labels.array for _, labels in warped])
 
 
-def _harmonise(
-    target: Volume, images: list[Volume], labels: NDArray[np.uint8]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Scale each image to 0..255 between its percentiles inside the dilated union of the labels."""
-    heart = ndimage.binary_dilation((labels != 0).any(axis=0), iterations=4)
-    if not heart.any():
-        heart = np.ones(heart.shape, dtype=bool)
-    scaled = [_to_grey(image.array, heart) for image in (target, *images)]
-    return scaled[0], np.stack(scaled[1:])
+class _Canvas:
+    """The result while it is made: it starts with what needs no vote."""
+
+    def __init__(self, labels: Sequence[NDArray[np.uint8]], options: FusionOptions) -> None:
+        low, high = labels[0].copy(), labels[0].copy()
+        seen = np.zeros(256, dtype=np.int64)
+        for array in labels:
+            np.minimum(low, array, out=low)
+            np.maximum(high, array, out=high)
+            seen += np.bincount(array.ravel(), minlength=256)
+        self.values = np.flatnonzero(seen).astype(np.uint8)
+        if len(self.values) > _MOST_LABELS:
+            raise InvalidInputError(
+                "fuse_labels: the atlases hold 256 labels; needs at most 255.",
+                code="TOO_MANY_LABELS",
+            )
+        self.labelled = high != 0
+        self.labels = low
+        self.confidence = np.ones(low.shape, dtype=np.float32)
+        self.ties: list[int] = []
+        self.shares: NDArray[np.float32] | None = None
+        if options.probabilities:
+            self.shares = np.stack([(low == value).astype(np.float32) for value in self.values])
+        self.low, self.high = low.copy(), high
+        self.window, self.active = self._find_active(options.search)
+        self.disputed = bool(self.active.any())
+
+    def _find_active(
+        self, search: tuple[int, int, int]
+    ) -> tuple[tuple[slice, ...], NDArray[np.bool_]]:
+        """Find the voxels whose search window holds two labels, and the box around what they need."""
+        corner = self.low[0, 0, 0]
+        other = (self.low != corner) | (self.high != corner)
+        if not other.any():
+            return (slice(0, 1),) * 3, np.zeros((1, 1, 1), dtype=bool)
+        reach = tuple(size // 2 for size in search)
+        window = box_around(other, tuple(2 * n for n in reach))
+        low = _over_windows(self.low[window], reach, np.minimum)
+        high = _over_windows(self.high[window], reach, np.maximum)
+        return window, low != high
+
+    def vote_by_majority(self, labels: Sequence[NDArray[np.uint8]]) -> None:
+        """Give every voxel the label of most atlases."""
+        most = np.zeros(self.low.shape, dtype=np.uint16)
+        tied = np.zeros(self.low.shape, dtype=bool)
+        for number, value in enumerate(self.values):
+            count = np.zeros_like(most)
+            for array in labels:
+                count += array == value
+            tied &= count <= most
+            tied |= (count == most) & (count > 0)
+            self.labels[count > most] = value
+            np.maximum(most, count, out=most)
+            if self.shares is not None:
+                self.shares[number] = count / np.float32(len(labels))
+        np.divide(most, np.float32(len(labels)), out=self.confidence)
+        self.ties.append(int(tied.sum()))
+
+    def decide(self, box: Box, votes: NDArray[np.float32], active: NDArray[np.bool_]) -> None:
+        """Write the winners of a box; its indices count from the window's corner."""
+        place = tuple(
+            slice(start.start + a, start.start + b)
+            for start, a, b in zip(self.window, box[::2], box[1::2], strict=True)
+        )
+        own = active[box.i0 : box.i1, box.j0 : box.j1, box.k0 : box.k1]
+        counted = votes[own]
+        totals = counted.sum(axis=1)
+        best = counted.max(axis=1)
+        equal = counted >= (best - np.float32(_TIED_SHARE) * totals)[:, None]
+        winner = equal.argmax(axis=1)
+        self.labels[place][own] = self.values[winner]
+        chosen = np.take_along_axis(counted, winner[:, None], axis=1)[:, 0]
+        self.confidence[place][own] = np.minimum(chosen / totals, np.float32(1))
+        self.ties.append(int((equal.sum(axis=1) > 1).sum()))
+        if self.shares is not None:
+            for number in range(len(self.values)):
+                self.shares[number][place][own] = counted[:, number] / totals
+
+    def fusion(self, voxel_to_world: NDArray[np.float64]) -> Fusion:
+        """Hand the result over."""
+        shares = None
+        if self.shares is not None:
+            pairs = zip(self.values.tolist(), self.shares, strict=True)
+            shares = {value: Volume(share, voxel_to_world) for value, share in pairs}
+        for array in (self.labels, self.confidence):
+            array.setflags(write=False)
+        return Fusion(
+            LabelMap(self.labels, voxel_to_world),
+            Volume(self.confidence, voxel_to_world),
+            shares,
+            sum(self.ties),
+        )
 
 
-def _to_grey(array: NDArray[np.float32], inside: NDArray[np.bool_]) -> NDArray[np.float32]:
-    low, high = np.percentile(array[inside], (1, 99))
-    width = max(float(high - low), 1e-6)
-    grey = np.clip((array - low) / width, 0, 1) * _GREY_LEVELS
-    return np.ascontiguousarray(grey.transpose(2, 0, 1), dtype=np.float32)
+def _over_windows(
+    array: NDArray[np.uint8], reach: tuple[int, ...], extreme: np.ufunc
+) -> NDArray[np.uint8]:
+    """Least or greatest label in the part of each voxel's window that lies inside the array."""
+    for axis, steps in enumerate(reach):
+        out = array.copy()
+        moved, found = np.moveaxis(out, axis, 0), np.moveaxis(array, axis, 0)
+        for step in range(1, min(steps, len(found) - 1) + 1):
+            extreme(moved[step:], found[:-step], out=moved[step:])
+            extreme(moved[:-step], found[step:], out=moved[:-step])
+        array = out
+    return array
 
 
-def _unanimous(codes: NDArray[np.uint8], search: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """Voxels whose whole search window holds one label in all atlases."""
-    low = ndimage.minimum_filter(codes.min(axis=0), size=search, mode="nearest")
-    high = ndimage.maximum_filter(codes.max(axis=0), size=search, mode="nearest")
-    return np.asarray(low == high)
-
-
-def _fuse_nonlocal(
+def _scene(
     target: NDArray[np.float32],
-    atlases: NDArray[np.float32],
-    codes: NDArray[np.uint8],
-    values: NDArray[np.uint8],
-    lattice: LabelMap,
+    images: Sequence[NDArray[np.float32]],
+    labels: Sequence[NDArray[np.uint8]],
+    canvas: _Canvas,
     options: FusionOptions,
     threads: int,
-    progress: ProgressCallable | None,
-) -> Fusion:
-    active = np.ascontiguousarray(~_unanimous(codes, options.search).transpose(2, 0, 1))
-    slice_codes = np.ascontiguousarray(codes.transpose(0, 3, 1, 2))
-    winner = slice_codes[0].copy()
-    share = np.ones(winner.shape, dtype=np.float32)
-    sizes = np.array([s // 2 for s in (*options.search, *options.patch[:2])], dtype=np.int64)
-    mean = options.distance == "mean"
-
-    def run(k: int) -> None:
-        if active[k].any():
-            _nonlocal_kernel(
-                k, target, atlases, slice_codes, active, sizes, 1.0 / options.bandwidth, mean,
-                winner, share, np.zeros((*winner.shape[1:], len(values) + 1), dtype=np.float64),
-            )  # fmt: skip
-
-    run_tasks(run, range(len(winner)), threads=threads, step="fuse", progress=progress)
-    return Fusion(
-        LabelMap(values[winner.transpose(1, 2, 0)], lattice.voxel_to_world),
-        Volume(share.transpose(1, 2, 0), lattice.voxel_to_world),
-    )
-
-
-# ---------------------------------------------------------------------------------------------- kernels
-
-
-@kernel
-def _squared_sums(target, atlas, di, dj, reach_i, box, squared, column):
-    """Squared differences to the atlas slice moved by (di, dj), summed along i over the patch."""
-    ni, nj = target.shape
-    i0, i1, j0, j1 = box[0], box[1], box[2], box[3]
-    for i in range(max(0, i0 - reach_i), min(ni, i1 + reach_i)):
-        for j in range(j0, j1):
-            squared[i, j] = 0.0
-        if 0 <= i + di < ni:
-            for j in range(max(j0, -dj), min(j1, nj - dj)):
-                difference = target[i, j] - atlas[i + di, j + dj]
-                squared[i, j] = difference * difference
-    for i in range(i0, i1):
-        for j in range(j0, j1):
-            column[i, j] = 0.0
-        for p in range(max(0, i - reach_i), min(ni, i + reach_i + 1)):
-            for j in range(j0, j1):
-                column[i, j] += squared[p, j]
+) -> Scene:
+    """Cut out what the disputed voxels can reach, as grey levels and codes."""
+    reach = tuple(size // 2 for size in options.search)
+    patch = (options.patch[0] // 2, options.patch[1] // 2)
+    grow = [reach[0] + 2 * patch[0], reach[1] + 2 * patch[1], reach[2]]
+    needed = box_around(canvas.active, (0, 0, 0))
+    inside = [
+        slice(max(0, w.start + b.start - g), min(n, w.start + b.stop + g))
+        for w, b, g, n in zip(canvas.window, needed, grow, target.shape, strict=True)
+    ]
+    window = (inside[0], inside[1], inside[2])
+    grey, atlas_grey = grey_levels(
+        target, images, canvas.labelled, harmonisation=options.harmonisation, window=window,
+        threads=threads,
+    )  # fmt: skip
+    table = np.zeros(256, dtype=np.uint8)
+    table[canvas.values] = np.arange(len(canvas.values))
+    active = np.zeros(grey.shape, dtype=bool)
+    starts = [
+        w.start + b.start - n.start for w, b, n in zip(canvas.window, needed, window, strict=True)
+    ]
+    found = canvas.active[needed]
+    active[tuple(slice(s, s + size) for s, size in zip(starts, found.shape, strict=True))] = found
+    canvas.window = window
+    return Scene(
+        grey, atlas_grey, np.stack([table[array[window]] for array in labels]), active,
+        (reach[0], reach[1], reach[2]), patch, options.distance, options.bandwidth,
+        len(canvas.values),
+    )  # fmt: skip
 
 
-@kernel
-def _vote(column, codes, active, offsets, reach, inverse_bandwidth, mean, box, votes):
-    """Add one offset's votes; the last entry of a voxel's votes holds its smallest distance so far."""
-    di, dj = offsets[0], offsets[1]
-    ni, nj = active.shape
-    last = votes.shape[2] - 1
-    for i in range(max(box[0], -di), min(box[1], ni - di)):
-        rows = min(min(i, i + di), reach[0]) + min(ni - 1 - max(i, i + di), reach[0]) + 1
-        for j in range(max(box[2], -dj), min(box[3], nj - dj)):
-            if not active[i, j]:
-                continue
-            lower = min(min(j, j + dj), reach[1])
-            upper = min(nj - 1 - max(j, j + dj), reach[1])
-            distance = 0.0
-            for q in range(j - lower, j + upper + 1):
-                distance += column[i, q]
-            if mean:
-                distance /= rows * (lower + upper + 1)
-            label = codes[i + di, j + dj]
-            smallest = votes[i, j, last]
-            if distance < smallest:
-                scale = np.exp((distance - smallest) * inverse_bandwidth)
-                for n in range(last):
-                    votes[i, j, n] *= scale
-                votes[i, j, label] += 1.0
-                votes[i, j, last] = distance
-            else:
-                votes[i, j, label] += np.exp((smallest - distance) * inverse_bandwidth)
+def _ballot(scene: Scene, options: FusionOptions) -> Callable[[Box], NDArray[np.float32]]:
+    """Return the function that counts the votes of a box."""
+    if options.mode == "nonlocal":
+        return lambda box: nonlocal_votes(scene, box)
+    if options.mode == "multi_point":
+        size = (*(2 * reach + 1 for reach in scene.patch), 1)
+        centres = ndimage.maximum_filter(scene.active, size=size, mode="constant")
+        return lambda box: multi_point_votes(scene, box, centres)
+    if options.mode == "best_patch":
+        return lambda box: best_patch_votes(scene, box, best_matches(scene, box))
+    return lambda box: joint_votes(
+        scene, box, best_matches(scene, box), exponent=options.joint_exponent,
+        ridge=options.joint_ridge,
+    )  # fmt: skip
 
 
-@kernel
-def _nonlocal_kernel(
-    k, target, atlases, codes, active, sizes, inverse_bandwidth, mean, winner, share, votes
-):
-    """Votes of one slice: every atlas, every offset of the search window, then the winner."""
-    nk, ni, nj = target.shape
-    last = votes.shape[2] - 1
-    squared, column = np.zeros((ni, nj), np.float32), np.zeros((ni, nj), np.float32)
-    box, wide, offsets = np.empty(4, np.int64), np.empty(4, np.int64), np.empty(2, np.int64)
-    box[0], box[1], box[2], box[3] = ni, 0, nj, 0
-    for i in range(ni):
-        for j in range(nj):
-            votes[i, j, last] = np.inf
-            if active[k, i, j]:
-                box[0], box[1] = min(box[0], i), max(box[1], i + 1)
-                box[2], box[3] = min(box[2], j), max(box[3], j + 1)
-    wide[0], wide[1] = box[0], box[1]
-    wide[2], wide[3] = max(0, box[2] - sizes[4]), min(nj, box[3] + sizes[4])
-    for n in range(atlases.shape[0]):
-        for dk in range(max(-sizes[2], -k), min(sizes[2], nk - 1 - k) + 1):
-            for di in range(-sizes[0], sizes[0] + 1):
-                for dj in range(-sizes[1], sizes[1] + 1):
-                    _squared_sums(
-                        target[k], atlases[n, k + dk], di, dj, sizes[3], wide, squared, column
-                    )
-                    offsets[0], offsets[1] = di, dj
-                    _vote(
-                        column, codes[n, k + dk], active[k], offsets, sizes[3:], inverse_bandwidth,
-                        mean, box, votes,
-                    )  # fmt: skip
-    _decide(votes, active[k], winner[k], share[k])
-
-
-@kernel
-def _decide(votes, active, winner, share):
-    """Label with most votes (ties: lowest) and its share, at active voxels."""
-    last = votes.shape[2] - 1
-    for i in range(active.shape[0]):
-        for j in range(active.shape[1]):
-            if active[i, j]:
-                best, total = 0, 0.0
-                for n in range(last):
-                    total += votes[i, j, n]
-                    if votes[i, j, n] > votes[i, j, best]:
-                        best = n
-                winner[i, j] = best
-                share[i, j] = votes[i, j, best] / total
+def _tiles(active: NDArray[np.bool_], size: tuple[int, int]) -> list[Box]:
+    """Boxes around the active voxels of each tile of columns."""
+    boxes = []
+    for i in range(0, active.shape[0], size[0]):
+        for j in range(0, active.shape[1], size[1]):
+            own = active[i : i + size[0], j : j + size[1]]
+            if own.any():
+                a, b, c = box_around(own, (0, 0, 0))
+                boxes.append(Box(i + a.start, i + a.stop, j + b.start, j + b.stop, c.start, c.stop))
+    return boxes

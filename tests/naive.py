@@ -283,9 +283,9 @@ def warp_intensity(atlas, atlas_matrix, transform, shape, matrix):
 
 
 def grey_levels(image, heart):
-    """Intensities scaled to 0..255 between the 1st and 99th percentile inside the heart."""
-    low, high = np.percentile(image[heart], (1, 99))
-    return np.clip((image.astype(np.float64) - low) / max(high - low, 1e-6), 0, 1) * 255
+    """Intensities scaled to 0..255 between the 1st and 99th percentile inside the heart, rounded."""
+    low, high = np.percentile(image[heart].astype(np.float64), (1, 99))
+    return np.rint(np.clip((image.astype(np.float64) - low) / max(high - low, 1e-6) * 255, 0, 255))
 
 
 def dilated(mask, steps):
@@ -299,34 +299,138 @@ def dilated(mask, steps):
     return out
 
 
-def patch_distance(target, atlas, centre, offset, patch, mean):
-    """Mean or sum of squared differences over the part of a patch that lies inside both images."""
-    squares = []
+def patch_pairs(target, atlas, centre, offset, patch):
+    """Grey levels of target and atlas over the part of a patch that lies inside both images."""
+    pairs = []
     for step in itertools.product(*(range(-(p // 2), p // 2 + 1) for p in patch)):
         here = tuple(c + s for c, s in zip(centre, step, strict=True))
         there = tuple(h + o for h, o in zip(here, offset, strict=True))
         if all(
             0 <= n < size for n, size in zip((*here, *there), (*target.shape,) * 2, strict=True)
         ):
-            squares.append((float(target[here]) - float(atlas[there])) ** 2)
-    return sum(squares) / len(squares) if mean else sum(squares)
+            pairs.append((float(target[here]), float(atlas[there])))
+    return pairs
 
 
-def nonlocal_votes(target, atlases, search, patch, bandwidth, mean=True):
+def patch_distance(target, atlas, centre, offset, patch, distance):
+    """Mean or sum of squared differences, or one minus the correlation (1 for a constant patch)."""
+    pairs = patch_pairs(target, atlas, centre, offset, patch)
+    squares = [(own - other) ** 2 for own, other in pairs]
+    if distance == "mean":
+        return sum(squares) / len(squares)
+    if distance == "sum":
+        return sum(squares)
+    means = [sum(column) / len(pairs) for column in zip(*pairs, strict=True)]
+    both = sum((own - means[0]) * (other - means[1]) for own, other in pairs)
+    spreads = [sum((pair[n] - means[n]) ** 2 for pair in pairs) for n in (0, 1)]
+    if min(spreads) < 1e-9:
+        return 1.0
+    return max(1 - both / math.sqrt(spreads[0] * spreads[1]), 0.0)
+
+
+def window_offsets(search):
+    """All displacements of a search window: shortest first, equal lengths in (i, j, k) order."""
+    every = itertools.product(*(range(-(s // 2), s // 2 + 1) for s in search))
+    return sorted(every, key=lambda offset: (sum(n * n for n in offset), offset))
+
+
+def matches(target, grey, centre, search, patch, distance):
+    """(displacement, distance) of every match inside the lattice."""
+    found = []
+    for offset in window_offsets(search):
+        there = tuple(c + o for c, o in zip(centre, offset, strict=True))
+        if all(0 <= n < size for n, size in zip(there, target.shape, strict=True)):
+            found.append((offset, patch_distance(target, grey, centre, offset, patch, distance)))
+    return found
+
+
+def nonlocal_weights(target, atlases, centre, search, patch, bandwidth, distance):
+    """{(atlas, displacement): exp(-d / h)}, scaled so that the largest is 1."""
+    terms = {
+        (n, offset): value
+        for n, (grey, _) in enumerate(atlases)
+        for offset, value in matches(target, grey, centre, search, patch, distance)
+    }
+    smallest = min(terms.values())
+    return {key: math.exp((smallest - value) / bandwidth) for key, value in terms.items()}
+
+
+def nonlocal_votes(target, atlases, search, patch, bandwidth, distance="mean"):
     """Eq. (5) literally: {label: votes} at every voxel; atlases are (grey, labels) pairs."""
     votes = {}
     for centre in np.ndindex(target.shape):
-        terms = []
-        for grey, labels in atlases:
-            for offset in itertools.product(*(range(-(s // 2), s // 2 + 1) for s in search)):
-                there = tuple(c + o for c, o in zip(centre, offset, strict=True))
-                if all(0 <= n < size for n, size in zip(there, target.shape, strict=True)):
-                    distance = patch_distance(target, grey, centre, offset, patch, mean)
-                    terms.append((int(labels[there]), distance))
-        smallest = min(distance for _, distance in terms)
+        weights = nonlocal_weights(target, atlases, centre, search, patch, bandwidth, distance)
         votes[centre] = {}
-        for label, distance in terms:
-            weight = math.exp((smallest - distance) / bandwidth)
+        for (n, offset), weight in weights.items():
+            label = int(atlases[n][1][tuple(c + o for c, o in zip(centre, offset, strict=True))])
+            votes[centre][label] = votes[centre].get(label, 0.0) + weight
+    return votes
+
+
+def multi_point_votes(target, atlases, search, patch, bandwidth, distance="mean"):
+    """Every voxel's normalised weights vote with the labels around the match, for its whole patch."""
+    votes = {index: {} for index in np.ndindex(target.shape)}
+    for centre in np.ndindex(target.shape):
+        weights = nonlocal_weights(target, atlases, centre, search, patch, bandwidth, distance)
+        total = sum(weights.values())
+        for step in itertools.product(*(range(-(p // 2), p // 2 + 1) for p in patch)):
+            here = tuple(c + s for c, s in zip(centre, step, strict=True))
+            if here not in votes:
+                continue
+            for (n, offset), weight in weights.items():
+                there = tuple(h + o for h, o in zip(here, offset, strict=True))
+                if all(0 <= m < size for m, size in zip(there, target.shape, strict=True)):
+                    label = int(atlases[n][1][there])
+                    votes[here][label] = votes[here].get(label, 0.0) + weight / total
+    return votes
+
+
+def best_matches(target, atlases, centre, search, patch, distance):
+    """(displacement, distance) of the best match in every atlas; ties: the first of `window_offsets`."""
+    return [
+        min(matches(target, grey, centre, search, patch, distance), key=lambda match: match[1])
+        for grey, _ in atlases
+    ]
+
+
+def best_patch_votes(target, atlases, search, patch, bandwidth, distance="mean"):
+    """One vote per atlas, for the label of its best match, weighed by exp(-d / h)."""
+    votes = {}
+    for centre in np.ndindex(target.shape):
+        best = best_matches(target, atlases, centre, search, patch, distance)
+        smallest = min(value for _, value in best)
+        votes[centre] = {}
+        for (_, labels), (offset, value) in zip(atlases, best, strict=True):
+            label = int(labels[tuple(c + o for c, o in zip(centre, offset, strict=True))])
+            weight = math.exp((smallest - value) / bandwidth)
+            votes[centre][label] = votes[centre].get(label, 0.0) + weight
+    return votes
+
+
+def joint_votes(target, atlases, search, patch, distance, exponent, ridge):
+    """Best matches weighed by the inverse of their joint error matrix, no weight below zero."""
+    votes, last = {}, [n - 1 for n in target.shape]
+    for centre in np.ndindex(target.shape):
+        best = best_matches(target, atlases, centre, search, patch, distance)
+        errors = []
+        for (grey, _), (offset, _) in zip(atlases, best, strict=True):
+            row = []
+            for step in itertools.product(*(range(-(p // 2), p // 2 + 1) for p in patch)):
+                here = [c + s for c, s in zip(centre, step, strict=True)]
+                there = [h + o for h, o in zip(here, offset, strict=True)]
+                own, other = (
+                    tuple(min(max(n, 0), end) for n, end in zip(place, last, strict=True))
+                    for place in (here, there)
+                )
+                row.append(abs(float(target[own]) - float(grey[other])))
+            errors.append(row)
+        errors = np.array(errors)
+        matrix = (errors @ errors.T / errors.shape[1]) ** exponent
+        matrix += np.eye(len(matrix)) * (ridge * np.trace(matrix) / len(matrix) + 1e-6)
+        weights = np.maximum(np.linalg.solve(matrix, np.ones(len(matrix))), 0)
+        votes[centre] = {}
+        for (_, labels), (offset, _), weight in zip(atlases, best, weights, strict=True):
+            label = int(labels[tuple(c + o for c, o in zip(centre, offset, strict=True))])
             votes[centre][label] = votes[centre].get(label, 0.0) + weight
     return votes
 

@@ -29,14 +29,14 @@ GROUPS = {
     "checks": ("input_checks", "atlas_checks", "image_placement", "component_counts"),
     "measures": ("metrics", "volumes", "structure_measures"),
     "steps": (
-        "landmarks", "landmark_affine", "atlas_selection", "affine_registration", "ffd",
+        "landmarks", "landmark_affine", "atlas_selection", "atlas_index", "affine_registration", "ffd",
         "label_consistency", "regularisation", "ffd_registration", "slice_motion", "resampling",
-        "splines", "jacobian", "target_samples", "prepared_target", "registration_levels",
-        "registration_options",
-        "slice_interpolation", "label_fusion", "topology", "output_lattice",
+"splines", "jacobian", "target_samples", "prepared_target", "registration_levels",
+        "registration_options", "slice_interpolation", "label_fusion", "intensity_harmonisation",
+        "patch_scene", "patch_votes", "joint_fusion", "topology", "output_lattice",
     ),
     "transforms": ("transform_files_mirtk", "transform_files_itk", "displacement_field", "ffd_inverse"),
-    "hearts": ("tiny_heart", "phantom*", "degradation", "atlas_bank"),
+    "hearts": ("tiny_heart", "phantom*", "degradation", "atlas_bank", "bank_verification"),
     "options": ("options",),
     "results": ("result", "result_files", "qc_*", "surface_figure"),
     "run": ("run", "gather", "atlas_choice", "pipeline", "refinement"),
@@ -279,6 +279,11 @@ target = tiny_target()
 for image, threads in ((target.image, 2), (None, 1)):
     refine(target.labels, image=image, atlases=tiny_atlases(), spacing_mm=SPACING_MM,
            options=tiny_options(), threads=threads)
+from cardiacreg.label_fusion import MODES, FusionOptions, fuse_labels
+small = tiny_atlases(2)
+for mode in MODES:
+    fuse_labels(small[0].image, [(a.image, a.labels) for a in small],
+                options=FusionOptions(mode=mode, search=(3, 3, 1), patch=(3, 3, 1)))
 thin, atlas = LabelMap(np.zeros((3, 3, 2)), np.eye(4)), tiny_atlases(1)[0]
 warp_labels(atlas.labels, Affine.identity(), thin)
 warp_volume(atlas.image, Affine.identity(), thin)

@@ -1,13 +1,26 @@
 """The embedded bank: exact contents, lazy opening, repair of a damaged one."""
 
 import json
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cardiacreg import InvalidInputError, Subject, atlas_bank
-from cardiacreg.atlas_bank import AtlasBank, build_atlas_bank, default_atlases
+from cardiacreg import InvalidInputError, LabelMap, Landmarks, Subject, atlas_bank
+from cardiacreg.atlas_bank import (
+    AtlasBank,
+    append_to_atlas_bank,
+    build_atlas_bank,
+    default_atlases,
+)
+from cardiacreg.atlas_selection import with_metadata
+from cardiacreg.bank_verification import verify_atlas_bank
+from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.phantoms import FIRST_EVALUATION_SEED, HeartSpecification, sample_heart
+from cardiacreg.tiny_heart import tiny_heart
 
 FEW = (
     HeartSpecification(FIRST_EVALUATION_SEED),
@@ -117,3 +130,131 @@ def test_the_default_bank_holds_what_it_promises():
     assert {"healthy", "pulmonary_hypertension"} <= {item.group for item in items}
     assert {item.phase for item in items} == {"ED", "ES"}
     assert all(item.seed < FIRST_EVALUATION_SEED for item in items)
+
+
+def tiny_hearts(*sizes):
+    return [
+        Subject(
+            (heart := tiny_heart(size=size)).labels,
+            image=heart.image,
+            landmarks=landmarks_from_labels(heart.labels),
+            name=f"tiny {size}",
+            metadata={"phase": "ED" if size < 1 else "ES", "age": round(100 * size)},
+        )
+        for size in sizes
+    ]
+
+
+@pytest.fixture
+def tiny_place(tmp_path):
+    build_atlas_bank(tmp_path / "tiny", tiny_hearts(0.9, 1.0))
+    return tmp_path / "tiny"
+
+
+class TestAppending:
+    def test_gives_the_atlases_of_both(self, tiny_place):
+        opened = AtlasBank(tiny_place)
+        hearts = tiny_hearts(1.1, 1.2)
+        bank = append_to_atlas_bank(tiny_place, hearts, threads=1)
+        assert bank.names == ("tiny 0.9", "tiny 1.0", "tiny 1.1", "tiny 1.2")
+        assert len(opened) == 2 and opened[1].name == "tiny 1.0"
+        for number, heart in zip((2, 3), hearts, strict=True):
+            np.testing.assert_array_equal(bank[number].labels.array, heart.labels.array)
+            np.testing.assert_allclose(bank[number].image.array, heart.image.array, atol=1.0)
+        assert verify_atlas_bank(tiny_place) == ()
+
+    def test_leaves_out_what_is_there(self, tiny_place):
+        bank = append_to_atlas_bank(tiny_place, tiny_hearts(0.9, 1.1))
+        assert bank.names == ("tiny 0.9", "tiny 1.0", "tiny 1.1")
+        assert len(append_to_atlas_bank(tiny_place, tiny_hearts(1.1))) == 3
+
+    def test_that_crashes_leaves_the_old_bank(self, tiny_place, monkeypatch):
+        def crash(*_):
+            raise OSError("disk full")
+
+        monkeypatch.setattr(atlas_bank, "_write_index", crash)
+        with pytest.raises(OSError, match="disk full"):
+            append_to_atlas_bank(tiny_place, tiny_hearts(1.1))
+        monkeypatch.undo()
+        assert AtlasBank(tiny_place).names == ("tiny 0.9", "tiny 1.0")
+        assert len(append_to_atlas_bank(tiny_place, tiny_hearts(1.2))) == 3
+        assert verify_atlas_bank(tiny_place) == ()
+
+    def test_is_for_one_process_at_a_time(self, tiny_place):
+        (tiny_place / "append.lock").touch()
+        with pytest.raises(InvalidInputError) as caught:
+            append_to_atlas_bank(tiny_place, tiny_hearts(1.1))
+        assert caught.value.code == "BANK_IS_LOCKED"
+
+
+def test_a_killed_build_leaves_nothing_that_opens(tmp_path):
+    """The process dies while it writes; the place stays empty and a later build succeeds."""
+    code = f"""
+import os
+from cardiacreg import atlas_bank
+from cardiacreg.tiny_heart import tiny_heart
+atlas_bank._write_index = lambda *_: os._exit(9)
+atlas_bank.build_atlas_bank({str(tmp_path / "bank")!r}, [tiny_heart()])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    for place in [tmp_path / "bank", *tmp_path.iterdir()]:
+        with pytest.raises(InvalidInputError):
+            AtlasBank(place)
+    assert len(build_atlas_bank(tmp_path / "bank", tiny_hearts(1.0))) == 1
+
+
+class TestLeavingOut:
+    def test_by_hash_keeps_an_input_out_of_its_own_bank(self, tiny_place):
+        bank = AtlasBank(tiny_place)
+        assert bank.excluding([bank[0]]).names == ("tiny 1.0",)
+        assert bank.excluding([tiny_hearts(1.0)[0].labels]).names == ("tiny 0.9",)
+        assert bank.excluding([tiny_hearts(1.3)[0]]).names == bank.names
+        with pytest.raises(InvalidInputError, match="nothing"):
+            bank.excluding([bank[0], bank[1]])
+
+    def test_by_metadata(self, tiny_place):
+        bank = AtlasBank(tiny_place)
+        chosen = bank.subset(with_metadata(bank, phase="ES"))
+        assert chosen.names == ("tiny 1.0",)
+        assert chosen.subset([0])[0].metadata["age"] == 100
+        assert with_metadata([bank[0], bank[1]], age=(90, 100)) == (0, 1)
+        with pytest.raises(InvalidInputError, match="none of 2"):
+            with_metadata(bank, phase="systole")
+
+    def test_another_process_gets_the_place_and_not_the_voxels(self, tiny_place):
+        part = AtlasBank(tiny_place).subset([1])
+        sent = pickle.dumps(part)
+        assert len(sent) < 1000
+        assert pickle.loads(sent).names == ("tiny 1.0",)
+
+
+class TestVerification:
+    def test_passes_a_whole_bank(self, folder):
+        assert verify_atlas_bank(folder) == ()
+
+    def test_finds_one_changed_voxel(self, tiny_place):
+        for name, what in (("labels.npy", "labels"), ("images.npy", "image")):
+            array = np.load(tiny_place / name, mmap_mode="r+")
+            array[len(array) // 4] ^= 1
+            array.flush()
+            found = [p.what for p in verify_atlas_bank(tiny_place) if p.atlas == "tiny 0.9"]
+            assert any(what in each for each in found)
+
+    def test_finds_landmarks_that_cannot_be(self, tmp_path):
+        (heart,) = tiny_hearts(1.0)
+        points = heart.landmarks.points_mm.copy()
+        points[0] += 500
+        points[2] = points[1]
+        odd = replace(heart, landmarks=Landmarks(points))
+        build_atlas_bank(tmp_path / "odd", [odd])
+        found = " ".join(problem.what for problem in verify_atlas_bank(tmp_path / "odd"))
+        assert "beyond its heart" in found and "on each other" in found
+
+    def test_finds_copies_and_missing_ventricles(self, tmp_path):
+        (heart,) = tiny_hearts(1.0)
+        empty = Subject(LabelMap(np.full((4, 4, 4), 4), np.eye(4)), name="rv only")
+        build_atlas_bank(tmp_path / "odd", [heart, heart, empty])
+        found = {problem.atlas: problem.what for problem in verify_atlas_bank(tmp_path / "odd")}
+        assert "more than once" in found["tiny 1.0"]
+        assert "left ventricle" in found["rv only"]

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardiacreg import InvalidInputError, LabelMap, Volume
+from cardiacreg import InvalidInputError, LabelMap, Volume, label_fusion
 from cardiacreg._slabs import Progress
-from cardiacreg.label_fusion import FusionOptions, fuse_labels, fusion_from_votes
+from cardiacreg.intensity_harmonisation import grey_levels
+from cardiacreg.label_fusion import MODES, FusionOptions, fuse_labels, fusion_from_votes
 from tests import naive
 from tests.strategies import blobs, few, light, oblique_matrix, random_labels, seeds
 
@@ -29,18 +30,31 @@ def random_case(seed, *, n_atlases=3, shape=SHAPE, labels=(0, 1, 2, 4)):
 
 
 def oracle_votes(target, atlases, options):
-    """Eq. (5) after scaling every image to 0..255 inside the dilated heart."""
+    """The mode's votes after scaling every image to 0..255 inside the dilated heart."""
     heart = naive.dilated(np.any([labels.array != 0 for _, labels in atlases], axis=0), 4)
     heart = heart if heart.any() else ~heart
     pairs = [(naive.grey_levels(image.array, heart), labels.array) for image, labels in atlases]
-    return naive.nonlocal_votes(
-        naive.grey_levels(target.array, heart),
-        pairs,
-        options.search,
-        options.patch,
-        options.bandwidth,
-        options.distance == "mean",
-    )
+    given = (naive.grey_levels(target.array, heart), pairs, options.search, options.patch)
+    if options.mode == "joint":
+        return naive.joint_votes(
+            *given, options.distance, options.joint_exponent, options.joint_ridge
+        )
+    votes = {
+        "nonlocal": naive.nonlocal_votes,
+        "multi_point": naive.multi_point_votes,
+        "best_patch": naive.best_patch_votes,
+    }[options.mode]
+    return votes(*given, options.bandwidth, options.distance)
+
+
+def compare(found, votes):
+    """Same probabilities to 1e-5, and the same label except where the oracle's votes are tied."""
+    for index, of_voxel in votes.items():
+        total, best = sum(of_voxel.values()), max(of_voxel.values())
+        assert of_voxel[int(found.labels.array[index])] / total == pytest.approx(
+            best / total, abs=1e-5
+        )
+        assert found.confidence.array[index] == pytest.approx(best / total, abs=1e-5)
 
 
 def relabelled(grids, table):
@@ -59,28 +73,29 @@ class TestNonlocal:
             dataclasses.replace(OPTIONS, patch=(1, 1, 1)),
             dataclasses.replace(OPTIONS, search=(1, 1, 1)),
             dataclasses.replace(OPTIONS, search=(1, 9, 5), patch=(3, 13, 1)),
+            dataclasses.replace(OPTIONS, distance="correlation", bandwidth=0.2),
         ],
-        ids=["mean", "sum", "sharp", "one-voxel patch", "no search", "wider than the lattice"],
+        ids=[
+            "mean",
+            "sum",
+            "sharp",
+            "one-voxel patch",
+            "no search",
+            "wider than the lattice",
+            "correlation",
+        ],
     )
     def test_equals_the_literal_loop(self, options):
         target, atlases = random_case(1, n_atlases=2)
         found = fuse_labels(target, atlases, options=options)
-        self.compare(found, oracle_votes(target, atlases, options))
+        compare(found, oracle_votes(target, atlases, options))
 
     @few
     @given(seeds, st.integers(1, 3))
     def test_equals_the_literal_loop_for_any_seed(self, seed, n_atlases):
         target, atlases = random_case(seed, n_atlases=n_atlases, shape=(5, 4, 3))
         found = fuse_labels(target, atlases, options=OPTIONS)
-        self.compare(found, oracle_votes(target, atlases, OPTIONS))
-
-    @staticmethod
-    def compare(found, votes):
-        for index, of_voxel in votes.items():
-            share = of_voxel[int(found.labels.array[index])] / sum(of_voxel.values())
-            best = max(of_voxel.values()) / sum(of_voxel.values())
-            assert share == pytest.approx(best, abs=2e-4)
-            assert found.confidence.array[index] == pytest.approx(best, abs=2e-4)
+        compare(found, oracle_votes(target, atlases, OPTIONS))
 
     def test_scale_of_intensities_does_not_matter(self):
         target, atlases = random_case(3)
@@ -97,7 +112,7 @@ class TestNonlocal:
         flat = Volume(np.ones((5, 4, 3)), target.voxel_to_world)
         found = fuse_labels(flat, [(flat, labels) for _, labels in atlases], options=OPTIONS)
         votes = oracle_votes(flat, [(flat, labels) for _, labels in atlases], OPTIONS)
-        self.compare(found, votes)
+        compare(found, votes)
 
     def test_intensities_far_from_the_heart_do_not_set_the_scale(self):
         rng = np.random.default_rng(6)
@@ -110,17 +125,105 @@ class TestNonlocal:
         )
         options = dataclasses.replace(OPTIONS, search=(5, 3, 1), patch=(1, 3, 1))
         found = fuse_labels(target, [atlas], options=options)
-        self.compare(found, oracle_votes(target, [atlas], options))
+        compare(found, oracle_votes(target, [atlas], options))
 
-    def test_progress_counts_slices(self):
+    def test_progress_counts_tiles(self, monkeypatch):
+        monkeypatch.setattr(label_fusion, "_TILE", (3, 5))
         target, atlases = random_case(5)
         seen = []
         fuse_labels(target, atlases, options=OPTIONS, threads=1, progress=seen.append)
-        assert seen == [Progress("fuse", n + 1, SHAPE[2]) for n in range(SHAPE[2])]
+        assert seen == [Progress("fuse", n + 1, 2) for n in range(2)]
+
+    def test_label_255_and_many_labels_are_names_like_any_other(self):
+        target, atlases = random_case(15, labels=(0, 7, 99, 100, 101, 254, 255))
+        compare(
+            fuse_labels(target, atlases, options=OPTIONS), oracle_votes(target, atlases, OPTIONS)
+        )
+
+    def test_a_tiny_bandwidth_leaves_the_best_match_its_vote(self):
+        target, atlases = random_case(16)
+        options = dataclasses.replace(OPTIONS, bandwidth=2e-4)
+        found = fuse_labels(target, atlases, options=options)
+        assert (found.confidence.array > 0.3).all()
 
 
-@pytest.mark.parametrize("mode", ["nonlocal", "majority"])
-class TestBothModes:
+OTHER_MODES = {
+    "best patch": {"mode": "best_patch"},
+    "best patch, correlation": {"mode": "best_patch", "distance": "correlation", "bandwidth": 0.3},
+    "multi-point": {"mode": "multi_point"},
+    "multi-point, sum": {"mode": "multi_point", "distance": "sum", "bandwidth": 30000.0},
+    "multi-point, correlation": {
+        "mode": "multi_point",
+        "distance": "correlation",
+        "bandwidth": 0.3,
+    },
+    "joint": {"mode": "joint"},
+    "joint, cubic": {"mode": "joint", "joint_exponent": 3.0, "joint_ridge": 0.01},
+}
+
+
+class TestOtherModes:
+    @pytest.mark.parametrize("given", OTHER_MODES.values(), ids=OTHER_MODES)
+    @pytest.mark.parametrize("seed", [20, 21])
+    def test_equal_their_literal_loops(self, given, seed):
+        target, atlases = random_case(seed, n_atlases=3, shape=(7, 5, 3))
+        options = dataclasses.replace(OPTIONS, **given)
+        compare(
+            fuse_labels(target, atlases, options=options), oracle_votes(target, atlases, options)
+        )
+
+    def test_equal_matches_vote_where_the_displacement_is_shortest(self):
+        rng = np.random.default_rng(22)
+        flat = Volume(np.ones(SHAPE), np.eye(4))
+        labels = LabelMap(random_labels(rng, SHAPE), np.eye(4))
+        for mode in ("best_patch", "joint"):
+            options = dataclasses.replace(OPTIONS, mode=mode)
+            found = fuse_labels(flat, [(flat, labels)], options=options)
+            np.testing.assert_array_equal(found.labels.array, labels.array)
+
+    def test_correlation_ignores_contrast_where_differences_do_not(self):
+        target, atlases = random_case(23)
+        options = dataclasses.replace(OPTIONS, distance="correlation", bandwidth=0.1)
+        other = Volume(-2.0 * target.array, target.voxel_to_world)
+        turned = [(Volume(-3.0 * image.array, image.voxel_to_world), m) for image, m in atlases]
+        first = fuse_labels(target, atlases, options=options)
+        second = fuse_labels(other, turned, options=options)
+        same = first.labels.array == second.labels.array
+        assert same.mean() > 0.95
+
+
+class TestHarmonisation:
+    def test_none_takes_values_as_grey_levels(self):
+        target, atlases = random_case(24)
+        shifted = [(Volume(image.array + 60, image.voxel_to_world), m) for image, m in atlases]
+        options = dataclasses.replace(OPTIONS, harmonisation="none")
+        first = fuse_labels(target, atlases, options=options)
+        second = fuse_labels(target, shifted, options=options)
+        assert not np.array_equal(first.confidence.array, second.confidence.array)
+
+    def test_quantiles_undo_a_bent_grey_scale(self):
+        rng = np.random.default_rng(25)
+        target = rng.uniform(20, 200, size=(30, 30, 4)).astype(np.float32)
+        bent = 3.0 * target**1.5
+        heart = np.ones(target.shape, dtype=bool)
+        grey, found = grey_levels(target, [bent], heart, harmonisation="quantiles")
+        apart = np.abs(grey.astype(int) - found[0].astype(int))
+        assert np.percentile(apart, 99) <= 3
+        _, linear = grey_levels(target, [bent], heart)
+        assert np.abs(grey.astype(int) - linear[0].astype(int)).mean() > 3 * apart.mean()
+
+    def test_a_window_is_a_part_of_the_whole(self):
+        target, atlases = random_case(26)
+        arrays, heart = [image.array for image, _ in atlases], atlases[0][1].array != 0
+        window = (slice(1, 4), slice(0, 3), slice(2, 4))
+        whole = grey_levels(target.array, arrays, heart)
+        part = grey_levels(target.array, arrays, heart, window=window)
+        np.testing.assert_array_equal(part[0], whole[0][window])
+        np.testing.assert_array_equal(part[1], whole[1][(slice(None), *window)])
+
+
+@pytest.mark.parametrize("mode", MODES)
+class TestEveryMode:
     def options(self, mode):
         return dataclasses.replace(OPTIONS, mode=mode)
 
@@ -139,7 +242,7 @@ class TestBothModes:
         before = fuse_labels(target, atlases, options=self.options(mode))
         after = fuse_labels(target, relabelled(atlases, table), options=self.options(mode))
         clear = before.confidence.array > 0.5 + 1e-3
-        assert clear.mean() > 0.5
+        assert clear.mean() > 0.3
         np.testing.assert_array_equal(after.labels.array[clear], table[before.labels.array][clear])
 
     @light
@@ -166,6 +269,47 @@ class TestBothModes:
         assert (found.labels.array == 3).all()
         assert (found.confidence.array == 1).all()
 
+    def test_probabilities_are_shares_of_the_votes(self, mode):
+        target, atlases = random_case(17)
+        options = dataclasses.replace(self.options(mode), probabilities=True)
+        found = fuse_labels(target, atlases, options=options)
+        present = {int(v) for _, labels in atlases for v in np.unique(labels.array)}
+        assert set(found.probabilities) == present
+        stacked = np.stack([found.probabilities[label].array for label in sorted(present)])
+        np.testing.assert_allclose(stacked.sum(axis=0), 1, atol=1e-5)
+        np.testing.assert_allclose(stacked.max(axis=0), found.confidence.array, atol=2e-6)
+
+    @pytest.mark.parametrize("tile", [(1, 1), (2, 3), (100, 100)])
+    def test_any_split_into_tiles_gives_the_same_bits(self, mode, tile, monkeypatch):
+        target, atlases = random_case(18, shape=(9, 8, 4))
+        options = dataclasses.replace(self.options(mode), probabilities=True)
+        whole = fuse_labels(target, atlases, options=options, threads=1)
+        monkeypatch.setattr(label_fusion, "_TILE", tile)
+        split = fuse_labels(target, atlases, options=options, threads=3)
+        np.testing.assert_array_equal(split.labels.array, whole.labels.array)
+        np.testing.assert_array_equal(split.confidence.array, whole.confidence.array)
+        for label, share in whole.probabilities.items():
+            np.testing.assert_array_equal(split.probabilities[label].array, share.array)
+        assert split.n_ties == whole.n_ties
+
+    @light
+    @given(seed=seeds)
+    def test_a_copy_of_an_atlas_adds_to_its_labels(self, mode, seed):
+        if mode == "joint":
+            pytest.skip("joint weights see through copies: that is their purpose")
+        target, atlases = random_case(seed, n_atlases=2, shape=(5, 4, 2))
+        options = dataclasses.replace(self.options(mode), search=(1, 1, 1), probabilities=True)
+        shares = [
+            fuse_labels(target, [*atlases, *[atlases[0]] * n], options=options).probabilities
+            for n in range(3)
+        ]
+        own = atlases[0][1].array
+        for label in np.unique(own):
+            levels = [share[int(label)].array[own == label] for share in shares]
+            if mode != "multi_point":
+                assert (np.diff(levels, axis=0) >= -1e-6).all()
+            assert np.mean(levels[2]) >= np.mean(levels[0]) - 1e-6
+
     def test_lattice_of_the_result_is_that_of_the_atlases(self, mode):
         target, atlases = random_case(10)
         found = fuse_labels(target, atlases, options=self.options(mode))
@@ -179,6 +323,24 @@ class TestIdenticalAtlases:
         found = fuse_labels(None, [(None, atlases[0][1])] * 3)
         np.testing.assert_array_equal(found.labels.array, atlases[0][1].array)
         assert (found.confidence.array == 1).all()
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_every_mode_returns_them_without_a_search(self, mode):
+        target, atlases = random_case(19)
+        options = dataclasses.replace(OPTIONS, mode=mode, search=(1, 1, 1))
+        found = fuse_labels(target, [atlases[0]] * 3, options=options)
+        np.testing.assert_array_equal(found.labels.array, atlases[0][1].array)
+        np.testing.assert_allclose(found.confidence.array, 1, atol=1e-6)
+        assert found.n_ties == 0
+
+    def test_equal_votes_are_counted_as_ties_and_go_to_the_lowest(self):
+        image = Volume(np.ones(SHAPE), np.eye(4))
+        maps = [LabelMap(np.full(SHAPE, label), np.eye(4)) for label in (3, 2)]
+        for mode in MODES:
+            options = dataclasses.replace(OPTIONS, mode=mode)
+            found = fuse_labels(image, [(image, m) for m in maps], options=options)
+            assert (found.labels.array == 2).all()
+            assert found.n_ties == np.prod(SHAPE)
 
     def test_nonlocal_returns_them_when_their_image_is_the_targets(self):
         """The zero offset has distance zero and a sharp h leaves no one else a vote."""
@@ -228,6 +390,10 @@ class TestRefusals:
     def test_no_atlases(self):
         self.refused("EMPTY_BANK", fuse_labels, None, [])
 
+    def test_more_labels_than_fit(self):
+        every = LabelMap(np.arange(256).reshape(8, 8, 4), np.eye(4))
+        self.refused("TOO_MANY_LABELS", fuse_labels, None, [(None, every)])
+
     def test_other_lattices(self):
         target, atlases = random_case(14)
         moved = np.array(target.voxel_to_world)
@@ -246,6 +412,11 @@ class TestRefusals:
             {"distance": "max"},
             {"bandwidth": 0.0},
             {"bandwidth": float("nan")},
+            {"bandwidth": 1e-5},
+            {"harmonisation": "magic"},
+            {"joint_exponent": 0.0},
+            {"joint_ridge": -1.0},
+            {"patch": (183, 181, 1)},
         ],
     )
     def test_impossible_options(self, options):

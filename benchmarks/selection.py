@@ -1,0 +1,246 @@
+"""Selection: milliseconds per atlas, and what an index saves in a bank of ten thousand.
+
+Targets are unseen synthetic hearts as thick, shifted stacks. *Brute force* fits every atlas by its
+landmarks and ranks all by NMI. The large bank is simulated: hearts of the population model, brought into
+one frame by their landmarks, and shapes between pairs of them (signed distances mixed, the nearest
+structure wins) until the bank is full; lattice 4 x 4 x 6 mm. The index proposes, NMI decides; recall is
+the share of the true best five among the proposed. At 100,000 only vectors are held, drawn from a normal
+distribution with the vectors' covariance, and only the search is timed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from benchmarks import machine, tabulate
+from benchmarks.cases import degrade
+from benchmarks.measuring import rounded
+from cardiacreg.atlas_bank import default_atlases
+from cardiacreg.atlas_index import AtlasIndex, read_labels_at
+from cardiacreg.atlas_selection import diversity, rank_atlases
+from cardiacreg.geometry import N_LABELS, Affine, LabelMap, Landmarks, Subject, voxel_grid
+from cardiacreg.landmark_affine import fit_landmark_affine
+from cardiacreg.landmarks import landmarks_from_labels
+from cardiacreg.phantoms import FIRST_EVALUATION_SEED, GROUPS, PHASES, sample_heart
+
+SPACING_MM = (4.0, 4.0, 6.0)
+PROPOSED = (5, 10, 20, 40, 80, 160, 320, 640)
+FIGURE = machine.ROOT / "docs" / "figures" / "selection_recall"
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Measure brute force on the embedded bank, and the index on a simulated one."""
+    hearts, size, targets = (20, 200, 2) if quick else (400, 10_000, 6)
+    bank = SimulatedBank(hearts, size)
+    index, seconds = bank.index()
+    result = {
+        "seeds": [FIRST_EVALUATION_SEED + n for n in range(targets)],
+        "brute": rounded(_brute(3 if quick else 5)),
+        "simulated": {"hearts": hearts, "atlases": size, "index_seconds": round(seconds, 2)},
+        "recall": rounded([_recall(bank, index, n) for n in range(targets)]),
+        "large": rounded(_large(index, 1_000 if quick else 100_000)),
+    }
+    if not quick:
+        draw(result)
+    return result
+
+
+def _target(number: int) -> tuple[LabelMap, Landmarks]:
+    group, phase = sorted(GROUPS)[number % len(GROUPS)], PHASES[number // len(GROUPS) % 2]
+    seed = FIRST_EVALUATION_SEED + number
+    heart = sample_heart(seed, group=group, phase=phase, with_image=False)
+    labels = degrade(heart, seed).subject.labels
+    return labels, landmarks_from_labels(labels)
+
+
+def _brute(repeats: int) -> dict[str, Any]:
+    """Processor milliseconds per atlas of the embedded bank, and how diverse the best five are."""
+    bank = default_atlases()
+    labels, landmarks = _target(0)
+    times: dict[str, list[float]] = {"read": [], "fit": [], "rank": []}
+    for _ in range(repeats):
+        start = time.process_time()
+        atlases = [bank.without_image(n) for n in range(len(bank))]
+        times["read"].append(time.process_time() - start)
+        start = time.process_time()
+        affines = [fit_landmark_affine(landmarks, _own(atlas)).target_to_atlas for atlas in atlases]
+        times["fit"].append(time.process_time() - start)
+        start = time.process_time()
+        ranked = rank_atlases(labels, atlases, affines, threads=1)
+        times["rank"].append(time.process_time() - start)
+    best = [r.index for r in ranked[:5]]
+    return {
+        "atlases": len(bank),
+        "target_voxels": int(np.prod(labels.shape)),
+        "milliseconds_per_atlas": {
+            name: 1e3 * statistics.median(values) / len(bank) for name, values in times.items()
+        },
+        "diversity_of_five": diversity(
+            labels, [atlases[n] for n in best], [affines[n] for n in best]
+        ),
+    }
+
+
+def _own(atlas: Subject) -> Landmarks:
+    assert atlas.landmarks is not None
+    return atlas.landmarks
+
+
+class SimulatedBank:
+    """Many label maps in one frame, made of few hearts of the population model."""
+
+    def __init__(self, hearts: int, size: int) -> None:
+        rng = np.random.default_rng(0)
+        groups = sorted(GROUPS)
+        subjects = [
+            sample_heart(
+                1_000 + n, group=groups[n % len(groups)], phase=PHASES[n // len(groups) % 2],
+                spacing_mm=SPACING_MM, with_image=False,
+            )
+            for n in range(hearts)
+        ]  # fmt: skip
+        self.template = _own(subjects[0])
+        self.shape = subjects[0].labels.shape
+        self.matrix = subjects[0].labels.voxel_to_world
+        depths = np.stack([self._depths(subject) for subject in subjects])
+        self.labels = np.empty((size, *self.shape), dtype=np.uint8)
+        self.labels[:hearts] = depths.argmax(axis=1)
+        for n in range(hearts, size):
+            a, b, t = *rng.choice(hearts, 2, replace=False), np.float32(rng.uniform(0.2, 0.8))
+            self.labels[n] = (depths[a] * t + depths[b] * (1 - t)).argmax(axis=0)
+
+    def _depths(self, subject: Subject) -> NDArray[np.float32]:
+        """Signed distance to each label's border in the common frame, in voxels, inside positive."""
+        affine = fit_landmark_affine(self.template, _own(subject)).target_to_atlas
+        points = affine.apply(voxel_grid(self.shape, self.matrix).reshape(-1, 3))
+        labels = read_labels_at(subject.labels, points).reshape(self.shape)
+        spread = np.empty((N_LABELS, *self.shape), dtype=np.float32)
+        for label in range(N_LABELS):
+            own = labels == label
+            inside = ndimage.distance_transform_edt(own) if own.any() else 0.0
+            outside = ndimage.distance_transform_edt(~own) if not own.all() else 0.0
+            spread[label] = inside - outside
+        return spread
+
+    def index(self) -> tuple[AtlasIndex, float]:
+        """Index the bank by its own voxels, every second along i and j."""
+        start = time.process_time()
+        points = voxel_grid(self.shape, self.matrix)[::2, ::2].reshape(-1, 3)
+        patterns = self.labels[:, ::2, ::2].reshape(len(self.labels), -1)
+        found = AtlasIndex.from_patterns(self.template, points, patterns)
+        return found, time.process_time() - start
+
+    def rank(self, target: LabelMap, affine: Affine, chosen: Sequence[int]) -> list[int]:
+        """Positions of atlases from best to worst NMI."""
+        atlases = [Subject(LabelMap(self.labels[n], self.matrix)) for n in chosen]
+        ranked = rank_atlases(target, atlases, [affine] * len(atlases), threads=1)
+        return [int(chosen[r.index]) for r in ranked]
+
+
+def _recall(bank: SimulatedBank, index: AtlasIndex, number: int) -> dict[str, Any]:
+    labels, landmarks = _target(number)
+    affine = fit_landmark_affine(landmarks, bank.template).target_to_atlas
+    start = time.process_time()
+    true = bank.rank(labels, affine, range(len(bank.labels)))[:5]
+    brute = time.process_time() - start
+    curve = {}
+    for count in PROPOSED:
+        start = time.process_time()
+        proposed = index.propose(labels, landmarks, count)
+        chosen = bank.rank(labels, affine, proposed.tolist())[:5]
+        seconds = time.process_time() - start
+        curve[str(count)] = {
+            "recall": len(set(true) & set(chosen)) / 5,
+            "seconds": seconds,
+            "times_less": brute / seconds,
+        }
+    return {"target": number, "brute_seconds": brute, "curve": curve}
+
+
+def _large(index: AtlasIndex, size: int) -> dict[str, Any]:
+    """Time of one search among many vectors alone."""
+    rng = np.random.default_rng(1)
+    mean, covariance = index.vectors.mean(axis=0), np.cov(index.vectors.T)
+    vectors = rng.multivariate_normal(mean, covariance, size=size, method="cholesky")
+    start = time.process_time()
+    tree = cKDTree(vectors)
+    build = time.process_time() - start
+    queries = rng.multivariate_normal(mean, covariance, size=20, method="cholesky")
+    start = time.process_time()
+    for query in queries:
+        tree.query(query, k=160)
+    return {
+        "vectors": size,
+        "megabytes": vectors.nbytes / 2e6,
+        "build_seconds": build,
+        "search_milliseconds": 1e3 * (time.process_time() - start) / len(queries),
+    }
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return milliseconds per atlas and the curve of recall."""
+    brute, large = result["brute"], result["large"]
+    spent = brute["milliseconds_per_atlas"]
+    rows = [[name, f"{value:.2f}"] for name, value in spent.items()]
+    rows.append(["all", f"{sum(spent.values()):.2f}"])
+    curve = []
+    for count in result["recall"][0]["curve"]:
+        points = [each["curve"][count] for each in result["recall"]]
+        curve.append(
+            [
+                count,
+                f"{np.mean([p['recall'] for p in points]):.3f}",
+                f"{1e3 * np.mean([p['seconds'] for p in points]):.1f}",
+                f"{np.mean([p['times_less'] for p in points]):.0f}",
+            ]
+        )
+    return {
+        "selection-brute": tabulate.markdown(["step", "processor ms per atlas"], rows),
+        "selection-recall": tabulate.markdown(
+            ["proposed", "recall of the best five", "ms", "times less than brute force"], curve
+        ),
+        "selection-large": tabulate.markdown(
+            ["vectors", "MB", "building the tree, s", "one search, ms"],
+            [
+                [
+                    str(large["vectors"]),
+                    f"{large['megabytes']:.0f}",
+                    f"{large['build_seconds']:.2f}",
+                    f"{large['search_milliseconds']:.2f}",
+                ]
+            ],  # fmt: skip
+        ),
+    }
+
+
+def draw(result: dict[str, Any]) -> None:
+    """Write recall against time saved as PNG and SVG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.6), dpi=120, facecolor="white")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    counts = list(result["recall"][0]["curve"])
+    recall = [np.mean([r["curve"][c]["recall"] for r in result["recall"]]) for c in counts]
+    saved = [np.mean([r["curve"][c]["times_less"] for r in result["recall"]]) for c in counts]
+    panel.semilogx(saved, recall, "o-", color="#1f5f99")
+    for count, x, y in zip(counts, saved, recall, strict=True):
+        panel.annotate(count, (x, y), textcoords="offset points", xytext=(4, -11), fontsize=8)
+    panel.set_xlabel("times less than brute force")
+    panel.set_ylabel("recall of the best five by NMI")
+    panel.set_ylim(0, 1.05)
+    panel.grid(color="0.9")
+    panel.set_title(f"{result['simulated']['atlases']} atlases; labels: proposed", fontsize=10)
+    figure.tight_layout()
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURE.with_suffix(".png"))
+    figure.savefig(FIGURE.with_suffix(".svg"), metadata={"Date": None})
