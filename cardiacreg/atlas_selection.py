@@ -7,7 +7,7 @@ one nearest look-up per voxel and no warped copy of the atlas. Ties go to the lo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,14 @@ class RankedAtlas:
         The affine the atlas was scored with.
     nmi : float
         Normalised mutual information, 1 (independent) to 2 (identical partitions).
+    dice : dict of int to float
+        Dice at the scored voxels of every label that the target shows.
     """
 
     index: int
     target_to_atlas: Affine
     nmi: float
+    dice: dict[int, float] = field(default_factory=dict)
 
 
 def normalized_mutual_information(
@@ -70,7 +73,7 @@ def normalized_mutual_information(
     """
     if target_to_atlas is not None:
         points = _ScoringPoints(target, whole=True)
-        return points.score(atlas, target_to_atlas, unknown_labels)
+        return _nmi(points.counts(atlas, target_to_atlas, unknown_labels))
     if target.shape != atlas.shape:
         raise InvalidInputError(
             f"normalized_mutual_information: shapes {target.shape} and {atlas.shape} differ; give "
@@ -130,7 +133,8 @@ def rank_atlases(
 
     def score(index: int) -> RankedAtlas:
         affine = target_to_atlas[index]
-        return RankedAtlas(index, affine, points.score(read(index).labels, affine, unknown_labels))
+        counts = points.counts(read(index).labels, affine, unknown_labels)
+        return RankedAtlas(index, affine, _nmi(counts), _dice(counts))
 
     scored = run_tasks(
         score, range(len(atlases)), threads=check_threads(threads), step="select", progress=progress
@@ -235,11 +239,12 @@ class _ScoringPoints:
         inside = ((voxels >= 0) & (voxels <= last)).all(axis=1)
         return np.where(inside, atlas.array[i, j, k], 0).astype(np.uint8)
 
-    def score(self, atlas: LabelMap, affine: Affine, unknown_labels: tuple[int, ...]) -> float:
+    def counts(self, atlas: LabelMap, affine: Affine, unknown_labels: tuple[int, ...]) -> Counts:
+        """Joint label histogram: target labels in rows, atlas labels in columns."""
         matrix = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ self._voxel_to_world
         rows = np.ascontiguousarray(matrix[:3])
         counts = joint_counts_affine(self._labels, self._points, atlas.array, rows)
-        return _nmi(_fold(counts, unknown_labels))
+        return _fold(counts, unknown_labels)
 
 
 def _fold(counts: Counts, unknown_labels: tuple[int, ...]) -> Counts:
@@ -256,6 +261,16 @@ def _nmi(counts: Counts) -> float:
     if together <= 0.0:
         return 1.0
     return (_entropy(joint.sum(axis=1)) + _entropy(joint.sum(axis=0))) / together
+
+
+def _dice(counts: Counts) -> dict[int, float]:
+    """Dice of every label but background that the rows hold."""
+    rows, columns = counts.sum(axis=1), counts.sum(axis=0)
+    return {
+        int(label): float(2 * counts[label, label] / (rows[label] + columns[label]))
+        for label in np.flatnonzero(rows)
+        if label
+    }
 
 
 def _entropy(probability: NDArray[np.float64]) -> float:

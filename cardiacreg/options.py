@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.ffd_registration import RegistrationOptions
+from cardiacreg.geometry import RV_WALL
 from cardiacreg.label_fusion import FusionOptions
 
 
@@ -18,6 +19,12 @@ def _shift_stage() -> RegistrationOptions:
         estimate_shifts=True,
         shift_weight=5e-5,
         tolerance=1e-6,
+    )
+
+
+def _deformation() -> RegistrationOptions:
+    return RegistrationOptions(
+        spacings_mm=(64.0, 32.0, 16.0, 8.0), strides=(2, 2, 1, 1), iterations=(10, 10, 20, 20)
     )
 
 
@@ -46,6 +53,9 @@ class RefineOptions:
         keeps the landmark affine, as the paper does.
     landmark_weight : float
         Weight of the mean squared landmark distance while affines are improved, per mm^2.
+    structure_weights : tuple of (int, float) or None
+        Candidates with improved affines are ranked by the mean Dice of the target's structures; weights
+        of labels in that mean, 1 where not named. None: by NMI, as the paper does.
     registration : RegistrationOptions
         The deformation of each selected atlas.
     slice_motion : RegistrationOptions or None
@@ -68,7 +78,8 @@ class RefineOptions:
     n_atlases: int = 5
     affine_candidates: int = 32
     landmark_weight: float = 1e-4
-    registration: RegistrationOptions = field(default_factory=RegistrationOptions)
+    structure_weights: tuple[tuple[int, float], ...] | None = ((RV_WALL, 3.0),)
+    registration: RegistrationOptions = field(default_factory=_deformation)
     slice_motion: RegistrationOptions | None = field(default_factory=_shift_stage)
     n_motion_atlases: int = 12
     fusion: FusionOptions | None = None
@@ -93,6 +104,7 @@ class RefineOptions:
         """
         return cls(
             affine_candidates=0,
+            structure_weights=None,
             n_motion_atlases=0,
             registration=_paper_registration(),
             slice_motion=None,
