@@ -5,6 +5,7 @@ from hypothesis import given
 from cardiacreg import Affine, InvalidInputError, LabelMap, Subject
 from cardiacreg._slabs import Progress
 from cardiacreg.atlas_selection import normalized_mutual_information, rank_atlases
+from cardiacreg.metrics import dice
 from tests import naive
 from tests.strategies import (
     affines,
@@ -128,6 +129,14 @@ class TestRanking:
         )
         assert len(set(expected)) == 5
         assert all(r.target_to_atlas is transforms[r.index] for r in ranked)
+
+    def test_dice_of_the_shown_structures_equals_the_measure(self):
+        rng = np.random.default_rng(5)
+        target, atlas = (LabelMap(random_labels(rng), np.eye(4)) for _ in range(2))
+        [ranked] = rank_atlases(target, [Subject(atlas)], [Affine.identity()], whole_lattice=True)
+        assert set(ranked.dice) == set(target.present())
+        for label, value in ranked.dice.items():
+            assert value == pytest.approx(dice(target, atlas, label))
 
     def test_ties_keep_the_order_of_the_bank(self):
         rng = np.random.default_rng(3)

@@ -4,6 +4,7 @@ import numpy as np
 
 from cardiacreg import Affine, LabelMap, Subject, Volume
 from cardiacreg.ffd import FFD
+from cardiacreg.ffd_registration import RegistrationOptions
 from cardiacreg.label_fusion import FusionOptions
 from cardiacreg.options import RefineOptions
 from cardiacreg.resampling import Lattice, warp_labels
@@ -16,7 +17,13 @@ GREY = np.array([30.0, 200.0, 90.0, 100.0, 190.0])
 def tiny_options(**changes):
     """Options that are quick on tiny hearts."""
     fusion = FusionOptions(search=(3, 3, 1), patch=(3, 3, 1), bandwidth=200.0)
-    return RefineOptions(**({"n_atlases": 2, "affine_candidates": 2, "fusion": fusion} | changes))
+    quick = {
+        "n_atlases": 2,
+        "affine_candidates": 2,
+        "registration": RegistrationOptions(),
+        "fusion": fusion,
+    }
+    return RefineOptions(**(quick | changes))
 
 
 def with_image(labels, seed=0):
