@@ -1,4 +1,6 @@
-"""Put measured tables between the markers of the documents: ``python -m benchmarks report``.
+"""Put measured tables between the markers of the documents and draw the figures they show.
+
+``python -m benchmarks report`` does both, ``python -m benchmarks plots`` the figures alone.
 
 Tables come from ``benchmarks/results/*.json``; a marker without a result says so. Nothing between
 ``<!-- table NAME -->`` and ``<!-- end NAME -->`` is ever typed.
@@ -13,13 +15,17 @@ from typing import Any
 
 from benchmarks import machine
 
+FIGURES = machine.ROOT / "docs" / "figures"
 RESULTS = machine.ROOT / "benchmarks" / "results"
 DOCUMENTS = (machine.ROOT / "README.md", machine.ROOT / "docs" / "results.md")
 MARKER = re.compile(r"<!-- table (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end (?P=name) -->", re.S)
 
 
-def main() -> int:
-    """Fill every marker of every document."""
+def main(*, figures_only: bool = False) -> int:
+    """Fill every marker of every document, and draw every figure."""
+    draw(RESULTS, FIGURES)
+    if figures_only:
+        return 0
     found = collect(RESULTS)
     for document in DOCUMENTS:
         if document.exists():
@@ -41,6 +47,20 @@ def collect(folder: Path) -> dict[str, str]:
             tables |= make(result)
         tables[f"{result['benchmark']}-machine"] = describe(result)
     return tables
+
+
+def draw(results: Path, folder: Path) -> list[Path]:
+    """Draw the figures of every stored result into a folder; return the files written."""
+    from benchmarks import plots
+    from benchmarks.__main__ import load
+
+    written = []
+    for file in sorted(results.glob("*.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))
+        make = getattr(load(result["benchmark"]), "plots_of", None)
+        for name, figure in (make(result) if make else {}).items():
+            written += plots.save(figure, folder, name)
+    return written
 
 
 def presets() -> str:
