@@ -118,18 +118,19 @@ def refined_unit(
         opened = None if bank is None else bank()
         return rounded(refined(case, method, options=settings, atlases=opened, score=score, **more))
 
-    return Unit(_key(heart, method) | {"options": given}, measure)
+    return Unit(heart_key(heart, method) | {"options": given}, measure)
 
 
 def interpolated_unit(heart: Heart, method: str, *, score: Score = scoring.score) -> Unit:
     """One interpolation of one synthetic heart, to be measured where it is not stored."""
     return Unit(
-        _key(heart, method) | {"options": score.__name__},
+        heart_key(heart, method) | {"options": score.__name__},
         lambda: rounded(interpolated(heart.case(), method, score=score)),
     )
 
 
-def _key(heart: Heart, method: str) -> dict[str, Any]:
+def heart_key(heart: Heart, method: str) -> dict[str, Any]:
+    """Return the key of a measurement by one method on one synthetic heart."""
     return {
         "case": heart.name,
         "method": method,
