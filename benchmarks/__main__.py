@@ -30,6 +30,7 @@ _HELPERS = {
     "baselines",
     "cases",
     "comparators",
+    "hidden_slices",
     "machine",
     "measuring",
     "paper",

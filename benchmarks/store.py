@@ -25,7 +25,15 @@ from benchmarks import machine
 
 Record = dict[str, Any]
 FOLDER = machine.ROOT / "bench_output" / "units"
-_SHARED = ("baselines", "cases", "comparators", "measuring", "scoring")
+_SHARED = (
+    "baselines",
+    "cases",
+    "comparators",
+    "hidden_slices",
+    "measuring",
+    "propagation",
+    "scoring",
+)
 _LIBRARIES = ("numpy", "scipy", "numba")
 
 
