@@ -78,6 +78,24 @@ def dice_only(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
     }
 
 
+def sizes_and_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
+    """Return Dice in the layout of `score`, and raw volumes in ml, masses in g and their errors."""
+    found = dice_only(result, truth)
+    ours, true = metrics.volumes_ml(result), metrics.volumes_ml(truth)
+    our_g, true_g = metrics.masses_g(result), metrics.masses_g(truth)
+    for name, figures in found["raw"].items():
+        figures["true_volume_ml"] = true[name]
+        figures["volume_error_ml"] = _difference(ours[name], true[name])
+        if name in true_g:
+            figures["true_mass_g"] = true_g[name]
+            figures["mass_error_g"] = _difference(our_g[name], true_g[name])
+    return found
+
+
+def _difference(found: float | None, true: float | None) -> float | None:
+    return None if found is None or true is None else found - true
+
+
 def _dice(result: LabelMap, truth: LabelMap) -> Scores:
     return {
         name: {"dice": metrics.dice(result, truth, label)} for label, name in STRUCTURES.items()
