@@ -3,7 +3,7 @@
 ``python -m benchmarks report`` does both, ``python -m benchmarks plots`` the figures alone.
 
 Tables come from ``benchmarks/results/*.json``; a marker without a result says so. Nothing between
-``<!-- table NAME -->`` and ``<!-- end NAME -->`` is ever typed.
+``<!-- table NAME -->`` and ``<!-- end NAME -->`` is ever typed; ``figure-NAME`` shows a drawn figure.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def collect(folder: Path) -> dict[str, str]:
     """Return every table of every stored result, by marker name."""
     from benchmarks.__main__ import load
 
-    tables = {"presets": presets()}
+    tables = {"presets": presets()} | _pictures(FIGURES)
     for file in sorted(folder.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
         make = getattr(load(result["benchmark"]), "tables", None)
@@ -47,6 +47,18 @@ def collect(folder: Path) -> dict[str, str]:
             tables |= make(result)
         tables[f"{result['benchmark']}-machine"] = describe(result)
     return tables
+
+
+def _pictures(folder: Path) -> dict[str, str]:
+    """Return a line that shows each drawn figure, for documents beside the folder of figures."""
+    return {
+        f"figure-{file.stem}": (
+            f"![{file.stem.replace('-', ' ')}]({folder.name}/{file.name}) "
+            f"([SVG]({folder.name}/{file.stem}.svg))"
+        )
+        for file in sorted(folder.glob("*.png"))
+        if file.with_suffix(".svg").exists()
+    }
 
 
 def draw(results: Path, folder: Path) -> list[Path]:

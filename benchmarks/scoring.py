@@ -78,6 +78,11 @@ def dice_only(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
     }
 
 
+def raw_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
+    """Return the raw Dice per structure in the layout of `score`, without any alignment."""
+    return {"raw": _dice(result, truth)}
+
+
 def sizes_and_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
     """Return Dice in the layout of `score`, and raw volumes in ml, masses in g and their errors."""
     found = dice_only(result, truth)
