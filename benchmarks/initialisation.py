@@ -2,8 +2,8 @@
 
 One atlas per registration, so that no vote hides a failure. From the labels alone, as the paper's
 comparison: matched centroids, then twelve numbers by label consistency. From both: as the default, where
-the landmarks go on holding the affine, and freely, where they are only the start. Each heart lies like the
-atlases, and turned by 30, 60 and 90 degrees about a random axis. The landmarks are derived from the
+the landmarks go on holding the affine, and freely, where they are only the start. Each heart lies like
+the atlases, and turned by 30, 60 and 90 degrees about a random axis. The landmarks are derived from the
 target's own labels; the slices are not shifted, since motion is another question.
 """
 
@@ -156,10 +156,11 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
     """Return Dice against the angle, and the time of each way."""
     records = result["records"]
     degrees = sorted({r["degrees"] for r in records})
+    ways = tabulate.methods(records)
     figure, axes = plots.panels(1, 3, width=3.0)
     titles = (("affine_scores", "after the affine"), ("scores", "after the deformation"))
     for panel, (scores, title) in zip(axes[0], titles, strict=False):
-        for way, colour in zip(WAYS, plots.METHOD_COLOURS, strict=False):
+        for way, colour in zip(ways, plots.METHOD_COLOURS, strict=False):
             own = [
                 [_mean(r, scores) for r in records if (r["method"], r["degrees"]) == (way, angle)]
                 for angle in degrees
@@ -168,9 +169,10 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
         panel.set_title(title)
         panel.set_xlabel("heart turned by, degrees")
     axes[0, 0].set_ylabel("Dice, mean of structures")
-    axes[0, 0].legend(loc="lower left")
-    seconds = [[r["affine_seconds"] for r in records if r["method"] == way] for way in WAYS]
-    plots.bars(axes[0, 2], WAYS, seconds, "0.5")
+    seconds = [[r["affine_seconds"] for r in records if r["method"] == way] for way in ways]
+    plots.bars(axes[0, 2], ways, seconds, "0.5")
     axes[0, 2].set_xscale("log")
-    axes[0, 2].set_title("processor time of the affine, s")
+    axes[0, 2].set_title("affine, processor seconds")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(ways))
     return {"initialisation": figure}

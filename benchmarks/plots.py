@@ -1,7 +1,7 @@
 """Figures from stored records, in one style: one colour per structure, one row per figure.
 
-Every function returns a matplotlib figure; `save` writes it as PNG and SVG, the same bytes for the
-same numbers.
+Every function returns a matplotlib figure and is called inside `style`; `save` writes it as PNG and SVG,
+the same bytes for the same numbers.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ STRUCTURE_COLOURS = {
 METHOD_COLOURS = ("#0a5fa8", "#d55e00", "#009e73", "#cc79a7", "#c99000", "#56b4e9", "#555555")
 STYLE = {
     "figure.dpi": 110,
+    "savefig.dpi": 110,
     "figure.facecolor": "white",
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -46,21 +47,24 @@ STYLE = {
 }
 
 
+def style() -> Any:
+    """Return the context in which figures of one style are made and saved."""
+    return rc_context(STYLE)
+
+
 def panels(n_rows: int, n_columns: int, *, height: float = 2.6, width: float = 2.4) -> Any:
-    """Return a figure and its panels, shape (rows, columns)."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(width * n_columns + 0.6, height * n_rows), layout="constrained")
-        FigureCanvasAgg(figure)
-        return figure, figure.subplots(n_rows, n_columns, squeeze=False)
+    """Return a figure and its panels, shape (rows, columns); to be called inside `style`."""
+    figure = Figure(figsize=(width * n_columns + 0.6, height * n_rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write PNG and SVG."""
     folder.mkdir(parents=True, exist_ok=True)
     places = [folder / f"{name}.png", folder / f"{name}.svg"]
-    with rc_context(STYLE):
-        figure.savefig(places[0], dpi=STYLE["figure.dpi"], metadata={"Software": None})
-        figure.savefig(places[1], metadata={"Date": None, "Creator": None})
+    figure.savefig(places[0], metadata={"Software": None})
+    figure.savefig(places[1], metadata={"Date": None, "Creator": None})
     return places
 
 

@@ -144,7 +144,7 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
     hidden = [r for r in result.get("hidden", []) if "scores" in r]
     if not hidden:
         return {}
-    label = "Dice of hidden slices\nafter each slice's best translation"
+    label = "Dice, each hidden slice\ntranslated"
     return {
         "real-hidden": plots.boxes(
             hidden, "dice", label, alignment="translation", structures=_SHOWN

@@ -70,8 +70,9 @@ def draw(results: Path, folder: Path) -> list[Path]:
     for file in sorted(results.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
         make = getattr(load(result["benchmark"]), "plots_of", None)
-        for name, figure in (make(result) if make else {}).items():
-            written += plots.save(figure, folder, name)
+        with plots.style():
+            for name, figure in (make(result) if make else {}).items():
+                written += plots.save(figure, folder, name)
     return written
 
 

@@ -387,10 +387,11 @@ class TestComparators:
 
 class TestPlots:
     def test_figures_are_written_twice_and_alike(self, tmp_path, tiny_records):
-        figure = plots.boxes(tiny_records, "dice", "Dice")
-        first = [file.read_bytes() for file in plots.save(figure, tmp_path / "a", "x")]
-        again = plots.boxes(tiny_records, "dice", "Dice")
-        second = [file.read_bytes() for file in plots.save(again, tmp_path / "b", "x")]
+        first, second = [], []
+        for folder, kept in (("a", first), ("b", second)):
+            with plots.style():
+                figure = plots.boxes(tiny_records, "dice", "Dice")
+                kept += [f.read_bytes() for f in plots.save(figure, tmp_path / folder, "x")]
         assert first == second
         assert first[0].startswith(b"\x89PNG") and b"<svg" in first[1]
 
