@@ -43,7 +43,7 @@ STYLE = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.6,
     "svg.hashsalt": "cardiacreg",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
 }
 
 

@@ -100,8 +100,15 @@ def describe(result: dict[str, Any]) -> str:
     return (
         f"Measured with {quick}`python -m benchmarks {result['benchmark']}`: cardiacreg "
         f"{found['cardiacreg']} at commit {found['commit']}, Python {found['python']}, NumPy "
-        f"{found['numpy']}, Numba {found['numba']}, {found['processor']}, {found['cpus']} CPUs."
+        f"{found['numpy']}, Numba {found['numba']}, {_peers(result)}{found['processor']}, "
+        f"{found['cpus']} CPUs."
     )
+
+
+def _peers(result: dict[str, Any]) -> str:
+    """Versions of the packages that a comparison used."""
+    found = result["machine"].get("others", {}) if result["benchmark"] == "comparison" else {}
+    return "".join(f"{name} {found[name]}, " for name in ("SimpleITK", "antspyx") if name in found)
 
 
 def fill(text: str, tables: dict[str, str]) -> str:

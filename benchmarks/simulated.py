@@ -80,7 +80,7 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
         structure: (f"true_{figure.replace('_error', '')}", figure, unit)
         for structure, (figure, unit) in (VOLUMES | MASSES).items()
     }
-    return {
+    figures = {
         "simulated-dice": plots.boxes(
             records, "dice", "Dice after translation and tilt", alignment="tilt", names=names,
             goals=GOALS,
@@ -88,10 +88,11 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
         "simulated-hausdorff": plots.boxes(
             records, "hausdorff_slicewise_mm", "slice-wise Hausdorff, mm, raw", names=names
         ),
-        "simulated-agreement": plots.bland_altman(
-            records, quantities, tabulate.methods(records)
-        ),
     }  # fmt: skip
+    if tabulate.values(records, DEFAULT, "LV cavity", "true_volume_ml"):
+        methods = tabulate.methods(records)
+        figures["simulated-agreement"] = plots.bland_altman(records, quantities, methods)
+    return figures
 
 
 def _regions(records: list[dict[str, Any]]) -> str:

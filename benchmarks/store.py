@@ -109,7 +109,10 @@ def _record(benchmark: str, unit: Unit) -> Record:
 
 
 def _words(unit: Unit) -> str:
-    return ", ".join(str(unit.key[name]) for name in ("case", "method") if name in unit.key)
+    named = [str(unit.key[name]) for name in ("case", "method") if name in unit.key]
+    return ", ".join(
+        named or [f"{name} {value}" for name, value in unit.key.items() if name != "options"]
+    )
 
 
 @lru_cache
