@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import paper, plots, scoring, tabulate
 from benchmarks.cases import Heart, synthetic_hearts
-from benchmarks.measuring import refined_unit
+from benchmarks.measuring import BASELINES, interpolated_unit, refined_unit
 from benchmarks.store import Record, gather
 from cardiacreg.atlas_bank import default_atlases
 from cardiacreg.geometry import LV_CAVITY, RV_CAVITY, LabelMap, Subject
@@ -37,6 +37,12 @@ def run(quick: bool, cases: int = 12) -> dict[str, Any]:
         for group, chosen in banks.items()
         for heart in _hearts(group, count)
         for bank in chosen
+    ]
+    units += [
+        interpolated_unit(heart, method, score=score)
+        for group in banks
+        for heart in _hearts(group, count)
+        for method in BASELINES
     ]
     records = gather("pathology", units)
     return {"seeds": sorted({r["seed"] for r in records}), "records": records}
@@ -168,7 +174,7 @@ def _mean_of(own: Sequence[Record], value: Callable[[Record], float], digits: in
 
 def plots_of(result: dict[str, Any]) -> dict[str, Any]:
     """Return found against true shape, one panel per bank, ill hearts and healthy ones."""
-    records = [r for r in result["records"] if "scores" in r]
+    records = [r for r in result["records"] if "scores" in r and r["method"] != "nearest neighbour"]
     banks = tabulate.methods(records)
     measures: dict[str, Callable[[Record], tuple[float, float]]] = {
         "eccentricity of the LV": lambda r: (_shape(r)["true"], _shape(r)["found"]),

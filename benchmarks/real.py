@@ -140,16 +140,16 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 
 
 def plots_of(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the box plot of the hidden slices."""
+    """Return a box plot of the hidden slices of each data set."""
     hidden = [r for r in result.get("hidden", []) if "scores" in r]
-    if not hidden:
-        return {}
-    label = "Dice, each hidden slice\ntranslated"
-    return {
-        "real-hidden": plots.boxes(
-            hidden, "dice", label, alignment="translation", structures=_SHOWN
+    figures = {}
+    for data in dict.fromkeys(r["data"] for r in hidden):
+        own = [r for r in hidden if r["data"] == data]
+        label = f"{data}: Dice, each\nhidden slice translated"
+        figures[f"real-hidden-{data.lower()}"] = plots.boxes(
+            own, "dice", label, alignment="translation", structures=_SHOWN
         )
-    }
+    return figures
 
 
 def _flagged(record: dict[str, Any]) -> bool:
@@ -166,12 +166,14 @@ def _staircase_table(records: Sequence[dict[str, Any]]) -> str:
     if not known:
         return "Not measured yet."
     rows = []
-    for method in known[0]["staircase_mm"]:
-        cells = [
-            tabulate.mean_sd([v for r in known if (v := r["staircase_mm"][method].get(name))], 2)
-            for name in _SHOWN
-        ]
-        rows.append([method, *cells])
+    for data in dict.fromkeys(r["data"] for r in known):
+        own = [r["staircase_mm"] for r in known if r["data"] == data]
+        for method in own[0]:
+            cells = [
+                tabulate.mean_sd([v for each in own if (v := each[method].get(name))], 2)
+                for name in _SHOWN
+            ]
+            rows.append([f"{data}: {method}", *cells])
     return tabulate.markdown(["staircase score, mm", *_SHOWN], rows)
 
 
@@ -200,22 +202,27 @@ def _hidden_table(hidden: Sequence[dict[str, Any]]) -> str:
 
 
 def _gain_table(hidden: Sequence[dict[str, Any]]) -> str:
-    """Gain over shape-based interpolation over all frames, and whether it is what was wanted."""
+    """Gain over shape-based interpolation per data set, and whether it is what was wanted."""
     if not hidden:
         return "Not measured yet."
     rows = []
-    for alignment, words in (("raw", "raw"), ("translation", "each slice translated")):
-        cells = []
-        for structure in _SHOWN:
-            pair = (hidden_slices.OURS, "shape-based")
-            ours, theirs = tabulate.paired(hidden, pair, structure, "dice", alignment)
-            gain = float(np.mean(ours) - np.mean(theirs))
-            p = tabulate.p_text(scoring.wilcoxon_p(ours, theirs))
-            verdict = "reached" if gain >= GAIN_WANTED else "not reached"
-            cells.append(f"{gain:+.3f} ({p}; {verdict})")
-        rows.append([f"all frames, {words}", *cells])
+    for data in dict.fromkeys(record["data"] for record in hidden):
+        own = [record for record in hidden if record["data"] == data]
+        for alignment, words in (("raw", "raw"), ("translation", "each slice translated")):
+            cells = [_gain(own, structure, alignment) for structure in _SHOWN]
+            rows.append([f"{data}, all frames, {words}", *cells])
     header = f"gain over shape-based interpolation (goal {GAIN_WANTED:+.2f})"
     return tabulate.markdown([header, *_SHOWN], rows)
+
+
+def _gain(records: Sequence[dict[str, Any]], structure: str, alignment: str) -> str:
+    pair = (hidden_slices.OURS, "shape-based")
+    ours, theirs = tabulate.paired(records, pair, structure, "dice", alignment)
+    if not ours:
+        return "–"
+    gain = float(np.mean(ours) - np.mean(theirs))
+    verdict = "reached" if gain >= GAIN_WANTED else "not reached"
+    return f"{gain:+.3f} ({tabulate.p_text(scoring.wilcoxon_p(ours, theirs))}; {verdict})"
 
 
 def _frames_table(hidden: Sequence[dict[str, Any]]) -> str:
