@@ -58,14 +58,14 @@ def load(name: str) -> ModuleType:
 
 def measure(name: str, *, quick: bool, cases: int | None = None) -> dict[str, Any]:
     """Run one benchmark and add what it was measured on."""
-    start = time.perf_counter()
+    start, measured_on = time.perf_counter(), machine.describe()
     run = load(name).run
     given = {"cases": cases} if cases and "cases" in inspect.signature(run).parameters else {}
     result: dict[str, Any] = run(quick, **given)
     return {
         "benchmark": name,
         "quick": quick,
-        "machine": machine.describe(),
+        "machine": measured_on,
         "seconds": round(time.perf_counter() - start, 1),
         **result,
     }
