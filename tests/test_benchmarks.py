@@ -449,6 +449,7 @@ class TestRunner:
     def test_every_benchmark_has_a_run(self):
         names = runner.names()
         assert {"simulated", "anatomy_transfer", "real", "speed", "ablation"} <= set(names)
+        assert not {"scoring", "plots", "store", "report", "hidden_slices"} & set(names)
         assert all(callable(runner.load(name).run) for name in names)
 
     def test_absent_data_are_a_skip_with_exit_code_0(self, monkeypatch, tmp_path, capsys):
