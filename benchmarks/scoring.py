@@ -178,7 +178,10 @@ def align(result: LabelMap, truth: LabelMap, *, tilt: bool) -> Alignment:
         pairs = [2 * c / (a + b) for a, b, c in counts[1:] if a + b > 0]
         return float(np.mean(pairs)) if pairs else 1.0
 
-    parameters = _coordinate_search(mean_dice, 4 if tilt else 2)
+    n_free = 4 if tilt else 2
+    starts = (np.zeros(4), _centroid_shifts(moving, fixed, tilt))
+    found = [_coordinate_search(mean_dice, start, n_free) for start in starts]
+    parameters = max(found, key=mean_dice)
     mean_dice(parameters)
     array = np.zeros_like(result.array)
     array[box] = moved
@@ -195,9 +198,32 @@ def _common_box(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[sl
     return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
 
-def _coordinate_search(value: Any, n_free: int) -> Float:
+def _centroid_shifts(moving: NDArray[np.uint8], fixed: NDArray[np.uint8], tilt: bool) -> Float:
+    """Shift, and its change along k, that brings the slices' centres of the LV together on the whole.
+
+    A second start of the search: at no shift thin walls are not interpolated, which makes a small local
+    maximum there.
+    """
+    found = np.zeros(4)
+    heights, differences = [], []
+    for k in range(fixed.shape[2]):
+        masks = [np.isin(array[:, :, k], (LV_CAVITY, LV_WALL)) for array in (moving, fixed)]
+        if all(mask.any() for mask in masks):
+            centres = [np.argwhere(mask).mean(axis=0) for mask in masks]
+            differences.append(centres[0] - centres[1])
+            heights.append(2 * k / max(fixed.shape[2] - 1, 1) - 1)
+    if differences:
+        found[:2] = np.mean(differences, axis=0)
+    if tilt and len(differences) > 2:
+        design = np.stack([np.ones(len(heights)), np.array(heights)], axis=1)
+        fit = np.linalg.lstsq(design, np.array(differences), rcond=None)[0]
+        found[:2], found[2:] = fit
+    return found
+
+
+def _coordinate_search(value: Any, start: Float, n_free: int) -> Float:
     """Maximise over the first `n_free` of four numbers, one at a time, halving the step."""
-    parameters, step = np.zeros(4), _FIRST_STEP_VOXELS
+    parameters, step = start.copy(), _FIRST_STEP_VOXELS
     best = value(parameters)
     while step > _LAST_STEP_VOXELS:
         improved = False
