@@ -140,16 +140,15 @@ class TestScoring:
         ]
         assert means == sorted(means)
 
-    def test_thin_walls_do_not_keep_a_small_tilt_from_being_found(self):
-        i, j, k = np.meshgrid(np.arange(60), np.arange(60), np.arange(20), indexing="ij")
-
-        def ring(tilt):
-            distance = np.hypot(i - 30 - tilt * (k - 9.5) / 9.5, j - 29)
-            return LabelMap(np.where(distance < 12, 1, np.where(distance < 13.2, 2, 0)), FINE)
-
-        before = metrics.dice(ring(1.2), ring(0.0), 2)
-        after = metrics.dice(scoring.align(ring(1.2), ring(0.0), tilt=True).labels, ring(0.0), 2)
-        assert after > before + 0.1
+    def test_centres_of_the_lv_give_the_second_start_of_the_search(self):
+        truth = two_discs()
+        other = moved(truth, (1, 0), (3, -2))
+        found = scoring._centroid_shifts(other.array, truth.array, tilt=True)
+        np.testing.assert_allclose(found, (1, 0, 3, -2), atol=0.25)
+        found = scoring._centroid_shifts(other.array, truth.array, tilt=False)
+        np.testing.assert_allclose(found, (1, 0, 0, 0), atol=0.25)
+        empty = np.zeros_like(truth.array)
+        assert not scoring._centroid_shifts(empty, truth.array, tilt=True).any()
 
     def test_both_layouts_agree_on_dice(self):
         truth = two_discs()
