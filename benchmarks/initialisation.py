@@ -54,8 +54,12 @@ def run(quick: bool, cases: int = 4) -> dict[str, Any]:
         for angle in degrees
         for number in range(1 if quick else ATLASES_PER_HEART)
     ]
-    records = [each for record in gather("initialisation", units) for each in _flat(record)]
-    return {"seeds": sorted({heart.seed for heart in hearts}), "records": records}
+    found = gather("initialisation", units)
+    return {
+        "seeds": sorted({heart.seed for heart in hearts}),
+        "records": [each for record in found for each in _flat(record)],
+        "failed": [record for record in found if "error" in record],
+    }
 
 
 def _unit(heart: Heart, degrees: float, number: int) -> Unit:
