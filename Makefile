@@ -1,5 +1,6 @@
 # make demo: the method on a synthetic heart, from a fresh machine. make test: every check we have.
-# Both need Python >= 3.11 and a C compiler, and set up an environment of their own in .venv.
+# make bench: every benchmark, then the documents' tables and figures; goes on where it was stopped.
+# All need Python >= 3.11 and a C compiler, and set up an environment of their own in .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ export OPENBLAS_NUM_THREADS = 1
 # Some tools (cython-lint) start others by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test clean
+.PHONY: demo test bench bench-quick clean
 
 demo: $(INSTALLED)
 	$(BIN)/cardiacreg demo -o demo_output --overwrite
@@ -23,6 +24,13 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/cython-lint cardiacreg
 	$(BIN)/python -m pytest -n 2
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks all
+	$(BIN)/python -m benchmarks report
+
+bench-quick: $(INSTALLED)
+	$(BIN)/python -m benchmarks all --quick --json bench_output/quick
 
 $(INSTALLED): pyproject.toml setup.py constraints-test.txt $(wildcard cardiacreg/*.pyx)
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else \

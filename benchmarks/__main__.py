@@ -1,43 +1,40 @@
-"""Run a benchmark: ``python -m benchmarks NAME [--quick] [--json FILE]``; ``report`` fills the documents.
+"""Run a benchmark: ``python -m benchmarks NAME [--quick] [--json FILE]``.
 
-A benchmark is a module of this package with ``run(quick: bool) -> dict``; ``tables(result) -> dict`` is
-optional and gives the markdown tables that `report` puts between the markers of the documents.
+``all`` runs every benchmark, ``report`` fills the documents' tables and draws their figures. A benchmark
+is a module of this package with ``run(quick: bool) -> dict``; optional are ``tables(result) -> dict`` of
+markdown tables that `report` puts between the markers of the documents, ``plots_of(result) -> dict`` of
+figures, and an argument ``cases`` of `run`. What is measured is kept (see `benchmarks.store`): an
+interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
-import pkgutil
 import sys
 import time
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import benchmarks
-from benchmarks import machine
+from benchmarks import machine, store
 from benchmarks.cases import DataAbsent
 
-_HELPERS = {
-    "__main__",
-    "baselines",
-    "cases",
-    "fusion_peers",
-    "machine",
-    "peer_adapters",
-    "measuring",
-    "report",
-    "scoring",
-    "tabulate",
-}
+_LAST = ("startup", "scaling", "speed")
 
 
 def names() -> list[str]:
-    """Return the names of all benchmarks."""
-    found = {module.name for module in pkgutil.iter_modules(benchmarks.__path__)}
-    return sorted(found - _HELPERS)
+    """Return the names of all benchmarks: the modules that define ``run``."""
+    folder = Path(benchmarks.__path__[0])
+    return [
+        file.stem
+        for file in sorted(folder.glob("*.py"))
+        if "\ndef run(" in file.read_text(encoding="utf-8")
+    ]
 
 
 def load(name: str) -> ModuleType:
@@ -45,14 +42,16 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"benchmarks.{name}")
 
 
-def measure(name: str, *, quick: bool) -> dict[str, Any]:
+def measure(name: str, *, quick: bool, cases: int | None = None) -> dict[str, Any]:
     """Run one benchmark and add what it was measured on."""
-    start = time.perf_counter()
-    result: dict[str, Any] = load(name).run(quick)
+    start, measured_on = time.perf_counter(), machine.describe()
+    run = load(name).run
+    given = {"cases": cases} if cases and "cases" in inspect.signature(run).parameters else {}
+    result: dict[str, Any] = run(quick, **given)
     return {
         "benchmark": name,
         "quick": quick,
-        "machine": machine.describe(),
+        "machine": measured_on,
         "seconds": round(time.perf_counter() - start, 1),
         **result,
     }
@@ -60,29 +59,73 @@ def measure(name: str, *, quick: bool) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=[*names(), "report"])
-    parser.add_argument("--quick", action="store_true", help="few cases; shows that it runs")
-    parser.add_argument("--json", type=Path, help="where to write; needed to keep a quick run")
-    chosen = parser.parse_args(arguments)
-    if chosen.name == "report":
+    chosen = _parser().parse_args(arguments)
+    if chosen.name in ("report", "plots"):
         from benchmarks import report
 
-        return report.main()
+        return report.main(figures_only=chosen.name == "plots")
+    store.settings = store.Settings(chosen.fresh, chosen.shard, verbose=True)
+    if chosen.name != "all":
+        return _one(chosen.name, chosen, chosen.json)
+    failed = []
+    for name in sorted(names(), key=lambda name: (name in _LAST, name)):
+        place = chosen.json / f"{name}.json" if chosen.json else None
+        try:
+            _one(name, chosen, place)
+        except Exception:  # the others go on
+            traceback.print_exc()
+            failed.append(name)
+    print(f"all: {len(failed)} benchmarks failed {failed}")
+    return 1 if failed else 0
+
+
+def _one(name: str, chosen: argparse.Namespace, place: Path | None) -> int:
+    """Measure one benchmark, show its tables and store the result."""
     try:
-        result = measure(chosen.name, quick=chosen.quick)
+        result = measure(name, quick=chosen.quick, cases=chosen.cases)
     except DataAbsent as absent:
-        print(f"{chosen.name}: skipped, {absent}")
+        print(f"{name}: skipped, {absent}")
         return 0
-    for title, table in getattr(load(chosen.name), "tables", lambda _: {})(result).items():
+    except store.ShardDone as done:
+        print(f"{name}: {done}; run without --shard for the result")
+        return 0
+    for title, table in getattr(load(name), "tables", lambda _: {})(result).items():
         print(f"\n[{title}]\n{table}")
-    place = chosen.json
     if place is None and not chosen.quick:
-        place = machine.ROOT / "benchmarks" / "results" / f"{chosen.name}.json"
+        place = machine.ROOT / "benchmarks" / "results" / f"{name}.json"
     if place is not None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        _write(place, json.dumps(result, indent=1) + "\n")
     return 0
+
+
+def _write(place: Path, text: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    half = place.with_name(place.name + ".part")
+    half.write_text(text, encoding="utf-8")
+    half.replace(place)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    choices = [*names(), "all", "report", "plots"]
+    parser.add_argument("name", type=lambda text: text.replace("-", "_"), choices=choices)
+    parser.add_argument("--quick", action="store_true", help="few cases; shows that it runs")
+    parser.add_argument(
+        "--json", type=Path, help="where to write (for all: a folder); needed to keep a quick run"
+    )
+    parser.add_argument("--cases", type=int, help="how many cases, where a benchmark can choose")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
+    parser.add_argument(
+        "--shard", type=_shard, metavar="I/N", help="measure and keep only every Nth unit, from I"
+    )
+    return parser
+
+
+def _shard(text: str) -> tuple[int, int]:
+    first, _, total = text.partition("/")
+    if not (first.isdigit() and total.isdigit() and 1 <= int(first) <= int(total)):
+        raise argparse.ArgumentTypeError(f"{text!r}; needs I/N with 1 <= I <= N, such as 1/2")
+    return int(first), int(total)
 
 
 if __name__ == "__main__":

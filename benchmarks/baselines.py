@@ -11,11 +11,11 @@ from cardiacreg.geometry import LabelMap, apply_matrix
 
 def nearest_neighbour(labels: LabelMap, grid: LabelMap) -> LabelMap:
     """Return the label of the nearest voxel at every voxel of a grid; background outside the map."""
-    positions = np.rint(_positions(labels, grid)).astype(np.int64)
+    positions = np.rint(voxel_positions(labels, grid)).astype(np.int64)
     limit = np.array(labels.shape)[:, None] - 1
-    inside = ((positions >= 0) & (positions <= limit)).all(axis=0)
+    held = ((positions >= 0) & (positions <= limit)).all(axis=0)
     i, j, k = np.clip(positions, 0, limit)
-    found = np.where(inside, labels.array[i, j, k], 0).astype(np.uint8)
+    found = np.where(held, labels.array[i, j, k], 0).astype(np.uint8)
     return LabelMap(found.reshape(grid.shape), grid.voxel_to_world)
 
 
@@ -26,7 +26,7 @@ def shape_based(labels: LabelMap, grid: LabelMap) -> LabelMap:
     largest interpolated distance wins. A slice that does not show a label counts as one slice distance
     outside it. Half a slice beyond the outermost slices these are repeated; further out is background.
     """
-    positions = _positions(labels, grid)
+    positions = voxel_positions(labels, grid)
     best = np.full(positions.shape[1], -np.inf, dtype=np.float32)
     found = np.zeros(positions.shape[1], dtype=np.uint8)
     for value in (0, *labels.present()):
@@ -34,12 +34,17 @@ def shape_based(labels: LabelMap, grid: LabelMap) -> LabelMap:
         depth = ndimage.map_coordinates(depths, positions, order=1, mode="nearest")
         found[depth > best] = value
         np.maximum(best, depth, out=best)
-    limit = np.array(labels.shape)[:, None] - 0.5
-    found[~((positions >= -0.5) & (positions <= limit)).all(axis=0)] = 0
+    found[~inside(labels, positions)] = 0
     return LabelMap(found.reshape(grid.shape), grid.voxel_to_world)
 
 
-def _positions(labels: LabelMap, grid: LabelMap) -> NDArray[np.float64]:
+def inside(labels: LabelMap, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether voxel positions, shape (3, n), lie in a voxel of the map."""
+    limit = np.array(labels.shape)[:, None] - 0.5
+    return np.asarray(((positions >= -0.5) & (positions <= limit)).all(axis=0))
+
+
+def voxel_positions(labels: LabelMap, grid: LabelMap) -> NDArray[np.float64]:
     """Voxel positions in a map of every voxel of a grid, shape (3, n)."""
     to_voxel = np.linalg.inv(labels.voxel_to_world) @ grid.voxel_to_world
     axes = np.meshgrid(*(np.arange(n, dtype=float) for n in grid.shape), indexing="ij")
@@ -56,8 +61,8 @@ def _slice_depths_mm(
         if mask[:, :, k].all():
             depths[:, :, k] = thickness
             continue
-        inside = ndimage.distance_transform_edt(mask[:, :, k], sampling=pixel)
+        within = ndimage.distance_transform_edt(mask[:, :, k], sampling=pixel)
         outside = ndimage.distance_transform_edt(~mask[:, :, k], sampling=pixel)
         half_pixel = np.where(mask[:, :, k], -0.5, 0.5) * float(pixel.mean())
-        depths[:, :, k] = inside - outside + half_pixel
+        depths[:, :, k] = within - outside + half_pixel
     return depths

@@ -11,6 +11,7 @@ import csv
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -73,24 +74,71 @@ def data_folder(name: str) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Degradation:
+    """How a high-resolution heart becomes a clinical stack; the default is that of every benchmark."""
+
+    slice_mm: float = SLICE_MM
+    shift_sd_mm: float = SHIFT_SD_MM
+    lost_apical_slices: int = LOST_APICAL_SLICES
+
+
+@dataclass(frozen=True)
+class Heart:
+    """Names one unseen synthetic heart and its degradation, without making them."""
+
+    seed: int
+    group: str = "healthy"
+    phase: str = "ED"
+    degradation: Degradation = Degradation()
+
+    @property
+    def name(self) -> str:
+        """Return the name that the case will have."""
+        return f"{self.group}_{self.phase}_{self.seed:05d}"
+
+    def case(self) -> Case:
+        """Make the heart and its slices; the last few are kept."""
+        return _synthetic_case(self)
+
+
+def synthetic_hearts(
+    count: int, *, groups: tuple[str, ...] = _GROUPS, phases: tuple[str, ...] = _PHASES
+) -> list[Heart]:
+    """Name unseen synthetic hearts: groups in turn, and phases more slowly."""
+    return [
+        Heart(
+            FIRST_EVALUATION_SEED + number,
+            groups[number % len(groups)],
+            phases[number // len(groups) % len(phases)],
+        )
+        for number in range(count)
+    ]
+
+
 def synthetic_cases(count: int) -> Iterator[Case]:
     """Yield unseen synthetic hearts: healthy and hypertensive, end-diastole and end-systole in turn."""
-    for number in range(count):
-        seed = FIRST_EVALUATION_SEED + number
-        group, phase = _GROUPS[number % 2], _PHASES[number // 2 % 2]
-        heart = sample_heart(seed, group=group, phase=phase)
-        low = degrade(heart, seed)
-        yield Case(heart.name, seed, group, phase, low.subject, low.slice_shifts_mm, low.reference)
+    return (heart.case() for heart in synthetic_hearts(count))
 
 
-def degrade(heart: Subject, seed: int) -> LowResolution:
+@lru_cache(maxsize=2)
+def _synthetic_case(heart: Heart) -> Case:
+    subject = sample_heart(heart.seed, group=heart.group, phase=heart.phase)
+    low = degrade(subject, heart.seed, heart.degradation)
+    return Case(
+        heart.name, heart.seed, heart.group, heart.phase, low.subject, low.slice_shifts_mm,
+        low.reference,
+    )  # fmt: skip
+
+
+def degrade(heart: Subject, seed: int, how: Degradation = Degradation()) -> LowResolution:
     """Make thick, shifted slices without the apical one, as all simulated benchmarks do."""
     return simulate_low_resolution(
         heart,
         seed=seed,
-        slice_thickness_mm=SLICE_MM,
-        shift_sd_mm=SHIFT_SD_MM,
-        lost_apical_slices=LOST_APICAL_SLICES,
+        slice_thickness_mm=how.slice_mm,
+        shift_sd_mm=how.shift_sd_mm,
+        lost_apical_slices=how.lost_apical_slices,
     )
 
 

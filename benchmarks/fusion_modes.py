@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from benchmarks import baselines, tabulate
-from benchmarks.cases import DataAbsent, acdc, synthetic_cases
-from benchmarks.measuring import refine_quietly, rounded
+from benchmarks.cases import Acquisition, DataAbsent, Heart, acdc, synthetic_hearts
+from benchmarks.measuring import heart_key, refine_quietly, rounded
 from benchmarks.scoring import dice_only
+from benchmarks.store import Record, Unit, gather
 from cardiacreg.label_fusion import FusionOptions
 from cardiacreg.options import RefineOptions
 from cardiacreg.result import RefineResult
@@ -46,16 +48,17 @@ def variants() -> dict[str, FusionOptions | None]:
     }
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(quick: bool, cases: int = 2) -> dict[str, Any]:
     """Measure every fusion on synthetic hearts and on real frames."""
-    records = list(_synthetic(1 if quick else 2))
+    units = list(_synthetic(1 if quick else cases))
     try:
-        records += list(_real(1 if quick else 2))
+        units += list(_real(1 if quick else min(cases, len(PATIENTS))))
     except DataAbsent as absent:
         print(f"fusion_modes: without real frames, {absent}")
+    records = gather("fusion_modes", units)
     return {
         "seeds": sorted({record["seed"] for record in records if "seed" in record}),
-        "records": rounded(records),
+        "records": records,
     }
 
 
@@ -69,42 +72,57 @@ def _refined(
     return result, time.perf_counter() - start
 
 
-def _synthetic(count: int) -> Iterator[dict[str, Any]]:
-    for case in synthetic_cases(count):
+def _synthetic(count: int) -> Iterator[Unit]:
+    for heart in synthetic_hearts(count):
         for method, fusion in variants().items():
-            result, seconds = _refined(case.target.labels, case.target.image, fusion)
-            found = baselines.nearest_neighbour(result.labels, case.truth)
-            yield {
-                "case": case.name,
-                "seed": case.seed,
-                "data": "synthetic",
-                "method": method,
-                "seconds": seconds,
-                "fuse_seconds": result.timings_seconds["fuse"],
-                "scores": dice_only(found, case.truth),
-            }
+            key = heart_key(heart, method) | {"data": "synthetic", "options": repr(fusion)}
+            yield Unit(key, partial(_measure_synthetic, heart, method, fusion))
 
 
-def _real(count: int) -> Iterator[dict[str, Any]]:
+def _measure_synthetic(heart: Heart, method: str, fusion: FusionOptions | None) -> Record:
+    case = heart.case()
+    result, seconds = _refined(case.target.labels, case.target.image, fusion)
+    found = baselines.nearest_neighbour(result.labels, case.truth)
+    return rounded(
+        {
+            "case": case.name,
+            "seed": case.seed,
+            "data": "synthetic",
+            "method": method,
+            "seconds": seconds,
+            "fuse_seconds": result.timings_seconds["fuse"],
+            "scores": dice_only(found, case.truth),
+        }
+    )
+
+
+def _real(count: int) -> Iterator[Unit]:
     frames = acdc(PATIENTS[:count])
-    chosen = [frames[2 * n + n % 2] for n in range(count)]
-    for each in chosen:
+    for each in (frames[2 * n + n % 2] for n in range(count)):
         for method, fusion in variants().items():
-            result, seconds = _refined(each.labels, each.image, fusion, preset=each.preset)
-            yield {
-                "case": each.name,
-                "data": "ACDC",
-                "method": method,
-                "seconds": seconds,
-                "fuse_seconds": result.timings_seconds["fuse"],
-                "agreement": result.agreement,
-            }
+            key = {"case": each.name, "data": "ACDC", "method": method, "options": repr(fusion)}
+            yield Unit(key, partial(_measure_real, each, method, fusion))
+
+
+def _measure_real(each: Acquisition, method: str, fusion: FusionOptions | None) -> Record:
+    result, seconds = _refined(each.labels, each.image, fusion, preset=each.preset)
+    return rounded(
+        {
+            "case": each.name,
+            "data": "ACDC",
+            "method": method,
+            "seconds": seconds,
+            "fuse_seconds": result.timings_seconds["fuse"],
+            "agreement": result.agreement,
+        }
+    )
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return Dice on synthetic hearts, agreement on real ones, and the time of the fusion."""
-    synthetic = [r for r in result["records"] if r["data"] == "synthetic"]
-    real = [r for r in result["records"] if r["data"] == "ACDC"]
+    good = [r for r in result["records"] if "error" not in r]
+    synthetic = [r for r in good if r["data"] == "synthetic"]
+    real = [r for r in good if r["data"] == "ACDC"]
 
     def agreement(name: str) -> Any:
         return lambda own: tabulate.mean_sd([r["agreement"][name] for r in own])

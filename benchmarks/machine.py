@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -32,7 +33,19 @@ def describe() -> dict[str, Any]:
         "scipy": scipy.__version__,
         "numba": numba.__version__,
         "commit": _commit(),
+        "others": _others(),
     }
+
+
+def _others() -> dict[str, str]:
+    """Versions of the peers that are installed."""
+    found = {}
+    for name in ("SimpleITK", "antspyx", "torch"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def _processor() -> str:
@@ -52,11 +65,17 @@ def _memory_gib() -> float | None:
 
 
 def _commit() -> str | None:
+    """The commit measured; a plus sign where the code differed from it."""
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        found = _git("rev-parse", "--short", "HEAD")
+        edited = _git("status", "--porcelain", "--", "cardiacreg", "benchmarks/*.py")
     except (OSError, subprocess.CalledProcessError):
         return None
+    return found + ("+" if edited else "")
+
+
+def _git(*arguments: str) -> str:
+    found = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return found.stdout.strip()

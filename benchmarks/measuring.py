@@ -9,14 +9,14 @@ from typing import Any
 
 import cardiacreg
 from benchmarks import baselines, scoring
-from benchmarks.cases import Case
+from benchmarks.cases import Case, Heart
+from benchmarks.store import Record, Unit
 from cardiacreg.errors import InputWarning
-from cardiacreg.geometry import LabelMap, Subject
+from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.label_consistency import labelled_slices
 from cardiacreg.options import RefineOptions
 from cardiacreg.result import RefineResult
 
-Record = dict[str, Any]
 Score = Callable[[LabelMap, LabelMap], dict[str, scoring.Scores]]
 BASELINES: dict[str, Callable[[LabelMap, LabelMap], LabelMap]] = {
     "nearest neighbour": baselines.nearest_neighbour,
@@ -38,22 +38,26 @@ def refined(
     options: RefineOptions | None = None,
     atlases: Sequence[Subject] | None = None,
     with_image: bool = False,
+    labels: LabelMap | None = None,
+    landmarks: Landmarks | None = None,
     threads: int = 1,
     score: Score = scoring.score,
 ) -> Record:
-    """Refine one case and score it on the lattice of its truth."""
-    start = time.perf_counter()
+    """Refine one case and score it on the lattice of its truth; `labels` stand in for its own."""
+    start, cpu = time.perf_counter(), time.process_time()
     result = refine_quietly(
-        case.target.labels,
+        case.target.labels if labels is None else labels,
         image=case.target.image if with_image else None,
+        landmarks=landmarks,
         atlases=atlases,
         options=options,
         threads=threads,
     )
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     found = baselines.nearest_neighbour(result.labels, case.truth)
     slices = labelled_slices(case.target.labels.array)
     return _record(case, method, seconds) | {
+        "cpu_seconds": cpu,
         "scores": score(found, case.truth),
         "shift_error_mm": scoring.shift_errors_mm(
             result.slice_shifts_mm, case.slice_shifts_mm, slices
@@ -69,10 +73,73 @@ def refined(
 
 def interpolated(case: Case, method: str, *, score: Score = scoring.score) -> Record:
     """Interpolate one case by a baseline and score it."""
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     found = BASELINES[method](case.target.labels, case.truth)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return scored(case, method, found, seconds, score=score) | {"cpu_seconds": cpu}
+
+
+def scored(
+    case: Case, method: str, found: LabelMap, seconds: float, *, score: Score = scoring.score
+) -> Record:
+    """Score a label map on the lattice of the truth."""
     return _record(case, method, seconds) | {"scores": score(found, case.truth)}
+
+
+def refined_unit(
+    heart: Heart,
+    method: str,
+    *,
+    bank: Callable[[], Sequence[Subject]] | None = None,
+    prepare: Callable[[Case], dict[str, Any]] | None = None,
+    options: RefineOptions | None = None,
+    score: Score = scoring.score,
+    **arguments: Any,
+) -> Unit:
+    """One refinement of one synthetic heart, to be measured where it is not stored.
+
+    Parameters
+    ----------
+    bank : callable, optional
+        Opens the atlases; its name identifies them.
+    prepare : callable, optional
+        Makes further arguments of `refined` from the case; its name and the method identify them.
+    options, score, **arguments
+        As for `refined`.
+    """
+    settings = options or RefineOptions()
+    names = {
+        name: getattr(f, "__name__", None) for name, f in (("bank", bank), ("prepare", prepare))
+    }
+    given = {"options": repr(settings), "score": score.__name__, **names, **arguments}
+
+    def measure() -> Record:
+        case = heart.case()
+        more = arguments | ({} if prepare is None else prepare(case))
+        opened = None if bank is None else bank()
+        return rounded(refined(case, method, options=settings, atlases=opened, score=score, **more))
+
+    return Unit(heart_key(heart, method) | {"options": given}, measure)
+
+
+def interpolated_unit(heart: Heart, method: str, *, score: Score = scoring.score) -> Unit:
+    """One interpolation of one synthetic heart, to be measured where it is not stored."""
+    return Unit(
+        heart_key(heart, method) | {"options": score.__name__},
+        lambda: rounded(interpolated(heart.case(), method, score=score)),
+    )
+
+
+def heart_key(heart: Heart, method: str) -> dict[str, Any]:
+    """Return the key of a measurement by one method on one synthetic heart."""
+    return {
+        "case": heart.name,
+        "method": method,
+        "degradation": repr(heart.degradation),
+        "seed": heart.seed,
+        "group": heart.group,
+        "phase": heart.phase,
+    }
 
 
 def _record(case: Case, method: str, seconds: float) -> Record:

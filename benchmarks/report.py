@@ -1,7 +1,9 @@
-"""Put measured tables between the markers of the documents: ``python -m benchmarks report``.
+"""Put measured tables between the markers of the documents and draw the figures they show.
+
+``python -m benchmarks report`` does both, ``python -m benchmarks plots`` the figures alone.
 
 Tables come from ``benchmarks/results/*.json``; a marker without a result says so. Nothing between
-``<!-- table NAME -->`` and ``<!-- end NAME -->`` is ever typed.
+``<!-- table NAME -->`` and ``<!-- end NAME -->`` is ever typed; ``figure-NAME`` shows a drawn figure.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ from typing import Any
 
 from benchmarks import machine
 
+FIGURES = machine.ROOT / "docs" / "figures"
 RESULTS = machine.ROOT / "benchmarks" / "results"
 DOCUMENTS = (machine.ROOT / "README.md", machine.ROOT / "docs" / "results.md")
 MARKER = re.compile(r"<!-- table (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end (?P=name) -->", re.S)
 
 
-def main() -> int:
-    """Fill every marker of every document."""
+def main(*, figures_only: bool = False) -> int:
+    """Fill every marker of every document, and draw every figure."""
+    draw(RESULTS, FIGURES)
+    if figures_only:
+        return 0
     found = collect(RESULTS)
     for document in DOCUMENTS:
         if document.exists():
@@ -33,7 +39,7 @@ def collect(folder: Path) -> dict[str, str]:
     """Return every table of every stored result, by marker name."""
     from benchmarks.__main__ import load
 
-    tables = {"presets": presets()}
+    tables = {"presets": presets()} | _pictures(FIGURES)
     for file in sorted(folder.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
         make = getattr(load(result["benchmark"]), "tables", None)
@@ -41,6 +47,33 @@ def collect(folder: Path) -> dict[str, str]:
             tables |= make(result)
         tables[f"{result['benchmark']}-machine"] = describe(result)
     return tables
+
+
+def _pictures(folder: Path) -> dict[str, str]:
+    """Return a line that shows each drawn figure, for documents beside the folder of figures."""
+    return {
+        f"figure-{file.stem}": (
+            f"![{file.stem.replace('-', ' ')}]({folder.name}/{file.name}) "
+            f"([SVG]({folder.name}/{file.stem}.svg))"
+        )
+        for file in sorted(folder.glob("*.png"))
+        if file.with_suffix(".svg").exists()
+    }
+
+
+def draw(results: Path, folder: Path) -> list[Path]:
+    """Draw the figures of every stored result into a folder; return the files written."""
+    from benchmarks import plots
+    from benchmarks.__main__ import load
+
+    written = []
+    for file in sorted(results.glob("*.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))
+        make = getattr(load(result["benchmark"]), "plots_of", None)
+        with plots.style():
+            for name, figure in (make(result) if make else {}).items():
+                written += plots.save(figure, folder, name)
+    return written
 
 
 def presets() -> str:
@@ -67,8 +100,15 @@ def describe(result: dict[str, Any]) -> str:
     return (
         f"Measured with {quick}`python -m benchmarks {result['benchmark']}`: cardiacreg "
         f"{found['cardiacreg']} at commit {found['commit']}, Python {found['python']}, NumPy "
-        f"{found['numpy']}, Numba {found['numba']}, {found['processor']}, {found['cpus']} CPUs."
+        f"{found['numpy']}, Numba {found['numba']}, {_peers(result)}{found['processor']}, "
+        f"{found['cpus']} CPUs."
     )
+
+
+def _peers(result: dict[str, Any]) -> str:
+    """Versions of the packages that a comparison used."""
+    found = result["machine"].get("others", {}) if result["benchmark"] == "comparison" else {}
+    return "".join(f"{name} {found[name]}, " for name in ("SimpleITK", "antspyx") if name in found)
 
 
 def fill(text: str, tables: dict[str, str]) -> str:

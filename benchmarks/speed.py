@@ -13,10 +13,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, tabulate
+from benchmarks.store import Record, Unit, gather
 
 SEED = 10_000
 _PROGRAM = """
@@ -49,15 +51,26 @@ def run(quick: bool) -> dict[str, Any]:
 
     default_atlases()
     repeats = 1 if quick else 3
-    records = []
-    for threads in (1,) if quick else (1, 2):
-        with tempfile.TemporaryDirectory() as cache:
-            records.append(_process("cold", threads, 1, cache))
-            records += [_process("cached", threads, 1, cache) for _ in range(repeats)]
-            records.append(_process("steady", threads, 1 + 2 * repeats, cache))
-            if not quick:
-                records.append(_process("steady", threads, 2, cache, paper=True, image=True))
-    return {"seeds": [SEED], "records": records}
+    units = [
+        Unit(
+            {"threads": threads, "repeats": repeats, "quick": quick},
+            partial(_measure, threads, repeats, quick),
+        )
+        for threads in ((1,) if quick else (1, 2))
+    ]
+    found = gather("speed", units)
+    return {"seeds": [SEED], "records": [r for each in found for r in each.get("records", [])]}
+
+
+def _measure(threads: int, repeats: int, quick: bool) -> Record:
+    """All states with one number of threads, which share a kernel cache that starts empty."""
+    with tempfile.TemporaryDirectory() as cache:
+        records = [_process("cold", threads, 1, cache)]
+        records += [_process("cached", threads, 1, cache) for _ in range(repeats)]
+        records.append(_process("steady", threads, 1 + 2 * repeats, cache))
+        if not quick:
+            records.append(_process("steady", threads, 2, cache, paper=True, image=True))
+    return {"records": records}
 
 
 def _process(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.scoring import wilcoxon_p
+from cardiacreg.metrics import limits_of_agreement
 
 Record = dict[str, Any]
 ORDER = ("LV cavity", "LV wall", "RV cavity", "RV wall")
@@ -35,7 +36,7 @@ def values(
     """Return one figure of one structure for every case of a method that has it."""
     found = []
     for record in records:
-        if record["method"] == method:
+        if record["method"] == method and "scores" in record:
             value = record["scores"][alignment].get(structure, {}).get(figure)
             if value is not None:
                 found.append(float(value))
@@ -44,7 +45,7 @@ def values(
 
 def mean_sd(numbers: Sequence[float], digits: int = 3) -> str:
     """Return ``mean ± sd``, or a dash for no numbers."""
-    if not len(numbers):
+    if len(numbers) == 0:
         return "–"
     spread = np.std(numbers, ddof=1) if len(numbers) > 1 else 0.0
     return f"{np.mean(numbers):.{digits}f} ± {spread:.{digits}f}"
@@ -58,8 +59,9 @@ def figure_table(
     structures: Sequence[str] = ORDER,
     digits: int = 3,
     absolute: bool = False,
+    quoted: tuple[str, dict[str, tuple[float, float]]] | None = None,
 ) -> str:
-    """Return one row per method and alignment, one column per structure."""
+    """Return one row per method and alignment, one column per structure, and a quoted row at the end."""
     rows = []
     for alignment in alignments:
         for method in methods(records):
@@ -70,23 +72,145 @@ def figure_table(
             several = len(alignments) > 1
             name = f"{method}, {ALIGNMENTS[alignment]}" if several else method
             rows.append([name, *cells])
+    if quoted is not None:
+        rows.append(quoted_row(*quoted, structures, digits))
     return markdown(["method", *structures], rows)
 
 
+def quoted_row(
+    name: str, figures: dict[str, tuple[float, float]], structures: Sequence[str], digits: int
+) -> list[str]:
+    """Return a row of published means and standard deviations."""
+    pairs = [figures.get(structure) for structure in structures]
+    cells = [f"{p[0]:.{digits}f} ± {p[1]:.{digits}f}" if p else "–" for p in pairs]
+    return [f"*{name}*", *(f"*{cell}*" if cell != "–" else cell for cell in cells)]
+
+
 def comparison_table(
-    records: Sequence[Record], method: str, others: Sequence[str], alignment: str = "raw"
+    records: Sequence[Record],
+    method: str,
+    others: Sequence[str],
+    alignment: str = "raw",
+    figure: str = "dice",
+    digits: int = 3,
 ) -> str:
-    """Return the mean Dice gain of a method over others and its Wilcoxon p-value, per structure."""
+    """Return the mean gain of a method over others and its Wilcoxon p-value, per structure.
+
+    Only cases that both methods have count.
+    """
     rows = []
     for other in others:
         cells = []
         for structure in ORDER:
-            ours = values(records, method, structure, "dice", alignment)
-            theirs = values(records, other, structure, "dice", alignment)
+            ours, theirs = paired(records, (method, other), structure, figure, alignment)
+            if not ours:
+                cells.append("–")
+                continue
             gain = float(np.mean(ours) - np.mean(theirs))
-            cells.append(f"{gain:+.3f} ({p_text(wilcoxon_p(ours, theirs))})")
+            cells.append(f"{gain:+.{digits}f} ({p_text(wilcoxon_p(ours, theirs))})")
         rows.append([f"{method} minus {other}", *cells])
-    return markdown(["Dice, " + ALIGNMENTS[alignment], *ORDER], rows)
+    words = {"dice": "Dice"}.get(figure, figure.removesuffix("_mm").replace("_", " "))
+    return markdown([f"{words}, {ALIGNMENTS[alignment]}", *ORDER], rows)
+
+
+def paired(
+    records: Sequence[Record],
+    pair: tuple[str, str],
+    structure: str,
+    figure: str,
+    alignment: str = "raw",
+) -> tuple[list[float], list[float]]:
+    """Return one figure of one structure by two methods for the cases that have both."""
+    found: tuple[dict[str, float], dict[str, float]] = ({}, {})
+    for record in records:
+        for method, own in zip(pair, found, strict=True):
+            if record["method"] == method and "scores" in record:
+                value = record["scores"][alignment].get(structure, {}).get(figure)
+                if value is not None:
+                    own[record["case"]] = float(value)
+    both = [case for case in found[0] if case in found[1]]
+    return [found[0][case] for case in both], [found[1][case] for case in both]
+
+
+def robustness_table(records: Sequence[Record]) -> str:
+    """Return, per method, failures, missed structures, topology errors and the worst Dice."""
+    rows = []
+    for method in methods(records):
+        own = [r for r in records if r["method"] == method]
+        good = [r["scores"]["raw"] for r in own if "scores" in r]
+        structures = [figures for each in good for figures in each.values()]
+        worst = min(
+            (figures["dice"], name, r["case"])
+            for r in own
+            if "scores" in r
+            for name, figures in r["scores"]["raw"].items()
+        )
+        rows.append(
+            [
+                method,
+                str(len(own)),
+                str(sum("error" in r for r in own)),
+                str(sum(bool(f.get("missed", f["dice"] == 0)) for f in structures)),
+                str(sum(any(_torn(f) for f in each.values()) for each in good)),
+                f"{worst[0]:.3f} ({worst[1]}, {worst[2]})",
+            ]
+        )
+    header = [
+        "method",
+        "cases",
+        "failed",
+        "structures missed",
+        "hearts with torn or holed structures",
+    ]
+    return markdown([*header, "lowest Dice of any structure"], rows)
+
+
+def _torn(figures: Record) -> bool:
+    return figures.get("n_components", 1) > 1 or figures.get("n_holes", 0) > 0
+
+
+def staircase_table(records: Sequence[Record]) -> str:
+    """Return the staircase score per method, and the truth's own at the end."""
+    truth = [
+        {
+            "method": "the truth itself",
+            "scores": {
+                "raw": {
+                    name: {"staircase_mm": figures.get("true_staircase_mm")}
+                    for name, figures in record["scores"]["raw"].items()
+                }
+            },
+        }
+        for record in records
+        if "scores" in record and record["method"] == records[0]["method"]
+    ]
+    return figure_table([*records, *truth], "staircase_mm", digits=2)
+
+
+def agreement_table(
+    records: Sequence[Record], figures: dict[str, tuple[str, str]], digits: int = 1
+) -> str:
+    """Return bias and 95 % limits of agreement per method.
+
+    Parameters
+    ----------
+    figures : dict
+        Structure to the names of its error and its unit, such as ``("volume_error_ml", "ml")``.
+    """
+    rows = []
+    for method in methods(records):
+        cells = []
+        for structure, (figure, _) in figures.items():
+            errors = values(records, method, structure, figure)
+            if len(errors) < 2:
+                cells.append("–")
+                continue
+            found = limits_of_agreement(errors, np.zeros(len(errors)))
+            cells.append(
+                f"{found.bias:+.{digits}f} [{found.lower:+.{digits}f}, {found.upper:+.{digits}f}]"
+            )
+        rows.append([method, *cells])
+    return markdown(["method", *(f"{name}, {unit}" for name, (_, unit) in figures.items())], rows)
 
 
 def p_text(p: float) -> str:

@@ -10,18 +10,25 @@ from benchmarks import (
     ablation,
     baselines,
     cases,
+    comparators,
     fusion_modes,
+    hidden_slices,
     measuring,
+    pathology,
+    plots,
     real,
     report,
     scoring,
     simulated,
+    store,
     tabulate,
+    turned,
 )
-from cardiacreg import LabelMap, RefineOptions, Volume, metrics
+from cardiacreg import LabelMap, RefineOptions, Subject, Volume, metrics
 from cardiacreg.phantoms import FIRST_EVALUATION_SEED
 from cardiacreg.tiny_heart import tiny_heart
 
+MARKED = report.MARKER.findall((report.DOCUMENTS[1]).read_text(encoding="utf-8"))
 THICK = np.diag([1.0, 1.0, 10.0, 1.0])
 FINE = np.diag([1.0, 1.0, 2.0, 1.0])
 
@@ -133,6 +140,16 @@ class TestScoring:
         ]
         assert means == sorted(means)
 
+    def test_centres_of_the_lv_give_the_second_start_of_the_search(self):
+        truth = two_discs()
+        other = moved(truth, (1, 0), (3, -2))
+        found = scoring._centroid_shifts(other.array, truth.array, tilt=True)
+        np.testing.assert_allclose(found, (1, 0, 3, -2), atol=0.25)
+        found = scoring._centroid_shifts(other.array, truth.array, tilt=False)
+        np.testing.assert_allclose(found, (1, 0, 0, 0), atol=0.25)
+        empty = np.zeros_like(truth.array)
+        assert not scoring._centroid_shifts(empty, truth.array, tilt=True).any()
+
     def test_both_layouts_agree_on_dice(self):
         truth = two_discs()
         other = moved(truth, (2, 0), (0, 1))
@@ -150,6 +167,29 @@ class TestScoring:
         assert found["raw"] > found["mean_removed"] > found["trend_removed"]
         assert found["trend_removed"] == pytest.approx(0, abs=1e-12)
         assert found["mean_removed"] == pytest.approx(np.sqrt(0.5 * 0.5**2 * 2))
+
+    def test_a_cylinder_has_no_steps_and_stairs_have_more_than_a_cone(self):
+        even = discs([10] * 20, FINE)
+        assert scoring.staircase_mm(even, 1) == 0
+        cone = discs(np.linspace(16, 4, 31), FINE)
+        stairs = discs(np.repeat(np.linspace(16, 4, 7), 5)[2:-2], FINE)
+        assert scoring.staircase_mm(stairs, 1) > 1.5 * scoring.staircase_mm(cone, 1) > 0
+        assert scoring.staircase_mm(LabelMap(np.zeros((4, 4, 4)), FINE), 1) == 0
+
+    def test_regions_run_from_apex_to_base(self):
+        truth = discs(np.linspace(4, 14, 12), FINE)
+        wrong = truth.array.copy()
+        wrong[:, :, :4] = 0
+        for flip in (slice(None), slice(None, None, -1)):
+            maps = [LabelMap(array[:, :, flip], FINE) for array in (wrong, truth.array)]
+            found = scoring.score(*maps)["raw"]["LV cavity"]
+            assert found["dice_apex"] == 0
+            assert found["dice_mid"] == found["dice_base"] == 1
+
+    def test_sizes_come_with_dice(self):
+        truth, smaller = discs([10] * 5, FINE), discs([8] * 5, FINE)
+        found = scoring.sizes_and_dice(smaller, truth)["raw"]["LV cavity"]
+        assert found["volume_error_ml"] == pytest.approx(-found["true_volume_ml"] * 0.36, rel=0.1)
 
     def test_wilcoxon_of_equal_pairs_is_one(self):
         assert scoring.wilcoxon_p([1.0, 2.0], [1.0, 2.0]) == 1
@@ -191,6 +231,181 @@ class TestMeasuring:
         assert tabulate.shift_table(tiny_records).splitlines()[2].startswith("| input | 0.00")
 
 
+class TestTables:
+    def test_failures_and_worst_cases_are_counted(self, tiny_records):
+        crash = {"case": "other", "method": simulated.DEFAULT, "error": "x"}
+        table = tabulate.robustness_table([*tiny_records, crash]).splitlines()
+        assert table[-1].startswith(f"| {simulated.DEFAULT} | 2 | 1 | 0 |")
+
+    def test_only_cases_of_both_methods_are_paired(self, tiny_records):
+        more = [*tiny_records, tiny_records[0] | {"case": "alone"}]
+        pair = tabulate.paired(more, ("nearest neighbour", "shape-based"), "LV wall", "dice")
+        assert len(pair[0]) == len(pair[1]) == 1
+
+    def test_quoted_rows_say_so_and_leave_gaps(self):
+        row = tabulate.quoted_row("paper", {"LV wall": (0.5, 0.25)}, tabulate.ORDER, 2)
+        assert row == ["*paper*", "–", "*0.50 ± 0.25*", "–", "–"]
+
+    def test_limits_of_agreement_have_signs(self, tiny_records):
+        figures = {"LV wall": ("mass_error_g", "g")}
+        shifted = [r | {"case": "second"} for r in tiny_records]
+        table = tabulate.agreement_table([*tiny_records, *shifted], figures)
+        assert "LV wall, g" in table and "[" in table.splitlines()[-1]
+
+    def test_every_module_makes_its_tables_and_figures(self, tiny_records):
+        result = {"records": [r | {"group": "healthy"} for r in tiny_records]}
+        assert all(simulated.tables(result).values())
+        assert set(simulated.plots_of(result)) <= set(
+            name.removeprefix("figure-") for name, _ in MARKED
+        )
+
+
+class TestStore:
+    @pytest.fixture(autouse=True)
+    def folder(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(store, "FOLDER", tmp_path)
+        monkeypatch.setattr(store, "settings", store.Settings())
+
+    def units(self, calls, count=3):
+        def measure(number):
+            calls.append(number)
+            if number == 1 and calls.count(1) == 1:
+                raise ValueError("not today")
+            return {"number": number}
+
+        return [store.Unit({"case": n}, lambda n=n: measure(n)) for n in range(count)]
+
+    def test_what_is_measured_is_not_measured_again_and_failures_are(self):
+        calls = []
+        first = store.gather("x", self.units(calls))
+        assert first[0] == {"number": 0} and "not today" in first[1]["error"]
+        again = store.gather("x", self.units(calls))
+        assert again == [{"number": n} for n in range(3)]
+        assert calls == [0, 1, 2, 1]
+
+    def test_another_key_and_other_code_are_other_units(self, monkeypatch):
+        places = {store.place("x", {"case": 0}), store.place("x", {"case": 1})}
+        monkeypatch.setattr(store, "code_digest", lambda benchmark: "edited")
+        places.add(store.place("x", {"case": 0}))
+        assert len(places) == 3
+
+    def test_printing_code_does_not_count_as_code_that_measures(self, monkeypatch, tmp_path):
+        (tmp_path / "cardiacreg").mkdir()
+        (tmp_path / "benchmarks").mkdir()
+        monkeypatch.setattr(store.machine, "ROOT", tmp_path)
+        digests = []
+        for text in ("a = 1\n\ndef tables(r):\n    b", "a = 1\n\ndef tables(r):\n    c", "a = 2"):
+            (tmp_path / "benchmarks" / "x.py").write_text(text)
+            digests.append(store.code_digest.__wrapped__("x"))
+        assert digests[0] == digests[1] != digests[2]
+
+    def test_shards_share_the_work(self):
+        for share in (1, 2):
+            store.settings = store.Settings(shard=(share, 2))
+            with pytest.raises(store.ShardDone):
+                store.gather("x", self.units([1, 1]))
+        store.settings = store.Settings()
+        calls = [1, 1]
+        store.gather("x", self.units(calls))
+        assert calls == [1, 1]
+
+
+class TestComparators:
+    def test_gaussian_smoothing_keeps_a_cylinder(self):
+        fine = comparators.gaussian_smoothing(discs([9] * 3, THICK), fine_grid(11), 1.0, 4.0)
+        assert metrics.dice(fine, discs([9] * 11, FINE), 1) > 0.97
+
+    @pytest.mark.parametrize("method", ["nearest neighbour", "shape-based"])
+    def test_hidden_slices_are_the_odd_ones_in_their_place(self, method):
+        labels = discs([-1, 6, 7, 8, 9, 10, 11, -1], THICK)
+        stack, hidden = hidden_slices.every_second(labels)
+        assert stack.shape[2] == 3 and stack.spacing_mm[2] == 20
+        assert (stack.array == labels.array[:, :, 1:7:2]).all()
+        heights = [each.voxel_to_world[2, 3] for each in hidden]
+        assert heights == [20.0, 40.0]
+        filled = [measuring.BASELINES[method](stack, each) for each in hidden]
+        dice = hidden_slices.score(filled, hidden)["raw"]["LV cavity"]["dice"]
+        assert dice > (0.97 if method == "shape-based" else 0.8)
+        assert "LV wall" not in hidden_slices.score(filled, hidden)["raw"]
+
+    def test_hidden_slices_may_be_translated_one_by_one(self):
+        labels = discs([8] * 7, THICK)
+        _, hidden = hidden_slices.every_second(labels)
+        moved = [
+            LabelMap(np.roll(each.array, step, axis=0), each.voxel_to_world)
+            for each, step in zip(hidden, (3, -2, 4), strict=True)
+        ]
+        found = hidden_slices.score(moved, hidden)
+        assert found["translation"]["LV cavity"]["dice"] > 0.99 > found["raw"]["LV cavity"]["dice"]
+
+    def test_too_few_slices_are_said(self):
+        with pytest.raises(hidden_slices.TooFewSlices, match="2 slices"):
+            hidden_slices.every_second(discs([5, 6, 7], THICK))
+
+    def test_staple_of_equal_maps_is_their_map(self):
+        pytest.importorskip("SimpleITK")
+        from benchmarks.propagation import Propagated
+
+        labels = discs([4, 6, 8, 9], FINE)
+        image = Volume(labels.array.astype(np.float32), FINE)
+        found = comparators.staple(Propagated(image, [(image, labels)] * 3, 0.0))
+        assert (found.array == labels.array).all()
+
+    def test_joint_label_fusion_trusts_the_atlas_that_looks_alike(self):
+        pytest.importorskip("ants", reason="antspyx is not installed; see the extra bench-peers")
+        from benchmarks.propagation import Propagated
+
+        rng = np.random.default_rng(0)
+        truth, other = discs([9] * 12, FINE), discs([6] * 12, FINE)
+        images = [
+            Volume(100.0 * each.array + rng.normal(0, 3, each.shape), FINE)
+            for each in (truth, other)
+        ]
+        pairs = list(zip(images, (truth, other), strict=True))
+        found = comparators.joint_label_fusion(Propagated(images[0], pairs, 0.0))
+        assert metrics.dice(found, truth, 1) > 0.97 > metrics.dice(other, truth, 1)
+
+    def test_turning_moves_target_and_truth_together(self):
+        heart = tiny_heart()
+        case = cases.Case("tiny", 1, "healthy", "ED", heart, np.zeros((8, 2)), heart.labels)
+        found = turned.turned(case, 40.0)
+        turn = turned.rotation(40.0, 1)[:3, :3]
+        np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+        assert np.trace(turn) == pytest.approx(1 + 2 * np.cos(np.radians(40)))
+        spacing = found.target.labels.spacing_mm
+        np.testing.assert_allclose(spacing, heart.labels.spacing_mm)
+        np.testing.assert_allclose(
+            found.truth.voxel_to_world, found.target.labels.voxel_to_world, atol=1e-12
+        )
+
+    def test_eccentricity_of_an_ellipse_is_the_ratio_of_its_axes(self):
+        i, j = np.meshgrid(np.arange(90) - 30.2, np.arange(90) - 45.3, indexing="ij")
+        plane = np.where(np.hypot(i / 20, j / 30) <= 1, 1, np.where(np.hypot(i - 40, j) < 9, 4, 0))
+        labels = LabelMap(np.repeat(plane[..., None], 6, axis=2), FINE)
+        assert pathology.eccentricity(labels) == pytest.approx(1.5, abs=0.03)
+
+    def test_noise_of_outlines_has_the_wanted_size(self):
+        labels = discs([12] * 6, FINE)
+        case = cases.Case("c", 1, "", "", Subject(labels), np.zeros((6, 2)), labels)
+        assert (ablation.outlines_moved(0.0)(case)["labels"].array == labels.array).all()
+        dice = [
+            metrics.dice(ablation.outlines_moved(size)(case)["labels"], labels, 1)
+            for size in (1, 3)
+        ]
+        assert 0.95 > dice[0] > dice[1] > 0.5
+
+
+class TestPlots:
+    def test_figures_are_written_twice_and_alike(self, tmp_path, tiny_records):
+        first, second = [], []
+        for folder, kept in (("a", first), ("b", second)):
+            with plots.style():
+                figure = plots.boxes(tiny_records, "dice", "Dice")
+                kept += [f.read_bytes() for f in plots.save(figure, tmp_path / folder, "x")]
+        assert first == second
+        assert first[0].startswith(b"\x89PNG") and b"<svg" in first[1]
+
+
 class TestCases:
     def test_synthetic_cases_are_not_in_the_bank(self):
         case = next(cases.synthetic_cases(1))
@@ -222,9 +437,29 @@ class TestCases:
 
 
 class TestRunner:
+    def test_names_may_have_hyphens(self):
+        assert runner._parser().parse_args(["fusion-modes"]).name == "fusion_modes"
+
+    def test_all_goes_on_after_a_failure(self, monkeypatch, capsys):
+        monkeypatch.setattr(runner, "names", lambda: ["ablation", "simulated"])
+        seen = []
+
+        def measure(name, **options):
+            seen.append(name)
+            if name == "ablation":
+                raise ValueError("broken")
+            return {"records": []}
+
+        monkeypatch.setattr(runner, "measure", measure)
+        monkeypatch.setattr(runner, "load", lambda name: object())
+        assert runner.main(["all", "--quick"]) == 1
+        assert seen == ["ablation", "simulated"]
+        assert "['ablation']" in capsys.readouterr().out
+
     def test_every_benchmark_has_a_run(self):
         names = runner.names()
         assert {"simulated", "anatomy_transfer", "real", "speed", "ablation"} <= set(names)
+        assert not {"scoring", "plots", "store", "report", "hidden_slices"} & set(names)
         assert all(callable(runner.load(name).run) for name in names)
 
     def test_absent_data_are_a_skip_with_exit_code_0(self, monkeypatch, tmp_path, capsys):
@@ -241,10 +476,12 @@ class TestRunner:
         assert stored["quick"] and stored["machine"]["numpy"] == np.__version__
         assert len(stored["records"]) == 3
 
-    def test_a_crash_on_real_data_is_recorded(self, tmp_path):
+    def test_a_crash_on_real_data_is_recorded_and_not_kept(self, monkeypatch, tmp_path):
         broken = cases.Acquisition("x", tmp_path / "no.nii", tmp_path / "no.nii", "acdc", "", "ED")
-        record = real._measure(broken)
-        assert "error" in record and "scores" not in record
+        monkeypatch.setattr(store, "FOLDER", tmp_path)
+        (record,) = store.gather("real", [real._unit(broken, "whole")])
+        assert "error" in record and record["case"] == "x"
+        assert not list(tmp_path.glob("real/*"))
 
 
 class TestReport:

@@ -1,0 +1,136 @@
+"""Table V: the same unseen hearts by every other way, with and without atlases and images.
+
+Interpolations see the slices' labels. "on our registrations" differs from ours in the fusion alone. The
+multi-atlas methods (MAM) register the selected atlases by intensities. All of them end with our cleaning
+step. Images of target and atlases come from one renderer, which favours what compares intensities.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import baselines, comparators, paper, plots, tabulate
+from benchmarks.cases import Heart, synthetic_hearts
+from benchmarks.measuring import (
+    BASELINES,
+    heart_key,
+    interpolated_unit,
+    refined_unit,
+    rounded,
+    scored,
+)
+from benchmarks.propagation import Propagated, by_intensity, by_labels
+from benchmarks.store import Record, Unit, gather
+from cardiacreg.geometry import LabelMap
+from cardiacreg.options import RefineOptions
+from cardiacreg.topology import clean_topology
+
+DEFAULT, PAPER = "cardiacreg", "paper preset, with image"
+_FUSIONS: dict[str, tuple[Callable[[Heart], Propagated], Callable[[Propagated], LabelMap], str]] = {
+    "STAPLE on our registrations": (by_labels, comparators.staple, "SimpleITK"),
+    "joint label fusion on our registrations": (by_labels, comparators.joint_label_fusion, "ants"),
+    "MAM: intensities, patch fusion": (by_intensity, comparators.patch_fusion, "SimpleITK"),
+    "MAM: intensities, joint label fusion": (by_intensity, comparators.joint_label_fusion, "ants"),
+}
+_SHORT = {
+    "STAPLE on our registrations": "STAPLE, our reg.",
+    "joint label fusion on our registrations": "JLF, our reg.",
+    "MAM: intensities, patch fusion": "MAM, patches",
+    "MAM: intensities, joint label fusion": "MAM, JLF",
+    "Gaussian label smoothing": "Gaussian",
+    PAPER: "paper preset",
+}
+
+
+def run(quick: bool, cases: int = 6) -> dict[str, Any]:
+    """Measure every method that can run; a quick run leaves out the slow ones."""
+    units = []
+    for heart in synthetic_hearts(1 if quick else cases):
+        units += [interpolated_unit(heart, method) for method in BASELINES]
+        units.append(_gaussian(heart))
+        units += [
+            _fused(heart, name)
+            for name, (*_, package) in _FUSIONS.items()
+            if importlib.util.find_spec(package) and not (quick and package == "ants")
+            and not (quick and name.startswith("MAM"))
+        ]  # fmt: skip
+        if not quick:
+            options = RefineOptions.paper()
+            units.append(refined_unit(heart, PAPER, options=options, with_image=True))
+        units.append(refined_unit(heart, DEFAULT))
+    records = gather("comparison", units)
+    return {
+        "seeds": sorted({r["seed"] for r in records}),
+        "records": records,
+        "absent": comparators.absent(),
+    }
+
+
+def _gaussian(heart: Heart) -> Unit:
+    def measure() -> Record:
+        case, start, cpu = heart.case(), time.perf_counter(), time.process_time()
+        found = comparators.gaussian_smoothing(case.target.labels, case.truth)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        record = scored(case, "Gaussian label smoothing", found, seconds)
+        return rounded(record | {"cpu_seconds": cpu})
+
+    return Unit(heart_key(heart, "Gaussian label smoothing"), measure)
+
+
+def _fused(heart: Heart, name: str) -> Unit:
+    propagate, fuse, _ = _FUSIONS[name]
+
+    def measure() -> Record:
+        case, start = heart.case(), time.perf_counter()
+        atlases = propagate(heart)
+        cpu = time.process_time()
+        fused = clean_topology(fuse(atlases))
+        cpu = atlases.seconds + time.process_time() - cpu
+        seconds = time.perf_counter() - start
+        found = baselines.nearest_neighbour(fused, case.truth)
+        return rounded(scored(case, name, found, seconds) | {"cpu_seconds": cpu})
+
+    return Unit(heart_key(heart, name), measure)
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """Return Dice and distances, gains, robustness, time, and what is absent."""
+    records = result["records"]
+    others = [method for method in tabulate.methods(records) if method != DEFAULT]
+    figure_table = tabulate.figure_table
+    quoted = [
+        tabulate.quoted_row(f"quoted: paper, Table V, {name}, 20 other hearts", dice, ORDER, 3)
+        for name, (dice, _) in paper.LEARNED.items()
+    ]
+    seconds = {
+        "processor seconds": lambda own: tabulate.mean_sd([r["cpu_seconds"] for r in own], 1)
+    }
+    return {
+        "comparison-dice": "\n".join(
+            [figure_table(records, "dice"), *["| " + " | ".join(row) + " |" for row in quoted]]
+        ),
+        "comparison-dice-tilt": figure_table(records, "dice", alignments=("tilt",)),
+        "comparison-hausdorff-slicewise": figure_table(records, "hausdorff_slicewise_mm", digits=2),
+        "comparison-surface": figure_table(records, "average_surface_distance_mm", digits=2),
+        "comparison-staircase": tabulate.staircase_table(records),
+        "comparison-significance": tabulate.comparison_table(records, DEFAULT, others),
+        "comparison-robustness": tabulate.robustness_table(records),
+        "comparison-seconds": tabulate.summary_table(
+            [r for r in records if "cpu_seconds" in r], seconds
+        ),
+        "comparison-absent": tabulate.markdown(
+            ["absent", "why"], [[name, why] for name, why in result["absent"].items()]
+        ),
+    }
+
+
+ORDER = tabulate.ORDER
+
+
+def plots_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Return one box plot of raw Dice."""
+    figure = plots.boxes(result["records"], "dice", "Dice, raw", names=_SHORT)
+    return {"comparison-dice": figure}
