@@ -312,11 +312,12 @@ def draw(result: dict[str, Any], stem: Path) -> None:
         panel.plot(range(len(points)), seconds, "o-", color="#1f5f99")
         panel.set_xticks(range(len(points)), points, rotation=45 if len(points) > 6 else 0)
         panel.set_xlabel(curve)
-        panel.set_ylim(bottom=0)
         panel.grid(axis="y", color="0.9")
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
     panels[0].set_ylabel("processor seconds")
+    highest = max(p["cpu_seconds"] for points in result["curves"].values() for p in points.values())
+    panels[0].set_ylim(0, 1.05 * highest)
     figure.suptitle("eq. (5): what one fusion costs", fontsize=11)
     figure.tight_layout()
     stem.parent.mkdir(parents=True, exist_ok=True)
