@@ -1,4 +1,4 @@
-"""Which fusion is best: votes of the warped labels, majority, or eq. (5) with several windows and h.
+"""Which fusion is best: label votes, majority, eq. (5) with several windows and h, or its relatives.
 
 On synthetic hearts with images (Dice with the truth) and on real frames (agreement with the acquired
 slices; there the atlases' images are synthetic and the target's are not). Only the fusion differs.
@@ -45,6 +45,20 @@ def variants() -> dict[str, FusionOptions | None]:
         "eq. (5), search 1x1x1, h 1600": FusionOptions(
             mode="nonlocal", search=single, bandwidth=1600
         ),
+        "eq. (5), correlation, search 3x3x1, h 0.1": FusionOptions(
+            search=narrow, distance="correlation", bandwidth=0.1
+        ),
+        "best patch, search 3x3x1, h 400": FusionOptions(
+            mode="best_patch", search=narrow, bandwidth=400
+        ),
+        "multi-point, search 3x3x1, h 400": FusionOptions(
+            mode="multi_point", search=narrow, bandwidth=400
+        ),
+        "multi-point, correlation, search 3x3x1, h 0.1": FusionOptions(
+            mode="multi_point", search=narrow, distance="correlation", bandwidth=0.1
+        ),
+        "joint, search 3x3x1": FusionOptions(mode="joint", search=narrow),
+        "joint, search 7x7x3": FusionOptions(mode="joint", search=wide),
     }
 
 

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Affine": "geometry",
     "AtlasBank": "atlas_bank",
+    "AtlasIndex": "atlas_index",
     "DisplacementField": "displacement_field",
     "FFD": "ffd",
     "Fusion": "label_fusion",
@@ -35,6 +36,7 @@ _PUBLIC = {
     "StopReason": "ffd_registration",
     "Subject": "geometry",
     "Volume": "geometry",
+    "append_to_atlas_bank": "atlas_bank",
     "average_surface_distance_mm": "metrics",
     "build_atlas_bank": "atlas_bank",
     "canonical_labels": "label_presets",
@@ -66,10 +68,12 @@ _PUBLIC = {
     "register_labels": "ffd_registration",
     "sample_heart": "phantoms",
     "simulate_low_resolution": "degradation",
+    "verify_atlas_bank": "bank_verification",
     "volumes_ml": "volumes",
     "warm_up": "refinement",
     "warp_labels": "resampling",
     "warp_volume": "resampling",
+    "with_metadata": "atlas_selection",
     "write_displacement_field": "displacement_field",
     "write_dof": "transform_files_mirtk",
     "write_itk_transform": "transform_files_itk",
@@ -86,12 +90,16 @@ if TYPE_CHECKING:
         AtlasBank as AtlasBank,
     )
     from cardiacreg.atlas_bank import (
+        append_to_atlas_bank as append_to_atlas_bank,
+    )
+    from cardiacreg.atlas_bank import (
         build_atlas_bank as build_atlas_bank,
     )
     from cardiacreg.atlas_bank import (
         default_atlases as default_atlases,
     )
     from cardiacreg.atlas_folder import open_atlas_folder as open_atlas_folder
+    from cardiacreg.atlas_index import AtlasIndex as AtlasIndex
     from cardiacreg.atlas_selection import (
         RankedAtlas as RankedAtlas,
     )
@@ -101,6 +109,10 @@ if TYPE_CHECKING:
     from cardiacreg.atlas_selection import (
         rank_atlases as rank_atlases,
     )
+    from cardiacreg.atlas_selection import (
+        with_metadata as with_metadata,
+    )
+    from cardiacreg.bank_verification import verify_atlas_bank as verify_atlas_bank
     from cardiacreg.degradation import (
         LowResolution as LowResolution,
     )

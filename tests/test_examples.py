@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cardiacreg.atlas_bank import build_atlas_bank
-from cardiacreg.phantoms import HeartSpecification
+from cardiacreg.phantoms import HeartSpecification, sample_heart
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -35,6 +35,17 @@ def test_bring_your_own_atlases(tmp_path, capsys):
     assert {report.name.split("_")[0] for report in result.atlases} == {"dilated"}
     assert (tmp_path / "refined" / "result.json").is_file()
     assert "4 atlases" in capsys.readouterr().out
+
+
+def test_fuse_warped_atlases(tmp_path, capsys):
+    spacing = (2.5, 2.5, 5.0)
+    hearts = [sample_heart(seed, spacing_mm=spacing) for seed in range(3)]
+    build_atlas_bank(tmp_path / "bank", hearts)
+    main = runpy.run_path(str(EXAMPLES / "03_fuse_warped_atlases.py"))["main"]
+    fusions = main(tmp_path / "out", bank=tmp_path / "bank", n_atlases=2, spacing_mm=spacing)
+    assert (tmp_path / "out" / "confidence.png").is_file()
+    assert all((fusion.confidence.array < 1).any() for fusion in fusions.values())
+    assert "2 of 3 atlases" in capsys.readouterr().out
 
 
 def test_every_example_is_tested():
