@@ -17,7 +17,9 @@ from benchmarks import machine
 
 FIGURES = machine.ROOT / "docs" / "figures"
 RESULTS = machine.ROOT / "benchmarks" / "results"
-DOCUMENTS = (machine.ROOT / "README.md", machine.ROOT / "docs" / "results.md")
+DOCUMENTS = tuple(
+    machine.ROOT / name for name in ("README.md", "docs/results.md", "docs/performance.md")
+)
 MARKER = re.compile(r"<!-- table (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end (?P=name) -->", re.S)
 
 

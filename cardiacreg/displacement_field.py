@@ -14,7 +14,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import nibabel
 import numpy as np
@@ -27,19 +26,12 @@ from cardiacreg._named_source import named_source
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.ffd import FFD
 from cardiacreg.geometry import Affine, Volume, voxel_grid
-from cardiacreg.resampling import Grid
+from cardiacreg.resampling import Grid, PointMap
 
 Float = NDArray[np.float64]
 _INTENTS = {"LPS": 1007, "RAS": 1006}
 _SIGNS = {"LPS": np.array([-1.0, -1.0, 1.0]), "RAS": np.ones(3)}
 _LARGEST_FILE_BYTES = 2**32
-
-
-class PointMap(Protocol):
-    """Anything that maps points: an `Affine`, an `FFD`, a `DisplacementField`."""
-
-    def apply(self, points_mm: ArrayLike) -> Float:
-        """Map points of shape (..., 3) in mm."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

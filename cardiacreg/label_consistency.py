@@ -38,6 +38,8 @@ from cardiacreg.target_samples import (
 )
 
 Float = NDArray[np.float64]
+_VOXELS_WORTH_THREADS = 100_000
+"""Below this a pass takes less than a millisecond, hardly more than starting its threads."""
 
 
 class AtlasCells(NamedTuple):
@@ -100,7 +102,7 @@ class ConsistencyObjective:
         # One column per code a cell may have; 255, for mixed cells, is worth nothing.
         self._score = np.zeros((len(score), 256))
         self._score[:, : len(score)] = score / _total_weight(samples, score)
-        self._threads = threads
+        self._threads = threads if len(samples.counted()) >= _VOXELS_WORTH_THREADS else 1
         self._orders = (0, 1) if shift_gradient else (0,)
         self._known_tables: tuple[object, ...] = ()
 

@@ -1,7 +1,7 @@
 """The levels of one registration: minimisation on a lattice, subdivision, and no folding.
 
 Each level minimises the objective in whitened coordinates (`regularisation.WhitenedDisplacements`),
-around the state it starts from; in them L-BFGS needs a third of the iterations.
+around the state it starts from; in them L-BFGS needs about half the iterations.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class RegistrationOptions:
     def dense(cls, finest_mm: float = 4.0) -> RegistrationOptions:
         """Return options for two dense label maps, where empty slices are background.
 
-        The finer the last lattice, the closer the overlap and the longer it takes: half a second of
-        processor time at 5 mm for two hearts of 128 x 128 x 60 voxels, three at 2.5 mm.
+        The finer the last lattice, the closer the overlap and the longer it takes; the page
+        ``docs/performance.md`` has both.
 
         Parameters
         ----------

@@ -7,7 +7,7 @@ penalty on folding is in `jacobian`.
 The energy also says which displacements are cheap. `WhitenedDisplacements` are coordinates in which the
 energy plus a uniform stiffness has nearly the unit matrix as its Hessian: per axis, the splines are
 replaced by the generalised eigenvectors of their second-derivative and mass Gram matrices. In these
-coordinates a quasi-Newton method needs a third of the iterations.
+coordinates a quasi-Newton method needs about half the iterations (`docs/performance.md`).
 """
 
 from __future__ import annotations

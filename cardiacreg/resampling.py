@@ -6,16 +6,17 @@ atlas lattice are folded into one matrix, and the atlas is looked up at once; no
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg._jit import kernel
 from cardiacreg._slabs import check_threads, run_tasks, slab_ranges
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.ffd import FFD
-from cardiacreg.geometry import Affine, LabelMap, Volume
+from cardiacreg.geometry import Affine, LabelMap, Volume, apply_matrix, voxel_grid
 
 Float = NDArray[np.float64]
 _SLICES_PER_SLAB = 4
@@ -28,8 +29,15 @@ class Lattice(NamedTuple):
     voxel_to_world: Float
 
 
+class PointMap(Protocol):
+    """Anything that maps points: an `Affine`, an `FFD`, a `DisplacementField`."""
+
+    def apply(self, points_mm: ArrayLike) -> Float:
+        """Map points of shape (..., 3) in mm."""
+
+
 Grid = Lattice | Volume | LabelMap
-Transform = FFD | Affine
+Transform = FFD | Affine | PointMap
 
 
 def warp_labels(
@@ -45,7 +53,7 @@ def warp_labels(
     Parameters
     ----------
     atlas : LabelMap
-    target_to_atlas : FFD or Affine
+    target_to_atlas : FFD, Affine or DisplacementField
         Target world mm to atlas world mm.
     grid : Lattice, Volume or LabelMap
         Where to sample.
@@ -82,7 +90,7 @@ def warp_volume(
     Parameters
     ----------
     atlas : Volume
-    target_to_atlas : FFD or Affine
+    target_to_atlas : FFD, Affine or DisplacementField
         Target world mm to atlas world mm.
     grid : Lattice, Volume or LabelMap
         Where to sample.
@@ -125,6 +133,9 @@ def add_label_votes(
 
 
 def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, threads: int) -> None:  # type: ignore[no-untyped-def]
+    if not isinstance(transform, FFD | Affine):
+        _warp_points(voxel_to_world, transform, grid, write, threads)
+        return
     affine = transform.affine if isinstance(transform, FFD) else transform
     to_voxel = np.linalg.inv(voxel_to_world) @ affine.matrix
     onto = to_voxel @ grid.voxel_to_world
@@ -141,6 +152,26 @@ def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, thread
                 for d in range(3):
                     points[..., c] += to_voxel[c, d] * u[..., d]
         write(points, slab[0])
+
+    run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
+
+
+def _warp_points(
+    voxel_to_world: Float,
+    transform: PointMap,
+    grid: Grid,
+    write: Callable[[Float, int], None],
+    threads: int,
+) -> None:
+    """Any map of points: evaluated at the voxel centres of one slab after the other."""
+    to_voxel: Float = np.linalg.inv(voxel_to_world).astype(np.float64)
+
+    def run(slab: tuple[int, int]) -> None:
+        start = grid.voxel_to_world.copy()
+        start[:3, 3] += slab[0] * start[:3, 2]
+        world = voxel_grid((*grid.shape[:2], slab[1] - slab[0]), start)
+        points = apply_matrix(to_voxel, transform.apply(world))
+        write(np.ascontiguousarray(points), slab[0])
 
     run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
 

@@ -101,3 +101,29 @@ def test_the_start_is_not_written_to():
     function, _ = quadratic(np.random.default_rng(5))
     minimise(function, start, iterations=5, first_step=1.0, tolerance=0.0)
     assert not start.any()
+
+
+def test_a_step_that_is_far_too_short_is_extended():
+    """Down a long slope from a first step of a micrometre, in a few iterations."""
+
+    def slope(x):
+        return float(np.sqrt(1 + (x[0] - 100) ** 2)), np.array(
+            [(x[0] - 100) / np.sqrt(1 + (x[0] - 100) ** 2)]
+        )
+
+    found = minimise(slope, np.zeros(1), iterations=12, first_step=1e-3, tolerance=0.0)
+    assert abs(found.x[0] - 100) < 1
+
+
+def test_first_step_is_measured_as_asked():
+    seen = []
+
+    def function(x):
+        seen.append(x.copy())
+        return float(((x - 3) ** 2).sum()), 2 * (x - 3)
+
+    minimise(
+        function, np.zeros(2), iterations=1, first_step=1.0, tolerance=0.0,
+        largest_change=lambda direction: 100 * np.abs(direction).max(),
+    )  # fmt: skip
+    assert np.abs(seen[1]).max() == 0.01

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from cardiacreg.regularisation import BendingEnergy, FoldingPenalty
+from cardiacreg.regularisation import BendingEnergy, FoldingPenalty, WhitenedDisplacements
+from cardiacreg.splines import bending_matrices
 from tests import naive
 from tests.strategies import few, seeds
 
@@ -85,3 +86,30 @@ class TestFoldingPenalty:
         value, gradient = FoldingPenalty(SHAPE, SPACING_MM, 0.3)(moves)
         assert value == 0
         assert not gradient.any()
+
+
+class TestWhitenedDisplacements:
+    SHAPE, SPACING = (9, 8, 7, 3), np.array([16.0, 12.0, 20.0])
+
+    def coordinates(self):
+        return WhitenedDisplacements(self.SHAPE, self.SPACING, 3.0, 0.03, 0.003)
+
+    def test_gradient_is_the_adjoint(self):
+        rng = np.random.default_rng(1)
+        given, moved = rng.normal(size=(2, *self.SHAPE))
+        whitened = self.coordinates()
+        first = (whitened.displacements(given) * moved).sum()
+        assert first == pytest.approx((given * whitened.gradient(moved)).sum(), rel=1e-10)
+
+    def test_energy_and_stiffness_are_nearly_half_the_square(self):
+        """The stiffness of a displacement is its mean square, from the mass matrices alone."""
+        rng = np.random.default_rng(2)
+        whitened, bending = self.coordinates(), BendingEnergy(self.SHAPE, self.SPACING, 0.03)
+        masses = [bending_matrices(self.SHAPE[a], self.SPACING[a])[0] for a in range(3)]
+        volume = np.prod((np.array(self.SHAPE[:3]) - 3) * self.SPACING)
+        for _ in range(10):
+            given = rng.normal(size=self.SHAPE)
+            moved = whitened.displacements(given)
+            square = np.einsum("abcn,ai,bj,ck,ijkn->", moved, *masses, moved) / volume
+            value = 3.0 * bending(moved)[0] + 0.003 * square
+            assert value == pytest.approx((given**2).sum() / 2, rel=0.1)

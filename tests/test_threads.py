@@ -1,11 +1,14 @@
 """Any number of threads gives the same bits, and several refinements may run at once."""
 
+import multiprocessing
 import threading
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from cardiacreg import Affine, InvalidInputError
+from cardiacreg import Affine, InvalidInputError, label_consistency
 from cardiacreg._slabs import Progress, check_threads, run_tasks, slab_ranges
 from cardiacreg.atlas_selection import rank_atlases
 from cardiacreg.ffd_registration import RegistrationOptions, register_labels
@@ -59,7 +62,8 @@ def assert_same_result(found, expected):
 
 class TestSameBits:
     @MANY
-    def test_registration(self, serial, threads):
+    def test_registration(self, serial, threads, monkeypatch):
+        monkeypatch.setattr(label_consistency, "_VOXELS_WORTH_THREADS", 0)
         found = registered(threads)
         assert found.consistency_after == serial.consistency_after
         np.testing.assert_array_equal(found.slice_shifts_mm, serial.slice_shifts_mm)
@@ -118,6 +122,25 @@ class TestSameBits:
             worker.join()
         for result in results:
             assert_same_result(result, refined_serially)
+
+
+def test_registrations_run_in_several_python_threads_and_in_other_processes(serial):
+    """Four Python threads at once, a forked process and a spawned one: the bits of a serial run."""
+    expected = serial.target_to_atlas.displacements_mm
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(registered, [1, 2, 1, 2]):
+            np.testing.assert_array_equal(found.target_to_atlas.displacements_mm, expected)
+    for method in sorted({"fork", "spawn"} & set(multiprocessing.get_all_start_methods())):
+        context = multiprocessing.get_context(method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads alive
+            with ProcessPoolExecutor(1, mp_context=context) as processes:
+                found = processes.submit(displacements_of_a_registration).result(timeout=300)
+        np.testing.assert_array_equal(found, expected)
+
+
+def displacements_of_a_registration():
+    return np.array(registered(1).target_to_atlas.displacements_mm)
 
 
 class TestTasks:

@@ -14,15 +14,19 @@ from cardiacreg import (
     InvalidInputError,
     LabelMap,
     Lattice,
+    Volume,
     dense_displacement,
     jacobian_map,
     read_displacement_field,
     read_dof,
     read_itk_transform,
+    warp_labels,
+    warp_volume,
     write_displacement_field,
     write_dof,
     write_itk_transform,
 )
+from cardiacreg.tiny_heart import tiny_heart
 from cardiacreg.transform_files_mirtk import matrix_from_parameters, parameters_from_matrix
 from tests import naive
 from tests.strategies import oblique_matrix, well_conditioned_matrix
@@ -284,6 +288,20 @@ class TestDisplacementField:
         field = dense_displacement([first, second], grid)
         point = naive.move(grid.voxel_to_world, (3, 3, 3))
         np.testing.assert_allclose(field.apply(point), second.apply(first.apply(point)), atol=1e-9)
+
+    def test_labels_and_images_are_warped_by_fields(self):
+        """A field of the target's own lattice warps as the deformation it was made of."""
+        labels = tiny_heart().labels
+        matrix = np.diag([30.0, 30.0, 30.0, 1.0])
+        matrix[:3, 3] = labels.voxel_to_world[:3, 3] - 30
+        moves = 3 * np.random.default_rng(0).normal(size=(7, 7, 6, 3))
+        given = FFD(Affine.identity(), moves, matrix)
+        field = dense_displacement(given, labels)
+        expected, found = (warp_labels(labels, t, labels) for t in (given, field))
+        np.testing.assert_array_equal(found.array, expected.array)
+        image = Volume(labels.array.astype(float), labels.voxel_to_world)
+        expected, found = (warp_volume(image, t, labels).array for t in (given, field))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
     def test_points_outside_stay(self):
         field = DisplacementField(np.ones((3, 3, 3, 3)), np.eye(4))
