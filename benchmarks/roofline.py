@@ -277,7 +277,9 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     ]
     fresh = result["registration"]
     whole = [
-        [k.replace("_", " ").replace("cpu", "processor"), f"{v:.3f}"] for k, v in fresh.items()
+        [key.replace("_cpu_seconds", " call"), f"{value:.3f}"]
+        for key, value in fresh.items()
+        if "cpu" in key
     ]
     return {
         "roofline-limits": tabulate.markdown(["one thread of this machine", "limit"], limits),
@@ -297,7 +299,9 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
                 for r in result["iterations"]
             ],
         ),
-        "roofline-registration": tabulate.markdown(["one registration of a stack", "s"], whole),
+        "roofline-registration": tabulate.markdown(
+            ["one registration of a stack, one thread", "processor seconds"], whole
+        ),
     }
 
 
