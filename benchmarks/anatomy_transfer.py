@@ -9,12 +9,14 @@ cohort, and the real anatomies are fits of a template built from all of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks import tabulate
-from benchmarks.cases import ANATOMIES, anatomy_case, real_anatomy
+from benchmarks import store, tabulate
+from benchmarks.cases import ANATOMIES, Case, anatomy_case, real_anatomy
 from benchmarks.measuring import BASELINES, interpolated, refined, rounded
 
 EMBEDDED, REAL = "embedded bank", "bank of the other real anatomies"
@@ -25,14 +27,23 @@ def run(quick: bool) -> dict[str, Any]:
     """Measure both banks and both interpolations on every real anatomy."""
     names = ANATOMIES[:2] if quick else ANATOMIES
     bank = {name: real_anatomy(name) for name in (ANATOMIES[:8] if quick else ANATOMIES)}
-    records = []
+    units = []
     for seed, name in enumerate(names):
-        case = anatomy_case(name, seed)
-        records += [interpolated(case, method) for method in BASELINES]
-        records.append(refined(case, EMBEDDED))
         others = [atlas for other, atlas in bank.items() if other != name]
-        records.append(refined(case, REAL, atlases=others))
-    return {"seeds": list(range(len(names))), "records": rounded(records)}
+        units += [
+            _unit(name, seed, method, partial(interpolated, method=method)) for method in BASELINES
+        ]
+        units.append(_unit(name, seed, EMBEDDED, partial(refined, method=EMBEDDED)))
+        units.append(_unit(name, seed, REAL, partial(refined, method=REAL, atlases=others)))
+    records = store.gather("anatomy_transfer", units)
+    return {"seeds": list(range(len(names))), "records": records}
+
+
+def _unit(
+    name: str, seed: int, method: str, measure: Callable[[Case], dict[str, Any]]
+) -> store.Unit:
+    key = {"case": name, "seed": seed, "method": method}
+    return store.Unit(key, lambda: rounded(measure(anatomy_case(name, seed))))
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:

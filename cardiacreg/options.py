@@ -13,8 +13,8 @@ from cardiacreg.label_fusion import FusionOptions
 def _shift_stage() -> RegistrationOptions:
     return RegistrationOptions(
         spacings_mm=(64.0,),
-        strides=(4,),
-        iterations=(80,),
+        strides=(1,),
+        iterations=(40,),
         bending_weight=30.0,
         estimate_shifts=True,
         shift_weight=5e-5,
