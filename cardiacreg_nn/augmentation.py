@@ -1,9 +1,9 @@
 """Augmentation of whole batches on the training device; landmarks are moved analytically.
 
-A source heart is sampled once, through one affine map from the network's box to the source: in-plane shift,
-scale, rotation about one axis. High-resolution sources are degraded on the way as acquisitions are: slices
-are averaged over their thickness, displaced in their planes and lost. Intensities follow. Positions are in
-mm along (k, i, j), from the centre of the box or of the source.
+A source heart is sampled once, through one affine map from the network's box to the source: in-plane
+shift, scale, rotation about one axis. High-resolution sources are degraded on the way as acquisitions
+are: slices are averaged over their thickness, displaced in their planes and lost. Intensities follow.
+Positions are in mm along (k, i, j), from the centre of the box or of the source.
 """
 
 from __future__ import annotations
@@ -213,9 +213,7 @@ def rotations(axis: Tensor, angle: Tensor) -> Tensor:
     return eye + sine * cross + (1 - cosine) * cross @ cross
 
 
-def _indices(
-    sources: Sources, shape: tuple[int, int, int], motion: _Motion, part: float
-) -> Tensor:
+def _indices(sources: Sources, shape: tuple[int, int, int], motion: _Motion, part: float) -> Tensor:
     """Source indices (N, S, H, W, 3) of box voxels, displaced by a part of the slice thickness."""
     axes = [
         (torch.arange(n, device=motion.shift.device) - (n - 1) / 2) * motion.spacing[:, d, None]
@@ -239,7 +237,9 @@ def _sample(field: Tensor, indices: Tensor, *, nearest: bool = False) -> Tensor:
     size = torch.tensor(field.shape[1:], device=field.device)
     grid = (2 * indices / (size - 1).clamp_min(1) - 1).flip(-1)
     mode = "nearest" if nearest else "bilinear"
-    return functional.grid_sample(field[:, None], grid, mode=mode, align_corners=True)[:, 0]
+    found: Tensor
+    found = functional.grid_sample(field[:, None], grid, mode=mode, align_corners=True)
+    return found.squeeze(1)
 
 
 def _move_landmarks(points_mm: Tensor, motion: _Motion, shape: tuple[int, int, int]) -> Tensor:
@@ -250,9 +250,7 @@ def _move_landmarks(points_mm: Tensor, motion: _Motion, shape: tuple[int, int, i
     return moved / motion.spacing[:, None] + middle
 
 
-def _kept(
-    sources: Sources, heights: Tensor, options: AugmentationOptions, draw: _Draw
-) -> Tensor:
+def _kept(sources: Sources, heights: Tensor, options: AugmentationOptions, draw: _Draw) -> Tensor:
     """Return which slices (N, S) remain acquired; `heights` are their indices in the source."""
     first, last = sources.extent[:, :1], sources.extent[:, 1:]
     step = (heights[:, 1:2] - heights[:, :1]).abs().clamp_min(1e-3)

@@ -1,11 +1,13 @@
 """The networks that the paper compares with, behind the interface of `SSLLN`.
 
-`SliceNetwork` is the 2D FCN (each slice on its own, Bai et al. 2018); `VolumeNetwork` the 3D FCN with half the
-maps; `UNet3D` a plain 3D U-Net. The first has a landmark head too; the 3D networks have none, as in the paper.
+`SliceNetwork` is the 2D FCN (each slice on its own, Bai et al. 2018); `VolumeNetwork` the 3D FCN with
+half the maps; `UNet3D` a plain 3D U-Net. The first has a landmark head too; the 3D networks have none,
+as in the paper.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cardiacreg_nn.network import (
-    BATCH_NORM,
     CONVOLUTIONS,
+    EPSILON,
+    MOMENTUM,
     SSLLN,
     STRIDES,
     NetworkConfig,
@@ -25,7 +28,12 @@ from cardiacreg_nn.network import (
 
 def build_network(kind: str, config: NetworkConfig) -> nn.Module:
     """Return a network by name: ``"sslln"``, ``"fcn2d"``, ``"fcn3d"`` or ``"unet3d"``."""
-    kinds = {"sslln": SSLLN, "fcn2d": SliceNetwork, "fcn3d": VolumeNetwork, "unet3d": UNet3D}
+    kinds: dict[str, Callable[[NetworkConfig], nn.Module]] = {
+        "sslln": SSLLN,
+        "fcn2d": SliceNetwork,
+        "fcn3d": VolumeNetwork,
+        "unet3d": UNet3D,
+    }
     if kind not in kinds:
         raise ValueError(f"build_network: {kind!r}; needs one of {', '.join(kinds)}.")
     return kinds[kind](config)
@@ -127,7 +135,7 @@ def convolutions_3d(
         channels, step = (before, stride) if number == 0 else (after, (1, 1, 1))
         layers += [
             nn.Conv3d(channels, after, 3, stride=step, padding=1, bias=False),
-            nn.BatchNorm3d(after, **BATCH_NORM),
+            nn.BatchNorm3d(after, eps=EPSILON, momentum=MOMENTUM),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)

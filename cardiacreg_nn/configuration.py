@@ -125,8 +125,8 @@ class Config:
             given = dict(values.get(name, {}))
             _refuse_unknown(f"[{name}]", given, known)
             given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-            made[name] = part(**given)  # type: ignore[operator,misc]
-        return cls(**made)  # type: ignore[arg-type]
+            made[name] = part(**given)  # type: ignore[operator]
+        return cls(**made)
 
 
 def read_config(path: Path | str) -> Config:

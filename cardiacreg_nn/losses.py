@@ -115,7 +115,9 @@ def objective(
     logits = prediction.structures.float()
     terms = {"dice": dice_loss(logits, target, config)}
     zero = logits.new_zeros(())
-    terms["cross_entropy"] = structure_cross_entropy(logits, target) if config.cross_entropy else zero
+    terms["cross_entropy"] = (
+        structure_cross_entropy(logits, target) if config.cross_entropy else zero
+    )
     terms["landmarks"] = zero
     if config.alpha and prediction.landmarks is not None:
         if prediction.landmarks.ndim == 3:

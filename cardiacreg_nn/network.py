@@ -2,8 +2,8 @@
 
 SSLLN, the "simultaneous segmentation and landmark localization network", takes the S slices of a stack
 as the channels of one image (H, W) and predicts for every voxel a structure and a landmark class. Shapes
-in comments are for one stack; S, the widths and the numbers of classes are configuration, and the defaults
-are the paper's, with 3,574,720 trainable parameters.
+in comments are for one stack; S, the widths and the numbers of classes are configuration, and the
+defaults are the paper's, with 3,574,720 trainable parameters.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 STRIDES = (1, 2, 2, 2, 2)
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 FACTOR = 16
-BATCH_NORM = {"momentum": 0.01, "eps": 1e-3}
-"""Of the released code's framework: a share of .99 of the old mean is kept per step."""
+MOMENTUM, EPSILON = 0.01, 1e-3
+"""Of batch normalisation in the released code's framework: .99 of the old mean is kept per step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,9 @@ class CoordinateHead(nn.Module):
         self.landmarks = landmarks
         self.pool = nn.AdaptiveAvgPool2d(4)
         self.reduce = nn.Conv2d(width, 64, 1)
-        self.connect = nn.Sequential(nn.Linear(64 * 16, 128), nn.ReLU(), nn.Linear(128, landmarks * 3))
+        self.connect = nn.Sequential(
+            nn.Linear(64 * 16, 128), nn.ReLU(), nn.Linear(128, landmarks * 3)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (N, width, h, w) to (N, landmarks, 3)."""
@@ -159,7 +161,7 @@ def convolutions(before: int, after: int, stride: int, count: int) -> nn.Sequent
         channels, step = (before, stride) if number == 0 else (after, 1)
         layers += [
             nn.Conv2d(channels, after, 3, stride=step, padding=1, bias=False),
-            nn.BatchNorm2d(after, **BATCH_NORM),
+            nn.BatchNorm2d(after, eps=EPSILON, momentum=MOMENTUM),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)
@@ -192,7 +194,7 @@ def initialise(module: nn.Module) -> None:
 
 
 def by_slice(logits: Tensor, classes: int) -> Tensor:
-    """Turn channels that run slice by slice, class by class (N, S classes, H, W) into (N, classes, S, H, W)."""
+    """Turn channels that run slice by slice, class by class, into (N, classes, S, H, W)."""
     n, channels, height, width = logits.shape
     return logits.view(n, channels // classes, classes, height, width).transpose(1, 2)
 

@@ -1,9 +1,9 @@
 """From a native stack to the network's lattice and back.
 
 The network sees a box of fixed size and spacing (`Preset`) in which the base is at the last slice. A
-`Placement` is the matrix from the voxels of that box to the voxels of the native stack; sampling the image
-through it, and the probabilities through its inverse, is all there is to preprocessing and its inversion.
-Native slices are kept as they are where their distance is near the preset's.
+`Placement` is the matrix from the voxels of that box to the voxels of the native stack; sampling the
+image through it, and the probabilities through its inverse, is all there is to preprocessing and its
+inversion. Native slices are kept as they are where their distance is near the preset's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class Preset:
         if len(self.shape) != 3 or self.shape[0] % 16 or self.shape[1] % 16 or min(self.shape) < 1:
             raise ValueError(f"Preset: shape is {self.shape}; needs (16 a, 16 b, S).")
         if len(self.spacing_mm) != 3 or not min(self.spacing_mm) > 0:
-            raise ValueError(f"Preset: spacing_mm is {self.spacing_mm}; needs three positive numbers.")
+            raise ValueError(
+                f"Preset: spacing_mm is {self.spacing_mm}; needs three positive numbers."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for a weight file's card."""
@@ -134,7 +136,7 @@ def place(
     Returns
     -------
     Placement
-        With native slices kept, box slices fall on native ones exactly.
+        Along axes of equal spacing, box voxels fall on native ones exactly.
     """
     matrix = np.asarray(voxel_to_world, dtype=np.float64)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
@@ -148,8 +150,8 @@ def place(
     wanted = middle if centre is None else np.asarray(centre, dtype=np.float64)
     box_middle = (np.array(preset.shape, dtype=np.float64) - 1) / 2
     offset = wanted - linear @ box_middle
-    if distance == spacing[2]:
-        offset[2] = np.floor(offset[2] + 0.5)
+    whole = np.abs(np.abs(linear).max(axis=1) - 1) < 1e-6
+    offset[whole] = np.floor(offset[whole] + 0.5)
     to_native = np.eye(4)
     to_native[:3, :3], to_native[:3, 3] = linear, offset
     return Placement(to_native, (shape[0], shape[1], shape[2]), preset)

@@ -1,8 +1,8 @@
 """Hearts to train on: synthetic ones, ACDC, and high-resolution anatomies, all in the network's frame.
 
 Every heart is turned so that the base is at the last slice and the RV towards low i, laid on a canvas
-larger than the network's box, and stored as bytes. Landmarks are derived from the labels by `cardiacreg`'s
-own rule, whatever the origin of the labels.
+larger than the network's box, and stored as bytes. Landmarks are derived from the labels by
+`cardiacreg`'s own rule, whatever the origin of the labels.
 """
 
 from __future__ import annotations
@@ -126,7 +126,11 @@ def heart_turn(labels: LabelMap, points_mm: NDArray[np.float64]) -> NDArray[np.f
 
 
 def source_from_pair(
-    image: Volume, labels: LabelMap, preset: Preset, known: tuple[bool, ...] = _ALL_KNOWN, **about: str
+    image: Volume,
+    labels: LabelMap,
+    preset: Preset,
+    known: tuple[bool, ...] = _ALL_KNOWN,
+    **about: str,
 ) -> Source:
     """Lay an acquired stack and its labels on a canvas.
 
@@ -249,13 +253,14 @@ def synthetic_source(seed: int) -> Source:
     phase = PHASES[int(rng.integers(2))]
     shape = sample_shape(seed, phase=phase, group=group)
     low = np.array([-95.0, -85.0, -118.0]) + rng.uniform(-8, 8, 3)
-    axes = tuple(
+    x, y, z = (
         start + np.arange(n) * step
         for start, n, step in zip(low, _FINE_SHAPE, _FINE_MM, strict=True)
     )
-    fields = heart_fields(shape, axes)  # type: ignore[arg-type]
+    axes = (x, y, z)
+    fields = heart_fields(shape, axes)
     fractions = structure_fractions(fields, shape.rv_wall_mm, _FINE_MM[0])
-    image = render_image(fields, fractions, axes, rng)  # type: ignore[arg-type]
+    image = render_image(fields, fractions, axes, rng)
     shares = np.stack([fractions[n] for n in ("lv_cavity", "lv_wall", "rv_wall", "rv_cavity")])
     winner = np.concatenate([1 - shares.sum(axis=0, keepdims=True), shares]).argmax(axis=0)
     matrix = np.diag([*_FINE_MM, 1.0])
@@ -271,17 +276,11 @@ def anatomy_source(labels: LabelMap, seed: int, **about: str) -> Source:
     middle = low + labels.spacing_mm * (np.array(labels.shape) - 1) / 2
     target = np.diag([*_FINE_MM, 1.0])
     target[:3, 3] = middle - np.array(_FINE_MM) * (np.array(_FINE_SHAPE) - 1) / 2
-    to_native = np.linalg.inv(labels.voxel_to_world) @ target
-    placement = Placement(to_native, labels.shape, Preset((16, 16, 1)))
-    box = np.moveaxis(sample_labels(labels.array, replace(placement, preset=_Fine())), 0, 2)
+    to_native = np.asarray(np.linalg.inv(labels.voxel_to_world) @ target, dtype=np.float64)
+    placement = Placement(to_native, labels.shape, Preset(_FINE_SHAPE))
+    box = np.moveaxis(sample_labels(labels.array, placement), 0, 2)
     image = 255 * (_LEVELS[box] + 0.04 * rng.standard_normal(box.shape))
     return _fine_source(image.astype(np.float32), LabelMap(box, target), **about)
-
-
-class _Fine:
-    """The lattice of high-resolution sources; only its shape is asked for."""
-
-    shape = _FINE_SHAPE
 
 
 def _fine_source(image: NDArray[np.float32], labels: LabelMap, **about: str) -> Source:

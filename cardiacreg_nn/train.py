@@ -47,7 +47,7 @@ class Run:
         self.config, self.device, self.step = config, torch.device(device), 0
         self.network = build_network(config.training.kind, config.network).to(self.device)
         if config.training.kind in ("sslln", "fcn2d"):
-            self.network.to(memory_format=torch.channels_last)
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.training.learning_rate
         )
@@ -74,7 +74,7 @@ class Run:
             prediction = self.parallel(stack)
         terms = objective(prediction, target, self.network, config.loss)
         self.optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()
+        torch.autograd.backward(terms["total"])
         self.optimizer.step()
         self._update_average()
         self.step += 1
@@ -163,7 +163,7 @@ def validate(network: nn.Module, sources: list[Source], config: Config) -> dict[
     return {name: sum(values) / len(values) for name, values in sorted(found.items())}
 
 
-def train(
+def run_training(
     config: Config,
     out: Path,
     *,
@@ -212,7 +212,9 @@ def train(
     rank, device = _start_processes(device)
     chosen = data or gather(config.data, config.preset, cache)
     if not chosen.real and not chosen.fine:
-        raise ValueError("train: no hearts to train on; set [data] synthetic, acdc or anatomies.")
+        raise ValueError(
+            "run_training: no hearts to train on; set [data] synthetic, acdc or anatomies."
+        )
     out.mkdir(parents=True, exist_ok=True)
     run = Run(config, device)
     if (out / CHECKPOINT).is_file():
@@ -316,8 +318,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m cardiacreg_nn.train", description=__doc__)
     parser.add_argument("config", type=Path, help="TOML file; cardiacreg_nn/configs holds ours")
-    parser.add_argument("--out", type=Path, required=True, help="folder; a checkpoint there is resumed")
-    parser.add_argument("--cache", type=Path, help="folder that keeps synthetic hearts between runs")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder; a checkpoint there is resumed"
+    )
+    parser.add_argument(
+        "--cache", type=Path, help="folder that keeps synthetic hearts between runs"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--fold", type=int, help="replaces [data] fold")
@@ -336,7 +342,7 @@ def main(arguments: list[str] | None = None) -> int:
             config = Config.from_dict(values)
         command = f"python -m cardiacreg_nn.train {chosen.config.name}"
         command += f" --fold {chosen.fold}" if chosen.fold is not None else ""
-        train(
+        run_training(
             config, chosen.out, cache=chosen.cache, device=chosen.device,
             stop_after=chosen.stop_after, minutes=chosen.minutes, tensorboard=chosen.tensorboard,
             quiet=chosen.quiet, command=command,

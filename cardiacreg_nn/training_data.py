@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -83,7 +83,8 @@ def cached_synthetic(seed: int, cache: Path | None) -> Source:
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.tmp")
     with part.open("wb") as file:
-        np.savez_compressed(file, **{n: np.asarray(getattr(source, n)) for n in Source.__slots__})
+        arrays: dict[str, Any] = {n: np.asarray(getattr(source, n)) for n in Source.__slots__}
+        np.savez_compressed(file, **arrays)
     part.replace(path)
     return source
 

@@ -1,8 +1,8 @@
 """Weights on disk: a ``.safetensors`` file and a JSON card beside it that says what they are.
 
 The card names network, preset, data, licence, the command that made it and its figures, and holds the
-sha256 of the weight file, which is checked before anything is loaded. Files are written under another name
-and renamed. Nothing is ever downloaded.
+sha256 of the weight file, which is checked before anything is loaded. Files are written under another
+name and renamed. Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def save_weights(
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise InvalidInputError(f"{path}: needs a name that ends with .safetensors.", code="BAD_FILE_NAME")
+        raise InvalidInputError(
+            f"{path}: needs a name that ends with .safetensors.", code="BAD_FILE_NAME"
+        )
     kept = {}
     for name, tensor in state.items():
         tensor = tensor.detach().cpu().contiguous()
@@ -156,7 +158,8 @@ def load_weights(path: Path | str, *, device: torch.device | str = "cpu") -> Mod
         ) from error
     _fill(network, state, path)
     network.to(device).eval()
-    network.to(memory_format=torch.channels_last) if card["kind"] in ("sslln", "fcn2d") else None
+    if card["kind"] in ("sslln", "fcn2d"):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(network, preset, card, path)
 
 
@@ -172,9 +175,7 @@ def read_card(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidInputError(f"{path}: not JSON ({error}).", code="BAD_CARD") from error
     if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
-        raise InvalidInputError(
-            f"{path}: not a card of format {CARD_FORMAT}.", code="BAD_CARD"
-        )
+        raise InvalidInputError(f"{path}: not a card of format {CARD_FORMAT}.", code="BAD_CARD")
     return card
 
 
@@ -184,13 +185,15 @@ def _read_tensors(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
     if found != card.get("sha256"):
         raise InvalidInputError(
             f"{path}: {len(payload)} bytes with sha256 {found[:12]}..., its card says "
-            f"{str(card.get('sha256'))[:12]}...; the file is truncated or not the card's: copy both again.",
+            f"{str(card.get('sha256'))[:12]}...; truncated, or another card's: copy both again.",
             code="DAMAGED_WEIGHTS",
         )
     try:
         return load_tensors(payload)
     except SafetensorError as error:
-        raise InvalidInputError(f"{path}: not safetensors ({error}).", code="DAMAGED_WEIGHTS") from error
+        raise InvalidInputError(
+            f"{path}: not safetensors ({error}).", code="DAMAGED_WEIGHTS"
+        ) from error
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -215,9 +218,9 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     own = network.state_dict()
     wrong = [
-        f"{name} {tuple(state[name].shape) if name in state else 'missing'}, needs {tuple(own[name].shape)}"
-        for name in own
-        if name not in state or state[name].shape != own[name].shape
+        f"{name} {tuple(state[name].shape) if name in state else 'missing'}, needs {tuple(tensor.shape)}"
+        for name, tensor in own.items()
+        if name not in state or state[name].shape != tensor.shape
     ]
     wrong += [f"{name} unexpected" for name in state if name not in own]
     if wrong:
