@@ -67,6 +67,8 @@ class TrainingConfig:
     average : float
         Share of the old mean kept per step in the running mean of weights that is exported; 0 exports
         the last weights.
+    statistics : int
+        Batches over which the exported network's batch normalisation is measured.
     log_every, checkpoint_every : int
         In steps; a checkpoint includes a validation.
     seed : int
@@ -80,6 +82,7 @@ class TrainingConfig:
     warmup: int = 20
     mixed: bool = True
     average: float = 0.98
+    statistics: int = 24
     log_every: int = 10
     checkpoint_every: int = 100
     seed: int = 0

@@ -25,6 +25,7 @@ from cardiacreg_nn.augmentation import AugmentationOptions, augment
 from cardiacreg_nn.comparators import build_network
 from cardiacreg_nn.configuration import Config, TrainingConfig, read_config
 from cardiacreg_nn.losses import known_log_probabilities, objective
+from cardiacreg_nn.network import MOMENTUM
 from cardiacreg_nn.sources import Source, collate
 from cardiacreg_nn.training_data import TrainingData, choose, gather, step_generator
 from cardiacreg_nn.weights import save_weights, write_atomically
@@ -276,23 +277,55 @@ class _Log:
                 self.writer.add_scalar(name, value, step)
 
 
-def averaged_network(run: Run) -> nn.Module:
-    """Return a network with the running mean of the weights."""
+def averaged_network(run: Run, data: TrainingData | None = None) -> nn.Module:
+    """Return a network with the running mean of the weights.
+
+    Its batch normalisation, whose own running means lag behind, is measured anew on training batches
+    where data are given.
+    """
     network = build_network(run.config.training.kind, run.config.network).to(run.device)
     network.load_state_dict(run.average)
+    if data is not None:
+        measure_statistics(network, data, run.config)
     return network.eval()
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, data: TrainingData, config: Config) -> None:
+    """Set the statistics of batch normalisation to their mean over fresh training batches, in place."""
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over what follows
+    device = next(network.parameters()).device
+    network.train()
+    for number in range(config.training.statistics):
+        rng = step_generator(config.training.seed, -1 - number, 0)
+        chosen = choose(data, config.training.batch, config.data.real_share, rng)
+        stack, _ = augment(
+            collate(chosen, device),
+            box_shape(config),
+            box_spacing(config),
+            config.augmentation,
+            rng,
+        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.training.mixed):
+            network(stack)
+    for norm in norms:
+        norm.momentum = MOMENTUM
 
 
 def _checkpoint(run: Run, data: TrainingData, out: Path, log: _Log, start: float) -> None:
     run.save(out / CHECKPOINT)
     if data.held_out:
-        figures = validate(averaged_network(run), data.held_out, run.config)
+        figures = validate(averaged_network(run, data), data.held_out, run.config)
         log.write(run.step, figures | {"seconds": time.perf_counter() - start})
 
 
 def _export(run: Run, data: TrainingData, out: Path, command: str) -> None:
     config = run.config
-    figures = validate(averaged_network(run), data.held_out, config) if data.held_out else {}
+    network = averaged_network(run, data)
+    figures = validate(network, data.held_out, config) if data.held_out else {}
     about: dict[str, Any] = {
         "name": out.name,
         "data": {
@@ -307,7 +340,7 @@ def _export(run: Run, data: TrainingData, out: Path, command: str) -> None:
         "batch": config.training.batch,
         "metrics": {name: round(value, 4) for name, value in figures.items()},
     }
-    state: dict[str, Tensor] = run.average
+    state: dict[str, Tensor] = network.state_dict()
     save_weights(
         out / WEIGHTS, state, kind=config.training.kind, network=config.network,
         preset=config.preset, about=about,

@@ -106,7 +106,7 @@ def _from_arrays(held: dict[str, np.ndarray]) -> Source:
 
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
     """Return the random numbers of one step of one process: a resumed run draws the same."""
-    numbers = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)
+    numbers = np.random.SeedSequence([seed, step % 2**32, rank]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(numbers[0] >> np.uint64(1)))
 
 

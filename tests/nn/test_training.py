@@ -12,7 +12,14 @@ import torch
 
 from cardiacreg_nn import load_weights, train
 from cardiacreg_nn.configuration import Config, read_config
-from cardiacreg_nn.train import Run, learning_rate, main, run_training, validate
+from cardiacreg_nn.train import (
+    Run,
+    averaged_network,
+    learning_rate,
+    main,
+    run_training,
+    validate,
+)
 from cardiacreg_nn.training_data import TrainingData, choose, step_generator
 from tests.nn.tiny_training import Oracle, tiny_config, tiny_data
 
@@ -124,6 +131,23 @@ def test_validation_is_perfect_for_perfect_logits(data):
     figures = validate(Perfect(), [coded], tiny_config())
     assert set(figures) == {f"dice_real_{n}" for n in range(1, 5)}
     assert min(figures.values()) > 0.99
+
+
+def test_statistics_of_the_exported_network_are_those_of_training_batches(data):
+    """After a hundred-fold change of scale, running means lag; measured anew they fit."""
+    config = tiny_config(steps=3, mixed=False)
+    run = Run(config)
+    run.advance(data)
+    first = next(n for n in run.average if n.endswith("0.weight"))
+    run.average[first] *= 100
+    network = averaged_network(run, data)
+    norm = network.blocks[0][1]
+    assert norm.num_batches_tracked == config.training.statistics and norm.momentum == 0.01
+    seen = []
+    network.blocks[0][0].register_forward_hook(lambda *given: seen.append(given[2]))
+    validate(network, data.held_out, config)
+    own = seen[0].var(dim=(0, 2, 3))
+    assert ((norm.running_var / own) > 0.3).all() and ((norm.running_var / own) < 3).all()
 
 
 def test_the_learning_rate_rises_then_falls():
