@@ -45,6 +45,7 @@ FEWEST_SLICES = 3
 _FEWEST_HEART_ML = 5.0
 _CENTRED_MM = 3.0
 _MOST_PASSES = 3
+_WIDEST_VIEW_DEG = 12.0
 
 
 class _Look(NamedTuple):
@@ -74,6 +75,7 @@ def predict(
     frame: int | None = None,
     device: str | None = None,
     turn: str = "over",
+    views: int = 3,
     name: str | None = None,
 ) -> Subject:
     """Segment a short-axis stack and find its six landmarks.
@@ -91,6 +93,9 @@ def predict(
     turn : {"over", "none", "any"}
         Which rotations by right angles are tried: turning the stack over (base first or last), none,
         or quarter turns in the plane as well.
+    views : int
+        Over how many views, turned by up to 12 degrees in the plane, probabilities and landmarks are
+        averaged.
     name : str, optional
         Of the subject; the file's name when absent.
 
@@ -118,9 +123,9 @@ def predict(
     volume = checked_volume(image, frame)
     model = weights if isinstance(weights, Model) else load_model(weights, device)
     check_classes(model)
-    best = _best_look(volume, model, turn)
-    labels = _labels(best, volume, model)
-    landmarks, report = _landmarks(best, labels)
+    looks = _views(_best_look(volume, model, turn), volume, model, views)
+    labels = _labels(looks, volume, model)
+    landmarks, report = _landmarks(looks, labels)
     given = str(image) if isinstance(image, str | os.PathLike) else None
     return Subject(
         labels,
@@ -220,6 +225,18 @@ def _best_look(volume: Volume, model: Model, turn: str) -> _Look:
     return best
 
 
+def _views(best: _Look, volume: Volume, model: Model, views: int) -> list[_Look]:
+    """Return the best look and further ones, turned about its centre in the plane."""
+    if views < 1:
+        raise InvalidInputError(f"predict: views is {views}; needs at least 1.", code="BAD_OPTION")
+    angles = (
+        np.radians(np.linspace(-_WIDEST_VIEW_DEG, _WIDEST_VIEW_DEG, views)) if views > 1 else []
+    )
+    turned = [best.placement.turned(angle) for angle in angles if abs(angle) > 1e-6]
+    others = look(volume, turned, model) if turned else []
+    return [*others, best] if views % 2 else others
+
+
 def _heart_centre(found: _Look) -> NDArray[np.float64] | None:
     """Native voxel position of the centre of the largest piece of what is called heart."""
     pieces, count = connected_components(found.structures.argmax(axis=0) > 0)
@@ -295,8 +312,9 @@ def _extract(
     return extract_landmarks(points, np.linalg.norm(scaled, axis=0)[[2, 0, 1]])
 
 
-def _labels(found: _Look, volume: Volume, model: Model) -> LabelMap:
-    array = to_native(found.structures, found.placement).argmax(axis=0).astype(np.uint8)
+def _labels(looks: Sequence[_Look], volume: Volume, model: Model) -> LabelMap:
+    total = sum(to_native(each.structures, each.placement) for each in looks)
+    array = np.asarray(total).argmax(axis=0).astype(np.uint8)
     _keep_largest_pieces(array)
     labels = LabelMap(array, volume.voxel_to_world)
     ml = (array > 0).sum() * float(np.prod(volume.spacing_mm)) / 1000
@@ -321,31 +339,42 @@ def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
             array[mask & (pieces != int(sizes.argmax()))] = 0
 
 
-def _landmarks(found: _Look, labels: LabelMap) -> tuple[Landmarks | None, list[dict[str, Any]]]:
+def _landmarks(
+    looks: Sequence[_Look], labels: LabelMap
+) -> tuple[Landmarks | None, list[dict[str, Any]]]:
     """Return the network's landmarks, completed by those derived from the labels, and a report."""
+    names, views = np.array(LANDMARK_NAMES), [_points_mm(each, labels) for each in looks]
+    seen = np.isfinite(views).all(axis=2)
+    missing = ~seen.any(axis=0)
+    points = np.nansum(views, axis=0) / np.maximum(seen.sum(axis=0), 1)[:, None]
+    if missing.any():
+        derived = _derived(labels, looks[0], list(names[missing]))
+        if derived is None:
+            return None, []
+        points[missing] = derived[missing]
+    report = [_entry(number, looks, bool(missing[number])) for number in range(len(names))]
+    return Landmarks(points, source="labels" if missing.all() else "network"), report
+
+
+def _points_mm(found: _Look, labels: LabelMap) -> NDArray[np.float64]:
+    """World positions of the landmarks of one look, NaN where missing."""
     points = np.full((len(LANDMARK_NAMES), 3), np.nan)
-    report = []
     for number, each in enumerate(found.landmarks):
         if not each.missing:
             native = found.placement.points_to_native(each.position[[1, 2, 0]])
             points[number] = apply_matrix(labels.voxel_to_world, native)
-    missing = ~np.isfinite(points).all(axis=1)
-    derived = None
-    if missing.any():
-        derived = _derived(labels, found, [LANDMARK_NAMES[n] for n in np.flatnonzero(missing)])
-        if derived is None:
-            return None, []
-        points[missing] = derived[missing]
-    for number, name in enumerate(LANDMARK_NAMES):
-        own = None if missing[number] else found.landmarks[number]
-        entry: dict[str, Any] = {"name": name, "origin": "labels" if own is None else "network"}
-        if own is not None:
-            entry["presence"] = round(own.presence, 4)
-            if np.isfinite(own.spread_mm):
-                entry["spread_mm"] = round(own.spread_mm, 2)
-        report.append(entry)
-    source = "labels" if missing.all() else "network"
-    return Landmarks(points, source=source), report
+    return points
+
+
+def _entry(number: int, looks: Sequence[_Look], missing: bool) -> dict[str, Any]:
+    """What is reported of one landmark; presence counts views without it as 0."""
+    entry: dict[str, Any] = {"name": LANDMARK_NAMES[number]}
+    if missing:
+        return entry | {"origin": "labels"}
+    own = [each.landmarks[number] for each in looks]
+    spreads = [each.spread_mm for each in own if np.isfinite(each.spread_mm)]
+    entry |= {"origin": "network", "presence": round(float(np.mean([e.presence for e in own])), 4)}
+    return entry | ({"spread_mm": round(float(np.mean(spreads)), 2)} if spreads else {})
 
 
 def _derived(labels: LabelMap, found: _Look, names: list[str]) -> NDArray[np.float64] | None:

@@ -90,6 +90,18 @@ class Placement:
         moved: Float = np.asarray(points, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
         return moved
 
+    def turned(self, angle: float) -> Placement:
+        """Return the box turned about its centre in the plane, by an angle in radians."""
+        height, width, slices = self.preset.shape
+        middle = (np.array((height, width, slices), dtype=np.float64) - 1) / 2
+        cosine, sine = np.cos(angle), np.sin(angle)
+        ratio = self.preset.spacing_mm[1] / self.preset.spacing_mm[0]
+        turn = np.array([[cosine, -sine * ratio, 0], [sine / ratio, cosine, 0], [0, 0, 1]])
+        to_native = np.eye(4)
+        to_native[:3, :3] = self.to_native[:3, :3] @ turn
+        to_native[:3, 3] = self.points_to_native(middle) - to_native[:3, :3] @ middle
+        return Placement(to_native, self.native_shape, self.preset)
+
 
 def turns(in_plane: bool = True) -> list[Float]:
     """Return proper rotations by right angles that a stack may be stored under.

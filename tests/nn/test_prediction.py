@@ -36,7 +36,9 @@ def stored(how):
 @pytest.mark.parametrize("how", TURNS)
 def test_labels_and_landmarks_are_found_however_the_stack_is_stored(how):
     image, labels = stored(how)
-    found = predict(image, weights=oracle_model(), turn="any" if how == "quarter turn" else "over")
+    found = predict(
+        image, weights=oracle_model(), turn="any" if how == "quarter turn" else "over", views=1
+    )
     assert found.labels.shape == image.shape
     for label in range(1, 5):
         assert (found.labels.array == label).sum() == (labels.array == label).sum()
@@ -52,14 +54,28 @@ def test_a_heart_off_the_centre_is_found():
     image, labels = coded_heart()
     array = np.zeros((90, 60, 8), dtype=np.float32)
     array[50:90, 20:60] = image.array
-    found = predict(Volume(array, image.voxel_to_world), weights=oracle_model(), turn="none")
+    found = predict(
+        Volume(array, image.voxel_to_world), weights=oracle_model(), turn="none", views=1
+    )
     assert (found.labels.array == array).all()
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_turned_views_agree(views):
+    """Labels coded as intensities blur at borders when the box is turned; the hearts stay the same."""
+    image, labels = coded_heart()
+    found = predict(image, weights=oracle_model(), views=views)
+    assert all(dice(found.labels, labels, label) > 0.8 for label in (1, 2, 4))
+    truth = landmarks_from_labels(labels).points_mm
+    assert np.linalg.norm(found.landmarks.points_mm - truth, axis=1).max() < 8
+    with pytest.raises(InvalidInputError, match="views is 0"):
+        predict(image, weights=oracle_model(), views=0)
 
 
 def test_missing_landmarks_are_completed_from_the_labels():
     image, labels = coded_heart()
     with pytest.warns(InputWarning, match="did not find RV lateral-wall turning point, apex"):
-        found = predict(image, weights=oracle_model(missing=(1, 4)))
+        found = predict(image, weights=oracle_model(missing=(1, 4)), views=1)
     truth = landmarks_from_labels(labels).points_mm
     assert np.allclose(found.landmarks.points_mm[[1, 4]], truth[[1, 4]])
     origins = [each["origin"] for each in found.metadata["landmarks"]]
@@ -99,7 +115,7 @@ def test_the_subject_goes_into_refine():
             atlases=[tiny_heart(size=0.95)], spacing_mm=(2.5, 2.5, 4.0), threads=1,
         )  # fmt: skip
     assert result.agreement["LV cavity"] > 0.85
-    assert dice(found.labels, labels) > 0.99
+    assert dice(found.labels, labels) > 0.9
 
 
 BAD = {

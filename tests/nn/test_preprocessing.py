@@ -65,6 +65,20 @@ def test_turns_are_the_eight_proper_ones():
     assert len(turns(in_plane=False)) == 2
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.floats(-1, 1), st.floats(0.7, 2.2), st.floats(0.7, 2.2))
+def test_a_turned_box_is_turned_in_mm_about_its_centre(angle, first, second):
+    preset = Preset((32, 48, 8), (1.5, 2.5, 10.0), native_slices=True)
+    spacing = np.array([first, second, 10.0])
+    placement = place((40, 36, 8), matrix(spacing), preset)
+    turned = placement.turned(angle)
+    middle = (np.array(preset.shape) - 1) / 2
+    assert np.allclose(turned.points_to_native(middle), placement.points_to_native(middle))
+    before, after = (p.to_native[:3, :3] * spacing[:, None] for p in (placement, turned))
+    assert np.allclose(after.T @ after, before.T @ before)
+    assert np.trace(np.linalg.solve(before, after)) == pytest.approx(1 + 2 * np.cos(angle))
+
+
 def test_slices_that_were_not_acquired_are_zero():
     image = np.full((30, 30, 4), 7.0) + np.random.default_rng(0).random((30, 30, 4))
     placement = place(image.shape, matrix((2.0, 2.0, 10.0)), THICK)
