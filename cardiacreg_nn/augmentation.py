@@ -237,9 +237,8 @@ def _sample(field: Tensor, indices: Tensor, *, nearest: bool = False) -> Tensor:
     size = torch.tensor(field.shape[1:], device=field.device)
     grid = (2 * indices / (size - 1).clamp_min(1) - 1).flip(-1)
     mode = "nearest" if nearest else "bilinear"
-    found: Tensor
     found = functional.grid_sample(field[:, None], grid, mode=mode, align_corners=True)
-    return found.squeeze(1)
+    return torch.as_tensor(found)[:, 0]
 
 
 def _move_landmarks(points_mm: Tensor, motion: _Motion, shape: tuple[int, int, int]) -> Tensor:

@@ -229,11 +229,11 @@ def _views(best: _Look, volume: Volume, model: Model, views: int) -> list[_Look]
     """Return the best look and further ones, turned about its centre in the plane."""
     if views < 1:
         raise InvalidInputError(f"predict: views is {views}; needs at least 1.", code="BAD_OPTION")
-    angles = (
-        np.radians(np.linspace(-_WIDEST_VIEW_DEG, _WIDEST_VIEW_DEG, views)) if views > 1 else []
-    )
-    turned = [best.placement.turned(angle) for angle in angles if abs(angle) > 1e-6]
-    others = look(volume, turned, model) if turned else []
+    if views == 1:
+        return [best]
+    angles = np.radians(np.linspace(-_WIDEST_VIEW_DEG, _WIDEST_VIEW_DEG, views))
+    turned = [best.placement.turned(float(angle)) for angle in angles if abs(angle) > 1e-6]
+    others = look(volume, turned, model)
     return [*others, best] if views % 2 else others
 
 
@@ -343,9 +343,9 @@ def _landmarks(
     looks: Sequence[_Look], labels: LabelMap
 ) -> tuple[Landmarks | None, list[dict[str, Any]]]:
     """Return the network's landmarks, completed by those derived from the labels, and a report."""
-    names, views = np.array(LANDMARK_NAMES), [_points_mm(each, labels) for each in looks]
-    seen = np.isfinite(views).all(axis=2)
-    missing = ~seen.any(axis=0)
+    names, views = np.array(LANDMARK_NAMES), np.stack([_points_mm(p, labels) for p in looks])
+    seen: NDArray[np.bool_] = np.asarray(np.isfinite(views).all(axis=2), dtype=bool)
+    missing: NDArray[np.bool_] = np.asarray(~seen.any(axis=0), dtype=bool)
     points = np.nansum(views, axis=0) / np.maximum(seen.sum(axis=0), 1)[:, None]
     if missing.any():
         derived = _derived(labels, looks[0], list(names[missing]))
