@@ -238,13 +238,13 @@ def _sample(field: Tensor, indices: Tensor, *, nearest: bool = False) -> Tensor:
     grid = (2 * indices / (size - 1).clamp_min(1) - 1).flip(-1)
     mode = "nearest" if nearest else "bilinear"
     found = functional.grid_sample(field[:, None], grid, mode=mode, align_corners=True)
-    return torch.as_tensor(found)[:, 0]
+    return found[:, 0]
 
 
 def _move_landmarks(points_mm: Tensor, motion: _Motion, shape: tuple[int, int, int]) -> Tensor:
     """Return where landmarks lie in the box, in voxels: the map solved for x."""
     inverse = torch.linalg.inv(motion.linear)
-    moved = points_mm @ inverse.transpose(1, 2) + motion.shift[:, None]
+    moved: Tensor = points_mm @ inverse.transpose(1, 2) + motion.shift[:, None]
     middle = (torch.tensor(shape, device=moved.device, dtype=moved.dtype) - 1) / 2
     return moved / motion.spacing[:, None] + middle
 
