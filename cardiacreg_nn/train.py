@@ -211,6 +211,10 @@ def run_training(
         If the configuration, the data or the checkpoint cannot be used.
     """
     rank, device = _start_processes(device)
+    if minutes and distributed.is_initialized():
+        raise ValueError(
+            "run_training: minutes cannot stop several processes at one step; give steps."
+        )
     chosen = data or gather(config.data, config.preset, cache)
     if not chosen.real and not chosen.fine:
         raise ValueError(
@@ -243,6 +247,8 @@ def _start_processes(device: str | None) -> tuple[int, str]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     if "RANK" not in os.environ:
         return 0, device
     if not distributed.is_initialized():
@@ -256,7 +262,10 @@ class _Log:
     def __init__(self, out: Path, tensorboard: bool) -> None:
         self.path, self.writer = out / LOG, None
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ValueError(f"--tensorboard needs a package: {error}") from error
 
             self.writer = SummaryWriter(str(out / "tensorboard"))
 
