@@ -1,7 +1,8 @@
 """From landmark probabilities to six points, each with what speaks for it.
 
-A landmark is the centre of the largest cluster of voxels whose most likely class it is, weighted by their
-probability, and so finer than a voxel. Its confidence is the cluster's peak probability and its spread in
+A landmark is the centre of the largest cluster of voxels whose most likely class it is, weighted by the
+odds of that class, and so finer than a voxel. (The balanced loss lets probabilities saturate over a wide
+cluster; odds still tell its middle.) Its confidence is the cluster's peak probability and its spread in
 mm. A landmark without a voxel is missing; the caller completes it from the segmentation.
 """
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import label as connected_components
 
 Float = NDArray[np.float64]
+_LEAST_DOUBT = 1e-4
 
 
 class FoundLandmark(NamedTuple):
@@ -72,14 +74,16 @@ def _largest_cluster(
     if not mask.any():
         return MISSING
     clusters, count = connected_components(mask, structure=np.ones((3, 3, 3)))
+    odds = probability.astype(np.float64) / (1 - probability + _LEAST_DOUBT)
     mass = np.bincount(clusters.ravel(), probability.ravel(), minlength=count + 1)
     mass[0] = 0
     where = np.argwhere(clusters == int(mass.argmax()))
-    weight = probability[tuple(where.T)].astype(np.float64)
+    weight = odds[tuple(where.T)]
     centre = np.average(where, axis=0, weights=weight)
     squared = (((where - centre) * spacing_mm) ** 2).sum(axis=1)
+    presence = float(probability[tuple(where.T)].max())
     spread = float(np.sqrt(np.average(squared, weights=weight)))
-    return FoundLandmark(centre, float(weight.max()), spread)
+    return FoundLandmark(centre, presence, spread)
 
 
 def regressed_landmarks(

@@ -75,7 +75,7 @@ def predict(
     frame: int | None = None,
     device: str | None = None,
     turn: str = "over",
-    views: int = 3,
+    views: int = 1,
     name: str | None = None,
 ) -> Subject:
     """Segment a short-axis stack and find its six landmarks.
