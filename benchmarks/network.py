@@ -158,16 +158,20 @@ def _gpu_memory() -> float:
 
 
 def _memory_of_a_prediction(name: str) -> float:
-    """Peak memory of a fresh process that loads the network and predicts one volume."""
+    """Peak memory of a fresh process that loads the network and predicts one volume (Linux).
+
+    The kernel's own high-water mark: the usual ``ru_maxrss`` of a child starts from its parent's.
+    """
     height, width, slices = LATTICES[name]
     program = (
-        "import resource, torch\n"
+        "import pathlib, torch\n"
         "from cardiacreg_nn.network import SSLLN, NetworkConfig\n"
         "torch.set_num_threads(1)\n"
         f"network = SSLLN(NetworkConfig({slices})).eval()\n"
         "with torch.inference_mode():\n"
         f"    network(torch.rand(1, {slices}, {height}, {width}))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)\n"
+        "status = pathlib.Path('/proc/self/status').read_text()\n"
+        "print(next(int(x.split()[1]) / 1024 for x in status.splitlines() if 'VmHWM' in x))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -32,7 +32,7 @@ def run(quick: bool) -> dict[str, Any]:
     from cardiacreg_nn.train import averaged_network
     from cardiacreg_nn.training_data import TrainingData
 
-    counts = (2, 1, 2) if quick else (60, 12, 200)
+    counts = (2, 1, 2) if quick else (24, 6, 60)
     train, test = (
         [synthetic_source(first + n) for n in range(count)]
         for first, count in ((_FIRST_SEED, counts[0]), (_FIRST_TEST_SEED, counts[1]))
