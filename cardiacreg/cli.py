@@ -1,4 +1,4 @@
-"""The command line: ``cardiacreg refine``, ``evaluate``, ``simulate``, ``demo``, ``atlas``, ``doctor``.
+"""The command line: ``cardiacreg refine``, ``segment``, ``run``, ``evaluate``, ``simulate``, ...
 
 Modules that take time to load are imported inside the commands, so that ``--help`` is quick.
 """
@@ -15,6 +15,8 @@ from cardiacreg.cli_atlas import atlas
 from cardiacreg.cli_demo import demo
 from cardiacreg.cli_doctor import doctor
 from cardiacreg.cli_evaluate import evaluate
+from cardiacreg.cli_segment import run as run_both
+from cardiacreg.cli_segment import segment
 from cardiacreg.cli_simulate import simulate
 from cardiacreg.cli_support import EXIT_CODES, SafeGroup, echo_json, progress_lines, say
 
@@ -30,7 +32,7 @@ def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
 
 
-for _command in (evaluate, simulate, demo, atlas, doctor):
+for _command in (segment, run_both, evaluate, simulate, demo, atlas, doctor):
     main.add_command(_command)
 
 

@@ -136,7 +136,7 @@ def read_volume(
         return Volume(array, matrix)
 
 
-def write_labels(path: str | os.PathLike[str], labels: LabelMap) -> None:
+def write_labels(path: str | os.PathLike[str], labels: LabelMap, *, description: str = "") -> None:
     """Write a label map as NIfTI, uint8, complete or not at all.
 
     Parameters
@@ -145,13 +145,15 @@ def write_labels(path: str | os.PathLike[str], labels: LabelMap) -> None:
         Ends with ``.nii`` or ``.nii.gz``; an existing file is replaced in one step.
     labels : LabelMap
         What to write; sform and qform are both set, in mm.
+    description : str
+        Kept in the header, up to 79 bytes.
 
     Raises
     ------
     InvalidInputError
         If the name ends otherwise (BAD_FILE_NAME) or the folder does not exist (NO_FOLDER).
     """
-    _write(path, labels)
+    _write(path, labels, description)
 
 
 def write_volume(path: str | os.PathLike[str], volume: Volume) -> None:
@@ -172,7 +174,7 @@ def write_volume(path: str | os.PathLike[str], volume: Volume) -> None:
     _write(path, volume)
 
 
-def _write(path: str | os.PathLike[str], grid: LabelMap | Volume) -> None:
+def _write(path: str | os.PathLike[str], grid: LabelMap | Volume, description: str = "") -> None:
     name = Path(path).name.lower()
     if not name.endswith((".nii", ".nii.gz")):
         raise InvalidInputError(
@@ -183,6 +185,7 @@ def _write(path: str | os.PathLike[str], grid: LabelMap | Volume) -> None:
     image.set_qform(grid.voxel_to_world, code=1)
     image.set_sform(grid.voxel_to_world, code=1)
     image.header.set_xyzt_units("mm")
+    image.header["descrip"] = description.encode("ascii", "replace")[:79]
     payload = image.to_bytes()
     if name.endswith(".gz"):
         payload = gzip.compress(payload, compresslevel=6, mtime=0)  # no time: same input, same file

@@ -19,7 +19,7 @@ from cardiacreg.errors import RefinementError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.result_files import FILE_NAMES
 
-COMMANDS = ("refine", "demo", "simulate", "evaluate", "atlas", "doctor")
+COMMANDS = ("refine", "segment", "run", "demo", "simulate", "evaluate", "atlas", "doctor")
 
 
 def run(*arguments):

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,15 @@ def resolve(name):
 
 def dotted_names(document):
     text = (ROOT / document).read_text(encoding="utf-8")
-    return sorted(set(re.findall(r"`((?:cardiacreg|benchmarks)(?:\.\w+)+)`", text)))
+    return sorted(set(re.findall(r"`((?:cardiacreg|cardiacreg_nn|benchmarks)(?:\.\w+)+)`", text)))
 
 
 @pytest.mark.parametrize("document", ["docs/paper.md", "docs/design.md", "docs/results.md"])
 def test_dotted_names_exist(document):
+    without_torch = find_spec("torch") is None
     for name in dotted_names(document):
-        resolve(name)
+        if not (without_torch and name.startswith("cardiacreg_nn")):
+            resolve(name)
 
 
 def test_the_paper_map_covers_every_equation_and_table():

@@ -1,0 +1,168 @@
+"""``cardiacreg segment`` and ``cardiacreg run``: from an image alone, with `cardiacreg_nn`.
+
+That package and torch are imported inside the commands, so that everything else works without them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cardiacreg.cli_support import EXIT_CODES, echo_json, progress_lines, say
+from cardiacreg.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from cardiacreg.geometry import Subject
+
+SEGMENT_FILES = ("segmentation.nii.gz", "segmentation_landmarks.json", "segmentation.json")
+
+_Command = Callable[..., Any]
+
+
+def _network_options(command: _Command) -> _Command:
+    """Add what both commands share."""
+    options = [
+        click.option(
+            "-i", "--input", "image", required=True, type=click.Path(), metavar="IMG",
+            help="Short-axis image, NIfTI.",
+        ),
+        click.option(
+            "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT",
+            help="Folder for the results; made when missing.",
+        ),
+        click.option(
+            "--weights", type=click.Path(), metavar="FILE",
+            help="A .safetensors file with its card; the shipped ones when absent.",
+        ),
+        click.option("--frame", type=click.IntRange(min=0), help="Which frame of a 4-D file."),
+        click.option("--device", help="cpu, cuda, cuda:1, ...; a GPU when there is one."),
+        click.option(
+            "--turn", type=click.Choice(["over", "none", "any"]), default="over", show_default=True,
+            help="Rotations by right angles to try: base first or last, none, or quarter turns too.",
+        ),
+        click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT."),
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(epilog=EXIT_CODES)
+@_network_options
+def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs: Any) -> None:
+    """Segment an image and find its six landmarks.
+
+    Writes segmentation.nii.gz (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity, on the image's own
+    lattice), segmentation_landmarks.json and, last, segmentation.json, which names the weights and
+    their licence.
+    """
+    from cardiacreg._output_folder import check_output
+
+    check_output(output, SEGMENT_FILES, overwrite=overwrite)
+    subject = _predict(**inputs)
+    _write_segmentation(output, subject, overwrite=overwrite)
+    found = _summary(subject)
+    if as_json:
+        echo_json(found | {"folder": output})
+        return
+    for name, volume in found["volumes_ml"].items():
+        click.echo(f"{name:12s} {'-' if volume is None else f'{volume:.1f}':>10s} ml")
+    if not quiet:
+        _say_licence(subject)
+
+
+@click.command(epilog=EXIT_CODES)
+@_network_options
+@click.option(
+    "--atlases", type=click.Path(), metavar="DIR",
+    help="Folder of atlases or a built bank; the synthetic population when absent.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
+def run(
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    atlases: str | None,
+    threads: int | None,
+    **inputs: Any,
+) -> None:
+    """Segment an image and refine the segmentation into a high-resolution model.
+
+    Writes what `cardiacreg segment` and `cardiacreg refine` write.
+    """
+    from cardiacreg._output_folder import check_output
+    from cardiacreg.refinement import refine
+    from cardiacreg.result_files import FILE_NAMES, summary
+
+    check_output(output, (*SEGMENT_FILES, *FILE_NAMES), overwrite=overwrite)
+    subject = _predict(**inputs)
+    with progress_lines(quiet) as progress:
+        result = refine(
+            subject.labels, image=subject.image, landmarks=subject.landmarks, atlases=atlases,
+            threads=threads, progress=progress,
+        )  # fmt: skip
+    provenance = {**result.provenance, "network": subject.metadata["network"]}
+    result = replace(result, provenance=provenance)
+    _write_segmentation(output, subject, overwrite=overwrite)
+    result.save(output, overwrite=overwrite)
+    found = summary(result)
+    if as_json:
+        echo_json(found | {"folder": output, "network": subject.metadata["network"]})
+        return
+    for name, volume in found["volumes_ml"].items():
+        click.echo(f"{name:12s} {'-' if volume is None else f'{volume:.1f}':>10s} ml")
+    if not quiet:
+        _say_licence(subject)
+        say(f"look at {output / 'qc.png'}")
+
+
+def _predict(image: str, **options: Any) -> Subject:
+    try:
+        from cardiacreg_nn import predict
+    except ImportError as error:
+        raise InvalidInputError(
+            f"the network needs torch and safetensors ({error}); install them with: pip install "
+            "'cardiacreg[nn]'.",
+            code="NO_TORCH",
+        ) from error
+    subject: Subject = predict(image, **options)
+    return subject
+
+
+def _say_licence(subject: Subject) -> None:
+    network = subject.metadata["network"]
+    say(f"weights {network.get('name')}, licence {network.get('licence', 'unknown')}")
+
+
+def _summary(subject: Subject) -> dict[str, Any]:
+    from cardiacreg.volumes import volumes_ml
+
+    return {
+        "name": subject.name,
+        "volumes_ml": volumes_ml(subject.labels),
+        "landmarks": subject.metadata["landmarks"],
+        "network": subject.metadata["network"],
+    }
+
+
+def _write_segmentation(folder: Path, subject: Subject, *, overwrite: bool) -> None:
+    from cardiacreg._output_folder import all_or_nothing
+    from cardiacreg.landmark_files import json_text, write_landmarks
+    from cardiacreg.nifti import write_labels
+
+    names = [n for n in SEGMENT_FILES if subject.landmarks is not None or "landmarks" not in n]
+    network = subject.metadata["network"]
+    note = f"{network.get('name')}; weights {network.get('licence', 'unknown licence')}"
+    with all_or_nothing(folder, names, overwrite=overwrite) as place:
+        write_labels(os.fspath(place / SEGMENT_FILES[0]), subject.labels, description=note)
+        if subject.landmarks is not None:
+            write_landmarks(place / SEGMENT_FILES[1], subject.landmarks)
+        (place / SEGMENT_FILES[2]).write_text(json_text(_summary(subject)) + "\n", encoding="utf-8")

@@ -1,0 +1,398 @@
+"""From a short-axis image to labels and landmarks: the meeting point with `cardiacreg`.
+
+The image is looked at under several rotations by right angles, because headers of public data do not say
+reliably where the base is; the one that the network is surest of is kept, the box is centred on the heart
+found, and the network runs again.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import label as connected_components
+
+from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
+from cardiacreg.geometry import (
+    LANDMARK_NAMES,
+    N_LABELS,
+    LabelMap,
+    Landmarks,
+    Subject,
+    Volume,
+    apply_matrix,
+)
+from cardiacreg.landmarks import landmarks_from_labels
+from cardiacreg.nifti import read_volume
+from cardiacreg_nn.landmark_extraction import (
+    FoundLandmark,
+    extract_landmarks,
+    regressed_landmarks,
+)
+from cardiacreg_nn.network import Prediction
+from cardiacreg_nn.preprocessing import Image, Placement, place, to_box, to_native, turns
+from cardiacreg_nn.weights import Model, load_weights, read_card
+
+SHIPPED = Path(__file__).parent / "shipped"
+FEWEST_SLICES = 3
+_FEWEST_HEART_ML = 5.0
+_CENTRED_MM = 3.0
+_MOST_PASSES = 3
+_WIDEST_VIEW_DEG = 12.0
+
+
+class _Look(NamedTuple):
+    """What the network saw in one placement."""
+
+    placement: Placement
+    structures: Image  # (classes, S, H, W)
+    landmarks: list[FoundLandmark]
+
+    @property
+    def sureness(self) -> float:
+        """Mean winning probability over what is called heart, times the landmarks' mean presence."""
+        winner = self.structures.argmax(axis=0)
+        best = self.structures.max(axis=0)[winner > 0]
+        if best.size == 0:
+            return 0.0
+        presence = (
+            float(np.mean([each.presence for each in self.landmarks])) if self.landmarks else 1.0
+        )
+        return float(best.mean()) * presence
+
+
+def predict(
+    image: Any,
+    *,
+    weights: Model | str | os.PathLike[str] | None = None,
+    frame: int | None = None,
+    device: str | None = None,
+    turn: str = "over",
+    views: int = 1,
+    name: str | None = None,
+) -> Subject:
+    """Segment a short-axis stack and find its six landmarks.
+
+    Parameters
+    ----------
+    image : path, nibabel image, SimpleITK image, (array, voxel_to_world) or Volume
+        The stack on its native lattice (i, j, k = slice); a matrix is in RAS+ mm.
+    weights : Model or path, optional
+        A ``.safetensors`` file with its card; the shipped default when absent.
+    frame : int, optional
+        Which frame of a 4-D image.
+    device : str, optional
+        ``"cpu"``, ``"cuda"``, ...; a GPU when there is one.
+    turn : {"over", "none", "any"}
+        Which rotations by right angles are tried: turning the stack over (base first or last), none,
+        or quarter turns in the plane as well.
+    views : int
+        Over how many views, turned by up to 12 degrees in the plane, probabilities and landmarks are
+        averaged.
+    name : str, optional
+        Of the subject; the file's name when absent.
+
+    Returns
+    -------
+    Subject
+        The image; canonical labels on its lattice; six `Landmarks` in world mm, ``source="network"``;
+        metadata with the weights' name, licence and sha256, and per landmark its presence (peak
+        probability), spread in mm and origin (``"network"`` or ``"labels"``).
+
+    Raises
+    ------
+    InvalidInputError
+        If the image cannot be read or placed (as `cardiacreg.read_volume`), is constant
+        (CONSTANT_IMAGE), has fewer than 3 slices (TOO_FEW_SLICES), the weights cannot be used (as
+        `load_weights`, NO_WEIGHTS), or no heart is found (NO_HEART).
+    RefinementError
+        If memory does not suffice (OUT_OF_MEMORY).
+
+    Warns
+    -----
+    InputWarning
+        If landmarks are missing and were completed from the labels.
+    """
+    volume = checked_volume(image, frame)
+    model = weights if isinstance(weights, Model) else load_model(weights, device)
+    check_classes(model)
+    looks = _views(_best_look(volume, model, turn), volume, model, views)
+    labels = _labels(looks, volume, model)
+    landmarks, report = _landmarks(looks, labels)
+    given = str(image) if isinstance(image, str | os.PathLike) else None
+    return Subject(
+        labels,
+        image=volume,
+        landmarks=landmarks,
+        name=name or (Path(given).name if given else "target"),
+        metadata={"network": describe(model), "landmarks": report},
+    )
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Return what every output must say about the weights that made it."""
+    keys = ("name", "licence", "citation", "sha256")
+    return {key: model.card[key] for key in keys if key in model.card}
+
+
+def load_model(weights: str | os.PathLike[str] | None = None, device: str | None = None) -> Model:
+    """Load weights once per process; the shipped default when none are named."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    path = default_weights() if weights is None else Path(weights)
+    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    return _loaded(path, stamp, device)
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: Path, stamp: int, device: str) -> Model:
+    return load_weights(path, device=device)
+
+
+def default_weights() -> Path:
+    """Return the shipped weight file whose card says ``"default": true``."""
+    for card in sorted(SHIPPED.glob("*/*.json")):
+        if read_card(card).get("default"):
+            return card.with_suffix(".safetensors")
+    raise InvalidInputError(
+        "cardiacreg_nn: no weights are shipped with this version; train some (python -m "
+        "cardiacreg_nn.train) and pass weights=.",
+        code="NO_WEIGHTS",
+    )
+
+
+def checked_volume(image: Any, frame: int | None = None) -> Volume:
+    """Read an image and check that it can be a short-axis stack."""
+    volume = read_volume(image, frame=frame)
+    if volume.shape[2] < FEWEST_SLICES:
+        raise InvalidInputError(
+            f"predict: the image has {volume.shape[2]} slices along its last axis (shape "
+            f"{volume.shape}); needs at least {FEWEST_SLICES}. If the slices lie along another axis, "
+            "move it to the end.",
+            code="TOO_FEW_SLICES",
+        )
+    low, high = np.percentile(volume.array, (1, 99))
+    if not high > low:
+        raise InvalidInputError(
+            f"predict: the image is constant ({float(low):g} from the 1st to the 99th percentile); "
+            "needs a picture. Was the right file or frame given?",
+            code="CONSTANT_IMAGE",
+        )
+    return volume
+
+
+def check_classes(model: Model) -> None:
+    """Refuse weights that do not predict the five canonical classes and six landmarks."""
+    config: Any = model.network.config
+    if (config.structures, config.landmarks) != (N_LABELS, len(LANDMARK_NAMES)):
+        raise InvalidInputError(
+            f"{model.path or model.name}: the weights predict {config.structures} structures and "
+            f"{config.landmarks} landmarks; needs {N_LABELS} (background, LV cavity, LV wall, RV wall, "
+            f"RV cavity) and {len(LANDMARK_NAMES)}.",
+            code="WEIGHTS_MISMATCH",
+        )
+
+
+def _best_look(volume: Volume, model: Model, turn: str) -> _Look:
+    choices = {"none": [np.eye(3)], "over": turns(in_plane=False), "any": turns()}
+    if turn not in choices:
+        raise InvalidInputError(
+            f"predict: turn is {turn!r}; needs one of {', '.join(choices)}.", code="BAD_OPTION"
+        )
+    first = [
+        place(volume.shape, volume.voxel_to_world, model.preset, turn=t) for t in choices[turn]
+    ]
+    looks = look(volume, first, model)
+    position = int(np.argmax([each.sureness for each in looks]))
+    best, chosen = looks[position], choices[turn][position]
+    for _ in range(_MOST_PASSES - 1):
+        centre = _heart_centre(best)
+        if centre is None:
+            break
+        spacing = volume.spacing_mm[:2]
+        middle = best.placement.points_to_native((np.array(model.preset.shape) - 1) / 2)
+        if np.linalg.norm((centre - middle)[:2] * spacing) < _CENTRED_MM:
+            break
+        centre[2] = (volume.shape[2] - 1) / 2
+        again = place(volume.shape, volume.voxel_to_world, model.preset, centre=centre, turn=chosen)
+        (best,) = look(volume, [again], model)
+    return best
+
+
+def _views(best: _Look, volume: Volume, model: Model, views: int) -> list[_Look]:
+    """Return the best look and further ones, turned about its centre in the plane."""
+    if views < 1:
+        raise InvalidInputError(f"predict: views is {views}; needs at least 1.", code="BAD_OPTION")
+    if views == 1:
+        return [best]
+    angles = np.radians(np.linspace(-_WIDEST_VIEW_DEG, _WIDEST_VIEW_DEG, views))
+    turned = [best.placement.turned(float(angle)) for angle in angles if abs(angle) > 1e-6]
+    others = look(volume, turned, model)
+    return [*others, best] if views % 2 else others
+
+
+def _heart_centre(found: _Look) -> NDArray[np.float64] | None:
+    """Native voxel position of the centre of the largest piece of what is called heart."""
+    pieces, count = connected_components(found.structures.argmax(axis=0) > 0)
+    if not count:
+        return None
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    where = np.argwhere(pieces == int(sizes.argmax()))
+    middle = (where.min(axis=0) + where.max(axis=0)) / 2
+    return found.placement.points_to_native(middle[[1, 2, 0]])
+
+
+def look(volume: Volume, placements: Sequence[Placement], model: Model) -> list[_Look]:
+    """Run the network once on several placements.
+
+    Parameters
+    ----------
+    volume : Volume
+    placements : sequence of Placement
+    model : Model
+
+    Returns
+    -------
+    list
+        Per placement the structure probabilities (classes, S, H, W) and the landmarks.
+    """
+    boxes = np.stack([to_box(volume.array, each) for each in placements])
+    device = next(iter(model.network.parameters())).device
+    try:
+        with torch.inference_mode():
+            found: Prediction = model.network(torch.from_numpy(boxes).to(device))
+            structures = found.structures.float().softmax(1).cpu().numpy()
+            points = _landmark_arrays(found.landmarks)
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        raise RefinementError(
+            f"predict: memory does not suffice for {len(boxes)} boxes of {model.preset.shape} on "
+            f"{device}; use device='cpu', or turn='none'.",
+            code="OUT_OF_MEMORY",
+        ) from error
+    looks = []
+    for number, placement in enumerate(placements):
+        own = None if points is None else points[number]
+        looks.append(_Look(placement, structures[number], _extract(own, volume, placement)))
+    return looks
+
+
+def _landmark_arrays(found: torch.Tensor | None) -> NDArray[np.float32] | None:
+    """Return probabilities (N, landmarks + 1, S, H, W) or coordinates (N, landmarks, 3)."""
+    if found is None:
+        return None
+    found = found.float().softmax(1) if found.ndim == 5 else found.float()
+    return found.cpu().numpy()
+
+
+def _is_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "not enough memory" in text or "can't allocate" in text
+
+
+def _extract(
+    points: NDArray[np.float32] | None, volume: Volume, placement: Placement
+) -> list[FoundLandmark]:
+    if points is None:
+        return []
+    if points.ndim == 2:
+        height, width, slices = placement.preset.shape
+        return regressed_landmarks(points, (slices, height, width))
+    scaled = volume.spacing_mm[:, None] * placement.to_native[:3, :3]
+    return extract_landmarks(points, np.linalg.norm(scaled, axis=0)[[2, 0, 1]])
+
+
+def _labels(looks: Sequence[_Look], volume: Volume, model: Model) -> LabelMap:
+    total = sum(to_native(each.structures, each.placement) for each in looks)
+    array = np.asarray(total).argmax(axis=0).astype(np.uint8)
+    _keep_largest_pieces(array)
+    labels = LabelMap(array, volume.voxel_to_world)
+    ml = (array > 0).sum() * float(np.prod(volume.spacing_mm)) / 1000
+    held = int(array.any(axis=(0, 1)).sum())
+    if ml < _FEWEST_HEART_ML or held < FEWEST_SLICES:
+        raise InvalidInputError(
+            f"predict: {model.name} finds {ml:.1f} ml of heart in {held} slices of an image of shape "
+            f"{volume.shape}; needs a short-axis stack of both ventricles, slices along the last axis. "
+            "turn='any' also tries quarter turns.",
+            code="NO_HEART",
+        )
+    return labels
+
+
+def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
+    """Set all but the largest piece of the heart, and then of each structure, to background."""
+    for mask in (array > 0, *(array == label for label in range(1, N_LABELS))):
+        pieces, count = connected_components(mask, structure=np.ones((3, 3, 3)))
+        if count > 1:
+            sizes = np.bincount(pieces.ravel())
+            sizes[0] = 0
+            array[mask & (pieces != int(sizes.argmax()))] = 0
+
+
+def _landmarks(
+    looks: Sequence[_Look], labels: LabelMap
+) -> tuple[Landmarks | None, list[dict[str, Any]]]:
+    """Return the network's landmarks, completed by those derived from the labels, and a report."""
+    names, views = np.array(LANDMARK_NAMES), np.stack([_points_mm(p, labels) for p in looks])
+    seen: NDArray[np.bool_] = np.asarray(np.isfinite(views).all(axis=2), dtype=bool)
+    missing: NDArray[np.bool_] = np.asarray(~seen.any(axis=0), dtype=bool)
+    points = np.nansum(views, axis=0) / np.maximum(seen.sum(axis=0), 1)[:, None]
+    if missing.any():
+        derived = _derived(labels, looks[0], list(names[missing]))
+        if derived is None:
+            return None, []
+        points[missing] = derived[missing]
+    report = [_entry(number, looks, bool(missing[number])) for number in range(len(names))]
+    return Landmarks(points, source="labels" if missing.all() else "network"), report
+
+
+def _points_mm(found: _Look, labels: LabelMap) -> NDArray[np.float64]:
+    """World positions of the landmarks of one look, NaN where missing."""
+    points = np.full((len(LANDMARK_NAMES), 3), np.nan)
+    for number, each in enumerate(found.landmarks):
+        if not each.missing:
+            native = found.placement.points_to_native(each.position[[1, 2, 0]])
+            points[number] = apply_matrix(labels.voxel_to_world, native)
+    return points
+
+
+def _entry(number: int, looks: Sequence[_Look], missing: bool) -> dict[str, Any]:
+    """What is reported of one landmark; presence counts views without it as 0."""
+    entry: dict[str, Any] = {"name": LANDMARK_NAMES[number]}
+    if missing:
+        return entry | {"origin": "labels"}
+    own = [each.landmarks[number] for each in looks]
+    spreads = [each.spread_mm for each in own if np.isfinite(each.spread_mm)]
+    entry |= {"origin": "network", "presence": round(float(np.mean([e.presence for e in own])), 4)}
+    return entry | ({"spread_mm": round(float(np.mean(spreads)), 2)} if spreads else {})
+
+
+def _derived(labels: LabelMap, found: _Look, names: list[str]) -> NDArray[np.float64] | None:
+    """Derive landmarks from the labels; the placement says where the base is."""
+    up = found.placement.to_native[2, 2] > 0
+    try:
+        points = landmarks_from_labels(labels, base_at_last_slice=bool(up)).points_mm
+    except InvalidInputError:
+        warnings.warn(
+            f"predict: the landmarks {', '.join(names)} were not found, and cannot be derived from "
+            "the labels either; the subject has no landmarks.",
+            InputWarning,
+            stacklevel=4,
+        )
+        return None
+    warnings.warn(
+        f"predict: the network did not find {', '.join(names)}; completed from the labels.",
+        InputWarning,
+        stacklevel=4,
+    )
+    return points

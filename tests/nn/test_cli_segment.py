@@ -1,0 +1,91 @@
+"""``cardiacreg segment`` and ``run`` from outside."""
+
+import json
+
+import nibabel
+import pytest
+import torch
+from click.testing import CliRunner
+
+from cardiacreg import cli_segment, nifti
+from cardiacreg.cli import main
+from cardiacreg.landmark_files import read_landmarks
+from cardiacreg.result_files import FILE_NAMES
+from cardiacreg_nn import prediction, save_weights
+from cardiacreg_nn.network import SSLLN
+from tests.nn.tiny_training import PRESET, coded_heart, oracle_model, tiny_config
+
+
+def run(*arguments):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "sax.nii.gz"
+    nifti.write_volume(path, coded_heart()[0])
+    return path
+
+
+@pytest.fixture
+def oracle(monkeypatch):
+    monkeypatch.setattr(prediction, "load_model", lambda *_: oracle_model())
+
+
+def test_segment_writes_labels_landmarks_and_the_licence(picture, oracle, tmp_path):
+    out = tmp_path / "out"
+    result = run("segment", "-i", picture, "-o", out)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(p.name for p in out.iterdir()) == sorted(cli_segment.SEGMENT_FILES)
+    labels = nifti.read_labels(out / "segmentation.nii.gz")
+    assert (labels.array == coded_heart()[0].array).mean() > 0.95
+    assert b"oracle; weights Apache-2.0" in bytes(
+        nibabel.load(out / "segmentation.nii.gz").header["descrip"]
+    )
+    assert len(read_landmarks(out / "segmentation_landmarks.json").points_mm) == 6
+    card = json.loads((out / "segmentation.json").read_text())
+    assert card["network"]["licence"] == "Apache-2.0" and len(card["landmarks"]) == 6
+    assert "licence Apache-2.0" in result.stderr and "LV cavity" in result.stdout
+
+
+def test_segment_does_not_replace_without_being_told(picture, oracle, tmp_path):
+    assert run("segment", "-i", picture, "-o", tmp_path / "o", "-q").exit_code == 0
+    again = run("segment", "-i", picture, "-o", tmp_path / "o", "-q")
+    assert again.exit_code == 1 and "OUTPUT_EXISTS" in again.stderr
+    more = run("segment", "-i", picture, "-o", tmp_path / "o", "-q", "--overwrite", "--json")
+    assert json.loads(more.stdout)["network"]["name"] == "oracle"
+
+
+def test_run_segments_and_refines(picture, oracle, tiny_files, tmp_path):
+    out = tmp_path / "out"
+    result = run("run", "-i", picture, "-o", out, "--atlases", tiny_files.atlases, "--threads", 1)
+    assert result.exit_code == 0, result.stderr
+    assert {p.name for p in out.iterdir()} == {*cli_segment.SEGMENT_FILES, *FILE_NAMES}
+    kept = json.loads((out / "result.json").read_text())
+    assert kept["provenance"]["network"]["licence"] == "Apache-2.0"
+
+
+def test_real_weights_that_find_nothing_end_with_one_line(picture, tmp_path):
+    torch.manual_seed(0)
+    config = tiny_config().network
+    path = save_weights(
+        tmp_path / "w.safetensors",
+        SSLLN(config).state_dict(),
+        kind="sslln",
+        network=config,
+        preset=PRESET,
+    )
+    path.write_bytes(path.read_bytes()[:-5])
+    result = run("segment", "-i", picture, "-o", tmp_path / "o", "--weights", path)
+    assert result.exit_code == 1 and "error [DAMAGED_WEIGHTS]" in result.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_without_torch_the_command_says_what_to_install(picture, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "cardiacreg_nn", None)
+    result = run("segment", "-i", picture, "-o", tmp_path / "o")
+    assert result.exit_code == 1 and "cardiacreg[nn]" in result.stderr

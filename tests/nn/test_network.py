@@ -1,0 +1,108 @@
+"""The networks: the paper's counts, layer by layer, shapes, and what each of them can see."""
+
+import pytest
+import torch
+
+from cardiacreg_nn.comparators import build_network
+from cardiacreg_nn.network import SSLLN, NetworkConfig, by_slice, count_parameters, enlarge
+
+SMALL = NetworkConfig(slices=4, encoder=(4, 4, 6, 6, 8), side=4, fused=6)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return SSLLN()
+
+
+class TestThePaper:
+    @pytest.mark.parametrize("slices, count", [(80, 3_574_720), (64, 3_559_936), (60, 3_556_240)])
+    def test_the_number_of_parameters_is_published(self, slices, count):
+        assert count_parameters(SSLLN(NetworkConfig(slices=slices))) == count
+
+    def test_the_number_of_parameters_of_every_part(self, paper):
+        encoder = [count_parameters(block) for block in paper.blocks]
+        assert encoder == [13_888, 13_952, 92_544, 369_408, 1_476_096]
+        sides = [count_parameters(side) for side in paper.sides]
+        assert sides == [4_672, 18_528, 68_704, 267_360, 1_057_888]
+        assert count_parameters(paper.fuse) == 92_288 + 36_992
+        assert count_parameters(paper.structure_head) == 26_000
+        assert count_parameters(paper.landmark_head) == 36_400
+
+    def test_fifteen_convolutions_lead_from_image_to_features(self, paper):
+        layers = [*paper.blocks.modules(), *paper.fuse.modules()]
+        assert sum(isinstance(layer, torch.nn.Conv2d) for layer in layers) == 15
+
+    def test_kernels_of_the_enlargement_grow_with_its_factor(self, paper):
+        kernels = [
+            layer.kernel_size
+            for layer in paper.modules()
+            if isinstance(layer, torch.nn.ConvTranspose2d)
+        ]
+        assert kernels == [(3, 3), (7, 7), (15, 15), (31, 31)]
+
+
+class TestShapes:
+    @pytest.mark.parametrize("kind", ["sslln", "fcn2d", "fcn3d", "unet3d"])
+    def test_every_network_gives_classes_by_slice(self, kind):
+        found = build_network(kind, SMALL).eval()(torch.rand(2, 4, 32, 48))
+        assert found.structures.shape == (2, 5, 4, 32, 48)
+        if kind in ("sslln", "fcn2d"):
+            assert found.landmarks.shape == (2, 7, 4, 32, 48)
+        else:
+            assert found.landmarks is None
+
+    def test_coordinates_can_be_regressed(self):
+        config = NetworkConfig(4, encoder=(4, 4, 6, 6, 8), landmark_head="coordinates")
+        assert SSLLN(config).eval()(torch.rand(2, 4, 32, 32)).landmarks.shape == (2, 6, 3)
+
+    def test_channels_of_a_head_run_slice_by_slice(self):
+        channels = torch.arange(3 * 5).view(1, 15, 1, 1).float()
+        found = by_slice(channels, 5)
+        for k in range(3):
+            for c in range(5):
+                assert found[0, c, k, 0, 0] == k * 5 + c
+
+    @pytest.mark.parametrize("factor", [1, 2, 4, 8, 16])
+    def test_enlargement_is_exact(self, factor):
+        assert enlarge(2, factor)(torch.rand(1, 2, 3, 5)).shape == (1, 2, 3 * factor, 5 * factor)
+
+    @pytest.mark.parametrize("shape", [(1, 4, 30, 32), (4, 32, 32), (1, 5, 32, 32)])
+    def test_a_stack_of_another_shape_is_refused(self, shape):
+        with pytest.raises(ValueError, match=r"needs \(N, S, H, W\)|made for 4"):
+            SSLLN(SMALL)(torch.rand(shape))
+
+    def test_impossible_configurations_are_refused(self):
+        with pytest.raises(ValueError, match="five encoder widths"):
+            NetworkConfig(encoder=(1, 2))
+        with pytest.raises(ValueError, match="landmark_head"):
+            NetworkConfig(landmark_head="points")
+        with pytest.raises(ValueError, match="needs one of"):
+            build_network("vgg", SMALL)
+
+
+class TestWhatIsSeen:
+    """Whether a slice's prediction depends on another slice."""
+
+    @pytest.mark.parametrize(
+        "kind, sees", [("sslln", True), ("fcn2d", False), ("fcn3d", True), ("unet3d", True)]
+    )
+    def test_other_slices(self, kind, sees):
+        torch.manual_seed(0)
+        network = build_network(kind, SMALL).eval()
+        stack = torch.rand(1, 4, 32, 32)
+        changed = stack.clone()
+        changed[:, 3] = 1 - changed[:, 3]
+        with torch.no_grad():
+            first, second = network(stack).structures, network(changed).structures
+        assert torch.equal(first[:, :, 0], second[:, :, 0]) is not sees
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_gpu_agrees_with_the_cpu():
+    torch.manual_seed(0)
+    network, stack = SSLLN(SMALL).eval(), torch.rand(1, 4, 32, 32)
+    with torch.no_grad():
+        here = network(stack).structures
+        there = network.cuda()(stack.cuda()).structures.cpu()
+    assert torch.allclose(here, there, atol=1e-3)

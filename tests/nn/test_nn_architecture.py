@@ -1,0 +1,80 @@
+"""Rules of the network's package: small files and functions, one way of imports, light commands."""
+
+import ast
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = {p.stem: ast.parse(p.read_text()) for p in sorted((ROOT / "cardiacreg_nn").glob("*.py"))}
+LAYERS = (
+    {"network", "landmark_extraction", "preprocessing"},
+    {"losses", "comparators"},
+    {"augmentation", "weights"},
+    {"sources", "configuration", "prediction"},
+    {"training_data"},
+    {"train"},
+    {"__init__"},
+)
+MEETS_CARDIACREG = {"sources", "prediction", "weights"}
+
+
+def layer(module):
+    (found,) = [number for number, names in enumerate(LAYERS) if module in names]
+    return found
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def functions():
+    for tree in MODULES.values():
+        yield from (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    for name in imported(MODULES[module]):
+        package, _, other = name.partition(".")
+        if package == "cardiacreg_nn":
+            assert layer(other) < layer(module), f"{module} imports {other}"
+        if package == "cardiacreg":
+            assert module in MEETS_CARDIACREG, f"{module} imports {name}"
+
+
+def test_no_function_is_long_and_the_usual_one_is_short():
+    lengths = []
+    for function in functions():
+        lines = function.end_lineno - function.lineno + 1
+        if ast.get_docstring(function):
+            lines -= function.body[0].end_lineno - function.body[0].lineno + 1
+        assert lines <= 60, function.name
+        lengths.append(lines)
+    assert statistics.median(lengths) <= 11
+
+
+def test_everything_public_is_documented_and_no_function_is_named_like_a_module():
+    for module, tree in MODULES.items():
+        assert ast.get_docstring(tree), module
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                assert node.name.startswith("_") or ast.get_docstring(node), f"{module}.{node.name}"
+                assert node.name not in MODULES
+
+
+def test_commands_load_without_torch():
+    code = (
+        "import cardiacreg.cli, sys; print('torch' in sys.modules, 'cardiacreg_nn' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
