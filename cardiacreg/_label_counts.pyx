@@ -47,8 +47,8 @@ def joint_counts_affine(
 
     Notes
     -----
-    Positions below zero are outside, so that cutting off the fraction rounds down. Two tables are filled
-    in turn, because equal neighbours would otherwise wait for each other's count.
+    Positions below zero are outside, so that cutting off the fraction rounds down. Two tables are
+    filled in turn, because equal neighbours would otherwise wait for each other's count.
     """
     cdef Py_ssize_t n, i, j, k, half
     cdef Py_ssize_t ni = atlas.shape[0], nj = atlas.shape[1], nk = atlas.shape[2]
