@@ -42,6 +42,7 @@ _PICTURES = {"left": 0.01, "right": 0.775, "top": 0.875, "bottom": 0.02, "hspace
 _NOTES = {"left": 0.82, "right": 0.99, "top": 0.875, "bottom": 0.02, "hspace": 0.22}
 _DOTS_PER_INCH = 120
 _GREY = "0.35"
+_MOST_LINES = 26
 _INPUT_COLOUR = "#d0208a"
 _SIDES = (("RV", "LV"), ("inferior", "anterior"))
 _FILL = ListedColormap(["white", *(COLOURS[label] for label in sorted(COLOURS))])
@@ -236,7 +237,9 @@ def _number_lines(result: RefineResult) -> list[str]:
     if result.warnings:
         lines += ["", f"Warnings ({len(result.warnings)})"]
         lines += [line for note in result.warnings[:3] for line in _wrapped(note)[:4]]
-    return lines
+    return (
+        lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "  ... (result.json)"]
+    )
 
 
 def _wrapped(text: str) -> list[str]:
