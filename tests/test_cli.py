@@ -366,7 +366,7 @@ def test_demo_ends_with_a_report(tmp_path, monkeypatch):
     page = (out / "report.html").read_text(encoding="utf-8")
     for method in ("nearest neighbour", "shape based", "refined", "as published"):
         assert method in page and method in result.stdout
-    assert "data:image/png;base64," in page and "http" not in page
+    assert "data:image/png;base64," in page and "://" not in page
     assert {path.name for path in out.iterdir()} == {
         "inputs", "refined", "as_published", "report.html",
     }  # fmt: skip

@@ -20,7 +20,7 @@ from cardiacreg_nn.sources import (
 from cardiacreg_nn.training_data import cached_synthetic
 from tests.nn.tiny_training import PRESET
 
-DATA = Path(os.environ.get("CARDIACREG_DATA", "/nowhere"))
+DATA = Path(os.environ.get("CARDIACREG_DATA", "../shared/data"))
 needs_acdc = pytest.mark.skipif(
     not (DATA / "acdc").is_dir(), reason="CARDIACREG_DATA holds no folder acdc"
 )
