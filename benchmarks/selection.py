@@ -35,7 +35,7 @@ from cardiacreg.phantoms import FIRST_EVALUATION_SEED, GROUPS, PHASES, sample_he
 SPACING_MM = (4.0, 4.0, 6.0)
 PROPOSED = (5, 10, 20, 40, 80, 160, 320, 640)
 PAPERS_BANK = 231
-POINTS = 4000
+POINTS = 2000
 FIGURE = machine.ROOT / "docs" / "figures" / "selection_recall"
 
 

@@ -63,7 +63,7 @@ class AtlasIndex:
         cls,
         atlases: Sequence[Subject],
         *,
-        n_points: int = 4000,
+        n_points: int = 2000,
         threads: int | None = None,
         progress: ProgressCallable | None = None,
     ) -> AtlasIndex:
