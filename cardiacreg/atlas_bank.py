@@ -156,6 +156,11 @@ class AtlasBank(Sequence[Subject]):
         stored = self._images[entry.get("part", 0)][self._span(entry)]
         return hashlib.sha256(np.ascontiguousarray(stored).data).hexdigest()
 
+    def entry_is_intact(self, index: int) -> bool:
+        """Return whether matrix, landmarks and all else that the index says of an atlas is as it was."""
+        entry = self._entries[index]
+        return bool(entry.get("entry_hash", _entry_hash(entry)) == _entry_hash(entry))
+
     def excluding(self, subjects: Sequence[Subject | LabelMap]) -> AtlasBank:
         """Return the bank without atlases whose labels equal those of given subjects, by hash.
 
@@ -372,7 +377,14 @@ def _pack(item: Subject | HeartSpecification) -> _Packed:
         "label_hash": label_hash(subject.labels),
         "image_hash": hashlib.sha256(image.data).hexdigest() if subject.image is not None else None,
     }
-    return subject.labels.array.ravel(), image, entry
+    return subject.labels.array.ravel(), image, entry | {"entry_hash": _entry_hash(entry)}
+
+
+def _entry_hash(entry: dict[str, Any]) -> str:
+    """SHA-256 of what an index entry says of a subject, wherever its voxels are stored."""
+    said = {key: each for key, each in entry.items() if key not in ("entry_hash", "start", "part")}
+    plain = json.loads(json.dumps(said))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _landmark_entry(points: Landmarks | None) -> dict[str, Any] | None:

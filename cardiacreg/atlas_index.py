@@ -1,23 +1,24 @@
 """An index that proposes the atlases most like a target, so that a large bank need not be searched.
 
-Every atlas is brought into the frame of one template by its landmarks, and its labels are read at a
-coarse lattice of points there. Principal components of these label patterns (one indicator per structure)
-are short vectors whose distances follow the disagreement of labels; a k-d tree holds them. A target's
-vector is fitted to the points in its labelled slices only, because what was not acquired is unknown.
-The proposed atlases are then ranked by NMI (`atlas_selection`). The paper names such hashing as future
-work.
+Every atlas is brought into the frame of one template by its landmarks, and its labels are read once at
+some thousand points where atlases differ: its signature. A target's labels are read at the same points,
+as far as its labelled slices show them, because what was not acquired is unknown. Atlases that disagree
+at the fewest of the first thousand points are kept, these are ordered by NMI over all points, and the
+best are proposed; `atlas_selection` then ranks them by NMI over the target's voxels. The points are in
+random order, so that the first ones are a fair sample. The paper names such hashing as future work.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
+from cardiacreg._atomic_write import write_bytes_atomically
 from cardiacreg._slabs import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import N_LABELS, LabelMap, Landmarks, Subject, apply_matrix
@@ -26,11 +27,15 @@ from cardiacreg.landmarks import landmarks_from_labels
 
 _SPACING_MM = 6.0
 _MARGIN_MM = 15.0
-_DAMPING = 1e-3
+_SAMPLE = 500
+_FIRST_POINTS = 1000
+_FIRST_KEPT = 1000
+_ROWS = 256
+_LEAST_SHARE = 0.002
 
 
 class AtlasIndex:
-    """Short vectors of a bank's shapes in one frame, and a tree to search them.
+    """Labels of a bank's atlases at few points of one frame, and the search among them.
 
     Parameters
     ----------
@@ -38,33 +43,27 @@ class AtlasIndex:
         Landmarks of the common frame.
     points_mm : ndarray, shape (m, 3)
         Where labels are read, in the template's world.
-    mean : ndarray of float32, shape (m * 4,)
-    components : ndarray of float32, shape (c, m * 4)
-    vectors : ndarray of float32, shape (n, c)
-        One per atlas.
+    signatures : ndarray of uint8, shape (n, m)
+        Labels of each atlas at the points, moved to it by its landmarks.
     """
 
     def __init__(
         self,
         template: Landmarks,
         points_mm: NDArray[np.float64],
-        mean: NDArray[np.float32],
-        components: NDArray[np.float32],
-        vectors: NDArray[np.float32],
+        signatures: NDArray[np.uint8],
     ) -> None:
-        self.template, self.points_mm = template, points_mm
-        self.mean, self.components, self.vectors = mean, components, vectors
-        self._tree = cKDTree(vectors)
+        self.template, self.points_mm, self.signatures = template, points_mm, signatures
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.signatures)
 
     @classmethod
     def build(
         cls,
         atlases: Sequence[Subject],
         *,
-        n_components: int = 32,
+        n_points: int = 2000,
         threads: int | None = None,
         progress: ProgressCallable | None = None,
     ) -> AtlasIndex:
@@ -74,8 +73,8 @@ class AtlasIndex:
         ----------
         atlases : sequence of Subject
             With landmarks, or with labels that landmarks can be derived from.
-        n_components : int
-            Length of the vectors, less where there are fewer atlases.
+        n_points : int
+            Most points per atlas, one byte each.
         threads : int, optional
         progress : callable, optional
 
@@ -91,53 +90,31 @@ class AtlasIndex:
         read = getattr(atlases, "without_image", atlases.__getitem__)
         first = read(0)
         template = _landmarks(first)
-        points = _points_around(first.labels)
 
-        def sign(number: int) -> NDArray[np.uint8]:
+        def sign(number: int, points: NDArray[np.float64]) -> NDArray[np.uint8]:
             atlas = read(number)
             affine = fit_landmark_affine(template, _landmarks(atlas)).target_to_atlas
             return read_labels_at(atlas.labels, affine.apply(points))
 
+        lattice = _points_around(first.labels)
+        sample = range(0, len(atlases), -(-len(atlases) // _SAMPLE))
+        chosen = telling_points(np.stack([sign(n, lattice) for n in sample]), n_points)
+        points = lattice[chosen]
         found = run_tasks(
-            sign, range(len(atlases)), threads=check_threads(threads), step="index",
-            progress=progress,
+            lambda number: sign(number, points), range(len(atlases)),
+            threads=check_threads(threads), step="index", progress=progress,
         )  # fmt: skip
-        return cls.from_patterns(template, points, np.stack(found), n_components=n_components)
+        return cls(template, points, np.stack(found))
 
-    @classmethod
-    def from_patterns(
-        cls,
-        template: Landmarks,
-        points_mm: NDArray[np.float64],
-        patterns: NDArray[np.uint8],
+    def propose(
+        self,
+        target: LabelMap,
+        landmarks: Landmarks,
+        count: int,
         *,
-        n_components: int = 32,
-    ) -> AtlasIndex:
-        """Index label patterns that were read already.
-
-        Parameters
-        ----------
-        template : Landmarks
-        points_mm : ndarray, shape (m, 3)
-        patterns : ndarray of uint8, shape (n, m)
-            Labels of each atlas at the points, moved to it by its landmarks.
-        n_components : int
-        """
-        sample = patterns[:: max(1, len(patterns) // 1000)]
-        indicators = _indicators(sample)
-        mean = indicators.mean(axis=0)
-        _, _, components = np.linalg.svd(indicators - mean, full_matrices=False)
-        components = np.ascontiguousarray(components[:n_components])
-        vectors = np.concatenate(
-            [
-                (_indicators(patterns[start : start + 1000]) - mean) @ components.T
-                for start in range(0, len(patterns), 1000)
-            ]
-        )
-        return cls(template, points_mm, mean, components, vectors)
-
-    def propose(self, target: LabelMap, landmarks: Landmarks, count: int) -> NDArray[np.int64]:
-        """Return the positions of the atlases whose shapes are nearest to a target's, nearest first.
+        unknown_labels: tuple[int, ...] = (),
+    ) -> NDArray[np.int64]:
+        """Return the positions of the atlases whose shapes are most like a target's, best first.
 
         Parameters
         ----------
@@ -147,38 +124,62 @@ class AtlasIndex:
             The target's, defined as those of the atlases.
         count : int
             How many; all atlases where there are fewer.
+        unknown_labels : tuple of int
+            Atlas labels that count as background because the target does not show them.
         """
-        vector = self.describe(target, landmarks)
-        _, found = self._tree.query(vector, k=min(count, len(self)))
-        return np.atleast_1d(np.asarray(found, dtype=np.int64))
+        labels, shown = self._read(target, landmarks)
+        meaning = np.arange(256, dtype=np.uint8)
+        meaning[[*unknown_labels, *range(N_LABELS, 256)]] = 0
+        apart = self._disagreements(meaning[labels], shown, meaning)
+        kept = np.argsort(apart, kind="stable")[: max(_FIRST_KEPT, count)]
+        alike = np.concatenate(
+            [
+                _nmi(meaning[labels[shown]], meaning[self.signatures[np.ix_(rows, shown)]])
+                for rows in np.array_split(kept, -(-len(kept) // _ROWS))
+            ]
+        )
+        return np.asarray(kept[np.lexsort((kept, -alike))][:count], dtype=np.int64)
 
-    def describe(self, target: LabelMap, landmarks: Landmarks) -> NDArray[np.float64]:
-        """Return a target's vector, fitted to the points that its labelled slices show."""
-        affine = fit_landmark_affine(self.template, landmarks).target_to_atlas
-        points = affine.apply(self.points_mm)
-        pattern = read_labels_at(target, points)[None]
+    def _read(
+        self, target: LabelMap, landmarks: Landmarks
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """A target's labels at the points, and which points its labelled slices show."""
+        to_target = fit_landmark_affine(landmarks, self.template).target_to_atlas.inverse()
+        points = to_target.apply(self.points_mm)
         slices: NDArray[np.bool_] = np.asarray(target.array.any(axis=(0, 1)))
         to_voxel = np.asarray(np.linalg.inv(target.voxel_to_world), dtype=np.float64)
-        height = apply_matrix(to_voxel, points)[:, 2]
-        nearest = np.rint(height).astype(np.int64)
+        nearest = np.rint(apply_matrix(to_voxel, points)[:, 2]).astype(np.int64)
         shown = (nearest >= 0) & (nearest < len(slices))
         shown &= slices[np.clip(nearest, 0, len(slices) - 1)]
-        known = np.repeat(shown, N_LABELS - 1)
-        basis = self.components[:, known].astype(np.float64)
-        normal = basis @ basis.T + _DAMPING * np.eye(len(basis))
-        offset = (_indicators(pattern)[0] - self.mean)[known].astype(np.float64)
-        return np.asarray(np.linalg.solve(normal, basis @ offset), dtype=np.float64)
+        if not shown.any():
+            shown[:] = True
+        return read_labels_at(target, points), np.flatnonzero(shown)
+
+    def _disagreements(
+        self, labels: NDArray[np.uint8], shown: NDArray[np.int64], meaning: NDArray[np.uint8]
+    ) -> NDArray[np.int64]:
+        """At how many of the first points that are shown each atlas has another label."""
+        first = shown[:_FIRST_POINTS]
+        stop, plain = int(first[-1]) + 1, bool((meaning[:N_LABELS] == np.arange(N_LABELS)).all())
+        seen = np.zeros(stop, dtype=bool)
+        seen[first] = True
+        apart = np.empty(len(self), dtype=np.int64)
+        for start in range(0, len(self), _ROWS):
+            rows = self.signatures[start : start + _ROWS, :stop]
+            differ = (rows if plain else meaning[rows]) != labels[:stop]
+            differ &= seen
+            apart[start : start + _ROWS] = np.count_nonzero(differ, axis=1)
+        return apart
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the index as one ``.npz`` file."""
-        place = Path(path)
-        with place.open("wb") as stream:
-            np.savez(
-                stream, template=self.template.points_mm, source=np.array(self.template.source),
-                points_mm=self.points_mm, mean=self.mean, components=self.components,
-                vectors=self.vectors,
-            )  # fmt: skip
-        return place
+        stream = io.BytesIO()
+        np.savez(
+            stream, template=self.template.points_mm, source=np.array(self.template.source),
+            points_mm=self.points_mm, signatures=self.signatures,
+        )  # fmt: skip
+        write_bytes_atomically(Path(path), stream.getvalue())
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> AtlasIndex:
@@ -192,13 +193,35 @@ class AtlasIndex:
         try:
             with np.load(path, allow_pickle=False) as held:
                 template = Landmarks(held["template"], source=str(held["source"]))
-                parts = [held[name] for name in ("points_mm", "mean", "components", "vectors")]
+                points_mm, signatures = held["points_mm"], held["signatures"]
         except (OSError, KeyError, ValueError) as error:
             raise InvalidInputError(
                 f"AtlasIndex.load: {path} is not an index ({error}); build it again.",
                 code="BAD_ATLAS_INDEX",
             ) from error
-        return cls(template, *parts)
+        return cls(template, points_mm, signatures)
+
+
+def telling_points(sample: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    """Choose points at which atlases differ, in random order.
+
+    Parameters
+    ----------
+    sample : ndarray of uint8, shape (n, m)
+        Labels of some atlases at all points.
+    count : int
+        Most points to choose.
+
+    Returns
+    -------
+    ndarray of int64
+        Positions of the chosen points; the same for the same sample.
+    """
+    usual = np.stack([(sample == label).mean(axis=0) for label in range(N_LABELS)]).max(axis=0)
+    differ = np.flatnonzero(usual < 1 - _LEAST_SHARE)
+    if len(differ) == 0:
+        differ = np.arange(sample.shape[1])
+    return np.random.default_rng(0).permutation(differ)[:count]
 
 
 def read_labels_at(labels: LabelMap, points_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -211,11 +234,21 @@ def read_labels_at(labels: LabelMap, points_mm: NDArray[np.float64]) -> NDArray[
     return np.where(inside, labels.array[i, j, k], 0).astype(np.uint8)
 
 
-def _indicators(patterns: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """One number per point and structure: 1 where the structure is."""
-    structures = np.arange(1, N_LABELS, dtype=np.uint8)
-    found = patterns[..., None] == structures
-    return np.asarray(found.reshape(len(patterns), -1), dtype=np.float32)
+def _nmi(labels: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Normalised mutual information of labels (m,) with every row of (n, m)."""
+    pairs = rows.astype(np.int64)
+    pairs += labels.astype(np.int64) * N_LABELS
+    pairs += np.arange(len(rows))[:, None] * N_LABELS**2
+    counts = np.bincount(pairs.ravel(), minlength=len(rows) * N_LABELS**2)
+    joint = counts.reshape(len(rows), N_LABELS, N_LABELS) / max(1, rows.shape[1])
+    together = _entropy(joint.reshape(len(rows), -1))
+    apart = _entropy(joint.sum(axis=1)) + _entropy(joint.sum(axis=2))
+    return np.where(together > 0, apart / np.where(together > 0, together, 1.0), 1.0)
+
+
+def _entropy(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    logarithm = np.log(np.where(probability > 0, probability, 1.0))
+    return np.asarray(-(probability * logarithm).sum(axis=1), dtype=np.float64)
 
 
 def _landmarks(subject: Subject) -> Landmarks:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg._slabs import ProgressCallable, check_threads
+from cardiacreg.atlas_selection import diversity
 from cardiacreg.errors import InputWarning
 from cardiacreg.gather import Pool, Target, gather_atlases, gather_target, structure_names
 from cardiacreg.geometry import STRUCTURES, LabelMap, Subject, apply_matrix
@@ -47,7 +48,8 @@ def refine(
     landmarks : path, (6, 3) array in world RAS+ mm or Landmarks, optional
         The six landmarks of the paper; derived from the segmentation when absent.
     atlases : folder or sequence of Subject, optional
-        The bank; the embedded population when absent.
+        The bank; the embedded population when absent. Part of a bank by its metadata, as the same
+        phase: ``bank.subset(atlas_selection.with_metadata(bank, phase="ED"))``.
     preset : str or mapping, optional
         Meaning of the label values (``"acdc"``, ``"mms"``, ``"ukbb"``, ``"digital_heart"``,
         ``"sslln"``) or a mapping from them to ours; canonical when absent.
@@ -123,6 +125,11 @@ def _result(
         warnings=notes,
         structures_from_atlases=structure_names(target.unknown_labels),
         provenance=_provenance(target.subject, run.threads, len(bank)),
+        atlas_diversity=diversity(
+            target.subject.labels,
+            [atlas.subject for atlas in outcome.selected],
+            [atlas.ranked.target_to_atlas for atlas in outcome.selected],
+        ),
     )
 
 

@@ -81,6 +81,9 @@ class RefineResult:
         Structures that the input did not show and that come from the atlases alone.
     provenance : dict
         Versions, input hashes, threads.
+    atlas_diversity : float or None
+        How much the selected atlases differ under their affines: mean share of the heart's voxels in the
+        acquired slices on which two of them disagree (`atlas_selection.diversity`), 0 to 1.
     """
 
     labels: LabelMap
@@ -95,6 +98,7 @@ class RefineResult:
     warnings: tuple[str, ...] = ()
     structures_from_atlases: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    atlas_diversity: float | None = None
 
     @property
     def minimum_jacobian(self) -> float:

@@ -83,6 +83,7 @@ def summary(result: RefineResult) -> dict[str, Any]:
         "agreement_dice": result.agreement,
         "minimum_jacobian": result.minimum_jacobian,
         "atlases": [dataclasses.asdict(atlas) for atlas in result.atlases],
+        "atlas_diversity": result.atlas_diversity,
         "slice_shifts_mm": result.slice_shifts_mm,
         "structures_from_atlases": list(result.structures_from_atlases),
         "warnings": list(result.warnings),

@@ -15,6 +15,7 @@ from cardiacreg.atlas_bank import (
     append_to_atlas_bank,
     build_atlas_bank,
     default_atlases,
+    label_hash,
 )
 from cardiacreg.atlas_selection import with_metadata
 from cardiacreg.bank_verification import verify_atlas_bank
@@ -204,6 +205,35 @@ atlas_bank.build_atlas_bank({str(tmp_path / "bank")!r}, [tiny_heart()])
     assert len(build_atlas_bank(tmp_path / "bank", tiny_hearts(1.0))) == 1
 
 
+def test_several_processes_read_one_bank_at_once(tiny_place):
+    """Three fresh processes wait for each other, then read every atlas while the bank is open here."""
+    code = """
+import json, sys
+from cardiacreg.atlas_bank import AtlasBank, label_hash
+bank = AtlasBank(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+hashes = [label_hash(heart.labels) for heart in bank]
+levels = [bank.stored_image_hash(number) for number in range(len(bank))]
+print(json.dumps([hashes, levels]))
+"""
+    bank = AtlasBank(tiny_place)
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tiny_place)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    assert [reader.stdout.readline() for reader in readers] == ["ready\n"] * 3
+    for reader in readers:
+        reader.stdin.write("go\n")
+        reader.stdin.flush()
+    found = [json.loads(reader.communicate(timeout=60)[0]) for reader in readers]
+    assert found == [[list(bank.label_hashes), list(bank.image_hashes)]] * 3
+    assert [label_hash(heart.labels) for heart in bank] == list(bank.label_hashes)
+
+
 class TestLeavingOut:
     def test_by_hash_keeps_an_input_out_of_its_own_bank(self, tiny_place):
         bank = AtlasBank(tiny_place)
@@ -250,6 +280,83 @@ class TestVerification:
         build_atlas_bank(tmp_path / "odd", [odd])
         found = " ".join(problem.what for problem in verify_atlas_bank(tmp_path / "odd"))
         assert "beyond its heart" in found and "on each other" in found
+
+    @pytest.mark.parametrize(
+        ("order", "what"),
+        [
+            ((2, 1, 0, 3, 4, 5), "mirrored"),
+            ((0, 1, 2, 3, 5, 4), "mirrored"),
+            ((0, 3, 2, 1, 4, 5), "other side"),
+            ((4, 1, 2, 3, 0, 5), "not between"),
+        ],
+    )
+    def test_finds_landmarks_in_the_wrong_order(self, tmp_path, order, what):
+        (heart,) = tiny_hearts(1.0)
+        points = heart.landmarks.points_mm[list(order)]
+        build_atlas_bank(tmp_path / "odd", [replace(heart, landmarks=Landmarks(points))])
+        assert what in " ".join(problem.what for problem in verify_atlas_bank(tmp_path / "odd"))
+
+    def test_finds_insertions_in_one_place_and_walls_beyond_the_apex(self, tmp_path):
+        (heart,) = tiny_hearts(1.0)
+        points = heart.landmarks.points_mm.copy()
+        points[2] = points[0] + 2.0
+        points[3] -= 0.7 * (points[5] - points[4])
+        build_atlas_bank(tmp_path / "odd", [replace(heart, landmarks=Landmarks(points))])
+        found = " ".join(problem.what for problem in verify_atlas_bank(tmp_path / "odd"))
+        assert "insertions" in found and "not between" in found
+
+    def test_finds_an_apex_at_the_base(self, tmp_path):
+        (heart,) = tiny_hearts(1.0)
+        points = heart.landmarks.points_mm.copy()
+        points[4] = points[5] + 0.2 * (points[4] - points[5])
+        build_atlas_bank(tmp_path / "odd", [replace(heart, landmarks=Landmarks(points))])
+        found = " ".join(problem.what for problem in verify_atlas_bank(tmp_path / "odd"))
+        assert "apex and mitral centre are" in found
+
+    def test_finds_labels_that_were_not_translated(self, tmp_path):
+        (heart,) = tiny_hearts(1.0)
+        array = heart.labels.array.copy()
+        array[array == 4] = 50
+        odd = replace(heart, labels=LabelMap(array, heart.labels.voxel_to_world))
+        build_atlas_bank(tmp_path / "odd", [odd])
+        found = [problem.what for problem in verify_atlas_bank(tmp_path / "odd")]
+        assert any("needs 0 to 4" in what for what in found)
+
+    @pytest.mark.parametrize(
+        ("matrix", "what"),
+        [
+            (np.diag([1.0, 1.0, 0.0, 1.0]), "singular"),
+            (np.diag([1.0, 1.0, 90.0, 1.0]), "mm wide"),
+            (
+                np.array([[2, 0.5, 0, 0], [0, 2, 0, 0], [0, 0, 8, 0], [0, 0, 0, 1.0]]),
+                "right angles",
+            ),
+            (None, "other side"),
+        ],
+    )
+    def test_finds_matrices_that_cannot_be(self, tiny_place, matrix, what):
+        """The last one mirrors the lattice across its middle."""
+        place = tiny_place / "index.json"
+        index = json.loads(place.read_text(encoding="utf-8"))
+        entry = index["subjects"][1]
+        if matrix is None:
+            flip = np.diag([-1.0, 1, 1, 1])
+            flip[0, 3] = entry["shape"][0] - 1
+            matrix = np.array(entry["voxel_to_world"]) @ flip
+        entry["voxel_to_world"] = matrix.tolist()
+        place.write_text(json.dumps(index), encoding="utf-8")
+        found = [p.what for p in verify_atlas_bank(tiny_place) if p.atlas == "tiny 1.0"]
+        assert "its entry in the index was changed" in found
+        assert any(what in each for each in found)
+        assert {problem.atlas for problem in verify_atlas_bank(tiny_place)} == {"tiny 1.0"}
+
+    def test_accepts_banks_without_hashes_of_entries(self, tiny_place):
+        place = tiny_place / "index.json"
+        index = json.loads(place.read_text(encoding="utf-8"))
+        for entry in index["subjects"]:
+            del entry["entry_hash"]
+        place.write_text(json.dumps(index), encoding="utf-8")
+        assert verify_atlas_bank(tiny_place) == ()
 
     def test_finds_copies_and_missing_ventricles(self, tmp_path):
         (heart,) = tiny_hearts(1.0)

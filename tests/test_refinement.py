@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from cardiacreg import (
     Volume,
 )
 from cardiacreg._slabs import Progress
+from cardiacreg.atlas_bank import build_atlas_bank
+from cardiacreg.atlas_selection import with_metadata
 from cardiacreg.degradation import simulate_low_resolution
 from cardiacreg.geometry import STRUCTURES
 from cardiacreg.label_fusion import FusionOptions
@@ -160,6 +163,26 @@ class TestModel:
         assert tiny.slice_shifts_mm.shape == (8, 2)
         assert tiny.landmarks.source == "labels"
         assert all(atlas.stop_reason and atlas.affine_model == "affine" for atlas in tiny.atlases)
+
+    def test_the_diversity_of_the_chosen_atlases_is_reported(self, tiny):
+        assert 0 < tiny.atlas_diversity < 1
+        assert (
+            refine_tiny(
+                atlases=tiny_atlases(1), options=tiny_options(n_atlases=1, n_motion_atlases=1)
+            ).atlas_diversity
+            == 0
+        )
+
+    def test_atlases_are_chosen_among_those_of_a_phase(self, tmp_path):
+        hearts = [
+            replace(atlas, name=f"{n}", metadata={"phase": phase})
+            for n, (atlas, phase) in enumerate(
+                zip(tiny_atlases(3), ("ED", "ES", "ES"), strict=True)
+            )
+        ]
+        bank = build_atlas_bank(tmp_path / "bank", hearts, threads=1)
+        result = refine_tiny(atlases=bank.subset(with_metadata(bank, phase="ES")))
+        assert {atlas.name for atlas in result.atlases} == {"1", "2"}
 
     def test_refining_twice_gives_the_same_bits(self, tiny):
         np.testing.assert_array_equal(refine_tiny().labels.array, tiny.labels.array)
