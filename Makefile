@@ -13,6 +13,11 @@ export OPENBLAS_NUM_THREADS = 1
 # Some tools (cython-lint) start others by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Tests that run every kernel; they run a second time with every index checked.
+KERNEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,affine_registration atlas_selection ffd \
+  ffd_inverse ffd_registration label_consistency label_fusion phantoms refinement regularisation \
+  resampling slice_motion topology))
+
 .PHONY: demo test bench bench-quick clean
 
 demo: $(INSTALLED)
@@ -24,6 +29,8 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/cython-lint cardiacreg
 	$(BIN)/python -m pytest -n 2
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(abspath $(VENV))/checked_kernels \
+	  $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks all

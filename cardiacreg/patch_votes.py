@@ -131,8 +131,8 @@ def _nonlocal_kernel(tile, n_labels, lows, votes):
                     for g in range(groups):
                         dj, dk = g // wide_k - tile.search_j, g % wide_k - tile.search_k
                         code = row + (x + tile.first_j + dj) * lanes + dk
-                        at = vote * n_labels
-                        _vote(np.uint64(g), first, stop, codes, code, weights, votes, at, n_labels)
+                        at, begin, end = vote * n_labels, max(first, -dk), min(stop, lanes - dk)
+                        _vote(np.uint64(g), begin, end, codes, code, weights, votes, at, n_labels)
 
 
 @kernel

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cardiacreg import InvalidInputError, LabelMap, Volume, label_fusion
+from cardiacreg import InvalidInputError, LabelMap, Volume, label_fusion, patch_votes
 from cardiacreg._slabs import Progress
 from cardiacreg.intensity_harmonisation import grey_levels
 from cardiacreg.label_fusion import MODES, FusionOptions, fuse_labels, fusion_from_votes
+from cardiacreg.patch_scene import Box, Scene, cut_tile
 from tests import naive
 from tests.strategies import blobs, few, light, oblique_matrix, random_labels, seeds
 
@@ -126,6 +127,26 @@ class TestNonlocal:
         options = dataclasses.replace(OPTIONS, search=(5, 3, 1), patch=(1, 3, 1))
         found = fuse_labels(target, [atlas], options=options)
         compare(found, oracle_votes(target, [atlas], options))
+
+    def test_no_voxel_outside_a_tile_is_read_or_voted_for(self):
+        """A patch of one voxel leaves no rim around the search window: labels beyond the tile's ends,
+        here an impossible one, must not be voted for.
+        """
+        rng = np.random.default_rng(3)
+        grey, codes = (rng.integers(0, top, (2, *SHAPE)).astype(np.uint8) for top in (256, 3))
+        scene = Scene(
+            grey[0], grey, codes, np.ones(SHAPE, bool), (1, 1, 1), (0, 0), "mean", 10.0, 3
+        )
+        box = Box(0, SHAPE[0], 0, SHAPE[1], 0, SHAPE[2])
+        tile = cut_tile(scene, box)
+        expected = patch_votes._lows_and_votes(tile, 3)[1].ravel()
+        guarded = np.full(tile.codes.size + 128, 250, np.uint8)
+        guarded[64:-64] = tile.codes.ravel()
+        tile = tile._replace(codes=guarded[64:-64].reshape(tile.codes.shape))
+        votes = np.zeros(expected.size + 1024, np.float32)
+        lows = np.full(expected.size // 4, 1 << 30, np.int32)
+        patch_votes._nonlocal_kernel(tile, 4, lows, votes)
+        assert np.array_equal(votes, np.append(expected, np.zeros(1024, np.float32)))
 
     def test_progress_counts_tiles(self, monkeypatch):
         monkeypatch.setattr(label_fusion, "_TILE", (3, 5))
