@@ -28,9 +28,14 @@ from cardiacreg_nn.losses import known_log_probabilities, objective
 from cardiacreg_nn.network import MOMENTUM
 from cardiacreg_nn.sources import Source, collate
 from cardiacreg_nn.training_data import TrainingData, choose, gather, step_generator
-from cardiacreg_nn.weights import save_weights, write_atomically
+from cardiacreg_nn.weights import Model, load_weights, save_weights, write_atomically
 
 CHECKPOINT, LOG, WEIGHTS = "checkpoint.pt", "log.csv", "weights.safetensors"
+ACDC_LICENCE = "CC BY-NC-SA 4.0"
+ACDC_CITATION = (
+    "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky et al., IEEE Transactions on Medical Imaging "
+    "37(11):2514-2525, 2018, doi:10.1109/TMI.2018.2837502"
+)
 COLUMNS = ("step", "seconds", "learning_rate", "total", "dice", "cross_entropy", "landmarks")
 
 
@@ -102,6 +107,20 @@ class Run:
         }
         torch.save(state, buffer)
         write_atomically(path, buffer.getvalue())
+
+    def start_from(self, model: Model) -> None:
+        """Begin with the weights of a network of the same kind and sizes."""
+        if (model.card["kind"], model.network.config) != (
+            self.config.training.kind,
+            self.network.config,
+        ):
+            raise ValueError(
+                f"run_training: the initial weights {model.name} are of {model.card['kind']} "
+                f"{model.network.config}; the configuration asks for {self.config.training.kind} "
+                f"{self.network.config}."
+            )
+        self.network.load_state_dict(model.network.state_dict())
+        self.average = {n: t.detach().clone() for n, t in self.network.state_dict().items()}
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same configuration."""
@@ -176,6 +195,7 @@ def run_training(
     tensorboard: bool = False,
     quiet: bool = False,
     command: str = "",
+    initial: Path | None = None,
 ) -> Run:
     """Train, resuming from ``out/checkpoint.pt`` where there is one.
 
@@ -200,6 +220,9 @@ def run_training(
         No progress bar.
     command : str
         Written on the card.
+    initial : Path, optional
+        Weights to begin with, of the same network, instead of random ones; the card names them, and
+        their licence where it is the stricter one.
 
     Returns
     -------
@@ -222,6 +245,9 @@ def run_training(
         )
     out.mkdir(parents=True, exist_ok=True)
     run = Run(config, device)
+    model = load_weights(initial, device=device) if initial else None
+    if model is not None:
+        run.start_from(model)
     if (out / CHECKPOINT).is_file():
         run.load(out / CHECKPOINT)
     last = min(config.training.steps, stop_after or config.training.steps)
@@ -238,7 +264,7 @@ def run_training(
     bar.close()
     if rank == 0:
         run.save(out / CHECKPOINT)
-        _export(run, chosen, out, command)
+        _export(run, chosen, out, command, model)
     return run
 
 
@@ -331,8 +357,11 @@ def _checkpoint(run: Run, data: TrainingData, out: Path, log: _Log, start: float
         log.write(run.step, figures | {"seconds": time.perf_counter() - start})
 
 
-def _export(run: Run, data: TrainingData, out: Path, command: str) -> None:
+def _export(
+    run: Run, data: TrainingData, out: Path, command: str, initial: Model | None = None
+) -> None:
     config = run.config
+    start = initial.card if initial else {}
     network = averaged_network(run, data)
     figures = validate(network, data.held_out, config) if data.held_out else {}
     about: dict[str, Any] = {
@@ -343,12 +372,18 @@ def _export(run: Run, data: TrainingData, out: Path, command: str) -> None:
             "anatomies": list(config.data.anatomies),
             "fold": config.data.fold if config.data.acdc else None,
         },
-        "licence": "CC BY-NC-SA 4.0" if config.data.acdc else "Apache-2.0",
+        "licence": ACDC_LICENCE if config.data.acdc else start.get("licence", "Apache-2.0"),
         "command": command,
         "steps": run.step,
         "batch": config.training.batch,
         "metrics": {name: round(value, 4) for name, value in figures.items()},
     }
+    if config.data.acdc or "citation" in start:
+        about["citation"] = ACDC_CITATION if config.data.acdc else start["citation"]
+    if initial:
+        about["initial"] = {
+            key: start[key] for key in ("name", "sha256", "command") if key in start
+        }
     state: dict[str, Tensor] = network.state_dict()
     save_weights(
         out / WEIGHTS, state, kind=config.training.kind, network=config.network,
@@ -369,6 +404,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("--fold", type=int, help="replaces [data] fold")
+    parser.add_argument("--initial", type=Path, help="weights to begin with")
     parser.add_argument("--stop-after", type=int, help="stop cleanly after so many steps")
     parser.add_argument("--minutes", type=float, help="stop cleanly after so long")
     parser.add_argument("--tensorboard", action="store_true")
@@ -384,10 +420,11 @@ def main(arguments: list[str] | None = None) -> int:
             config = Config.from_dict(values)
         command = f"python -m cardiacreg_nn.train {chosen.config.name}"
         command += f" --fold {chosen.fold}" if chosen.fold is not None else ""
+        command += f" --initial {chosen.initial.name}" if chosen.initial else ""
         run_training(
             config, chosen.out, cache=chosen.cache, device=chosen.device,
             stop_after=chosen.stop_after, minutes=chosen.minutes, tensorboard=chosen.tensorboard,
-            quiet=chosen.quiet, command=command,
+            quiet=chosen.quiet, command=command, initial=chosen.initial,
         )  # fmt: skip
     except (ValueError, FileNotFoundError) as error:
         parser.exit(1, f"error: {error}\n")

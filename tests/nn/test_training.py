@@ -97,6 +97,35 @@ def test_a_run_leaves_weights_a_card_and_a_log(data, tmp_path):
     assert load_weights(tmp_path / "checkpoint.pt").network.config == model.network.config
 
 
+def test_a_run_begins_with_given_weights_and_names_them(data, tmp_path):
+    first = tiny_config(steps=2)
+    run_training(first, tmp_path / "first", data=data, quiet=True)
+    path = tmp_path / "first" / "weights.safetensors"
+    path.with_suffix(".json").write_text(
+        path.with_suffix(".json").read_text().replace('"Apache-2.0"', '"CC BY-NC-SA 4.0"')
+    )
+    initial = load_weights(path)
+    run = Run(first)
+    run.start_from(initial)
+    for name, tensor in initial.network.state_dict().items():
+        assert torch.equal(run.network.state_dict()[name], tensor), name
+        assert torch.equal(run.average[name], tensor), name
+    run_training(first, tmp_path / "second", data=data, quiet=True, initial=path)
+    card = load_weights(tmp_path / "second" / "weights.safetensors").card
+    assert card["initial"]["sha256"] == initial.card["sha256"]
+    assert card["licence"] == "CC BY-NC-SA 4.0"
+
+
+def test_initial_weights_of_another_network_are_refused(data, tmp_path):
+    run_training(tiny_config(steps=1), tmp_path, data=data, quiet=True)
+    other = tiny_config(steps=1)
+    other = replace(other, network=replace(other.network, fused=other.network.fused + 1))
+    with pytest.raises(ValueError, match="initial weights"):
+        run_training(
+            other, tmp_path / "x", data=data, quiet=True, initial=tmp_path / "weights.safetensors"
+        )
+
+
 def test_a_damaged_checkpoint_is_refused_and_kept(data, tmp_path):
     run_training(tiny_config(steps=2), tmp_path, data=data, quiet=True)
     checkpoint = tmp_path / "checkpoint.pt"
