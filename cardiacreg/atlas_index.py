@@ -221,7 +221,8 @@ def telling_points(sample: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
     differ = np.flatnonzero(usual < 1 - _LEAST_SHARE)
     if len(differ) == 0:
         differ = np.arange(sample.shape[1])
-    return np.random.default_rng(0).permutation(differ)[:count]
+    rng = np.random.default_rng(0)
+    return rng.permutation(differ)[:count]
 
 
 def read_labels_at(labels: LabelMap, points_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
