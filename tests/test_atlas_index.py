@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap, Subject
-from cardiacreg.atlas_index import AtlasIndex, read_labels_at
+from cardiacreg.atlas_index import AtlasIndex, read_labels_at, telling_points
 from cardiacreg.atlas_selection import diversity, rank_atlases
 from cardiacreg.landmark_affine import fit_landmark_affine
 from cardiacreg.landmarks import landmarks_from_labels
@@ -62,9 +62,22 @@ class TestProposals:
         best = rank_atlases(target.labels, hearts, affines)[0].index
         assert best in index.propose(target.labels, target.landmarks, 6)
 
+    def test_structures_that_the_target_lacks_do_not_count(self, hearts, index):
+        labels = hearts[6].labels
+        left = LabelMap(np.where(labels.array > 2, 0, labels.array), labels.voxel_to_world)
+        found = index.propose(left, hearts[6].landmarks, 1, unknown_labels=(3, 4))
+        assert found[0] == 6
+
     def test_are_all_atlases_where_more_are_asked_for(self, hearts, index):
         found = index.propose(hearts[0].labels, hearts[0].landmarks, 100)
         assert sorted(found) == list(range(len(hearts)))
+
+
+def test_points_at_which_all_atlases_agree_tell_nothing():
+    sample = np.zeros((4, 6), dtype=np.uint8)
+    sample[:2, 1], sample[3, 4], sample[:, 5] = 3, 1, 2
+    assert sorted(telling_points(sample, 10)) == [1, 4]
+    assert len(telling_points(sample, 1)) == 1
 
 
 class TestFiles:
