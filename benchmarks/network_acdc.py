@@ -11,18 +11,21 @@ those that the library derives from the true labels.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import tabulate
+from benchmarks import machine, tabulate
 from benchmarks.cases import Acquisition, DataAbsent, acdc, data_folder
 from benchmarks.measuring import refine_quietly, rounded
 from benchmarks.network import require_torch
+from benchmarks.store import Unit, gather
 from cardiacreg import metrics
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import LANDMARK_NAMES, STRUCTURES, LabelMap, Subject
@@ -45,7 +48,7 @@ def run(quick: bool) -> dict[str, Any]:
     """Predict every held-out frame with every set of weights, and refine some of them."""
     require_torch()
     data_folder("acdc")
-    records: list[dict[str, Any]] = []
+    units: list[Unit] = []
     described = []
     for path, method, held_out in _weights():
         from cardiacreg_nn import load_weights
@@ -54,11 +57,26 @@ def run(quick: bool) -> dict[str, Any]:
         described.append({k: v for k, v in model.card.items() if k not in ("preset", "network")})
         frames = acdc(tuple(held_out))[: 2 if quick else None]
         refined = set(range(0, len(frames), max(1, len(frames) // (1 if quick else _REFINED))))
-        for number, frame in enumerate(frames):
-            records.append(_measure(frame, model, refine=number in refined) | {"method": method})
-    if not records:
+        units += [_unit(f, model, method, number in refined) for number, f in enumerate(frames)]
+    if not units:
         raise DataAbsent("no network weights are shipped, and CARDIACREG_FOLDS names none")
-    return {"seeds": [], "weights": described, "records": rounded(records)}
+    return {"seeds": [], "weights": described, "records": gather("network_acdc", units)}
+
+
+def _unit(frame: Acquisition, model: Any, method: str, refine: bool) -> Unit:
+    key = {
+        "case": frame.name, "method": method, "sha256": model.card["sha256"], "refine": refine,
+        "code": _network_digest(),
+    }  # fmt: skip
+    return Unit(key, lambda: rounded(_measure(frame, model, refine=refine) | {"method": method}))
+
+
+@lru_cache
+def _network_digest() -> str:
+    """Digest of the network package, which the store of measurements does not look at."""
+    package = machine.ROOT / "cardiacreg_nn"
+    text = b"".join(file.read_bytes() for file in sorted(package.glob("*.py")))
+    return hashlib.sha256(text).hexdigest()
 
 
 def _weights() -> Iterable[tuple[Path, str, list[int]]]:
@@ -75,7 +93,7 @@ def _weights() -> Iterable[tuple[Path, str, list[int]]]:
         card = read_card(path.with_suffix(".json"))
         name, fold = str(card["name"]), card["data"]["fold"]
         if path in pooled:
-            name = f"{name.rpartition('_fold')[0]}, all folds"
+            name = f"{name.rpartition('_fold')[0]}, folds pooled"
         yield path, name, everyone if fold is None else folds[fold]
 
 
