@@ -4,6 +4,9 @@ Breath-holds shift slices against each other. Each selected atlas is registered 
 one free in-plane shift per slice; the shifts belong to the target, so the median over atlases is taken
 and fixed for the deformations that follow. A shift common to all slices cannot be told from a moved
 heart; it is kept at zero.
+
+Atlases never agree quite, not even about slices that did not move. Shifts no larger than the spread
+between atlases are therefore noise and go to zero; clear ones stay as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from cardiacreg._slabs import ProgressCallable, run_tasks
 from cardiacreg.ffd import FFD
 from cardiacreg.ffd_registration import PreparedTarget, Registration, StopReason, register_prepared
 from cardiacreg.geometry import Affine, LabelMap
+
+_MEDIAN_OF_SQUARES = 0.455
+"""Median of the square of a standard normal number."""
 
 
 class SliceMotion(NamedTuple):
@@ -63,6 +69,19 @@ def estimate_slice_motion(
     agreed = np.zeros((prepared.labels.shape[2], 2))
     if shifts:
         acquired = np.unique(prepared.samples.slice_index)
-        median = np.median(np.stack(shifts)[:, acquired], axis=0)
-        agreed[acquired] = median - median.mean(axis=0)
+        agreed[acquired] = _agreed(np.stack(shifts)[:, acquired])
     return SliceMotion(agreed, deformations)
+
+
+def _agreed(shifts_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Median over atlases without its mean, times ``max(0, 1 - (spread / size)^2)``.
+
+    `shifts_mm` has shape (n_atlases, n_slices, 2). Size is the mean square of the median, spread the
+    robust variance between atlases.
+    """
+    median = np.median(shifts_mm, axis=0)
+    median -= median.mean(axis=0)
+    centred = shifts_mm - shifts_mm.mean(axis=1, keepdims=True)
+    size = float((median**2).mean())
+    spread = float(np.median((centred - median) ** 2, axis=0).mean()) / _MEDIAN_OF_SQUARES
+    return median * max(0.0, 1 - (spread / size) ** 2) if size > 0 else median

@@ -3,7 +3,7 @@ import pytest
 
 from cardiacreg import Affine, LabelMap
 from cardiacreg.ffd_registration import RegistrationOptions, prepare_target
-from cardiacreg.slice_motion import estimate_slice_motion
+from cardiacreg.slice_motion import _agreed, estimate_slice_motion
 from cardiacreg.tiny_heart import tiny_heart
 from tests.strategies import oblique_matrix
 
@@ -88,3 +88,22 @@ def test_progress_is_reported_per_atlas():
         ("slice motion", 1, 2),
         ("slice motion", 2, 2),
     ]
+
+
+class TestAgreement:
+    def motions(self, size, own=0.5):
+        """Shifts of twelve atlases that share an error and have one of their own."""
+        rng = np.random.default_rng(1)
+        return size * rng.normal(size=(9, 2)) + own * rng.normal(size=(12, 9, 2))
+
+    def test_noise_goes_to_zero(self):
+        assert not _agreed(self.motions(0.2)).any()
+
+    def test_clear_motion_is_kept(self):
+        motions = self.motions(4.0)
+        median = np.median(motions, axis=0)
+        np.testing.assert_allclose(_agreed(motions), median - median.mean(axis=0), rtol=0.01)
+
+    def test_one_atlas_is_believed(self):
+        motions = self.motions(1.0)[:1]
+        np.testing.assert_allclose(_agreed(motions), motions[0] - motions[0].mean(axis=0))
