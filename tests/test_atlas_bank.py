@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cardiacreg import InvalidInputError, LabelMap, Landmarks, Subject, atlas_bank
+from cardiacreg import InvalidInputError, LabelMap, Landmarks, Subject, Volume, atlas_bank
 from cardiacreg.atlas_bank import (
     AtlasBank,
     append_to_atlas_bank,
@@ -365,3 +365,65 @@ class TestVerification:
         found = {problem.atlas: problem.what for problem in verify_atlas_bank(tmp_path / "odd")}
         assert "more than once" in found["tiny 1.0"]
         assert "left ventricle" in found["rv only"]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="needs a memory limit that leaves out mapped files"
+)
+def test_a_bank_larger_than_memory_is_opened_selected_from_and_fused(tmp_path):
+    """A fresh process that may take a third of the bank's bytes finds its atlas and fuses."""
+    build_atlas_bank(tmp_path / "large", [_padded_heart(n) for n in range(48)], threads=1)
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from cardiacreg import Affine, FusionOptions, LabelMap, Volume, fuse_labels, rank_atlases
+from cardiacreg.atlas_bank import AtlasBank
+from cardiacreg.tiny_heart import tiny_heart
+
+def find_and_fuse(bank):
+    affines = [Affine.identity()] * len(bank)
+    best = [found.index for found in rank_atlases(target.labels, bank, affines, threads=1)[:3]]
+    cut = tuple(map(slice, target.labels.shape))
+    warped = []
+    for atlas in (bank[n] for n in best):
+        labels, matrix = atlas.labels, atlas.labels.voxel_to_world
+        image = Volume(atlas.image.array[cut], matrix)
+        warped.append((image, LabelMap(labels.array[cut], matrix)))
+    options = FusionOptions(search=(3, 3, 1), patch=(3, 3, 1), bandwidth=200.0)
+    return best, fuse_labels(warped[0][0], warped, options=options, threads=1)
+
+target = tiny_heart()
+find_and_fuse(AtlasBank(sys.argv[1]).subset([0, 1, 2]))  # kernels are loaded before the limit
+status = Path("/proc/self/status").read_text()
+used = 1024 * int(status.split("VmData:")[1].split()[0])
+size = sum(path.stat().st_size for path in Path(sys.argv[1]).glob("*.npy"))
+resource.setrlimit(resource.RLIMIT_DATA, (used + size // 3, used + size // 3))
+try:
+    np.zeros(size // 2, dtype=np.uint8)
+except MemoryError:
+    best, fused = find_and_fuse(AtlasBank(sys.argv[1]))
+    print(best[0], np.mean(fused.labels.array == target.labels.array))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "large")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    best, agreement = done.stdout.split()
+    assert best == "40"
+    assert float(agreement) > 0.97
+
+
+def _padded_heart(number):
+    """A tiny heart in a large grid, moved along i by a voxel for each step away from number 40."""
+    heart = tiny_heart()
+    margin = [(0, whole - n) for whole, n in zip((128, 128, 64), heart.labels.shape, strict=True)]
+    matrix = heart.labels.voxel_to_world
+
+    def moved(array):
+        return np.roll(np.pad(array, margin), (number - 40) % 48, axis=0)
+
+    return Subject(
+        LabelMap(moved(heart.labels.array), matrix), Volume(moved(heart.image.array), matrix),
+        name=f"heart {number}", metadata={"number": number},
+    )  # fmt: skip
