@@ -102,6 +102,8 @@ def describe(result: dict[str, Any]) -> str:
     """Return one line on what a result was measured with."""
     found = result["machine"]
     quick = "a **quick** run, " if result["quick"] else ""
+    if result.get("left_out"):
+        quick += f"an **unfinished** run ({result['left_out']} measurements left out), "
     return (
         f"Measured with {quick}`python -m benchmarks {result['benchmark']}`{_count(result)}: cardiacreg "
         f"{found['cardiacreg']} at commit {found['commit']}, Python {found['python']}, NumPy "
