@@ -47,10 +47,12 @@ def measure(name: str, *, quick: bool, cases: int | None = None) -> dict[str, An
     start, measured_on = time.perf_counter(), machine.describe()
     run = load(name).run
     given = {"cases": cases} if cases and "cases" in inspect.signature(run).parameters else {}
+    store.settings.left_out = 0
     result: dict[str, Any] = run(quick, **given)
     return {
         "benchmark": name,
         "quick": quick,
+        "left_out": store.settings.left_out,
         "machine": measured_on,
         "seconds": round(time.perf_counter() - start, 1),
         **result,
@@ -64,7 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks import report
 
         return report.main(figures_only=chosen.name == "plots")
-    store.settings = store.Settings(chosen.fresh, chosen.shard, verbose=True)
+    store.settings = store.Settings(
+        chosen.fresh, chosen.shard, verbose=True, stored_only=chosen.stored
+    )
     if chosen.name != "all":
         return _one(chosen.name, chosen, chosen.json)
     failed = []
@@ -115,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cases", type=int, help="how many cases, where a benchmark can choose")
     parser.add_argument("--fresh", action="store_true", help="measure again what is stored")
+    parser.add_argument(
+        "--stored", action="store_true", help="measure nothing; make the result of what is stored"
+    )
     parser.add_argument(
         "--shard", type=_shard, metavar="I/N", help="measure and keep only every Nth unit, from I"
     )

@@ -39,16 +39,19 @@ def main(*, figures_only: bool = False) -> int:
 
 def collect(folder: Path) -> dict[str, str]:
     """Return every table of every stored result, by marker name."""
+    from benchmarks import summary
     from benchmarks.__main__ import load
 
     tables = {"presets": presets()} | _pictures(FIGURES)
+    results = {}
     for file in sorted(folder.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
+        results[result["benchmark"]] = result
         make = getattr(load(result["benchmark"]), "tables", None)
         if make is not None:
             tables |= make(result)
         tables[f"{result['benchmark']}-machine"] = describe(result)
-    return tables
+    return tables | summary.tables(results)
 
 
 def _pictures(folder: Path) -> dict[str, str]:
@@ -99,12 +102,21 @@ def describe(result: dict[str, Any]) -> str:
     """Return one line on what a result was measured with."""
     found = result["machine"]
     quick = "a **quick** run, " if result["quick"] else ""
+    if result.get("left_out"):
+        quick += f"an **unfinished** run ({result['left_out']} measurements left out), "
     return (
-        f"Measured with {quick}`python -m benchmarks {result['benchmark']}`: cardiacreg "
+        f"Measured with {quick}`python -m benchmarks {result['benchmark']}`{_count(result)}: cardiacreg "
         f"{found['cardiacreg']} at commit {found['commit']}, Python {found['python']}, NumPy "
         f"{found['numpy']}, Numba {found['numba']}, {_peers(result)}{found['processor']}, "
         f"{found['cpus']} CPUs."
     )
+
+
+def _count(result: dict[str, Any]) -> str:
+    """Tell on how many cases, where a benchmark has cases."""
+    records = result.get("records", [])
+    cases = {record.get("case") for record in records if isinstance(record, dict)} - {None}
+    return f" on {len(cases)} cases" if len(cases) > 1 else ""
 
 
 def _peers(result: dict[str, Any]) -> str:

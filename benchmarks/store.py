@@ -51,18 +51,23 @@ class Unit:
 
 @dataclass
 class Settings:
-    """How `gather` treats stored units; the runner sets it from the command line."""
+    """How `gather` treats stored units; the runner sets it from the command line.
+
+    With `stored_only` nothing is measured; `left_out` counts the units that are not stored.
+    """
 
     fresh: bool = False
     shard: tuple[int, int] | None = None
     verbose: bool = False
+    stored_only: bool = False
+    left_out: int = 0
 
 
 settings = Settings()
 
 
 def gather(benchmark: str, units: Sequence[Unit]) -> list[Record]:
-    """Return the record of every unit, measuring those that are not stored.
+    """Return the record of every unit, measuring those that are not stored (or leaving them out).
 
     A unit that raises gives a record with ``error`` and ``traceback``, which is not stored, so that
     the next run tries again; the others go on.
@@ -75,6 +80,9 @@ def gather(benchmark: str, units: Sequence[Unit]) -> list[Record]:
     records = []
     for number, unit in enumerate(units):
         if settings.shard and number % settings.shard[1] != settings.shard[0] - 1:
+            continue
+        if settings.stored_only and not place(benchmark, unit.key).exists():
+            settings.left_out += 1
             continue
         records.append(_record(benchmark, unit))
         if settings.verbose:

@@ -151,7 +151,7 @@ def robustness_table(records: Sequence[Record]) -> str:
                 str(len(own)),
                 str(sum("error" in r for r in own)),
                 str(sum(bool(f.get("missed", f["dice"] == 0)) for f in structures)),
-                str(sum(any(_torn(f) for f in each.values()) for each in good)),
+                str(sum(any(torn(f) for f in each.values()) for each in good)),
                 f"{worst[0]:.3f} ({worst[1]}, {worst[2]})",
             ]
         )
@@ -165,7 +165,8 @@ def robustness_table(records: Sequence[Record]) -> str:
     return markdown([*header, "lowest Dice of any structure"], rows)
 
 
-def _torn(figures: Record) -> bool:
+def torn(figures: Record) -> bool:
+    """Tell whether a structure is in several pieces or has a hole."""
     return figures.get("n_components", 1) > 1 or figures.get("n_holes", 0) > 0
 
 

@@ -299,6 +299,13 @@ class TestStore:
             digests.append(store.code_digest.__wrapped__("x"))
         assert digests[0] == digests[1] != digests[2]
 
+    def test_an_unfinished_run_can_be_reported_without_measuring(self):
+        calls = []
+        store.gather("x", self.units(calls))
+        store.settings = store.Settings(stored_only=True)
+        assert store.gather("x", self.units(calls, 4)) == [{"number": 0}, {"number": 2}]
+        assert store.settings.left_out == 2 and calls == [0, 1, 2]
+
     def test_shards_share_the_work(self):
         for share in (1, 2):
             store.settings = store.Settings(shard=(share, 2))
