@@ -19,7 +19,7 @@ from cardiacreg.prepared_target import PreparedTarget
 from cardiacreg.resampling import Lattice, warp_labels
 
 Float = NDArray[np.float64]
-_MOST_VOXELS = 2e7
+_MOST_VOXELS = 4e6
 
 
 def frozen_atlas(
@@ -84,7 +84,9 @@ def consistency_under(
         Of the target's slices.
     """
     samples, score = prepared.samples, prepared.codes.score
-    s, i, j = np.nonzero(_counts(samples.spans, samples.labels.shape[2]))
+    columns = np.arange(samples.labels.shape[2])
+    counts = (columns >= samples.spans[..., :1]) & (columns < samples.spans[..., 1:])
+    s, i, j = np.nonzero(counts)
     x, y, z = samples.position_mm
     moved = shifts_mm[samples.slice_index]
     frame_mm = np.stack([x[i] + moved[s, 0], y[j] + moved[s, 1], z[s]], axis=-1)
@@ -95,15 +97,10 @@ def consistency_under(
     return float(_matching(cells.codes[0], voxels, weights).sum() / weights.max(axis=1).sum())
 
 
-def _counts(spans: NDArray[np.int64], n_columns: int) -> NDArray[np.bool_]:
-    columns = np.arange(n_columns)
-    return np.asarray((columns >= spans[..., :1]) & (columns < spans[..., 1:]))
-
-
 def _matching(codes: NDArray[np.uint8], voxels: Float, weights: Float) -> Float:
     """Trilinear weight of the matching corners around each point; outside is background."""
     limit = np.array(codes.shape) - 1
-    inside = ((voxels >= 0) & (voxels < limit)).all(axis=1)
+    inside = np.asarray(((voxels >= 0) & (voxels < limit)).all(axis=1))
     lower = np.where(inside[:, None], voxels, 0).astype(np.int64)
     part = voxels - lower
     total = np.zeros(len(voxels))
@@ -112,4 +109,4 @@ def _matching(codes: NDArray[np.uint8], voxels: Float, weights: Float) -> Float:
         share = np.where(corner, part, 1 - part).prod(axis=1)
         a, b, c = (lower + np.array(corner)).T
         total += share * weights[rows, codes[a, b, c]]
-    return np.where(inside, total, weights[:, codes[0, 0, 0]])
+    return np.asarray(np.where(inside, total, weights[:, codes[0, 0, 0]]))

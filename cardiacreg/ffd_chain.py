@@ -107,6 +107,6 @@ class FFDChain:
 
 def _value_and_slopes(link: FFD, points_mm: Float) -> tuple[Float, Float]:
     """Displacement and du/dx of one link at world points of shape (n, 3): shapes (n, 3) and (n, 3, 3)."""
-    to_lattice = np.linalg.inv(link.lattice_to_world)
+    to_lattice = Affine(link.lattice_to_world).inverse().matrix
     values, slopes = spline_at_points(apply_matrix(to_lattice, points_mm), link.displacements_mm)
     return values, slopes @ to_lattice[:3, :3]

@@ -131,7 +131,7 @@ def register_prepared(
     target_to_atlas: Affine,
     *,
     slice_shifts_mm: NDArray[np.float64] | None = None,
-    start: FFD | None = None,
+    start: FFD | FFDChain | None = None,
     threads: int = 1,
 ) -> Registration:
     """Register one atlas with a target that is already sampled; see `register_labels`.
@@ -142,7 +142,7 @@ def register_prepared(
     atlas : LabelMap
     target_to_atlas : Affine
     slice_shifts_mm : ndarray, shape (n_slices, 2), optional
-    start : FFD, optional
+    start : FFD or FFDChain, optional
         Deformation to start the first level from; used if it lies on that level's lattice.
     threads : int
     """
@@ -150,7 +150,8 @@ def register_prepared(
         raise InvalidInputError("register_labels: the atlas holds no labels.", code="EMPTY_LABELS")
     shifts = _initial_shifts(prepared.labels.shape[2], slice_shifts_mm)
     prepared = widened(prepared, shifts)
-    found = _register_once(prepared, atlas, target_to_atlas, shifts, start, threads)
+    first = start if isinstance(start, FFD) else None
+    found = _register_once(prepared, atlas, target_to_atlas, shifts, first, threads)
     for _ in range(prepared.options.compositions):
         further = _composed(prepared, atlas, found, threads) if found.held_back else None
         if further is None:

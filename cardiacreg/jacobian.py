@@ -46,11 +46,14 @@ def jacobian_determinants(
     return out
 
 
-def minimum_jacobian(displacements_mm: Float, spacing_mm: Float) -> float:
+def minimum_jacobian(
+    displacements_mm: Float, spacing_mm: Float, *, enough: float = -np.inf
+) -> float:
     """Return the smallest det(I + du/dx) where the spline is complete.
 
     Points are four times as dense as the control points, and where they lie below 0.3 sixteen times:
-    between points of strong deformation the determinant dips far lower than at them.
+    between points of strong deformation the determinant dips far lower than at them. Below `enough`
+    nobody looks closer.
     """
 
     def determinants(positions: Float) -> Float:
@@ -59,7 +62,8 @@ def minimum_jacobian(displacements_mm: Float, spacing_mm: Float) -> float:
 
     positions = dense_positions(displacements_mm.shape)
     values = jacobian_determinants(displacements_mm, spacing_mm, positions)
-    return refined_minimum(values, positions, determinants)
+    lowest = float(values.min())
+    return lowest if lowest < enough else refined_minimum(values, positions, determinants)
 
 
 def dense_positions(shape: tuple[int, ...]) -> list[Float]:

@@ -125,10 +125,10 @@ class LevelRunner:
         return state
 
     def _safe_jacobian(self, state: State) -> float:
-        d, h = state.displacements_mm, state.spacing_mm
-        if steepest_slope(d, h) < 0.2 and self._options.minimum_jacobian <= 0.3:
+        d, h, limit = state.displacements_mm, state.spacing_mm, self._options.minimum_jacobian
+        if steepest_slope(d, h) < 0.2 and limit <= 0.3:
             return 0.3  # all |du/dx| entries are below 0.2: the determinant is above 0.3
-        return self.minimum_jacobian(state)
+        return minimum_jacobian(d, h, enough=limit)
 
     def minimum_jacobian(self, state: State) -> float:
         """Return the smallest det(I + du/dx); see `jacobian.minimum_jacobian`."""
