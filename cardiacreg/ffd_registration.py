@@ -198,9 +198,9 @@ def _register_once(
     options = prepared.options
     run = LevelRunner(prepared, atlas_cells(atlas, prepared.codes.codes), target_to_atlas, threads)
     state = run.start(options.spacings_mm[0], shifts)
-    before = run.consistency(state)
+    before, overlaps = run.consistency(state), run.overlaps(state)
     state = state if start is None else run.warm(state, start)
-    if before <= run.background_only:
+    if not overlaps:
         return _report(run, state, before, before, (), StopReason.NO_OVERLAP)
     counts, reason = [], "converged"
     for level in range(len(options.spacings_mm)):

@@ -46,6 +46,7 @@ class LevelRunner:
         self._prepared = prepared
         self._options = prepared.options
         self._affine = affine
+        self._cells = cells
         self._frame = prepared.samples.frame_to_world
         strides = sorted({1, *self._options.strides})
         self._samples = {stride: prepared.samples.every(stride) for stride in strides}
@@ -60,15 +61,19 @@ class LevelRunner:
             )
             for stride, samples in self._samples.items()
         }
-        self.background_only = self._background_consistency()
         self.pulled_back = False
         self.folding_threshold = prepared.options.folding_threshold
 
-    def _background_consistency(self) -> float:
-        """Consistency of an atlas without labels: no overlap is no better than that."""
-        samples, score = self._samples[1], self._prepared.codes.score
-        labels = samples.counted()
-        return float(score[labels, 0].sum() / score.max(axis=1)[labels].sum()) + 1e-9
+    def overlaps(self, state: State) -> bool:
+        """Whether any labelled sample of the target meets its own label in the atlas."""
+        labelled = self._prepared.codes.score.copy()
+        labelled[0] = 0.0
+        objective = ConsistencyObjective(
+            self._samples[1], self._cells, self._affine.matrix @ self._frame, labelled
+        )
+        shifts = state.shifts_mm[self._prepared.samples.slice_index]
+        found = objective(state.displacements_mm, state.origin_mm, state.spacing_mm, shifts)
+        return found.value > 1e-9
 
     def start(self, spacing_mm: float, shifts_mm: Float) -> State:
         """Return a state at rest on the first level's lattice."""

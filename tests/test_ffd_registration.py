@@ -148,6 +148,16 @@ class TestRegistration:
         assert 0 < found.minimum_jacobian < values.min() + 0.02
         assert values.min() > 0
 
+    def test_overlap_is_seen_where_background_outweighs_the_heart(self):
+        """A large atlas on a small target agrees with less than an empty atlas would."""
+        found = register_labels(
+            ball(8.0, 40, 3.0, outer_mm=20.0),
+            ball(30.0, 46, 2.83, 0.41, outer_mm=50.0),
+            options=dataclasses.replace(OPTIONS, background_slices=True, margin_mm=40.0),
+        )
+        assert found.stop_reason is not StopReason.NO_OVERLAP
+        assert found.consistency_after > found.consistency_before
+
     def test_a_jacobian_limit_is_kept(self):
         options = dataclasses.replace(OPTIONS, minimum_jacobian=0.8, bending_weight=0.0)
         found = register_labels(heart(), squeezed_heart(), options=options)
