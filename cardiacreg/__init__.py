@@ -17,6 +17,7 @@ _PUBLIC = {
     "AtlasIndex": "atlas_index",
     "DisplacementField": "displacement_field",
     "FFD": "ffd",
+    "FFDChain": "ffd_chain",
     "Fusion": "label_fusion",
     "FusionOptions": "label_fusion",
     "InputWarning": "errors",
@@ -144,6 +145,7 @@ if TYPE_CHECKING:
         RefinementError as RefinementError,
     )
     from cardiacreg.ffd import FFD as FFD
+    from cardiacreg.ffd_chain import FFDChain as FFDChain
     from cardiacreg.ffd_inverse import invert_points as invert_points
     from cardiacreg.ffd_registration import (
         Registration as Registration,

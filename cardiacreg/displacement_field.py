@@ -25,6 +25,7 @@ from cardiacreg._atomic_write import write_bytes_atomically
 from cardiacreg._named_source import named_source
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.ffd import FFD
+from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.geometry import Affine, Volume, voxel_grid
 from cardiacreg.resampling import Grid, PointMap
 
@@ -85,7 +86,7 @@ def dense_displacement(transforms: PointMap | Sequence[PointMap], grid: Grid) ->
 
     Parameters
     ----------
-    transforms : Affine, FFD, DisplacementField or a sequence of these
+    transforms : Affine, FFD, FFDChain, DisplacementField or a sequence of these
         Of a sequence, the first is applied first.
     grid : Lattice, Volume or LabelMap
 
@@ -97,7 +98,7 @@ def dense_displacement(transforms: PointMap | Sequence[PointMap], grid: Grid) ->
     moved = points
     chain = list(transforms) if isinstance(transforms, Sequence) else [transforms]
     for number, transform in enumerate(chain):
-        if number == 0 and isinstance(transform, FFD):
+        if number == 0 and isinstance(transform, FFD | FFDChain):
             u = transform.grid_displacement(grid.shape, grid.voxel_to_world)
             moved = transform.affine.apply(points + u)
         else:
@@ -105,12 +106,12 @@ def dense_displacement(transforms: PointMap | Sequence[PointMap], grid: Grid) ->
     return DisplacementField(moved - points, grid.voxel_to_world)
 
 
-def jacobian_map(transform: FFD, grid: Grid, *, with_affine: bool = False) -> Volume:
+def jacobian_map(transform: FFD | FFDChain, grid: Grid, *, with_affine: bool = False) -> Volume:
     """Return the Jacobian determinant of a deformation on a lattice aligned with its control lattice.
 
     Parameters
     ----------
-    transform : FFD
+    transform : FFD or FFDChain
     grid : Lattice, Volume or LabelMap
     with_affine : bool
         Multiply by the affine's determinant: the whole change of volume instead of the local one.

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.ffd import FFD
+from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.geometry import Affine
 
 Float = NDArray[np.float64]
@@ -34,7 +35,7 @@ class Inverse(NamedTuple):
 
 
 def invert_points(
-    transform: FFD | Affine,
+    transform: FFD | FFDChain | Affine,
     points_mm: ArrayLike,
     *,
     tolerance_mm: float = 1e-3,
@@ -44,8 +45,8 @@ def invert_points(
 
     Parameters
     ----------
-    transform : FFD or Affine
-        Target world mm to atlas world mm.
+    transform : FFD, FFDChain or Affine
+        Target world mm to atlas world mm. A chain is inverted link by link, the last one first.
     points_mm : array_like, shape (..., 3)
         Atlas world points: landmarks, or the vertices of a mesh.
     tolerance_mm : float
@@ -68,12 +69,18 @@ def invert_points(
             f"invert_points: points of shape {points.shape}; needs finite (..., 3).",
             code="BAD_SHAPE",
         )
-    affine = transform.affine if isinstance(transform, FFD) else transform
+    affine = transform if isinstance(transform, Affine) else transform.affine
     wanted = affine.inverse().apply(points.reshape(-1, 3))
-    if not isinstance(transform, FFD):
+    if isinstance(transform, Affine):
         residual = np.zeros(points.shape[:-1])
         return Inverse(wanted.reshape(points.shape), residual, residual == 0, 0)
-    found, gap, steps = _newton(transform, wanted, tolerance_mm, iterations)
+    links = transform.links if isinstance(transform, FFDChain) else (transform,)
+    found, steps = wanted, 0
+    for link in reversed(links):
+        found, gap, more = _newton(link, found, tolerance_mm / len(links), iterations)
+        steps += more
+    if len(links) > 1:
+        gap = np.linalg.norm(wanted - found - transform.displacement(found), axis=1)
     residual = gap.reshape(points.shape[:-1])
     return Inverse(found.reshape(points.shape), residual, residual <= tolerance_mm, steps)
 

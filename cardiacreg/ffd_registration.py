@@ -9,15 +9,17 @@ result folds: a level whose Jacobian determinant falls too low is pulled back to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg._slabs import check_threads
+from cardiacreg.composition import consistency_under, extended, frozen_atlas, minimum_of_chain
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.ffd import FFD
+from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.label_consistency import atlas_cells
 from cardiacreg.prepared_target import LabelCodes as LabelCodes
@@ -28,6 +30,8 @@ from cardiacreg.registration_levels import LevelRunner, State
 from cardiacreg.registration_options import RegistrationOptions as RegistrationOptions
 
 Float = NDArray[np.float64]
+_LEAST_GAIN = 1e-3
+"""Consistency that a composed deformation must gain to be kept."""
 
 
 class StopReason(Enum):
@@ -45,28 +49,32 @@ class Registration:
 
     Parameters
     ----------
-    target_to_atlas : FFD
-        T, target world mm to atlas world mm.
+    target_to_atlas : FFD or FFDChain
+        T, target world mm to atlas world mm; a chain where deformations were composed.
     consistency_before, consistency_after : float
         Class-weighted label consistency at full sampling under the affine alone and under T.
     slice_shifts_mm : ndarray, shape (n_slices, 2)
         In-plane shift of every target slice along its i and j axes: true position = stored position
         + shift. Zero where not estimated or given.
     minimum_jacobian : float
-        Smallest det(I + du/dx) over the domain.
+        Smallest det(I + du/dx) over the domain, of the whole map.
     iterations : tuple of int
         Line searches of each level.
     stop_reason : StopReason
         Of the last level.
+    held_back : bool
+        Whether the guard against folding held the last deformation back: its determinant fell below
+        `RegistrationOptions.folding_threshold`, or a level was pulled back.
     """
 
-    target_to_atlas: FFD
+    target_to_atlas: FFD | FFDChain
     consistency_before: float
     consistency_after: float
     slice_shifts_mm: Float
     minimum_jacobian: float
     iterations: tuple[int, ...] = ()
     stop_reason: StopReason = StopReason.CONVERGED
+    held_back: bool = False
 
 
 def register_labels(
@@ -123,7 +131,7 @@ def register_prepared(
     target_to_atlas: Affine,
     *,
     slice_shifts_mm: NDArray[np.float64] | None = None,
-    start: FFD | None = None,
+    start: FFD | FFDChain | None = None,
     threads: int = 1,
 ) -> Registration:
     """Register one atlas with a target that is already sampled; see `register_labels`.
@@ -134,20 +142,65 @@ def register_prepared(
     atlas : LabelMap
     target_to_atlas : Affine
     slice_shifts_mm : ndarray, shape (n_slices, 2), optional
-    start : FFD, optional
+    start : FFD or FFDChain, optional
         Deformation to start the first level from; used if it lies on that level's lattice.
     threads : int
     """
     if not atlas.array.any():
         raise InvalidInputError("register_labels: the atlas holds no labels.", code="EMPTY_LABELS")
-    options = prepared.options
     shifts = _initial_shifts(prepared.labels.shape[2], slice_shifts_mm)
     prepared = widened(prepared, shifts)
+    first = start if isinstance(start, FFD) else None
+    found = _register_once(prepared, atlas, target_to_atlas, shifts, first, threads)
+    for _ in range(prepared.options.compositions):
+        further = _composed(prepared, atlas, found, threads) if found.held_back else None
+        if further is None:
+            break
+        found = further
+    return found
+
+
+def _composed(
+    prepared: PreparedTarget, atlas: LabelMap, found: Registration, threads: int
+) -> Registration | None:
+    """Register on top of a frozen map; None where that gains nothing."""
+    frozen = frozen_atlas(prepared, atlas, found.target_to_atlas, threads)
+    if not frozen.array.any():
+        return None
+    further = _register_once(
+        prepared, frozen, Affine.identity(), found.slice_shifts_mm, None, threads
+    )
+    assert isinstance(further.target_to_atlas, FFD)
+    chain = extended(found.target_to_atlas, further.target_to_atlas)
+    cells = atlas_cells(atlas, prepared.codes.codes)
+    after = consistency_under(prepared, cells, chain, further.slice_shifts_mm)
+    minimum = minimum_of_chain(chain)
+    if after < found.consistency_after + _LEAST_GAIN or minimum <= 0:
+        return None
+    return replace(
+        further,
+        target_to_atlas=chain,
+        consistency_before=found.consistency_before,
+        consistency_after=after,
+        minimum_jacobian=minimum,
+        iterations=found.iterations + further.iterations,
+    )
+
+
+def _register_once(
+    prepared: PreparedTarget,
+    atlas: LabelMap,
+    target_to_atlas: Affine,
+    shifts: Float,
+    start: FFD | None,
+    threads: int,
+) -> Registration:
+    options = prepared.options
     run = LevelRunner(prepared, atlas_cells(atlas, prepared.codes.codes), target_to_atlas, threads)
     state = run.start(options.spacings_mm[0], shifts)
-    before = run.consistency(state)
+    before, overlaps = run.consistency(state), run.overlaps(state)
     state = state if start is None else run.warm(state, start)
-    if before <= run.background_only:
+    if not overlaps:
         return _report(run, state, before, before, (), StopReason.NO_OVERLAP)
     counts, reason = [], "converged"
     for level in range(len(options.spacings_mm)):
@@ -181,4 +234,7 @@ def _report(
     reason: StopReason,
 ) -> Registration:
     minimum = run.minimum_jacobian(state)
-    return Registration(run.ffd(state), before, after, state.shifts_mm, minimum, counts, reason)
+    held = run.pulled_back or minimum < run.folding_threshold
+    return Registration(
+        run.ffd(state), before, after, state.shifts_mm, minimum, counts, reason, held
+    )

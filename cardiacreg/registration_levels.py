@@ -6,6 +6,7 @@ around the state it starts from; in them L-BFGS needs about half the iterations.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from cardiacreg._lbfgs import minimise
 from cardiacreg.ffd import FFD
 from cardiacreg.geometry import Affine
-from cardiacreg.jacobian import FoldingPenalty, jacobian_determinants, steepest_slope
+from cardiacreg.jacobian import FoldingPenalty, minimum_jacobian, steepest_slope
 from cardiacreg.label_consistency import AtlasCells, ConsistencyObjective
 from cardiacreg.prepared_target import PreparedTarget
 from cardiacreg.regularisation import BendingEnergy, WhitenedDisplacements
@@ -24,6 +25,7 @@ Float = NDArray[np.float64]
 _STIFFNESS = 0.003
 """Assumed curvature of the consistency per mm^2 of a uniform displacement; a factor of ten either way
 changes little."""
+_PULLS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0)
 
 
 class State(NamedTuple):
@@ -44,6 +46,7 @@ class LevelRunner:
         self._prepared = prepared
         self._options = prepared.options
         self._affine = affine
+        self._cells = cells
         self._frame = prepared.samples.frame_to_world
         strides = sorted({1, *self._options.strides})
         self._samples = {stride: prepared.samples.every(stride) for stride in strides}
@@ -58,13 +61,19 @@ class LevelRunner:
             )
             for stride, samples in self._samples.items()
         }
-        self.background_only = self._background_consistency()
+        self.pulled_back = False
+        self.folding_threshold = prepared.options.folding_threshold
 
-    def _background_consistency(self) -> float:
-        """Consistency of an atlas without labels: no overlap is no better than that."""
-        samples, score = self._samples[1], self._prepared.codes.score
-        labels = samples.counted()
-        return float(score[labels, 0].sum() / score.max(axis=1)[labels].sum()) + 1e-9
+    def overlaps(self, state: State) -> bool:
+        """Whether any labelled sample of the target meets its own label in the atlas."""
+        labelled = self._prepared.codes.score.copy()
+        labelled[0] = 0.0
+        objective = ConsistencyObjective(
+            self._samples[1], self._cells, self._affine.matrix @ self._frame, labelled
+        )
+        shifts = state.shifts_mm[self._prepared.samples.slice_index]
+        found = objective(state.displacements_mm, state.origin_mm, state.spacing_mm, shifts)
+        return found.value > 1e-9
 
     def start(self, spacing_mm: float, shifts_mm: Float) -> State:
         """Return a state at rest on the first level's lattice."""
@@ -109,27 +118,26 @@ class LevelRunner:
         return self._unfold(state, problem.state(found.x)), found.iterations, found.reason
 
     def _unfold(self, start: State, end: State) -> State:
-        """Pull the end of a level back towards its start until it does not fold."""
-        for fraction in (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0):
-            moved = start.displacements_mm + fraction * (
-                end.displacements_mm - start.displacements_mm
-            )
+        """Pull the end of a level back towards its start, and that towards rest, until nothing folds."""
+        first, change = start.displacements_mm, end.displacements_mm - start.displacements_mm
+        towards_start = (first + fraction * change for fraction in _PULLS)
+        towards_rest = (fraction * first for fraction in _PULLS[1:])
+        for tries, moved in enumerate(chain(towards_start, towards_rest)):
+            self.pulled_back |= tries > 0
             state = end._replace(displacements_mm=moved)
             if self._safe_jacobian(state) >= self._options.minimum_jacobian:
                 break
         return state
 
     def _safe_jacobian(self, state: State) -> float:
-        d, h = state.displacements_mm, state.spacing_mm
-        if steepest_slope(d, h) < 0.2 and self._options.minimum_jacobian <= 0.3:
+        d, h, limit = state.displacements_mm, state.spacing_mm, self._options.minimum_jacobian
+        if steepest_slope(d, h) < 0.2 and limit <= 0.3:
             return 0.3  # all |du/dx| entries are below 0.2: the determinant is above 0.3
-        return self.minimum_jacobian(state)
+        return minimum_jacobian(d, h, enough=limit)
 
     def minimum_jacobian(self, state: State) -> float:
-        """Return the smallest det(I + du/dx) over points four times as dense as the control points."""
-        positions = [1 + np.arange(4 * (n - 3) + 1) / 4 for n in state.displacements_mm.shape[:3]]
-        values = jacobian_determinants(state.displacements_mm, state.spacing_mm, positions)
-        return float(values.min())
+        """Return the smallest det(I + du/dx); see `jacobian.minimum_jacobian`."""
+        return minimum_jacobian(state.displacements_mm, state.spacing_mm)
 
     def consistency(self, state: State) -> float:
         """Return the consistency at full sampling."""

@@ -10,6 +10,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import RV_WALL
 
 _LARGEST_SPACING_MM = 1e4
+_MOST_COMPOSITIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,9 @@ class RegistrationOptions:
         Determinant of I + du/dx below which that penalty acts.
     minimum_jacobian : float
         Smallest determinant of I + du/dx that a level may leave behind.
+    compositions : int
+        Most further deformations to compose where the guard against folding holds one back: the map is
+        frozen and registration goes on from rest on top of it.
     """
 
     spacings_mm: tuple[float, ...] = (64.0, 32.0, 16.0)
@@ -65,6 +69,7 @@ class RegistrationOptions:
     folding_weight: float = 10.0
     folding_threshold: float = 0.3
     minimum_jacobian: float = 0.05
+    compositions: int = 0
 
     def __post_init__(self) -> None:
         if not len(self.spacings_mm) == len(self.strides) == len(self.iterations) > 0:
@@ -124,6 +129,8 @@ def _check_numbers(options: RegistrationOptions) -> None:
         bad["class_weights"] = options.class_weights
     if not all(0 < spacing < _LARGEST_SPACING_MM for spacing in options.spacings_mm):
         bad["spacings_mm"] = options.spacings_mm
+    if not 0 <= options.compositions <= _MOST_COMPOSITIONS:
+        bad["compositions"] = options.compositions
     if options.slice_samples < 1:
         bad["slice_samples"] = options.slice_samples
     if bad:

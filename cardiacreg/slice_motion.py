@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cardiacreg._slabs import ProgressCallable, run_tasks
 from cardiacreg.ffd import FFD
+from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.ffd_registration import PreparedTarget, Registration, StopReason, register_prepared
 from cardiacreg.geometry import Affine, LabelMap
 
@@ -31,7 +32,7 @@ class SliceMotion(NamedTuple):
 
     shifts_mm: NDArray[np.float64]
     """Shape (n_slices, 2): mm along the target's i and j axes, true = stored position + shift."""
-    deformations: tuple[FFD, ...]
+    deformations: tuple[FFD | FFDChain, ...]
     """One per atlas: a start for its registration."""
 
 

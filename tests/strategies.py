@@ -86,3 +86,13 @@ def lattices(draw):
     shape = draw(st.tuples(*[st.integers(4, 7)] * 3))
     matrix = oblique_matrix(rng, draw(st.tuples(*[st.floats(5.0, 40.0)] * 3)))
     return rng.normal(size=(*shape, 3)), matrix
+
+
+def ball(cavity_mm, size, spacing_mm, offset_mm=0.0, outer_mm=38.0):
+    """A ball with a cavity."""
+    away = (np.arange(size) - (size - 1) / 2) * spacing_mm + offset_mm
+    radius = np.sqrt(sum(a**2 for a in np.meshgrid(away, away, away)))
+    array = np.where(radius < cavity_mm, 1, np.where(radius < outer_mm, 2, 0)).astype(np.uint8)
+    matrix = np.diag([spacing_mm] * 3 + [1.0])
+    matrix[:3, 3] = away[0]
+    return LabelMap(array, matrix)

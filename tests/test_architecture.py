@@ -30,6 +30,7 @@ GROUPS = {
     "measures": ("metrics", "volumes", "structure_measures"),
     "steps": (
         "landmarks", "landmark_affine", "atlas_selection", "atlas_index", "affine_registration", "ffd",
+        "ffd_chain", "composition", "spline_points",
         "label_consistency", "regularisation", "ffd_registration", "slice_motion", "resampling",
         "splines", "jacobian", "target_samples", "prepared_target", "registration_levels",
         "registration_options", "slice_interpolation", "label_fusion", "intensity_harmonisation",
@@ -287,6 +288,9 @@ for mode in MODES:
 thin, atlas = LabelMap(np.zeros((3, 3, 2)), np.eye(4)), tiny_atlases(1)[0]
 warp_labels(atlas.labels, Affine.identity(), thin)
 warp_volume(atlas.image, Affine.identity(), thin)
+from cardiacreg.ffd_chain import FFDChain
+from cardiacreg.ffd import FFD
+FFDChain((FFD(Affine.identity(), np.zeros((4, 4, 4, 3)), np.eye(4)),)).displacement(np.zeros(3))
 for path in {called!r}:
     module, name = path.split(".")
     kernel = getattr(importlib.import_module("cardiacreg." + module), name)

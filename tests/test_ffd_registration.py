@@ -12,10 +12,11 @@ from cardiacreg.ffd_registration import (
     register_labels,
     register_prepared,
 )
+from cardiacreg.jacobian import jacobian_determinants
 from cardiacreg.resampling import Lattice, warp_labels
 from cardiacreg.tiny_heart import tiny_heart
 from tests import naive
-from tests.strategies import oblique_matrix, well_conditioned_matrix
+from tests.strategies import ball, oblique_matrix, well_conditioned_matrix
 
 OPTIONS = RegistrationOptions(
     spacings_mm=(32.0, 16.0), strides=(2, 1), iterations=(15, 15), bending_weight=0.1
@@ -136,6 +137,26 @@ class TestRegistration:
         )
         assert loose.minimum_jacobian > 0.5
         assert strict.consistency_after == loose.consistency_after
+
+    def test_no_dip_between_the_points_of_the_guard_folds(self):
+        """At four points per control spacing this deformation looked safe, and folded between them."""
+        target, atlas = ball(8.0, 32, 3.0), ball(24.0, 34, 2.83, 0.41)
+        found = register_labels(target, atlas, options=RegistrationOptions.dense(8.0))
+        ffd = found.target_to_atlas
+        positions = [1 + np.arange(12 * (n - 3) + 1) / 12 for n in ffd.displacements_mm.shape[:3]]
+        values = jacobian_determinants(ffd.displacements_mm, ffd.spacing_mm, positions)
+        assert 0 < found.minimum_jacobian < values.min() + 0.02
+        assert values.min() > 0
+
+    def test_overlap_is_seen_where_background_outweighs_the_heart(self):
+        """A large atlas on a small target agrees with less than an empty atlas would."""
+        found = register_labels(
+            ball(8.0, 40, 3.0, outer_mm=20.0),
+            ball(30.0, 46, 2.83, 0.41, outer_mm=50.0),
+            options=dataclasses.replace(OPTIONS, background_slices=True, margin_mm=40.0),
+        )
+        assert found.stop_reason is not StopReason.NO_OVERLAP
+        assert found.consistency_after > found.consistency_before
 
     def test_a_jacobian_limit_is_kept(self):
         options = dataclasses.replace(OPTIONS, minimum_jacobian=0.8, bending_weight=0.0)
