@@ -102,7 +102,8 @@ def predict(
     Returns
     -------
     Subject
-        The image; canonical labels on its lattice; six `Landmarks` in world mm, ``source="network"``;
+        The image; canonical labels on its lattice; six `Landmarks` in world mm, ``source="network"``,
+        or derived from the labels for a network that sees every slice on its own;
         metadata with the weights' name, licence and sha256, and per landmark its presence (peak
         probability), spread in mm and origin (``"network"`` or ``"labels"``).
 
@@ -125,7 +126,7 @@ def predict(
     check_classes(model)
     looks = _views(_best_look(volume, model, turn), volume, model, views)
     labels = _labels(looks, volume, model)
-    landmarks, report = _landmarks(looks, labels)
+    landmarks, report = _landmarks(looks, labels, single_slices=model.card.get("kind") == "fcn2d")
     given = str(image) if isinstance(image, str | os.PathLike) else None
     return Subject(
         labels,
@@ -340,9 +341,15 @@ def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
 
 
 def _landmarks(
-    looks: Sequence[_Look], labels: LabelMap
+    looks: Sequence[_Look], labels: LabelMap, *, single_slices: bool = False
 ) -> tuple[Landmarks | None, list[dict[str, Any]]]:
-    """Return the network's landmarks, completed by those derived from the labels, and a report."""
+    """Return the network's landmarks, completed by those derived from the labels, and a report.
+
+    A network that sees every slice on its own cannot tell along the stack where a landmark is: for it
+    they are all derived.
+    """
+    if single_slices:
+        return _landmarks_of_labels(labels)
     names, views = np.array(LANDMARK_NAMES), np.stack([_points_mm(p, labels) for p in looks])
     seen: NDArray[np.bool_] = np.asarray(np.isfinite(views).all(axis=2), dtype=bool)
     missing: NDArray[np.bool_] = np.asarray(~seen.any(axis=0), dtype=bool)
@@ -354,6 +361,19 @@ def _landmarks(
         points[missing] = derived[missing]
     report = [_entry(number, looks, bool(missing[number])) for number in range(len(names))]
     return Landmarks(points, source="labels" if missing.all() else "network"), report
+
+
+def _landmarks_of_labels(labels: LabelMap) -> tuple[Landmarks | None, list[dict[str, Any]]]:
+    try:
+        landmarks = landmarks_from_labels(labels)
+    except InvalidInputError as error:
+        warnings.warn(
+            f"predict: the subject has no landmarks, since the labels do not tell them: {error}",
+            InputWarning,
+            stacklevel=4,
+        )
+        return None, []
+    return landmarks, [{"name": name, "origin": "labels"} for name in LANDMARK_NAMES]
 
 
 def _points_mm(found: _Look, labels: LabelMap) -> NDArray[np.float64]:
