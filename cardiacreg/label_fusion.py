@@ -28,7 +28,7 @@ from cardiacreg.patch_votes import best_matches, multi_point_votes, nonlocal_vot
 MODES = ("nonlocal", "best_patch", "multi_point", "joint", "majority")
 _LARGEST_SUM = {"mean": 255.0**2, "sum": 255.0**2, "correlation": 2.0}
 _TIED_SHARE = 1e-6
-_TILE = (16, 16)
+_TILE = (32, 32)
 _MOST_PATCH_VOXELS = 32_768
 _MOST_LABELS = 255
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cardiacreg._jit import kernel
 
 DISTANCES = ("mean", "sum", "correlation")
-_LANES = 8
+_FEWEST_LANES = 16
 
 
 class Scene(NamedTuple):
@@ -87,7 +87,8 @@ class Tile(NamedTuple):
     target: NDArray[np.uint8]
     atlases: NDArray[np.uint8]
     codes: NDArray[np.uint8]
-    spans: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    active: NDArray[np.bool_]
     lattice: NDArray[np.int64]
     first_i: int
     first_j: int
@@ -115,7 +116,7 @@ def cut_tile(scene: Scene, box: Box) -> Tile:
     """Copy what a box needs out of a scene."""
     (si, sj, sk), (pi, pj) = scene.search, scene.patch
     rows, columns = box.i1 - box.i0, box.j1 - box.j0
-    lanes = -(-(box.k1 - box.k0 + 2 * sk) // _LANES) * _LANES
+    lanes = max(_FEWEST_LANES, 1 << (box.k1 - box.k0 + 2 * sk - 1).bit_length())
     shape = (rows + 2 * (si + pi), (columns + 2 * (sj + pj)) * lanes)
     n = len(scene.atlases)
     target = np.zeros(shape, np.uint8)
@@ -124,14 +125,23 @@ def cut_tile(scene: Scene, box: Box) -> Tile:
     _copy_kernel(scene.target[None], corner, lanes, target[None])
     _copy_kernel(scene.atlases, corner, lanes, atlases)
     _copy_kernel(scene.codes, corner, lanes, codes)
-    spans = np.zeros((rows, columns, 2), np.int64)
-    _spans_kernel(scene.active, np.array(box), sk, spans)
+    active = np.zeros((rows, columns, lanes), bool)
+    own = scene.active[box.i0 : box.i1, box.j0 : box.j1, box.k0 : box.k1]
+    active[..., sk : sk + own.shape[2]] = own
     size = np.array(scene.target.shape)
+    lattice = np.stack([-corner, size - corner], -1).ravel()
     return Tile(
-        target, atlases, codes, spans, np.stack([-corner, size - corner], -1).ravel(), si + pi,
-        sj + pj, rows, columns, lanes, sk, si, sj, sk, pi, pj, DISTANCES.index(scene.distance),
+        target, atlases, codes, _ends(active), active, lattice, si + pi, sj + pj, rows, columns,
+        lanes, sk, si, sj, sk, pi, pj, DISTANCES.index(scene.distance),
         float(np.log2(np.e)) / scene.bandwidth,
     )  # fmt: skip
+
+
+def _ends(active: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """First and last active column (exclusive) of every row; (0, 0): none."""
+    columns: NDArray[np.bool_] = np.asarray(active.any(axis=2))
+    stops = columns.shape[1] - columns[:, ::-1].argmax(axis=1)
+    return np.stack([columns.argmax(axis=1), np.where(columns.any(axis=1), stops, 0)], -1)
 
 
 # ---------------------------------------------------------------------------------------------- kernels
@@ -149,17 +159,3 @@ def _copy_kernel(source, corner, lanes, out):
                     out[n, y, x * lanes + k] = source[
                         n, y + corner[0], x + corner[1], k + corner[2]
                     ]
-
-
-@kernel
-def _spans_kernel(active, box, pad, spans):
-    """First and last active lane (exclusive) of every column, in whole vectors; (0, 0): nowhere."""
-    for i in range(box[0], box[1]):
-        for j in range(box[2], box[3]):
-            first, stop = 0, 0
-            for k in range(box[4], box[5]):
-                if active[i, j, k]:
-                    first = first if stop > 0 else (k - box[4] + pad) // 8 * 8
-                    stop = ((k - box[4] + pad) // 8 + 1) * 8
-            spans[i - box[0], j - box[2], 0] = first
-            spans[i - box[0], j - box[2], 1] = stop

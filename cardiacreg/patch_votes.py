@@ -1,11 +1,11 @@
 """Patch distances by running sums over one tile of a lattice, and the votes that they weigh (eq. 5).
 
-The vectors are rows along (j, k). For one atlas and one displacement along i, the patch sums of all
+The vectors are whole rows along (j, k). For one atlas and one displacement along i, the patch sums of all
 displacements along j and k are carried from row to row (one row of voxels enters, one leaves) and then
-from column to column, so that a patch of any size costs the same. Grey levels are whole numbers, so that
-these sums are exact and do not depend on where a tile begins. A weight ``exp(-d / h)`` is kept as
-``2**-n * 2**-f`` (n a whole number, 0 <= f < 1): only n differs between a voxel's votes and their common
-scale, rescaling is exact, and the weight of a best match never vanishes.
+along the row, so that a patch of any size costs the same. Distances are whole numbers, so that sums are
+exact and do not depend on where a tile begins. A weight ``exp(-d / h)`` is kept as ``2**-n * 2**-f`` (n a
+whole number, 0 <= f < 1): rescaling a voxel's votes is exact, and the weight of a best match never
+vanishes. Weights below 2**-32 of the best one so far are left out; the others are listed and vote.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cardiacreg._jit import kernel
 from cardiacreg.patch_scene import Box, Matches, Scene, Tile, cut_tile, displacements
 
 _NEVER = 1 << 30
+_NEGLIGIBLE = 33
 
 
 def nonlocal_votes(scene: Scene, box: Box) -> NDArray[np.float32]:
@@ -62,7 +63,9 @@ def multi_point_votes(scene: Scene, box: Box, centres: NDArray[np.bool_]) -> NDA
     votes = np.zeros(shape, dtype=np.float32)
     inner = np.array([box.i0 - around.i0, box.j0 - around.j0, *shape[:2], shape[3]])
     unit = float(1 << (30 - int((2 * pi + 1) * (2 * pj + 1)).bit_length()))
-    shares = unit / np.maximum(totals[..., 0], np.float32(1e-30))
+    lows[~tile.active] = 0
+    shares = np.where(tile.active, unit / np.maximum(totals[..., 0], np.float32(1e-30)), 0.0)
+    shares = shares.astype(np.float32)
     _multi_point_kernel(tile, inner, lows.ravel(), shares.ravel(), votes.ravel())
     return _inside(tile, box, votes)[..., : scene.n_labels]
 
@@ -70,21 +73,23 @@ def multi_point_votes(scene: Scene, box: Box, centres: NDArray[np.bool_]) -> NDA
 def best_matches(scene: Scene, box: Box) -> Matches:
     """Find the displacement of least distance in every atlas; ties go to the shortest, then the first."""
     tile = cut_tile(scene, box)
-    shape = (len(scene.atlases), tile.rows, tile.columns, tile.lanes)
-    ranks, distances = np.zeros(shape, np.int32), np.full(shape, np.inf)
+    rows = (len(scene.atlases), tile.rows, tile.columns * tile.lanes)
+    ranks, distances = np.zeros(rows, np.int32), np.full(rows, np.inf)
     table = np.empty([2 * reach + 1 for reach in scene.search], np.int64)
     for rank, (di, dj, dk) in enumerate(displacements(scene.search)):
         table[di + scene.search[0], dj + scene.search[1], dk + scene.search[2]] = rank
     _search_kernel(tile, table.reshape(len(table), -1), ranks, distances)
     distances[np.isinf(distances)] = 0.0
-    return Matches(*(_inside(tile, box, a[..., None])[..., 0] for a in (ranks, distances)))
+    shape = (len(scene.atlases), tile.rows, tile.columns, tile.lanes, 1)
+    return Matches(*(_inside(tile, box, a.reshape(shape))[..., 0] for a in (ranks, distances)))
 
 
 def _lows_and_votes(tile: Tile, n_labels: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     shape = (tile.rows, tile.columns, tile.lanes, n_labels + 1)
     votes = np.zeros(shape, dtype=np.float32)
     lows = np.full(shape[:3], _NEVER, dtype=np.int32)
-    _nonlocal_kernel(tile, n_labels + 1, lows.ravel(), votes.ravel())
+    limits = np.where(tile.active, np.int32(2**31 - 1), np.int32(-1))
+    _nonlocal_kernel(tile, n_labels + 1, lows.ravel(), limits.ravel(), votes.ravel())
     return lows, votes
 
 
@@ -96,53 +101,201 @@ def _inside(tile: Tile, box: Box, array: NDArray[Any]) -> NDArray[Any]:
 
 
 @kernel
-def _nonlocal_kernel(tile, n_labels, lows, votes):
-    """Votes of every atlas and displacement in one tile (see the module's description)."""
-    wide_k, lanes = 2 * tile.search_k + 1, tile.lanes
-    groups = (2 * tile.search_j + 1) * wide_k
-    fields, width = 5 if tile.kind == 2 else 1, (tile.columns + 2 * tile.patch_j) * lanes
-    columns = np.empty((groups, fields, width), np.int32)
-    patches = np.empty((groups, fields, lanes), np.int32)
-    distances, wholes = np.empty((groups, lanes), np.float64), np.empty((groups, lanes), np.int32)
-    weights, low = np.empty((groups, lanes), np.float32), np.empty(lanes, np.int32)
-    codes, spans = tile.codes.ravel(), tile.spans
+def _nonlocal_kernel(tile, n_labels, lows, limits, votes):
+    """Votes of every atlas and displacement in one tile, row by row (see the module's description)."""
+    lanes, lead, full = tile.lanes, (2 * tile.patch_j + 1) * tile.lanes, _full(tile)
+    row, fields = tile.columns * lanes, 5 if tile.kind == 2 else 1
+    groups = (2 * tile.search_j + 1) * (2 * tile.search_k + 1)
+    columns = np.empty((groups, fields, lead + row + 2 * tile.patch_j * lanes), np.int32)
+    sums = np.zeros((fields, lead + row), np.int32)
+    passed, found = np.empty(row, np.uint8), np.empty(row + 1, np.uint32)
+    picked, wholes = np.empty(row + 1, np.int32), np.empty(row, np.int32)
+    weights, unit, codes = np.empty(row, np.float32), _unit(tile), tile.codes.ravel()
     for n in range(tile.atlases.shape[0]):
-        for di in range(-tile.search_i, tile.search_i + 1):
+        for turn in range(2 * tile.search_i + 1):
+            di = _outwards(turn)
             columns[:] = 0
             for y in range(-2 * tile.patch_i, tile.rows):
                 _slide_rows(tile, n, di, y, columns)
-                if y < 0:
+                if y < 0 or tile.ends[y, 1] == 0:
                     continue
-                patches[:] = 0
-                row = (n * tile.codes.shape[1] + y + tile.first_i + di) * tile.codes.shape[2]
-                for x in range(-2 * tile.patch_j, tile.columns):
-                    _slide_columns(tile, x, columns, patches)
-                    if x < 0 or spans[y, x, 1] == 0:
-                        continue
-                    first, stop = spans[y, x, 0], spans[y, x, 1]
-                    vote = (y * tile.columns + x) * lanes
-                    _measure(tile, di, y, x, patches, distances)
-                    for k in range(first, stop):
-                        low[k] = lows[vote + k]
-                    _weigh(first, stop, distances, low, wholes, weights)
-                    _rescale(first, stop, vote * n_labels, low, lows[vote:], votes, n_labels)
-                    for k in range(first, stop):
-                        lows[vote + k] = low[k]
-                    for g in range(groups):
-                        dj, dk = g // wide_k - tile.search_j, g % wide_k - tile.search_k
-                        code = row + (x + tile.first_j + dj) * lanes + dk
-                        at, begin, end = vote * n_labels, max(first, -dk), min(stop, lanes - dk)
-                        _vote(np.uint64(g), begin, end, codes, code, weights, votes, at, n_labels)
+                begin, end, at = tile.ends[y, 0], tile.ends[y, 1], y * row
+                code = (n * tile.codes.shape[1] + y + tile.first_i + di) * tile.codes.shape[2]
+                for each in range(groups):
+                    g = groups // 2 + _outwards(each)
+                    dj, dk = _displacement(tile, g)
+                    _slide_along(lanes, lead, end * lanes, columns[g], sums)
+                    step, base = _run(tile, di, dj, y), code + (tile.first_j + dj) * lanes + dk
+                    for x in range(begin, end, step):
+                        count, stop = _count(tile, di, dj, y, x), (x + step) * lanes
+                        if count == 0:
+                            continue
+                        _correlate_row(tile, x * lanes + lead, stop + lead, count, sums)
+                        share = _share(tile, count, full)
+                        _mark(x * lanes, stop, share, lead, sums[0], limits[at:], passed)
+                        _leave_lattice(tile, dk, x * lanes, stop, passed)
+                        size = _list(x * lanes, stop, lead, sums[0], passed, found, picked)
+                        _weigh(size, unit / share, picked, wholes, weights)
+                        _vote_found(
+                            size, unit, found, wholes, weights, codes, base, lows[at:],
+                            limits[at:], votes[at * n_labels :], n_labels,
+                        )  # fmt: skip
+
+
+@kernel
+def _outwards(turn):
+    """0, -1, 1, -2, 2, ...: near displacements come first, since a good match early saves work later."""
+    return (turn + 1) // 2 * (1 - 2 * (turn % 2))
+
+
+@kernel
+def _displacement(tile, g):
+    """Displacement along j and k of a group."""
+    wide_k = 2 * tile.search_k + 1
+    return g // wide_k - tile.search_j, g % wide_k - tile.search_k
+
+
+@kernel
+def _full(tile):
+    """Voxels of a whole patch."""
+    return (2 * tile.patch_i + 1) * (2 * tile.patch_j + 1)
+
+
+@kernel
+def _share(tile, count, full):
+    """Part of a whole patch that the sum of a mean distance is over."""
+    return np.float64(count) / full if tile.kind == 0 else 1.0
+
+
+@kernel
+def _unit(tile):
+    """Halvings of a weight per unit of a distance in whole numbers, at a whole patch."""
+    if tile.kind == 0:
+        return tile.halvings / _full(tile)
+    return tile.halvings if tile.kind == 1 else tile.halvings / (1 << 29)
+
+
+@kernel
+def _run(tile, di, dj, y):
+    """Columns of a row to treat together: all active ones where every patch is whole, else one."""
+    begin, end, full = tile.ends[y, 0], tile.ends[y, 1], _full(tile)
+    left, right = _count(tile, di, dj, y, begin), _count(tile, di, dj, y, end - 1)
+    return end - begin if left == full and right == full else 1
+
+
+@kernel
+def _slide_along(lanes, lead, stop, columns, sums):
+    """Patch sums of a row of columns: one enters and one leaves, from a start of empty columns.
+
+    The distance between a sum and its successor is a constant, or the compiler would not use vectors.
+    """
+    size, lead, lanes = np.uint64(lead + stop - lanes), np.uint64(lead), np.uint64(lanes)
+    for f in range(np.uint64(columns.shape[0])):
+        if lanes == 16:
+            for k in range(size):
+                sums[f, k + np.uint64(16)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
+        elif lanes == 32:
+            for k in range(size):
+                sums[f, k + np.uint64(32)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
+        elif lanes == 64:
+            for k in range(size):
+                sums[f, k + np.uint64(64)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
+        else:
+            for k in range(size):
+                sums[f, k + lanes] = sums[f, k] + columns[f, k + lead] - columns[f, k]
+
+
+@kernel
+def _mark(first, stop, share, lead, sums, limits, passed):
+    """Mark the voxels whose distance is small enough for a weight that counts."""
+    lead = np.uint64(lead)
+    if share == 1.0:
+        for k in range(np.uint64(first), np.uint64(stop)):
+            passed[k] = sums[lead + k] <= limits[k]
+    else:
+        for k in range(np.uint64(first), np.uint64(stop)):
+            passed[k] = np.float64(sums[lead + k]) <= np.float64(limits[k]) * share
+
+
+@kernel
+def _leave_lattice(tile, dk, first, stop, passed):
+    """Unmark voxels that a displacement takes beyond the first or last slice."""
+    low, high = max(tile.lattice[4] - dk, 0), min(tile.lattice[5] - dk, tile.lanes)
+    if low <= tile.pad and high >= tile.lanes - tile.search_k:
+        return
+    for x in range(first, stop, tile.lanes):
+        passed[x : x + low] = 0
+        passed[x + max(high, 0) : x + tile.lanes] = 0
+
+
+@kernel
+def _list(first, stop, lead, sums, passed, found, picked):
+    """List the marked voxels and their distances, and count them."""
+    size, lead, words = np.uint64(0), np.uint64(lead), passed.view(np.uint64)
+    for word in range(first // 8, stop // 8):
+        if words[word] != 0:
+            for k in range(np.uint64(8 * word), np.uint64(8 * word + 8)):
+                found[size], picked[size] = k, sums[lead + k]
+                size += np.uint64(passed[k])
+    return size
+
+
+@kernel
+def _weigh(size, factor, distances, wholes, weights):
+    """Turn the distances of the listed voxels into whole halvings and a rest of weight."""
+    for m in range(np.uint64(size)):
+        distance = np.float64(distances[m]) * factor
+        whole = np.int32(distance)
+        z = np.float32(np.float64(whole) - distance)
+        power = np.float32(0.0012747483) + z * np.float32(0.000109023232)
+        power = np.float32(0.00957917967) + z * power
+        power = np.float32(0.0554907571) + z * power
+        power = np.float32(0.240224368) + z * power
+        power = np.float32(0.693147064) + z * power
+        wholes[m], weights[m] = whole, np.float32(1.0) + z * power
+
+
+@kernel
+def _vote_found(
+    size, unit, found, wholes, weights, codes, code, lows, limits, votes, n_labels
+):  # fmt: skip
+    """Let the listed voxels vote; where a match is the best so far, bring earlier votes to its scale."""
+    n_labels, code = np.uint64(n_labels), np.uint64(code)
+    for m in range(np.uint64(size)):
+        k, low = np.uint64(found[m]), lows[np.uint64(found[m])]
+        if wholes[m] < low:
+            scale = np.int32((127 - min(low - wholes[m], 100)) << 23).view(np.float32)
+            for label in range(n_labels):
+                votes[k * n_labels + label] *= scale
+            low = wholes[m]
+            lows[k] = low
+            limits[k] = np.int32(min((low + _NEGLIGIBLE) / unit, 2147483647.0))
+        scale = np.int32((127 - min(wholes[m] - low, 100)) << 23).view(np.float32)
+        votes[k * n_labels + np.uint64(codes[code + k])] += weights[m] * scale
+
+
+@kernel
+def _correlate_row(tile, first, stop, count, sums):
+    """1 - r of patches from their sums, in units of 2**-29; 1 where one of them is constant."""
+    if tile.kind != 2:
+        return
+    n = np.float64(count)
+    for k in range(np.uint64(first), np.uint64(stop)):
+        own, other = np.float64(sums[1, k]), np.float64(sums[3, k])
+        both = n * np.float64(sums[0, k]) - own * other
+        spread = n * np.float64(sums[2, k]) - own * own
+        spread *= n * np.float64(sums[4, k]) - other * other
+        distance = 1.0 - both / np.sqrt(spread) if spread > 0.5 else 1.0
+        sums[0, k] = np.int32(max(distance, 0.0) * 536870912.0 + 0.5)
 
 
 @kernel
 def _multi_point_kernel(tile, inner, lows, shares, votes):
     """Votes of whole label patches: weights in whole numbers, box-filtered like distances."""
-    wide_k, lanes = 2 * tile.search_k + 1, tile.lanes
-    groups, wide_i = (2 * tile.search_j + 1) * wide_k, 2 * tile.patch_i + 1
+    lanes, wide_i = tile.lanes, 2 * tile.patch_i + 1
+    groups = (2 * tile.search_j + 1) * (2 * tile.search_k + 1)
     fields, width = 5 if tile.kind == 2 else 1, tile.columns * lanes
-    columns = np.empty((groups, fields, width + 2 * tile.patch_j * lanes), np.int32)
-    patches = np.empty((groups, fields, lanes), np.int32)
+    columns = np.empty((groups, fields, width + (4 * tile.patch_j + 1) * lanes), np.int32)
     ring, sums = np.empty((wide_i, groups, width), np.int32), np.empty((groups, width), np.int32)
     for n in range(tile.atlases.shape[0]):
         for di in range(-tile.search_i, tile.search_i + 1):
@@ -158,7 +311,7 @@ def _multi_point_kernel(tile, inner, lows, shares, votes):
                         sums[g, k] -= entering[g, k]
                         entering[g, k] = 0
                 if y < tile.rows:
-                    _estimate(tile, di, y, lows, shares, columns, patches, entering)
+                    _estimate(tile, di, y, lows, shares, columns, entering)
                 for g in range(groups):
                     for k in range(width):
                         sums[g, k] += entering[g, k]
@@ -168,43 +321,54 @@ def _multi_point_kernel(tile, inner, lows, shares, votes):
 
 
 @kernel
-def _estimate(tile, di, y, lows, shares, columns, patches, entering):
+def _estimate(tile, di, y, lows, shares, columns, entering):
     """Normalised weights of one row of patch centres, in whole numbers."""
-    lanes, groups = tile.lanes, columns.shape[0]
-    distances, wholes = np.empty((groups, lanes), np.float64), np.empty((groups, lanes), np.int32)
-    weights, low = np.empty((groups, lanes), np.float32), np.empty(lanes, np.int32)
-    patches[:] = 0
-    for x in range(-2 * tile.patch_j, tile.columns):
-        _slide_columns(tile, x, columns, patches)
-        if x < 0 or tile.spans[y, x, 1] == 0:
-            continue
-        first, stop = tile.spans[y, x, 0], tile.spans[y, x, 1]
-        centre = (y * tile.columns + x) * lanes
-        _measure(tile, di, y, x, patches, distances)
-        for k in range(first, stop):
-            low[k] = lows[centre + k]
-        _weigh(first, stop, distances, low, wholes, weights)
-        _round_shares(first, stop, weights, shares, centre, entering, x * lanes)
+    lanes, lead, full = tile.lanes, (2 * tile.patch_j + 1) * tile.lanes, _full(tile)
+    row, begin, end = tile.columns * lanes, tile.ends[y, 0], tile.ends[y, 1]
+    sums, passed = np.zeros((columns.shape[1], lead + row), np.int32), np.empty(row, np.uint8)
+    for g in range(columns.shape[0]):
+        dj, dk = _displacement(tile, g)
+        _slide_along(lanes, lead, end * lanes, columns[g], sums)
+        step = _run(tile, di, dj, y)
+        for x in range(begin, end, step):
+            count, stop = _count(tile, di, dj, y, x), (x + step) * lanes
+            if count > 0:
+                _correlate_row(tile, x * lanes + lead, stop + lead, count, sums)
+                passed[x * lanes : stop] = 1
+                _leave_lattice(tile, dk, x * lanes, stop, passed)
+                factor = _unit(tile) / _share(tile, count, full)
+                _round_shares(
+                    x * lanes, stop, lead, factor, sums[0], passed, lows[y * row :],
+                    shares[y * row :], entering[g],
+                )  # fmt: skip
 
 
 @kernel
-def _round_shares(first, stop, weights, shares, centre, entering, column):
+def _round_shares(first, stop, lead, factor, sums, passed, lows, shares, entering):
     """Write normalised weights as whole numbers."""
-    centre, column = np.uint64(centre), np.uint64(column)
-    for g in range(np.uint64(weights.shape[0])):
-        for k in range(np.uint64(first), np.uint64(stop)):
-            share = weights[g, k] * shares[centre + k]
-            entering[g, column + k] = np.int32(share + np.float32(0.5))
+    lead = np.uint64(lead)
+    for k in range(np.uint64(first), np.uint64(stop)):
+        distance = np.float64(sums[lead + k]) * factor
+        whole = np.int32(distance)
+        z = np.float32(np.float64(whole) - distance)
+        power = np.float32(0.0012747483) + z * np.float32(0.000109023232)
+        power = np.float32(0.00957917967) + z * power
+        power = np.float32(0.0554907571) + z * power
+        power = np.float32(0.240224368) + z * power
+        power = np.float32(0.693147064) + z * power
+        above = min(np.int32(whole - lows[k]), np.int32(100))
+        weight = (np.float32(1.0) + z * power) * np.int32((127 - above) << 23).view(np.float32)
+        entering[k] = np.int32(weight * shares[k] + np.float32(0.5)) * passed[k]
 
 
 @kernel
 def _vote_patches(tile, n, di, out, inner, sums, votes):
     """Add to one row's votes the weights of all patches over each voxel."""
-    wide_k, lanes, n_labels = 2 * tile.search_k + 1, tile.lanes, inner[4]
+    lanes, n_labels = tile.lanes, np.uint64(inner[4])
     codes = tile.codes[n, out + inner[0] + tile.first_i + di]
-    total, weights = np.empty(lanes, np.int32), np.empty((1, lanes), np.float32)
+    total = np.empty(lanes, np.int32)
     for g in range(sums.shape[0]):
-        dj, dk = g // wide_k - tile.search_j, g % wide_k - tile.search_k
+        dj, dk = _displacement(tile, g)
         total[:] = 0
         for x in range(-2 * tile.patch_j, inner[3]):
             new, old = x + inner[1] + tile.patch_j, x + inner[1] - tile.patch_j - 1
@@ -217,53 +381,56 @@ def _vote_patches(tile, n, di, out, inner, sums, votes):
                     total[k] -= sums[u, b + k]
             if x < 0:
                 continue
-            first, stop = max(0, -dk), lanes - max(0, dk)
-            for k in range(np.uint64(first), np.uint64(stop)):
-                weights[np.uint64(0), k] = np.float32(total[k])
-            code = (x + inner[1] + tile.first_j + dj) * lanes + dk
-            vote = (out * inner[3] + x) * lanes * n_labels
-            _vote(np.uint64(0), first, stop, codes, code, weights, votes, vote, n_labels)
+            code = np.uint64((x + inner[1] + tile.first_j + dj) * lanes + dk)
+            vote = np.uint64((out * inner[3] + x) * lanes)
+            for k in range(np.uint64(max(0, -dk)), np.uint64(lanes - max(0, dk))):
+                label = np.uint64(codes[code + k])
+                votes[(vote + k) * n_labels + label] += np.float32(total[k])
 
 
 @kernel
 def _search_kernel(tile, table, ranks, best):
     """The best displacement of every voxel in every atlas."""
+    lanes, lead, full = tile.lanes, (2 * tile.patch_j + 1) * tile.lanes, _full(tile)
+    row, fields = tile.columns * lanes, 5 if tile.kind == 2 else 1
     groups = (2 * tile.search_j + 1) * (2 * tile.search_k + 1)
-    fields, width = 5 if tile.kind == 2 else 1, (tile.columns + 2 * tile.patch_j) * tile.lanes
-    columns = np.empty((groups, fields, width), np.int32)
-    patches = np.empty((groups, fields, tile.lanes), np.int32)
-    distances = np.empty((groups, tile.lanes), np.float64)
+    columns = np.empty((groups, fields, lead + row + 2 * tile.patch_j * lanes), np.int32)
+    sums, passed = np.zeros((fields, lead + row), np.int32), np.empty(row, np.uint8)
     for n in range(tile.atlases.shape[0]):
         for di in range(-tile.search_i, tile.search_i + 1):
             columns[:] = 0
             for y in range(-2 * tile.patch_i, tile.rows):
                 _slide_rows(tile, n, di, y, columns)
-                if y < 0:
+                if y < 0 or tile.ends[y, 1] == 0:
                     continue
-                patches[:] = 0
-                for x in range(-2 * tile.patch_j, tile.columns):
-                    _slide_columns(tile, x, columns, patches)
-                    if x < 0 or tile.spans[y, x, 1] == 0:
-                        continue
-                    _measure(tile, di, y, x, patches, distances)
-                    first, stop = tile.spans[y, x, 0], tile.spans[y, x, 1]
-                    _keep_best(
-                        first, stop, table[di + tile.search_i], distances, ranks[n, y, x],
-                        best[n, y, x],
-                    )  # fmt: skip
+                begin, end = tile.ends[y, 0], tile.ends[y, 1]
+                for g in range(groups):
+                    dj, dk = _displacement(tile, g)
+                    _slide_along(lanes, lead, end * lanes, columns[g], sums)
+                    step = _run(tile, di, dj, y)
+                    for x in range(begin, end, step):
+                        count, stop = _count(tile, di, dj, y, x), (x + step) * lanes
+                        if count == 0:
+                            continue
+                        _correlate_row(tile, x * lanes + lead, stop + lead, count, sums)
+                        passed[x * lanes : stop] = 1
+                        _leave_lattice(tile, dk, x * lanes, stop, passed)
+                        _keep_best(
+                            x * lanes, stop, lead, _unit(tile) / _share(tile, count, full),
+                            table[di + tile.search_i, g], sums[0], passed, ranks[n, y], best[n, y],
+                        )  # fmt: skip
 
 
 @kernel
-def _keep_best(first, stop, table, distances, ranks, best):
+def _keep_best(first, stop, lead, factor, rank, sums, passed, ranks, best):
     """Keep the smaller distance, or at equal ones the smaller rank."""
-    for g in range(np.uint64(distances.shape[0])):
-        rank = np.int32(table[g])
-        for k in range(np.uint64(first), np.uint64(stop)):
-            distance = distances[g, k]
-            same = (distance == best[k]) & (rank < ranks[k])
-            better = (distance < best[k]) | same
-            ranks[k] = rank if better else ranks[k]
-            best[k] = min(distance, best[k])
+    lead, rank = np.uint64(lead), np.int32(rank)
+    for k in range(np.uint64(first), np.uint64(stop)):
+        distance = np.float64(sums[lead + k]) * factor
+        better = (distance < best[k]) | ((distance == best[k]) & (rank < ranks[k]))
+        better &= passed[k] != 0
+        ranks[k] = rank if better else ranks[k]
+        best[k] = distance if better else best[k]
 
 
 @kernel
@@ -277,19 +444,17 @@ def _slide_rows(tile, n, di, y, columns):
     has_new = min(new, new + di) >= low and max(new, new + di) < high
     has_old = min(old, old + di) >= low and max(old, old + di) < high and y > -tile.patch_i
     has_old = has_old and old >= tile.search_i
-    wide_k = 2 * tile.search_k + 1
+    lead = (2 * tile.patch_j + 1) * tile.lanes
     first, stop = tile.search_j, tile.search_j + tile.columns + 2 * tile.patch_j
     for g in range(columns.shape[0]):
-        dj, dk = g // wide_k - tile.search_j, g % wide_k - tile.search_k
-        begin, end = (
-            max(first, tile.lattice[2], tile.lattice[2] - dj),
-            min(stop, tile.lattice[3], tile.lattice[3] - dj),
-        )
+        dj, dk = _displacement(tile, g)
+        begin = max(first, tile.lattice[2], tile.lattice[2] - dj)
+        end = min(stop, tile.lattice[3], tile.lattice[3] - dj)
         size = (end - begin) * tile.lanes - abs(dk)
         if size <= 0:
             continue
         t = begin * tile.lanes + max(0, -dk)
-        a, c = t + dj * tile.lanes + dk, t - first * tile.lanes
+        a, c = t + dj * tile.lanes + dk, t - first * tile.lanes + lead
         if columns.shape[1] == 5:
             if has_new:
                 _add_products(
@@ -347,23 +512,6 @@ def _add_products(sign, target, atlas, t, a, c, size, fields):
 
 
 @kernel
-def _slide_columns(tile, x, columns, patches):
-    """Let the patch sums of a row move on to column x: one column enters, another leaves."""
-    width = tile.columns + 2 * tile.patch_j
-    new, old = x + 2 * tile.patch_j, x - 1
-    lanes = np.uint64(tile.lanes)
-    a, b = np.uint64(max(new, 0) * tile.lanes), np.uint64(max(old, 0) * tile.lanes)
-    for g in range(np.uint64(columns.shape[0])):
-        for f in range(np.uint64(columns.shape[1])):
-            if new < width and old >= 0:
-                for k in range(lanes):
-                    patches[g, f, k] += columns[g, f, a + k] - columns[g, f, b + k]
-            elif new < width:
-                for k in range(lanes):
-                    patches[g, f, k] += columns[g, f, a + k]
-
-
-@kernel
 def _count(tile, di, dj, y, x):
     """Voxels of a patch that lie inside target and atlas; 0 where the displacement leaves the lattice."""
     low = min(y, y + di) + tile.first_i - tile.lattice[0]
@@ -374,94 +522,3 @@ def _count(tile, di, dj, y, x):
         return 0
     rows = min(low, tile.patch_i) + min(high, tile.patch_i) + 1
     return rows * (min(left, tile.patch_j) + min(right, tile.patch_j) + 1)
-
-
-@kernel
-def _measure(tile, di, y, x, patches, distances):
-    """Distances at (y, x) of all displacements along j and k, in halvings of the weight."""
-    first, stop, bottom, top = (
-        tile.spans[y, x, 0],
-        tile.spans[y, x, 1],
-        tile.lattice[4],
-        tile.lattice[5],
-    )
-    kind, halvings, wide_k, count = tile.kind, tile.halvings, 2 * tile.search_k + 1, 0
-    for g in range(patches.shape[0]):
-        dj, dk = g // wide_k - tile.search_j, g % wide_k - tile.search_k
-        if dk == -tile.search_k:
-            count = _count(tile, di, dj, y, x)
-        if count == 0:
-            distances[g] = 1e9
-            continue
-        if kind == 2:
-            _correlate(np.uint64(g), first, stop, count, halvings, patches, distances)
-        else:
-            factor = halvings / count if kind == 0 else halvings
-            _scale(np.uint64(g), first, stop, factor, patches, distances)
-        for k in range(first, min(stop, bottom - dk)):
-            distances[g, k] = 1e9
-        for k in range(max(first, top - dk), stop):
-            distances[g, k] = 1e9
-
-
-@kernel
-def _scale(g, first, stop, factor, patches, distances):
-    for k in range(np.uint64(first), np.uint64(stop)):
-        distances[g, k] = np.float64(patches[g, np.uint64(0), k]) * factor
-
-
-@kernel
-def _correlate(g, first, stop, count, halvings, patches, distances):
-    """1 - r of two patches from their sums; 1 where one of them is constant."""
-    n = np.float64(count)
-    for k in range(np.uint64(first), np.uint64(stop)):
-        own, other = np.float64(patches[g, 1, k]), np.float64(patches[g, 3, k])
-        both = n * np.float64(patches[g, 0, k]) - own * other
-        spread = n * np.float64(patches[g, 2, k]) - own * own
-        spread *= n * np.float64(patches[g, 4, k]) - other * other
-        distance = 1.0 - both / np.sqrt(spread) if spread > 0.5 else 1.0
-        distances[g, k] = max(distance, 0.0) * halvings
-
-
-@kernel
-def _weigh(first, stop, distances, low, wholes, weights):
-    """Turn distances into weights 2**(low - distance), where `low` becomes the best match so far."""
-    first, stop, groups = np.uint64(first), np.uint64(stop), np.uint64(distances.shape[0])
-    for g in range(groups):
-        for k in range(first, stop):
-            distance = distances[g, k]
-            whole = np.int32(distance)
-            z = np.float32(np.float64(whole) - distance)
-            power = np.float32(0.0012747483) + z * np.float32(0.000109023232)
-            power = np.float32(0.00957917967) + z * power
-            power = np.float32(0.0554907571) + z * power
-            power = np.float32(0.240224368) + z * power
-            power = np.float32(0.693147064) + z * power
-            wholes[g, k], weights[g, k] = whole, np.float32(1.0) + z * power
-    for g in range(groups):
-        for k in range(first, stop):
-            low[k] = min(low[k], wholes[g, k])
-    for g in range(groups):
-        for k in range(first, stop):
-            above = min(np.int32(wholes[g, k] - low[k]), np.int32(100))
-            weights[g, k] *= np.int32((127 - above) << 23).view(np.float32)
-
-
-@kernel
-def _rescale(first, stop, base, low, before, votes, n_labels):
-    """Bring earlier votes to the scale of the best match so far."""
-    for k in range(first, stop):
-        fall = before[k] - low[k]
-        if fall > 0:
-            scale = np.int32((127 - min(fall, 100)) << 23).view(np.float32)
-            for label in range(n_labels):
-                votes[base + k * n_labels + label] *= scale
-
-
-@kernel
-def _vote(g, first, stop, codes, code, weights, votes, vote, n_labels):
-    """Add one displacement's weights to the labels they are for."""
-    code, vote, n_labels = np.uint64(code), np.uint64(vote), np.uint64(n_labels)
-    for k in range(np.uint64(first), np.uint64(stop)):
-        label = np.uint64(codes[code + k])
-        votes[vote + k * n_labels + label] += weights[g, k]

@@ -145,7 +145,8 @@ class TestNonlocal:
         tile = tile._replace(codes=guarded[64:-64].reshape(tile.codes.shape))
         votes = np.zeros(expected.size + 1024, np.float32)
         lows = np.full(expected.size // 4, 1 << 30, np.int32)
-        patch_votes._nonlocal_kernel(tile, 4, lows, votes)
+        limits = np.where(tile.active.ravel(), np.int32(2**31 - 1), np.int32(-1))
+        patch_votes._nonlocal_kernel(tile, 4, lows, limits, votes)
         assert np.array_equal(votes, np.append(expected, np.zeros(1024, np.float32)))
 
     def test_progress_counts_tiles(self, monkeypatch):
