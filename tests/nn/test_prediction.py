@@ -1,5 +1,6 @@
 """From an image to a subject, with a network that knows the answer; and every bad input."""
 
+import dataclasses
 import warnings
 
 import nibabel
@@ -80,6 +81,16 @@ def test_missing_landmarks_are_completed_from_the_labels():
     assert np.allclose(found.landmarks.points_mm[[1, 4]], truth[[1, 4]])
     origins = [each["origin"] for each in found.metadata["landmarks"]]
     assert origins == ["network", "labels", "network", "network", "labels", "network"]
+
+
+def test_landmarks_of_a_network_of_single_slices_are_derived_from_its_labels():
+    image, labels = coded_heart()
+    model = oracle_model()
+    model = dataclasses.replace(model, card={**model.card, "kind": "fcn2d"})
+    found = predict(image, weights=model)
+    assert np.allclose(found.landmarks.points_mm, landmarks_from_labels(found.labels).points_mm)
+    assert {each["origin"] for each in found.metadata["landmarks"]} == {"labels"}
+    assert found.landmarks.source == "labels"
 
 
 def test_every_kind_of_source_gives_the_same(tmp_path):
