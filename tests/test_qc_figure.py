@@ -125,9 +125,10 @@ def test_the_pictures_do_not_depend_on_how_the_scan_was_stored(tiny_result, name
 def test_the_apex_is_at_the_bottom_and_the_rv_to_the_left(tiny_result):
     four_chamber, two_chamber, *slices = cuts_and_slices(tiny_result)
     for cut in (four_chamber, two_chamber):
-        rows = np.flatnonzero((cut > 0).any(axis=1))
+        voxel = 4  # pixels of the figure; a row of a single voxel is noise of the vote
+        rows = np.flatnonzero((cut > 0).sum(axis=1) > 2 * voxel)
         assert set(np.unique(cut[rows[0]])) <= {0, LV_WALL}
-        assert LV_CAVITY in cut[rows[-1] - 3]
+        assert LV_CAVITY in cut[rows[-1] - voxel + 1]
     left = np.argwhere(np.isin(four_chamber, (RV_CAVITY, RV_WALL)))[:, 1].mean()
     assert left < np.argwhere(four_chamber == LV_CAVITY)[:, 1].mean()
     areas = [(labels > 0).sum() for labels in slices]
