@@ -107,7 +107,8 @@ def _record(benchmark: str, unit: Unit) -> Record:
         record = unit.measure()
     except Exception as error:  # a crash is a finding, counted and shown
         kept = {k: v for k, v in unit.key.items() if k != "options"}
-        return kept | {"error": repr(error), "traceback": traceback.format_exc()}
+        where = traceback.format_exc().replace(f"{machine.ROOT}/", "")
+        return kept | {"error": repr(error), "traceback": where}
     text = json.dumps({"key": unit.key, "record": record}, default=repr)
     file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_suffix(f".{os.getpid()}")

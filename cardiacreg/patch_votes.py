@@ -241,18 +241,24 @@ def _list(first, stop, lead, sums, passed, found, picked):
 
 
 @kernel
+def _power_of_two(z):
+    """2**z for -1 < z <= 0, to about a float32's precision."""
+    power = np.float32(0.0012747483) + z * np.float32(0.000109023232)
+    power = np.float32(0.00957917967) + z * power
+    power = np.float32(0.0554907571) + z * power
+    power = np.float32(0.240224368) + z * power
+    power = np.float32(0.693147064) + z * power
+    return np.float32(1.0) + z * power
+
+
+@kernel
 def _weigh(size, factor, distances, wholes, weights):
     """Turn the distances of the listed voxels into whole halvings and a rest of weight."""
     for m in range(np.uint64(size)):
         distance = np.float64(distances[m]) * factor
         whole = np.int32(distance)
         z = np.float32(np.float64(whole) - distance)
-        power = np.float32(0.0012747483) + z * np.float32(0.000109023232)
-        power = np.float32(0.00957917967) + z * power
-        power = np.float32(0.0554907571) + z * power
-        power = np.float32(0.240224368) + z * power
-        power = np.float32(0.693147064) + z * power
-        wholes[m], weights[m] = whole, np.float32(1.0) + z * power
+        wholes[m], weights[m] = whole, _power_of_two(z)
 
 
 @kernel
@@ -351,13 +357,8 @@ def _round_shares(first, stop, lead, factor, sums, passed, lows, shares, enterin
         distance = np.float64(sums[lead + k]) * factor
         whole = np.int32(distance)
         z = np.float32(np.float64(whole) - distance)
-        power = np.float32(0.0012747483) + z * np.float32(0.000109023232)
-        power = np.float32(0.00957917967) + z * power
-        power = np.float32(0.0554907571) + z * power
-        power = np.float32(0.240224368) + z * power
-        power = np.float32(0.693147064) + z * power
         above = min(np.int32(whole - lows[k]), np.int32(100))
-        weight = (np.float32(1.0) + z * power) * np.int32((127 - above) << 23).view(np.float32)
+        weight = _power_of_two(z) * np.int32((127 - above) << 23).view(np.float32)
         entering[k] = np.int32(weight * shares[k] + np.float32(0.5)) * passed[k]
 
 
