@@ -110,7 +110,8 @@ def run(
             threads=threads, progress=progress,
         )  # fmt: skip
     provenance = {**result.provenance, "network": subject.metadata["network"]}
-    result = replace(result, provenance=provenance)
+    named = replace(result.target, name=subject.name)
+    result = replace(result, provenance=provenance, target=named)
     _write_segmentation(output, subject, overwrite=overwrite)
     result.save(output, overwrite=overwrite)
     found = summary(result)

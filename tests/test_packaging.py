@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,22 +19,35 @@ PACKAGES = tuple(
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel of a copy of the checkout, so that no build output lands in it."""
+def source(tmp_path_factory):
+    """A copy of the checkout, so that no build output lands in it."""
     if any(find_spec(name) is None for name in ("pip", "setuptools", "Cython")):
         pytest.skip("building a wheel needs pip, setuptools and Cython in this environment")
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, source / name)
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
     built = shutil.ignore_patterns("__pycache__", "*.so", "*.c", "*.egg-info")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=built)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory):
     output = tmp_path_factory.mktemp("wheel")
     options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(output)]
     command = [sys.executable, "-m", "pip", "wheel", *options, str(source)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return next(output.glob("*.whl"))
+
+
+def test_the_source_distribution_holds_what_the_extension_is_built_from(source, tmp_path):
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, text=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.py", "cardiacreg/_label_counts.pyx"} <= held
+    assert not [name for name in held if name.endswith((".c", ".so"))]
 
 
 def test_the_wheel_holds_every_module(wheel):
@@ -47,6 +61,7 @@ def test_the_wheel_holds_every_module(wheel):
     assert wanted - held == set()
     assert any(name.startswith("cardiacreg/_label_counts.") for name in held - wanted)
     assert not [name for name in held if name.split("/")[0] in ("tests", "benchmarks", "examples")]
+    assert not [name for name in held if name.endswith((".c", ".pyx"))]
 
 
 def test_the_wheel_works_without_the_checkout(wheel, tmp_path):

@@ -65,6 +65,7 @@ def test_run_segments_and_refines(picture, oracle, tiny_files, tmp_path):
     assert {p.name for p in out.iterdir()} == {*cli_segment.SEGMENT_FILES, *FILE_NAMES}
     kept = json.loads((out / "result.json").read_text())
     assert kept["provenance"]["network"]["licence"] == "Apache-2.0"
+    assert kept["target"] == picture.name
 
 
 def test_real_weights_that_find_nothing_end_with_one_line(picture, tmp_path):
