@@ -4,7 +4,8 @@ Minimises ``1 - C(S, l o T) + w_b * bending(u) + w_s * sum |s|^2`` over control-
 when asked, one in-plane shift s per acquired slice. (The paper writes argmin of C, a quantity to be
 maximised.) Coarse to fine: each level halves the control-point spacing by exact subdivision. The bending
 energy is the mean over the lattice of the squared second derivatives of u, with u and x in mm. No
-result folds: a level whose Jacobian determinant falls too low is pulled back towards its start.
+result folds: where a level's Jacobian determinant falls too low, the control points around are pulled
+back towards its start.
 """
 
 from __future__ import annotations

@@ -66,6 +66,33 @@ def minimum_jacobian(
     return lowest if lowest < enough else refined_minimum(values, positions, determinants)
 
 
+def control_points_below(
+    displacements_mm: Float, spacing_mm: Float, limit: float
+) -> NDArray[np.bool_]:
+    """Return which control points act where the determinant is below a limit, shape (na, nb, nc).
+
+    Points are those of `minimum_jacobian`: where it is at least the limit, no control point is.
+    """
+
+    def determinants(positions: Float) -> Float:
+        slopes = spline_at_points(positions, displacements_mm)[1] / spacing_mm
+        return np.asarray(np.linalg.det(np.eye(3) + slopes))
+
+    positions = dense_positions(displacements_mm.shape)
+    values = jacobian_determinants(displacements_mm, spacing_mm, positions)
+    where = np.nonzero(values < limit)
+    points = np.stack([along[n] for along, n in zip(positions, where, strict=True)], axis=-1)
+    if len(points) == 0:
+        closer = _points_around_lowest(values, positions)
+        points = closer[determinants(closer) < limit] if len(closer) else closer
+    shape = displacements_mm.shape[:3]
+    found = np.zeros(shape, dtype=np.bool_)
+    first = np.minimum(np.floor(points).astype(int) - 1, np.array(shape) - 4)
+    for tap in np.ndindex(4, 4, 4):
+        found[tuple((first + tap).T)] = True
+    return found
+
+
 def dense_positions(shape: tuple[int, ...]) -> list[Float]:
     """Return positions four times as dense as the control points, where all 64 of them exist."""
     return [1 + np.arange(_PER_SPACING * (n - 3) + 1) / _PER_SPACING for n in shape[:3]]
@@ -84,17 +111,21 @@ def refined_minimum(
     determinants : callable
         Determinants at positions of shape (n, 3), in control-point indices.
     """
+    points = _points_around_lowest(values, positions)
+    lowest = float(values.min())
+    return min(lowest, float(determinants(points).min())) if len(points) else lowest
+
+
+def _points_around_lowest(values: Float, positions: Sequence[Float]) -> Float:
+    """Points four times as dense around those with the lowest determinants below 0.3, shape (n, 3)."""
     low = np.flatnonzero(values < _LOW)
-    if len(low) == 0:
-        return float(values.min())
     low = low[np.argsort(values.ravel()[low], kind="stable")[:_MOST_LOW]]
     where = np.unravel_index(low, values.shape)
     points = np.stack([along[n] for along, n in zip(positions, where, strict=True)], axis=-1)
     steps = np.arange(-2, 3) / (4 * _PER_SPACING)
     around = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     limits = np.array([(along[0], along[-1]) for along in positions])
-    dense = np.clip(points[:, None] + around, limits[:, 0], limits[:, 1]).reshape(-1, 3)
-    return float(min(values.min(), determinants(dense).min()))
+    return np.clip(points[:, None] + around, limits[:, 0], limits[:, 1]).reshape(-1, 3)
 
 
 def _tables(shape: tuple[int, ...], spacing_mm: Float, positions: Sequence[Float]) -> list[Float]:

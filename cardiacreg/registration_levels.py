@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 from cardiacreg._lbfgs import minimise
 from cardiacreg.ffd import FFD
 from cardiacreg.geometry import Affine
-from cardiacreg.jacobian import FoldingPenalty, minimum_jacobian, steepest_slope
+from cardiacreg.jacobian import (
+    FoldingPenalty,
+    control_points_below,
+    minimum_jacobian,
+    steepest_slope,
+)
 from cardiacreg.label_consistency import AtlasCells, ConsistencyObjective
 from cardiacreg.prepared_target import PreparedTarget
 from cardiacreg.regularisation import BendingEnergy, WhitenedDisplacements
@@ -25,6 +30,7 @@ Float = NDArray[np.float64]
 _STIFFNESS = 0.003
 """Assumed curvature of the consistency per mm^2 of a uniform displacement; a factor of ten either way
 changes little."""
+_LOCAL_PULLS, _LOCAL_PULL = 40, 0.9
 _PULLS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0)
 
 
@@ -115,15 +121,44 @@ class LevelRunner:
             tolerance=self._options.tolerance,
             largest_change=problem.largest_change,
         )
-        return self._unfold(state, problem.state(found.x)), found.iterations, found.reason
+        last = level == len(self._options.spacings_mm) - 1
+        return self._unfold(state, problem.state(found.x), last), found.iterations, found.reason
 
-    def _unfold(self, start: State, end: State) -> State:
-        """Pull the end of a level back towards its start, and that towards rest, until nothing folds."""
+    def _unfold(self, start: State, end: State, last: bool) -> State:
+        """Pull the end of a level back towards its start where it folds; if need be as a whole.
+
+        Before a further level it goes back until the folding penalty is silent: a level that starts
+        squeezed stays there.
+        """
+        if self._safe_jacobian(end) >= self._options.minimum_jacobian:
+            return end
+        self.pulled_back = True
+        limit = self._options.minimum_jacobian
+        wanted = limit if last else max(limit, self._options.folding_threshold)
+        return (
+            self._unfold_locally(start, end, wanted)
+            or self._unfold_locally(start, end, limit)
+            or self._unfold_whole(start, end)
+        )
+
+    def _unfold_locally(self, start: State, end: State, wanted: float) -> State | None:
+        """Pull back control points around too low determinants until none is left; None if some stay."""
+        first, change = start.displacements_mm, end.displacements_mm - start.displacements_mm
+        kept = np.ones((*change.shape[:3], 1))
+        for _ in range(_LOCAL_PULLS):
+            moved = first + kept * change
+            below = control_points_below(moved, end.spacing_mm, wanted)
+            if not below.any():
+                return end._replace(displacements_mm=moved)
+            kept[below] *= _LOCAL_PULL
+        return None
+
+    def _unfold_whole(self, start: State, end: State) -> State:
+        """Pull the whole end of a level back towards its start, and that towards rest."""
         first, change = start.displacements_mm, end.displacements_mm - start.displacements_mm
         towards_start = (first + fraction * change for fraction in _PULLS)
         towards_rest = (fraction * first for fraction in _PULLS[1:])
-        for tries, moved in enumerate(chain(towards_start, towards_rest)):
-            self.pulled_back |= tries > 0
+        for moved in chain(towards_start, towards_rest):
             state = end._replace(displacements_mm=moved)
             if self._safe_jacobian(state) >= self._options.minimum_jacobian:
                 break

@@ -1,9 +1,10 @@
 """In-plane motion of the acquired slices: estimated inside the registration, agreed across atlases.
 
 Breath-holds shift slices against each other. Each selected atlas is registered on a stiff lattice with
-one free in-plane shift per slice; the shifts belong to the target, so the median over atlases is taken
-and fixed for the deformations that follow. A shift common to all slices cannot be told from a moved
-heart; it is kept at zero.
+one free in-plane shift per slice; the shifts belong to the target, so a median over atlases is taken
+and fixed for the deformations that follow. Atlases of another shape explain it by shifts; in the median
+an atlas therefore weighs the more the better it fits, ``exp((C - max C) / 0.005)`` for its label
+consistency C. A shift common to all slices cannot be told from a moved heart; it is kept at zero.
 
 Atlases never agree quite, not even about slices that did not move. Shifts no larger than the spread
 between atlases are therefore noise and go to zero; clear ones stay as they are.
@@ -23,6 +24,8 @@ from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.ffd_registration import PreparedTarget, Registration, StopReason, register_prepared
 from cardiacreg.geometry import Affine, LabelMap
 
+_CONSISTENCY_SCALE = 0.005
+"""By how much less consistency an atlas weighs a factor of e less."""
 _MEDIAN_OF_SQUARES = 0.455
 """Median of the square of a standard normal number."""
 
@@ -66,23 +69,40 @@ def estimate_slice_motion(
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
     deformations = tuple(r.target_to_atlas for r in found)
-    shifts = [r.slice_shifts_mm for r in found if r.stop_reason is not StopReason.NO_OVERLAP]
+    overlapping = [r for r in found if r.stop_reason is not StopReason.NO_OVERLAP]
     agreed = np.zeros((prepared.labels.shape[2], 2))
-    if shifts:
+    if overlapping:
         acquired = np.unique(prepared.samples.slice_index)
-        agreed[acquired] = _agreed(np.stack(shifts)[:, acquired])
+        shifts = np.stack([r.slice_shifts_mm[acquired] for r in overlapping])
+        agreed[acquired] = _agreed(shifts, np.array([r.consistency_after for r in overlapping]))
     return SliceMotion(agreed, deformations)
 
 
-def _agreed(shifts_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median over atlases without its mean, times ``max(0, 1 - (spread / size)^2)``.
+def _agreed(
+    shifts_mm: NDArray[np.float64], consistencies: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Weighted median over atlases without its mean, times ``max(0, 1 - (spread / size)^2)``.
 
     `shifts_mm` has shape (n_atlases, n_slices, 2). Size is the mean square of the median, spread the
     robust variance between atlases.
     """
-    median = np.median(shifts_mm, axis=0)
-    median -= median.mean(axis=0)
     centred = shifts_mm - shifts_mm.mean(axis=1, keepdims=True)
+    median = _weighted_median(
+        centred, np.exp((consistencies - consistencies.max()) / _CONSISTENCY_SCALE)
+    )
+    median -= median.mean(axis=0)
     size = float((median**2).mean())
     spread = float(np.median((centred - median) ** 2, axis=0).mean()) / _MEDIAN_OF_SQUARES
     return median * max(0.0, 1 - (spread / size) ** 2) if size > 0 else median
+
+
+def _weighted_median(
+    values: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Median along the first axis, interpolated; the usual one where all weights are equal."""
+    order = np.argsort(values, axis=0, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=0).reshape(len(values), -1)
+    shares = (weights / weights.sum())[order].reshape(len(values), -1)
+    middles = np.cumsum(shares, axis=0) - shares / 2
+    columns = zip(middles.T, ordered.T, strict=True)
+    return np.array([np.interp(0.5, m, v) for m, v in columns]).reshape(values.shape[1:])

@@ -13,6 +13,8 @@ from cardiacreg.ffd_registration import (
     register_prepared,
 )
 from cardiacreg.jacobian import jacobian_determinants
+from cardiacreg.label_consistency import atlas_cells
+from cardiacreg.registration_levels import LevelRunner
 from cardiacreg.resampling import Lattice, warp_labels
 from cardiacreg.tiny_heart import tiny_heart
 from tests import naive
@@ -162,6 +164,23 @@ class TestRegistration:
         options = dataclasses.replace(OPTIONS, minimum_jacobian=0.8, bending_weight=0.0)
         found = register_labels(heart(), squeezed_heart(), options=options)
         assert found.minimum_jacobian >= 0.8
+
+    @pytest.mark.parametrize("last", [True, False])
+    def test_what_folds_is_pulled_back_where_it_folds(self, last):
+        labels = heart()
+        prepared = prepare_target(labels, OPTIONS)
+        cells = atlas_cells(labels, prepared.codes.codes)
+        run = LevelRunner(prepared, cells, Affine.identity(), 1)
+        start = run.start(16.0, np.zeros((labels.shape[2], 2)))
+        change = 0.5 * np.random.default_rng(5).normal(size=start.displacements_mm.shape)
+        change[4, 4, 4] = (60.0, -30.0, 0.0)
+        found = run._unfold(start, start._replace(displacements_mm=change), last)
+        lowest = run.minimum_jacobian(found)
+        assert lowest >= (OPTIONS.minimum_jacobian if last else OPTIONS.folding_threshold)
+        assert run.pulled_back
+        same = (found.displacements_mm == change).all(axis=3)
+        assert not same[4, 4, 4]
+        assert same[:1].all() and same[8:].all()
 
     def test_no_overlap_is_a_result_not_an_error(self):
         away = Affine(np.array([[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from cardiacreg.jacobian import control_points_below, minimum_jacobian
 from cardiacreg.regularisation import BendingEnergy, FoldingPenalty, WhitenedDisplacements
 from cardiacreg.splines import bending_matrices
 from tests import naive
@@ -113,3 +114,26 @@ class TestWhitenedDisplacements:
             square = np.einsum("abcn,ai,bj,ck,ijkn->", moved, *masses, moved) / volume
             value = 3.0 * bending(moved)[0] + 0.003 * square
             assert value == pytest.approx((given**2).sum() / 2, rel=0.1)
+
+
+class TestControlPointsBelow:
+    def test_are_those_that_act_where_the_oracle_is_low(self):
+        shape = (8, 7, 9, 3)
+        moves = 0.4 * np.random.default_rng(3).normal(size=shape)
+        moves[3, 3, 4] = (45.0, -30.0, 0.0)
+        found = control_points_below(moves, SPACING_MM, 0.2)
+        transform = naive.deformation(np.eye(4), moves, np.diag([*SPACING_MM, 1.0]))
+        expected = np.zeros(shape[:3], dtype=bool)
+        for index in np.ndindex(*(4 * (n - 3) + 1 for n in shape[:3])):
+            place = 1 + np.array(index) / 4
+            if naive.jacobian_determinant(transform, place * SPACING_MM) < 0.2:
+                a, b, c = np.minimum(place.astype(int) - 1, np.array(shape[:3]) - 4)
+                expected[a : a + 4, b : b + 4, c : c + 4] = True
+        assert expected.any() and not expected.all()
+        np.testing.assert_array_equal(found, expected)
+
+    def test_are_none_exactly_where_the_minimum_reaches_the_limit(self):
+        moves = 3 * np.random.default_rng(4).normal(size=(6, 6, 6, 3))
+        lowest = minimum_jacobian(moves, SPACING_MM)
+        assert not control_points_below(moves, SPACING_MM, lowest).any()
+        assert control_points_below(moves, SPACING_MM, lowest + 1e-9).any()

@@ -3,7 +3,7 @@ import pytest
 
 from cardiacreg import Affine, LabelMap
 from cardiacreg.ffd_registration import RegistrationOptions, prepare_target
-from cardiacreg.slice_motion import _agreed, estimate_slice_motion
+from cardiacreg.slice_motion import _agreed, _weighted_median, estimate_slice_motion
 from cardiacreg.tiny_heart import tiny_heart
 from tests.strategies import oblique_matrix
 
@@ -97,13 +97,31 @@ class TestAgreement:
         return size * rng.normal(size=(9, 2)) + own * rng.normal(size=(12, 9, 2))
 
     def test_noise_goes_to_zero(self):
-        assert not _agreed(self.motions(0.2)).any()
+        assert not _agreed(self.motions(0.2), np.ones(12)).any()
 
     def test_clear_motion_is_kept(self):
         motions = self.motions(4.0)
-        median = np.median(motions, axis=0)
-        np.testing.assert_allclose(_agreed(motions), median - median.mean(axis=0), rtol=0.01)
+        median = np.median(motions - motions.mean(axis=1, keepdims=True), axis=0)
+        agreed = _agreed(motions, np.ones(12))
+        np.testing.assert_allclose(agreed, median - median.mean(axis=0), rtol=0.01)
 
     def test_one_atlas_is_believed(self):
         motions = self.motions(1.0)[:1]
-        np.testing.assert_allclose(_agreed(motions), motions[0] - motions[0].mean(axis=0))
+        agreed = _agreed(motions, np.ones(1))
+        np.testing.assert_allclose(agreed, motions[0] - motions[0].mean(axis=0))
+
+    def test_atlases_that_fit_better_say_more(self):
+        """Four of twelve agree and fit clearly better: the others, all wrong alike, do not count."""
+        rng = np.random.default_rng(2)
+        truth, wrong = 8 * rng.normal(size=(9, 2)), rng.normal(size=(9, 2))
+        motions = np.stack([truth] * 4 + [truth + wrong] * 8)
+        consistencies = np.array([0.95] * 4 + [0.90] * 8)
+        agreed = _agreed(motions, consistencies)
+        assert spread(agreed - truth) < 0.02 * spread(wrong)
+        assert spread(_agreed(motions, np.ones(12)) - truth) > 0.5 * spread(wrong)
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 6, 7])
+    def test_median_of_equal_weights_is_the_usual_one(self, count):
+        values = np.random.default_rng(count).normal(size=(count, 4, 2))
+        found = _weighted_median(values, np.ones(count))
+        np.testing.assert_allclose(found, np.median(values, axis=0))
