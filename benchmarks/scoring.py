@@ -38,6 +38,7 @@ _KEPT = (
     "missed",
 )
 REGIONS = ("apex", "mid", "base")
+BACKGROUND = "background"
 Float = NDArray[np.float64]
 Scores = dict[str, dict[str, Any]]
 
@@ -56,16 +57,18 @@ def score(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
     """Return every figure per structure, raw and after translation and tilt; Dice after translation.
 
     Raw figures have also the Dice of each third of the LV from apex to base, and the staircase score.
+    Raw and after translation and tilt the background has a Dice too.
     """
     raw = _figures(result, truth)
     for label, name in STRUCTURES.items():
         raw[name] |= _region_dice(result, truth, label)
         raw[name]["staircase_mm"] = staircase_mm(result, label)
         raw[name]["true_staircase_mm"] = staircase_mm(truth, label)
+    tilted = align(result, truth, tilt=True).labels
     return {
-        "raw": raw,
+        "raw": raw | {BACKGROUND: _background(result, truth)},
         "translation": _dice(align(result, truth, tilt=False).labels, truth),
-        "tilt": _figures(align(result, truth, tilt=True).labels, truth),
+        "tilt": _figures(tilted, truth) | {BACKGROUND: _background(tilted, truth)},
     }
 
 
@@ -99,6 +102,11 @@ def sizes_and_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
 
 def _difference(found: float | None, true: float | None) -> float | None:
     return None if found is None or true is None else found - true
+
+
+def _background(result: LabelMap, truth: LabelMap) -> dict[str, float]:
+    """Dice of what is no structure, on the lattice of the truth: for means over five labels."""
+    return {"dice": metrics.dice(result, truth, 0)}
 
 
 def _dice(result: LabelMap, truth: LabelMap) -> Scores:

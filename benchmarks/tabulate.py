@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scoring import wilcoxon_p
+from benchmarks.scoring import BACKGROUND, wilcoxon_p
 from cardiacreg.metrics import limits_of_agreement
 
 Record = dict[str, Any]
@@ -163,6 +163,26 @@ def robustness_table(records: Sequence[Record]) -> str:
         "hearts with torn or holed structures",
     ]
     return markdown([*header, "lowest Dice of any structure"], rows)
+
+
+def means_table(records: Sequence[Record]) -> str:
+    """Return, per method, each case's mean Dice over labels: four structures, and with background.
+
+    With background only where it was measured. Published means "over five labels" differ in which five.
+    """
+    rows = []
+    for method in methods(records):
+        own = [r["scores"] for r in records if r["method"] == method and "scores" in r]
+        cells = []
+        for alignment in ("raw", "tilt"):
+            for names in (ORDER, (*ORDER, BACKGROUND)):
+                held = [each[alignment] for each in own if all(n in each[alignment] for n in names)]
+                found = [float(np.mean([each[n]["dice"] for n in names])) for each in held]
+                cells.append(mean_sd(found))
+        rows.append([method, *cells])
+    kinds = ("four structures", "and background")
+    header = [f"{kind}, {ALIGNMENTS[a]}" for a in ("raw", "tilt") for kind in kinds]
+    return markdown(["mean Dice over labels", *header], rows)
 
 
 def torn(figures: Record) -> bool:
