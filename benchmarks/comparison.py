@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import baselines, comparators, paper, plots, tabulate
+from benchmarks import baselines, comparators, paper, plots, store, tabulate
 from benchmarks.cases import Heart, synthetic_hearts
 from benchmarks.measuring import (
     BASELINES,
@@ -88,7 +88,7 @@ def _learned(heart: Heart, name: str, quick: bool) -> Unit:
     effort = learned.Effort(1, 1, 1) if quick else learned.EFFORT
 
     def measure() -> Record:
-        model = learned.trained(name, effort)
+        model = learned.trained(name, effort, store.FOLDER.parent / "learned")
         case, start, cpu = heart.case(), time.perf_counter(), time.process_time()
         found = learned.complete(case, model.network)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu

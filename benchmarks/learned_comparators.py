@@ -152,7 +152,7 @@ def trained(name: str, effort: Effort = EFFORT, folder: Path = FOLDER) -> Traine
     loss, steps = partial(_loss, name, network, prior), effort.steps_of(name)
     for step in range(state["step"], steps):
         start = time.process_time()
-        rate = _LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * step / steps))
+        rate = float(_LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * step / steps)))
         optimiser.param_groups[0]["lr"] = rate
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value = loss(*_batch(step, effort))

@@ -87,11 +87,13 @@ def raw_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
 
 
 def sizes_and_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
-    """Return Dice in the layout of `score`, and raw volumes in ml, masses in g and their errors."""
+    """Return Dice in the layout of `score`; raw also pieces, volumes in ml, masses in g, their errors."""
     found = dice_only(result, truth)
     ours, true = metrics.volumes_ml(result), metrics.volumes_ml(truth)
     our_g, true_g = metrics.masses_g(result), metrics.masses_g(truth)
     for name, figures in found["raw"].items():
+        label = next(label for label, known in STRUCTURES.items() if known == name)
+        figures["n_components"], figures["n_holes"] = metrics.topology_counts(result, label)
         figures["true_volume_ml"] = true[name]
         figures["volume_error_ml"] = _difference(ours[name], true[name])
         if name in true_g:
@@ -158,8 +160,8 @@ def staircase_mm(labels: LabelMap, label: int) -> float:
 
 
 def _depth_mm(mask: NDArray[np.bool_], pixel_mm: tuple[float, ...]) -> Float:
-    if mask.all():
-        return np.full(mask.shape, np.inf)
+    if mask.all():  # no outline; as far from one as the plane is wide
+        return np.full(mask.shape, float(np.hypot(*np.multiply(mask.shape, pixel_mm))))
     inside = ndimage.distance_transform_edt(mask, sampling=pixel_mm)
     outside = ndimage.distance_transform_edt(~mask, sampling=pixel_mm)
     depth: Float = inside - outside - np.where(mask, 0.5, -0.5) * min(pixel_mm)

@@ -139,20 +139,21 @@ def robustness_table(records: Sequence[Record]) -> str:
         own = [r for r in records if r["method"] == method]
         good = [r["scores"]["raw"] for r in own if "scores" in r]
         structures = [figures for each in good for figures in each.values()]
-        worst = min(
+        found = [
             (figures["dice"], name, r["case"])
             for r in own
             if "scores" in r
             for name, figures in r["scores"]["raw"].items()
-        )
+        ]
+        worst = "{:.3f} ({}, {})".format(*min(found)) if found else "–"
         rows.append(
             [
                 method,
                 str(len(own)),
                 str(sum("error" in r for r in own)),
                 str(sum(bool(f.get("missed", f["dice"] == 0)) for f in structures)),
-                str(sum(any(torn(f) for f in each.values()) for each in good)),
-                f"{worst[0]:.3f} ({worst[1]}, {worst[2]})",
+                _count_torn(good),
+                worst,
             ]
         )
     header = [
@@ -183,6 +184,13 @@ def means_table(records: Sequence[Record]) -> str:
     kinds = ("four structures", "and background")
     header = [f"{kind}, {ALIGNMENTS[a]}" for a in ("raw", "tilt") for kind in kinds]
     return markdown(["mean Dice over labels", *header], rows)
+
+
+def _count_torn(scores: Sequence[dict[str, Record]]) -> str:
+    """How many hearts have a torn or holed structure; a dash where pieces were not counted."""
+    if not any("n_components" in figures for each in scores for figures in each.values()):
+        return "–"
+    return str(sum(any(torn(f) for f in each.values()) for each in scores))
 
 
 def torn(figures: Record) -> bool:
