@@ -62,7 +62,7 @@ def run(quick: bool, cases: int = 8) -> dict[str, Any]:
         units += [interpolated_unit(heart, method) for method in BASELINES]
         units.append(_gaussian(heart))
         if importlib.util.find_spec("torch"):
-            units += [_learned(heart, name, quick) for name in _LEARNED]
+            units += [_learned(heart, name, quick) for name in _LEARNED[2 if quick else 0 :]]
         units += [
             _fused(heart, name)
             for name, (*_, package) in _FUSIONS.items()
@@ -200,6 +200,8 @@ def _aim(records: list[Record], name: str) -> str:
         return "–"
     other = _AIMS[name].split(",")[0]
     ours, theirs = tabulate.paired(records, (name, other), "LV wall", "dice")
+    if not ours:
+        return "–"
     gain = float(np.mean(ours) - np.mean(theirs))
     return f"{_AIMS[name]}: {'yes' if gain > 0 else 'no'} ({gain:+.3f})"
 

@@ -156,7 +156,8 @@ def staircase_mm(labels: LabelMap, label: int) -> float:
         ((before - 2 * here + after)[np.abs(here) <= max(pixel)]) ** 2
         for before, here, after in zip(depths, depths[1:], depths[2:], strict=False)
     ]
-    return float(np.sqrt(np.concatenate(squares).mean())) if squares else 0.0
+    found = np.concatenate(squares) if squares else np.zeros(0)
+    return float(np.sqrt(found.mean())) if found.size else 0.0
 
 
 def _depth_mm(mask: NDArray[np.bool_], pixel_mm: tuple[float, ...]) -> Float:
