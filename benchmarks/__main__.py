@@ -25,6 +25,7 @@ from benchmarks import machine, store
 from benchmarks.cases import DataAbsent
 
 _LAST = ("startup", "scaling", "speed")
+ALIASES = {"high_resolution": "network_hr", "gaps": "network_hr", "landmarks": "network_acdc"}
 
 
 def names() -> list[str]:
@@ -112,7 +113,11 @@ def _write(place: Path, text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     choices = [*names(), "all", "report", "plots"]
-    parser.add_argument("name", type=lambda text: text.replace("-", "_"), choices=choices)
+    parser.add_argument(
+        "name", type=_name, choices=choices, metavar="NAME",
+        help=f"one of {', '.join(choices)}; "
+        + ", ".join(f"{alias.replace('_', '-')} is {name}" for alias, name in ALIASES.items()),
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="few cases; shows that it runs")
     parser.add_argument(
         "--json", type=Path, help="where to write (for all: a folder); needed to keep a quick run"
@@ -126,6 +131,12 @@ def _parser() -> argparse.ArgumentParser:
         "--shard", type=_shard, metavar="I/N", help="measure and keep only every Nth unit, from I"
     )
     return parser
+
+
+def _name(text: str) -> str:
+    """Return the module of a benchmark from its name, which may have hyphens, or from an alias."""
+    name = text.replace("-", "_")
+    return ALIASES.get(name, name)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -175,10 +176,10 @@ def outlines_moved(noise_mm: float) -> Callable[[Case], dict[str, Any]]:
     return labels
 
 
-def run(quick: bool, cases: int = 5) -> dict[str, Any]:
+def run(quick: bool, cases: int = 6) -> dict[str, Any]:
     """Measure every step and every point of every curve on the same hearts."""
     steps = _steps(1 if quick else cases)
-    hearts = synthetic_hearts(1 if quick else min(cases, 4))
+    hearts = synthetic_hearts(1 if quick else cases)
     chosen = points()[:: 6 if quick else 1]
     curves = [_curve_unit(heart, point) for heart in hearts for point in chosen]
     records = gather("ablation", [*steps, *curves])
@@ -251,6 +252,8 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     records, curves = result["records"], result.get("curves", [])
     return {
         "ablation-dice": tabulate.figure_table(records, "dice"),
+        "ablation-significance": _steps_table(records),
+        "ablation-robustness": tabulate.robustness_table(records),
         "ablation-dice-tilt": tabulate.figure_table(records, "dice", alignments=("tilt",)),
         "ablation-curves": tabulate.figure_table(curves, "dice", alignments=("tilt",))
         if curves
@@ -259,6 +262,16 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         if curves
         else "Not measured yet.",
     }
+
+
+def _steps_table(records: Sequence[Record]) -> str:
+    """The gain of each step over the one before it, after translation and tilt, and of all together."""
+    names = tabulate.methods(records)
+    lines: list[str] = []
+    for before, after in [*pairwise(names), (names[0], names[-1])]:
+        table = tabulate.comparison_table(records, after, [before], "tilt").splitlines()
+        lines += table if not lines else table[2:]
+    return "\n".join(lines)
 
 
 def plots_of(result: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ What the embedded, synthetic bank is worth on anatomies: it must beat both inter
 structure and come near a bank of real anatomies (leave-one-out). Atlases of the real bank are cut at the
 base in the same way as the targets, and figures count below the cut only. Neither bank is fully
 independent of the targets: the synthetic population takes means and standard deviations from the same
-cohort, and the real anatomies are fits of a template built from all of them.
+cohort, and the real anatomies are fits of a template built from all of them. Fifteen random shapes
+of the statistical model of these anatomies are a population of their own, refined with the embedded bank.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import store, tabulate
-from benchmarks.cases import ANATOMIES, Case, anatomy_case, real_anatomy
+from benchmarks import plots, simulated, store, tabulate
+from benchmarks.cases import ANATOMIES, RANDOM_SHAPES, Case, anatomy_case, real_anatomy
 from benchmarks.measuring import BASELINES, interpolated, refined, rounded
 
 EMBEDDED, REAL = "embedded bank", "bank of the other real anatomies"
@@ -35,8 +36,21 @@ def run(quick: bool) -> dict[str, Any]:
         ]
         units.append(_unit(name, seed, EMBEDDED, partial(refined, method=EMBEDDED)))
         units.append(_unit(name, seed, REAL, partial(refined, method=REAL, atlases=others)))
-    records = store.gather("anatomy_transfer", units)
-    return {"seeds": list(range(len(names))), "records": records}
+    drawn = RANDOM_SHAPES[:1] if quick else RANDOM_SHAPES
+    shapes = [
+        _unit(name, seed, method, measure)
+        for seed, name in enumerate(drawn, len(ANATOMIES))
+        for method, measure in (
+            *((method, partial(interpolated, method=method)) for method in BASELINES),
+            (EMBEDDED, partial(refined, method=EMBEDDED)),
+        )
+    ]
+    records = store.gather("anatomy_transfer", [*units, *shapes])
+    return {
+        "seeds": list(range(len(names))),
+        "records": [r for r in records if r["case"] not in RANDOM_SHAPES],
+        "random": [r for r in records if r["case"] in RANDOM_SHAPES],
+    }
 
 
 def _unit(
@@ -48,8 +62,21 @@ def _unit(
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return Dice, distances, shifts and whether the claims hold."""
-    records = result["records"]
+    records, drawn = result["records"], result.get("random", [])
+    sizes = simulated.VOLUMES | simulated.MASSES
     return {
+        "transfer-means": tabulate.means_table(records),
+        "transfer-surface": tabulate.figure_table(records, "average_surface_distance_mm", digits=2),
+        "transfer-hausdorff95": tabulate.figure_table(records, "hausdorff95_mm", digits=2),
+        "transfer-staircase": tabulate.staircase_table(records),
+        "transfer-agreement": tabulate.agreement_table(records, sizes),
+        "transfer-robustness": tabulate.robustness_table(records),
+        "transfer-random-dice": tabulate.figure_table(drawn, "dice", alignments=("raw", "tilt"))
+        if drawn
+        else "Not measured yet.",
+        "transfer-random-significance": tabulate.comparison_table(drawn, EMBEDDED, [*BASELINES])
+        if drawn
+        else "Not measured yet.",
         "transfer-dice": tabulate.figure_table(
             records, "dice", alignments=("raw", "translation", "tilt")
         ),
@@ -60,6 +87,20 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "transfer-shifts": tabulate.shift_table(records),
         "transfer-significance": tabulate.comparison_table(records, EMBEDDED, [*BASELINES, REAL]),
         "transfer-claims": _claims(records),
+    }
+
+
+def plots_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Return box plots of the Dice and the Bland-Altman plot."""
+    records = result["records"]
+    names = {REAL: "real bank"}
+    return {
+        "transfer-dice": plots.boxes(
+            records, "dice", "Dice after translation and tilt", alignment="tilt", names=names
+        ),
+        "transfer-agreement": plots.bland_altman(
+            records, simulated.QUANTITIES, tabulate.methods(records)
+        ),
     }
 
 

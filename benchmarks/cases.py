@@ -23,6 +23,7 @@ from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
 
 DATA_VARIABLE = "CARDIACREG_DATA"
 ANATOMIES = tuple(f"subject{n:02d}" for n in range(19))
+RANDOM_SHAPES = tuple(f"random{n:03d}" for n in range(15))
 CUT_BELOW_MITRAL_MM = 6.0
 SLICE_MM, SHIFT_SD_MM, LOST_APICAL_SLICES = 10.0, 2.5, 1
 _GROUPS = ("healthy", "pulmonary_hypertension")

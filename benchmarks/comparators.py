@@ -116,12 +116,13 @@ def _grey(image: Volume, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 def absent() -> dict[str, str]:
     """Return the comparators that cannot run, and why."""
-    why = (
-        "its weights and training pairs are not public; trained on our own renderer's images it "
-        "would measure the renderer"
+    needed = (
+        ("joint label fusion", "ants", "bench-peers"),
+        ("STAPLE", "SimpleITK", "bench-peers"),
+        ("3D-Seg, 3D U-Net, 3D-AE, 3D-ACNN", "torch", "nn"),
     )
-    found = {name: why for name in ("3D-Seg", "3D U-Net", "3D-AE", "3D-ACNN")}
-    for name, module in (("joint label fusion", "ants"), ("STAPLE", "SimpleITK")):
-        if importlib.util.find_spec(module) is None:
-            found[name] = f"the package {module!r} is not installed (extra bench-peers)"
-    return found
+    return {
+        name: f"the package {module!r} is not installed (extra {extra})"
+        for name, module, extra in needed
+        if importlib.util.find_spec(module) is None
+    }

@@ -6,6 +6,7 @@ the same bytes for the same numbers.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def bland_altman(
         for panel in row:
             panel.set_xlabel(f"mean of both, {unit}", fontsize=8)
     for panel, method in zip(axes[0], methods, strict=True):
-        panel.set_title(method)
+        panel.set_title(textwrap.fill(method, 22))
     return drawn
 
 

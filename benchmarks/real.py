@@ -136,6 +136,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "real-hidden": _hidden_table(hidden),
         "real-hidden-gain": _gain_table(hidden),
         "real-hidden-frames": _frames_table(result.get("hidden", [])),
+        "real-hidden-worst": _worst_table(hidden),
     }
 
 
@@ -199,6 +200,26 @@ def _hidden_table(hidden: Sequence[dict[str, Any]]) -> str:
                 ]
                 rows.append([f"{name}: {method}, {words}", *cells])
     return tabulate.markdown(["Dice of hidden slices", *_SHOWN], rows)
+
+
+def _worst_table(hidden: Sequence[dict[str, Any]]) -> str:
+    """The worst frame of every method, per data set and structure."""
+    if not hidden:
+        return "Not measured yet."
+    rows = []
+    for data in dict.fromkeys(record["data"] for record in hidden):
+        own = [record for record in hidden if record["data"] == data]
+        for method in tabulate.methods(own):
+            cells = []
+            for structure in _SHOWN:
+                found = [
+                    (r["scores"]["raw"][structure]["dice"], r["case"])
+                    for r in own
+                    if r["method"] == method and structure in r["scores"]["raw"]
+                ]
+                cells.append(f"{min(found)[0]:.3f} ({min(found)[1]})" if found else "–")
+            rows.append([f"{data}: {method}", *cells])
+    return tabulate.markdown(["lowest Dice of hidden slices of a frame, raw", *_SHOWN], rows)
 
 
 def _gain_table(hidden: Sequence[dict[str, Any]]) -> str:

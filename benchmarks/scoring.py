@@ -38,6 +38,7 @@ _KEPT = (
     "missed",
 )
 REGIONS = ("apex", "mid", "base")
+BACKGROUND = "background"
 Float = NDArray[np.float64]
 Scores = dict[str, dict[str, Any]]
 
@@ -56,16 +57,18 @@ def score(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
     """Return every figure per structure, raw and after translation and tilt; Dice after translation.
 
     Raw figures have also the Dice of each third of the LV from apex to base, and the staircase score.
+    Raw and after translation and tilt the background has a Dice too.
     """
     raw = _figures(result, truth)
     for label, name in STRUCTURES.items():
         raw[name] |= _region_dice(result, truth, label)
         raw[name]["staircase_mm"] = staircase_mm(result, label)
         raw[name]["true_staircase_mm"] = staircase_mm(truth, label)
+    tilted = align(result, truth, tilt=True).labels
     return {
-        "raw": raw,
+        "raw": raw | {BACKGROUND: _background(result, truth)},
         "translation": _dice(align(result, truth, tilt=False).labels, truth),
-        "tilt": _figures(align(result, truth, tilt=True).labels, truth),
+        "tilt": _figures(tilted, truth) | {BACKGROUND: _background(tilted, truth)},
     }
 
 
@@ -84,11 +87,13 @@ def raw_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
 
 
 def sizes_and_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
-    """Return Dice in the layout of `score`, and raw volumes in ml, masses in g and their errors."""
+    """Return Dice in the layout of `score`; raw also pieces, volumes in ml, masses in g, their errors."""
     found = dice_only(result, truth)
     ours, true = metrics.volumes_ml(result), metrics.volumes_ml(truth)
     our_g, true_g = metrics.masses_g(result), metrics.masses_g(truth)
     for name, figures in found["raw"].items():
+        label = next(label for label, known in STRUCTURES.items() if known == name)
+        figures["n_components"], figures["n_holes"] = metrics.topology_counts(result, label)
         figures["true_volume_ml"] = true[name]
         figures["volume_error_ml"] = _difference(ours[name], true[name])
         if name in true_g:
@@ -99,6 +104,11 @@ def sizes_and_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
 
 def _difference(found: float | None, true: float | None) -> float | None:
     return None if found is None or true is None else found - true
+
+
+def _background(result: LabelMap, truth: LabelMap) -> dict[str, float]:
+    """Dice of what is no structure, on the lattice of the truth: for means over five labels."""
+    return {"dice": metrics.dice(result, truth, 0)}
 
 
 def _dice(result: LabelMap, truth: LabelMap) -> Scores:
@@ -146,12 +156,13 @@ def staircase_mm(labels: LabelMap, label: int) -> float:
         ((before - 2 * here + after)[np.abs(here) <= max(pixel)]) ** 2
         for before, here, after in zip(depths, depths[1:], depths[2:], strict=False)
     ]
-    return float(np.sqrt(np.concatenate(squares).mean())) if squares else 0.0
+    found = np.concatenate(squares) if squares else np.zeros(0)
+    return float(np.sqrt(found.mean())) if found.size else 0.0
 
 
 def _depth_mm(mask: NDArray[np.bool_], pixel_mm: tuple[float, ...]) -> Float:
-    if mask.all():
-        return np.full(mask.shape, np.inf)
+    if mask.all():  # no outline; as far from one as the plane is wide
+        return np.full(mask.shape, float(np.hypot(*np.multiply(mask.shape, pixel_mm))))
     inside = ndimage.distance_transform_edt(mask, sampling=pixel_mm)
     outside = ndimage.distance_transform_edt(~mask, sampling=pixel_mm)
     depth: Float = inside - outside - np.where(mask, 0.5, -0.5) * min(pixel_mm)

@@ -31,6 +31,7 @@ _SHARED = (
     "comparators",
     "hidden_slices",
     "measuring",
+    "network_labels",
     "propagation",
     "scoring",
 )

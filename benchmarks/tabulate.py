@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scoring import wilcoxon_p
+from benchmarks.scoring import BACKGROUND, wilcoxon_p
 from cardiacreg.metrics import limits_of_agreement
 
 Record = dict[str, Any]
@@ -139,20 +139,21 @@ def robustness_table(records: Sequence[Record]) -> str:
         own = [r for r in records if r["method"] == method]
         good = [r["scores"]["raw"] for r in own if "scores" in r]
         structures = [figures for each in good for figures in each.values()]
-        worst = min(
+        found = [
             (figures["dice"], name, r["case"])
             for r in own
             if "scores" in r
             for name, figures in r["scores"]["raw"].items()
-        )
+        ]
+        worst = "{:.3f} ({}, {})".format(*min(found)) if found else "–"
         rows.append(
             [
                 method,
                 str(len(own)),
                 str(sum("error" in r for r in own)),
                 str(sum(bool(f.get("missed", f["dice"] == 0)) for f in structures)),
-                str(sum(any(torn(f) for f in each.values()) for each in good)),
-                f"{worst[0]:.3f} ({worst[1]}, {worst[2]})",
+                _count_torn(good),
+                worst,
             ]
         )
     header = [
@@ -163,6 +164,33 @@ def robustness_table(records: Sequence[Record]) -> str:
         "hearts with torn or holed structures",
     ]
     return markdown([*header, "lowest Dice of any structure"], rows)
+
+
+def means_table(records: Sequence[Record]) -> str:
+    """Return, per method, each case's mean Dice over labels: four structures, and with background.
+
+    With background only where it was measured. Published means "over five labels" differ in which five.
+    """
+    rows = []
+    for method in methods(records):
+        own = [r["scores"] for r in records if r["method"] == method and "scores" in r]
+        cells = []
+        for alignment in ("raw", "tilt"):
+            for names in (ORDER, (*ORDER, BACKGROUND)):
+                held = [each[alignment] for each in own if all(n in each[alignment] for n in names)]
+                found = [float(np.mean([each[n]["dice"] for n in names])) for each in held]
+                cells.append(mean_sd(found))
+        rows.append([method, *cells])
+    kinds = ("four structures", "and background")
+    header = [f"{kind}, {ALIGNMENTS[a]}" for a in ("raw", "tilt") for kind in kinds]
+    return markdown(["mean Dice over labels", *header], rows)
+
+
+def _count_torn(scores: Sequence[dict[str, Record]]) -> str:
+    """How many hearts have a torn or holed structure; a dash where pieces were not counted."""
+    if not any("n_components" in figures for each in scores for figures in each.values()):
+        return "–"
+    return str(sum(any(torn(f) for f in each.values()) for each in scores))
 
 
 def torn(figures: Record) -> bool:

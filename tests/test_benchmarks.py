@@ -252,6 +252,22 @@ class TestTables:
         table = tabulate.agreement_table([*tiny_records, *shifted], figures)
         assert "LV wall, g" in table and "[" in table.splitlines()[-1]
 
+    def test_means_are_taken_case_by_case_and_say_what_is_in_them(self, tiny_records):
+        row = tabulate.means_table(tiny_records).splitlines()[2]
+        assert row.startswith("| nearest neighbour | 1.000 ± 0.000 | 1.000 ± 0.000 |")
+        older = [dict(r) for r in tiny_records]
+        for record in older:
+            kept = {k: v for k, v in record["scores"]["raw"].items() if k != "background"}
+            record["scores"] = record["scores"] | {"raw": kept}
+        assert tabulate.means_table(older).splitlines()[2].split("|")[3] == " – "
+
+    def test_pieces_that_were_not_counted_are_no_zero(self, tiny_records):
+        counted = tabulate.robustness_table(tiny_records[:1]).splitlines()[-1]
+        dice = {"raw": {"LV wall": {"dice": 0.5}}}
+        other = tabulate.robustness_table([{"method": "m", "case": "c", "scores": dice}])
+        assert counted.split("|")[5].strip().isdigit()
+        assert other.splitlines()[-1].split("|")[5] == " – "
+
     def test_every_module_makes_its_tables_and_figures(self, tiny_records):
         result = {"records": [r | {"group": "healthy"} for r in tiny_records]}
         assert all(simulated.tables(result).values())
@@ -344,6 +360,24 @@ class TestComparators:
         ]
         found = hidden_slices.score(moved, hidden)
         assert found["translation"]["LV cavity"]["dice"] > 0.99 > found["raw"]["LV cavity"]["dice"]
+
+    def test_a_model_is_moved_back_to_where_a_hidden_slice_was_acquired(self):
+        labels = discs([8] * 7, THICK)
+        stack, hidden = hidden_slices.every_second(labels)
+        in_place = discs([8] * 7, THICK, centre=(22.0, 20.0))
+        shifts = np.tile([2.0, 0.0], (stack.shape[2], 1))
+        filled = [hidden_slices.as_acquired(in_place, stack, shifts, each) for each in hidden]
+        assert hidden_slices.score(filled, hidden)["raw"]["LV cavity"]["dice"] == 1
+
+    def test_the_shift_of_a_hidden_slice_lies_between_its_neighbours(self):
+        labels = discs([8] * 5, THICK)
+        stack, hidden = hidden_slices.every_second(labels)
+        shifts = np.array([[0.0, 0.0], [0.0, 6.0], [0.0, 6.0]])
+        found = [
+            np.argwhere(hidden_slices.as_acquired(labels, stack, shifts, each).array).mean(axis=0)
+            for each in hidden
+        ]
+        np.testing.assert_allclose([f[:2] for f in found], [(20, 17), (20, 14)], atol=0.01)
 
     def test_too_few_slices_are_said(self):
         with pytest.raises(hidden_slices.TooFewSlices, match="2 slices"):
@@ -446,6 +480,10 @@ class TestCases:
 class TestRunner:
     def test_names_may_have_hyphens(self):
         assert runner._parser().parse_args(["fusion-modes"]).name == "fusion_modes"
+
+    @pytest.mark.parametrize("alias", ["high-resolution", "gaps", "landmarks"])
+    def test_experiments_of_the_paper_have_names_too(self, alias):
+        assert runner._parser().parse_args([alias]).name in runner.names()
 
     def test_all_goes_on_after_a_failure(self, monkeypatch, capsys):
         monkeypatch.setattr(runner, "names", lambda: ["ablation", "simulated"])
