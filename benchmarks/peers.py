@@ -2,8 +2,8 @@
 
 Each registration runs in a process of its own, two threads, from the same affine, and gives back where
 every fixed voxel goes; all maps are scored alike: the moving labels pulled back by nearest neighbour,
-determinants by central differences. Ours is the mean of the second and third call of its process (``first`` tells
-the first, kernels from the disk cache). Peers run under the interpreter named by
+determinants by central differences. Ours is the mean of the second and third call of its process
+(``first`` tells the first, kernels from the disk cache). Peers run under the interpreter named by
 ``CARDIACREG_PEERS_PYTHON``, by default this one; what is not installed (``pip install
 'cardiacreg[bench-peers]'``), fails or needs more than `LIMIT_SECONDS` of processor time has a row that
 says so.
