@@ -60,28 +60,29 @@ def run(quick: bool) -> dict[str, Any]:
     """Measure limits, passes and whole registrations."""
     repeats = 20 if quick else 150
     limits = {"gflops": _peak_gflops(), "gbytes_per_s": _bandwidth_gbytes()}
-    targets = _targets()
+    hearts = targets()
     passes = []
-    for name, (target, atlas, affine) in targets.items():
+    for name, (target, atlas, affine) in hearts.items():
         prepared = prepare_target(target, replace(RegistrationOptions(), background_slices=True))
         cells = atlas_cells(atlas, prepared.codes.codes)
         for stride in (4, 2, 1):
             passes.append(_pass(name, prepared, cells, affine, stride, 16.0, repeats))
         for spacing in (64.0, 32.0, 8.0, 4.0):
             passes.append(_pass(name, prepared, cells, affine, 1, spacing, repeats))
-    target, atlas, affine = targets["stack"]
+    target, atlas, affine = hearts["stack"]
     return {
         "seeds": [FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + 1],
         "limits": limits,
         "passes": passes,
         "terms": _terms(repeats),
-        "threads": _threads(targets["dense"], repeats),
+        "threads": slab_seconds(hearts["dense"], repeats),
         "iterations": _iterations(target, atlas, affine),
         "registration": _fresh(target, atlas, affine),
     }
 
 
-def _targets() -> dict[str, tuple[LabelMap, LabelMap, Affine]]:
+def targets() -> dict[str, tuple[LabelMap, LabelMap, Affine]]:
+    """Return a stack and a dense heart, each with an atlas and its affine."""
     seed = FIRST_EVALUATION_SEED
     heart = sample_heart(seed, group="healthy").labels
     atlas = sample_heart(seed + 1, group="pulmonary_hypertension").labels
@@ -175,7 +176,7 @@ def _terms(repeats: int) -> dict[str, float]:
     return {name: round(1e3 * least_seconds(call, repeats), 4) for name, call in calls.items()}
 
 
-def _threads(
+def slab_seconds(
     target: tuple[LabelMap, LabelMap, Affine], repeats: int
 ) -> list[dict[str, float | int]]:
     """Time of the slowest thread when slabs are dealt out in turn: measured slab by slab."""
