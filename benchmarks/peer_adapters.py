@@ -452,7 +452,8 @@ def main() -> int:
         int(sys.argv[3]),
         int(sys.argv[4]),
     )
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if most < 0 else min(limit, most), most))
     method, package = PEERS[name]
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
     pair = Pair(folder, threads)

@@ -11,6 +11,7 @@ says so.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +114,32 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 def _unit(pair: str, make: Callable[[Path], None], name: str, command: list[str]) -> Unit:
-    code = "".join(map(inspect.getsource, (Pair, PEERS[name][0]))) if name in PEERS else ""
-
     def measure() -> Record:
         with tempfile.TemporaryDirectory() as scratch:
             make(Path(scratch))
             return {"pair": pair, "method": name, **_measured(command, Path(scratch))}
 
-    key = {"pair": pair, "made_by": make.__name__ if hasattr(make, "__name__") else "files"}
-    return Unit(key | {"method": name, "options": {"words": command[2:], "code": code}}, measure)
+    key = {"pair": pair, "method": name, "options": {"words": command[2:]}}
+    return Unit(key, measure, _code_of_peer(make, name) if name in PEERS else None)
+
+
+def _code_of_peer(make: Callable[[Path], None], name: str) -> str:
+    """What a peer's figures depend on: its adapter, the scores and the pair, not the library."""
+    parts = (Pair, PEERS[name][0], _measured, _scores, _surface_distance_mm)
+    return "".join(map(inspect.getsource, parts)) + _digest_of_pair(make)
+
+
+@lru_cache
+def _digest_of_pair(make: Callable[[Path], None]) -> str:
+    found = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as scratch:
+        make(Path(scratch))
+        for name in ("fixed", "moving"):
+            found.update(
+                np.asarray(nibabel.load(Path(scratch) / f"{name}.nii.gz").dataobj).tobytes()
+            )
+        found.update(np.loadtxt(Path(scratch) / "affine.txt").round(6).tobytes())
+    return found.hexdigest()
 
 
 def _with_reason(record: Record) -> Record:
@@ -242,6 +260,9 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         own = [r for r in result["records"] if r["pair"] == pair]
         if own:
             found[f"peers-{pair}"] = _pair_table(own)
+        if any(
+            "reason" not in r and not _is_ours(r) and r["method"] != "affine alone" for r in own
+        ):
             found[f"peers-{pair}-front"] = _front_table(own)
     stack = [r for r in result["records"] if r["pair"] == "stack" and "cpu_seconds" in r]
     if stack:
@@ -312,8 +333,9 @@ def _stack_table(records: list[Record]) -> str:
             r["method"],
             f"{r['cpu_seconds']:.3f}",
             f"{r['seconds']:.3f}",
-            f"{r['mean_dice']:.3f}",
-            f"{r['least_determinant']:.2f}",
+            f"{r['first_cpu_seconds']:.2f}",
+            f"{r['peak_memory_mib']:.0f}",
+            f"{r['minimum_jacobian']:.2f}",
             f"{QUOTED_SECONDS / r['cpu_seconds']:.0f}",
         ]
         for r in records
@@ -323,10 +345,10 @@ def _stack_table(records: list[Record]) -> str:
         f"{QUOTED_SECONDS:g}",
     ]
     header = [
-        "clinical stack, 10 mm slices", "processor seconds", "seconds", "Dice on its slices",
-        "least determinant", "times fewer than quoted",
+        "clinical stack, 10 mm slices", "processor seconds", "seconds", "first call, processor seconds",
+        "peak memory, MiB", "least determinant", "times fewer than quoted",
     ]  # fmt: skip
-    return tabulate.markdown(header, [*rows, [*quoted, *["–"] * 4]])
+    return tabulate.markdown(header, [*rows, [*quoted, *["–"] * 5]])
 
 
 def _is_ours(record: Record) -> bool:

@@ -44,10 +44,15 @@ class ShardDone(Exception):
 
 @dataclass(frozen=True)
 class Unit:
-    """One measurement: a JSON key that identifies it, and how to make its record."""
+    """One measurement: a JSON key that identifies it, and how to make its record.
+
+    `code` takes the place of the digest of all code where a value does not depend on the library: a
+    text that changes with what it does depend on.
+    """
 
     key: dict[str, Any]
     measure: Callable[[], Record]
+    code: str | None = None
 
 
 @dataclass
@@ -82,7 +87,7 @@ def gather(benchmark: str, units: Sequence[Unit]) -> list[Record]:
     for number, unit in enumerate(units):
         if settings.shard and number % settings.shard[1] != settings.shard[0] - 1:
             continue
-        if settings.stored_only and not place(benchmark, unit.key).exists():
+        if settings.stored_only and not place(benchmark, unit.key, unit.code).exists():
             settings.left_out += 1
             continue
         records.append(_record(benchmark, unit))
@@ -93,14 +98,14 @@ def gather(benchmark: str, units: Sequence[Unit]) -> list[Record]:
     return records
 
 
-def place(benchmark: str, key: dict[str, Any]) -> Path:
+def place(benchmark: str, key: dict[str, Any], code: str | None = None) -> Path:
     """Return the file of a unit."""
-    text = json.dumps([key, code_digest(benchmark)], sort_keys=True, default=repr)
+    text = json.dumps([key, code or code_digest(benchmark)], sort_keys=True, default=repr)
     return FOLDER / benchmark / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
 
 
 def _record(benchmark: str, unit: Unit) -> Record:
-    file = place(benchmark, unit.key)
+    file = place(benchmark, unit.key, unit.code)
     if file.exists() and not settings.fresh:
         stored: Record = json.loads(file.read_text(encoding="utf-8"))["record"]
         return stored

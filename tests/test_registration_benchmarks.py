@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import optimisers, peer_adapters, peers, roofline
+from benchmarks import optimisers, peer_adapters, peers, roofline, store
 from cardiacreg import write_labels
 from cardiacreg.geometry import voxel_grid
 from cardiacreg.tiny_heart import tiny_heart
@@ -46,7 +46,46 @@ class TestPeers:
 
     def test_what_fails_tells_why(self, pair):
         command = [sys.executable, "-c", "raise RuntimeError('not here')"]
-        assert peers._measured(command, pair[0]) == "RuntimeError: not here"
+        with pytest.raises(peers.NotRun, match="^RuntimeError: not here$"):
+            peers._measured(command, pair[0])
+
+    def test_what_takes_too_long_is_stopped_and_says_so(self, pair):
+        endless = (
+            "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass"
+        )
+        found = peers._measured([sys.executable, "-c", endless], pair[0])
+        assert found == {"reason": f"stopped at {peers.LIMIT_SECONDS} processor seconds"}
+
+    def test_what_did_not_run_is_a_row(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(store, "FOLDER", tmp_path)
+        command = [sys.executable, "-c", "raise RuntimeError('not here')"]
+        unit = peers._unit("synthetic", peers._tiny_pair, "some peer", command)
+        records = [peers._with_reason(r) for r in store.gather("peers", [unit])]
+        reason = "RuntimeError: not here"
+        assert records == [{"pair": "synthetic", "method": "some peer", "reason": reason}]
+        table = peers.tables({"records": records})["peers-synthetic"]
+        assert f"| some peer | {reason} |" in table
+        assert not list(tmp_path.rglob("*.json"))
+
+    def test_the_front_takes_the_cheapest_of_ours_that_is_as_close_and_does_not_fold(self):
+        def record(method, cpu_seconds, distance_mm, folded=0.0):
+            return {
+                "pair": "synthetic", "method": method, "cpu_seconds": cpu_seconds,
+                "first_cpu_seconds": 2 * cpu_seconds, "peak_memory_mib": 1.0, "mean_dice": 0.9,
+                "dice": {"1": 0.9}, "surface_distance_mm": distance_mm, "folded_share": folded,
+                "least_determinant": 0.1,
+            }  # fmt: skip
+
+        records = [
+            record("cardiacreg 8 mm", 0.25, 0.3), record("cardiacreg 4 mm", 2.0, 0.1),
+            record("cardiacreg 5 mm", 1.0, 0.2), record("cardiacreg 6 mm", 0.5, 0.2, folded=0.1),
+            record("a peer", 20.0, 0.25), record("a closer peer", 30.0, 0.05),
+        ]  # fmt: skip
+        rows = peers.tables({"records": records})["peers-synthetic-front"].splitlines()[2:]
+        assert [cell.strip() for cell in rows[0].strip("|").split("|")] == [
+            "a peer", "0.250", "20.0", "5 mm", "0.200", "1.00", "20", "10",
+        ]  # fmt: skip
+        assert "none" in rows[1]
 
     def test_itk_displacements_become_positions(self, pair):
         folder, positions = pair
