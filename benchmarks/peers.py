@@ -292,7 +292,7 @@ def _pair_table(records: list[Record]) -> str:
                 *(f"{r['dice'][v]:.3f}" for v in labels),
                 f"{r['surface_distance_mm']:.3f}",
                 f"{100 * r['folded_share']:.2f} %",
-                f"{r['least_determinant']:.2f}",
+                f"{r['least_determinant']:.2f}" if "least_determinant" in r else "–",
             ]
         )
     return tabulate.markdown(header, rows)
