@@ -18,6 +18,7 @@ from cardiacreg.phantoms import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = ("comparison", "initialisation", "pathology", "peers", "startup")
+COARSE = ("pathology",)
 ABSENT = ("anatomy_transfer", "network_acdc", "real")
 TIMES = "times fresh processes or every kernel for minutes"
 TRAINS = "trains or runs a network; the network has tests of its own"
@@ -47,15 +48,20 @@ def test_every_benchmark_runs_here_or_has_a_reason():
 
 
 @pytest.fixture
-def few_coarse_hearts(monkeypatch, tmp_path):
-    """A bank of five atlases, coarse hearts, no data, and nothing measured before."""
+def few_hearts(monkeypatch, tmp_path):
+    """A bank of five atlases, no data, and nothing measured before."""
     few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
     monkeypatch.setattr(atlas_bank, "default_specifications", lambda: few)
     monkeypatch.setattr(atlas_bank, "_model_key", lambda: "quick")
-    monkeypatch.setattr(cases, "sample_heart", partial(cases.sample_heart, spacing_mm=COARSE_MM))
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     monkeypatch.setattr(store, "settings", store.Settings())
     monkeypatch.setenv(cases.DATA_VARIABLE, str(tmp_path))
+
+
+@pytest.fixture
+def coarse_hearts(monkeypatch):
+    """Hearts of coarse voxels."""
+    monkeypatch.setattr(cases, "sample_heart", partial(cases.sample_heart, spacing_mm=COARSE_MM))
     cases._synthetic_case.cache_clear()
     yield
     cases._synthetic_case.cache_clear()
@@ -63,7 +69,9 @@ def few_coarse_hearts(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised inside SimpleITK
 @pytest.mark.parametrize("name", CHEAP)
-def test_a_quick_run_measures_without_error_and_fills_its_tables(name, few_coarse_hearts):
+def test_a_quick_run_measures_without_error_and_fills_its_tables(name, few_hearts, request):
+    if name in COARSE:
+        request.getfixturevalue("coarse_hearts")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         result = json.loads(json.dumps(runner.measure(name, quick=True)))
@@ -74,6 +82,6 @@ def test_a_quick_run_measures_without_error_and_fills_its_tables(name, few_coars
 
 
 @pytest.mark.parametrize("name", ABSENT)
-def test_what_needs_data_says_which_are_absent(name, few_coarse_hearts):
+def test_what_needs_data_says_which_are_absent(name, few_hearts):
     with pytest.raises(cases.DataAbsent, match=r"set CARDIACREG_DATA|is there"):
         runner.measure(name, quick=True)
