@@ -448,7 +448,7 @@ def processor_seconds() -> float:
 def main() -> int:
     name, folder, threads, limit = (
         sys.argv[1],
-        Path(sys.argv[2]),
+        Path(sys.argv[2]).resolve(),
         int(sys.argv[3]),
         int(sys.argv[4]),
     )
@@ -457,6 +457,7 @@ def main() -> int:
     method, package = PEERS[name]
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
     pair = Pair(folder, threads)
+    os.chdir(folder)  # some packages leave files where they run
     start, used = time.perf_counter(), processor_seconds()
     found = method(pair)
     measured = {
