@@ -7,6 +7,7 @@ their thickness, each moved in its plane by breathing, the apical ones lost.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,7 @@ from scipy.ndimage import affine_transform
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, LabelMap, Subject, Volume
 from cardiacreg.landmarks import base_is_at_last_slice, landmarks_from_labels
+from cardiacreg.slice_turns import rotation, slice_axis_mm
 
 _FloatArray = NDArray[np.float64]
 
@@ -32,11 +34,15 @@ class LowResolution:
         position + slice_shifts_mm**.
     reference : LabelMap
         The high-resolution labels at their true place, cut at the base as the stack is.
+    slice_turns_degrees : ndarray, shape (n_slices,), float64
+        The turn of each slice after its shift, from axis i towards axis j, about the mean in-plane
+        position of the labels.
     """
 
     subject: Subject
     slice_shifts_mm: _FloatArray
     reference: LabelMap
+    slice_turns_degrees: _FloatArray
 
 
 def simulate_low_resolution(
@@ -46,6 +52,7 @@ def simulate_low_resolution(
     slice_thickness_mm: float = 10.0,
     in_plane_spacing_mm: float | None = None,
     shift_sd_mm: float = 2.5,
+    turn_sd_degrees: float = 0.0,
     lost_apical_slices: int = 1,
     drop_lost_slices: bool = True,
     cut_base_mm: float = 0.0,
@@ -65,6 +72,8 @@ def simulate_low_resolution(
     shift_sd_mm : float
         Standard deviation of a slice's shift along each in-plane axis; 2.5 gives a mean length of
         about 3.1 mm.
+    turn_sd_degrees : float
+        Standard deviation of a slice's turn in its plane.
     lost_apical_slices : int
         Number of apical slices with labels to lose.
     drop_lost_slices : bool
@@ -92,12 +101,14 @@ def simulate_low_resolution(
     spacing = labels.spacing_mm
     weights, first_mm = _slice_weights(labels.shape[2], spacing[2], slice_thickness_mm, rng)
     shifts_mm = rng.normal(0.0, shift_sd_mm, size=(len(weights), 2))
+    turns = rng.normal(0.0, turn_sd_degrees, size=len(weights))
+    placed = _Placement(weights, shifts_mm, turns, slice_axis_mm(labels))
     pixel = spacing[:2] if in_plane_spacing_mm is None else np.full(2, float(in_plane_spacing_mm))
     matrix = _stack_matrix(labels, pixel, slice_thickness_mm, first_mm)
-    stack = _label_stack(labels, weights, shifts_mm, pixel)
+    stack = _label_stack(labels, placed, pixel)
     image = None
     if subject.image is not None:
-        image = _shifted_slices(subject.image.array, weights, shifts_mm, spacing, pixel)
+        image = _moved_slices(subject.image.array, placed, spacing, pixel)
     kept = _lose_apex(stack, lost_apical_slices, drop_lost_slices)
     matrix[:3, 3] += matrix[:3, 2] * kept.start
     degraded = replace(
@@ -106,7 +117,7 @@ def simulate_low_resolution(
         image=None if image is None else Volume(image[:, :, kept], matrix),
         landmarks=None,
     )
-    return LowResolution(degraded, shifts_mm[kept], labels)
+    return LowResolution(degraded, shifts_mm[kept], labels, turns[kept])
 
 
 def cut_base(labels: LabelMap, point_mm: ArrayLike, *, below_mm: float = 0.0) -> LabelMap:
@@ -198,23 +209,36 @@ def _stack_matrix(
     return matrix
 
 
-def _shifted_slices(
+class _Placement(NamedTuple):
+    """Which input slices make each thick slice, and where it truly lies."""
+
+    weights: _FloatArray
+    shifts_mm: _FloatArray
+    turns_degrees: _FloatArray
+    axis_mm: _FloatArray
+
+
+def _moved_slices(
     array: NDArray[np.float32],
-    weights: _FloatArray,
-    shifts_mm: _FloatArray,
+    placed: _Placement,
     spacing_mm: _FloatArray,
     pixel_mm: _FloatArray,
 ) -> NDArray[np.float32]:
-    """Average over each slice and sample every pixel at its position plus the slice's shift."""
+    """Average over each slice and sample every pixel where it truly lies."""
     counts = np.ceil(np.array(array.shape[:2]) * spacing_mm[:2] / pixel_mm - 1e-6).astype(int)
-    stack = np.empty((int(counts[0]), int(counts[1]), len(weights)), dtype=np.float32)
-    for number, (share, shift) in enumerate(zip(weights, shifts_mm, strict=True)):
+    stack = np.empty((int(counts[0]), int(counts[1]), len(placed.weights)), dtype=np.float32)
+    axis = placed.axis_mm
+    motion = zip(placed.weights, placed.shifts_mm, placed.turns_degrees, strict=True)
+    for number, (share, shift, turn) in enumerate(motion):
         used = np.flatnonzero(share)
         plane = array[:, :, used] @ share[used].astype(np.float32)
+        turned = rotation(turn)
+        matrix = turned * pixel_mm / spacing_mm[:2, None]
+        offset = axis + turned @ (shift - axis) if turn else shift
         stack[:, :, number] = affine_transform(
             plane,
-            pixel_mm / spacing_mm[:2],
-            offset=shift / spacing_mm[:2],
+            matrix if turn else np.diag(matrix),
+            offset=offset / spacing_mm[:2],
             output_shape=tuple(counts),
             order=1,
             mode="nearest",
@@ -222,17 +246,15 @@ def _shifted_slices(
     return stack
 
 
-def _label_stack(
-    labels: LabelMap, weights: _FloatArray, shifts_mm: _FloatArray, pixel_mm: _FloatArray
-) -> NDArray[np.uint8]:
+def _label_stack(labels: LabelMap, placed: _Placement, pixel_mm: _FloatArray) -> NDArray[np.uint8]:
     """Return the label with the largest mean share per pixel, after the sub-voxel shift of the shares."""
     values = np.array([0, *labels.present()], dtype=np.uint8)
     best: NDArray[np.float32] | None = None
     stack = np.zeros(0, dtype=np.uint8)
-    outside = 1.0 - weights.sum(axis=1)
+    outside = 1.0 - placed.weights.sum(axis=1)
     for value in values:
         indicator = (labels.array == value).astype(np.float32)
-        share = _shifted_slices(indicator, weights, shifts_mm, labels.spacing_mm, pixel_mm)
+        share = _moved_slices(indicator, placed, labels.spacing_mm, pixel_mm)
         if best is None:
             best, stack = share + outside.astype(np.float32), np.zeros(share.shape, dtype=np.uint8)
             continue

@@ -61,6 +61,8 @@ class RefineOptions:
     slice_motion : RegistrationOptions or None
         The stiff registration that estimates one in-plane shift per acquired slice; the shifts of all
         atlases are agreed on by their median and then fixed. None: no slice motion.
+    slice_turns : bool
+        Estimate one in-plane turn per acquired slice, too; needs `slice_motion`.
     n_motion_atlases : int
         Best atlases whose shifts are agreed on; those beyond `n_atlases` help with nothing else.
     fusion : FusionOptions or None
@@ -81,6 +83,7 @@ class RefineOptions:
     structure_weights: tuple[tuple[int, float], ...] | None = ((RV_WALL, 3.0),)
     registration: RegistrationOptions = field(default_factory=_deformation)
     slice_motion: RegistrationOptions | None = field(default_factory=_shift_stage)
+    slice_turns: bool = False
     n_motion_atlases: int = 12
     fusion: FusionOptions | None = None
     upsample_target: bool = False
@@ -92,6 +95,12 @@ class RefineOptions:
             raise InvalidInputError(
                 f"RefineOptions: n_atlases {self.n_atlases}, margin {self.margin_mm} mm; needs at "
                 "least one atlas and a margin that is not negative.",
+                code="BAD_OPTION",
+            )
+
+        if self.slice_turns and self.slice_motion is None:
+            raise InvalidInputError(
+                "RefineOptions: slice_turns without slice_motion; give slice_motion or leave turns out.",
                 code="BAD_OPTION",
             )
 

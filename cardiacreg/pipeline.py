@@ -33,6 +33,12 @@ from cardiacreg.output_lattice import (
 from cardiacreg.resampling import Lattice, add_label_votes, warp_labels, warp_volume
 from cardiacreg.run import Run
 from cardiacreg.slice_motion import SliceMotion, estimate_slice_motion
+from cardiacreg.slice_turns import (
+    TurnedMotion,
+    estimate_turned_motion,
+    slice_axis_mm,
+    turned_image,
+)
 from cardiacreg.topology import clean_topology
 
 
@@ -42,6 +48,9 @@ class Outcome(NamedTuple):
     fusion: Fusion
     landmarks: Landmarks
     slice_shifts_mm: NDArray[np.float64]
+    slice_turns_degrees: NDArray[np.float64]
+    turned: LabelMap
+    """The target's labels with every slice turned to where it belongs."""
     selected: tuple[SelectedAtlas, ...]
     registrations: tuple[Registration, ...]
 
@@ -72,9 +81,9 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
         labels, pairs[: options.n_atlases], run.spacing_mm, options.margin_mm
     )
     with run.clock.step("slice motion"):
-        motion = _slice_motion(run, lattice, pairs)
+        motion, turns, turned = _slice_motion(run, lattice, pairs)
     with run.clock.step("register"):
-        registrations = _register(run, lattice, pairs[: options.n_atlases], motion)
+        registrations = _register(run, turned, lattice, pairs[: options.n_atlases], motion)
     kept = [n for n, r in enumerate(registrations) if r.stop_reason is not StopReason.NO_OVERLAP]
     if not kept:
         raise RefinementError(
@@ -84,25 +93,41 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
         )
     used = [(selected[n].subject, registrations[n]) for n in kept]
     with run.clock.step("fuse"):
-        fusion = _fuse(run, lattice, used, motion.shifts_mm)
+        fusion = _fuse(run, lattice, used, motion.shifts_mm, turns)
         if options.clean_topology:
             fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
-    return Outcome(fusion, landmarks, motion.shifts_mm, tuple(selected), tuple(registrations))
+    shifts = motion.shifts_mm
+    return Outcome(fusion, landmarks, shifts, turns, turned, tuple(selected), tuple(registrations))
 
 
-def _slice_motion(run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine]]) -> SliceMotion:
-    stage = run.options.slice_motion
+def _slice_motion(run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine]]) -> TurnedMotion:
+    stage, labels = run.options.slice_motion, run.target.labels
+    still = np.zeros(labels.shape[2])
     if stage is None:
-        return SliceMotion(np.zeros((run.target.labels.shape[2], 2)), ())
-    prepared = _prepare(run, run.target.labels, replace(stage, estimate_shifts=True), lattice)
-    return estimate_slice_motion(prepared, pairs, threads=run.threads, progress=run.progress)
+        return TurnedMotion(SliceMotion(np.zeros((len(still), 2)), ()), still, labels)
+
+    def prepare(turned: LabelMap) -> PreparedTarget:
+        return _prepare(run, turned, replace(stage, estimate_shifts=True), lattice)
+
+    if run.options.slice_turns:
+        return estimate_turned_motion(
+            labels, prepare, pairs, threads=run.threads, progress=run.progress
+        )
+    motion = estimate_slice_motion(
+        prepare(labels), pairs, threads=run.threads, progress=run.progress
+    )
+    return TurnedMotion(motion, still, labels)
 
 
 def _register(
-    run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine]], motion: SliceMotion
+    run: Run,
+    turned: LabelMap,
+    lattice: Lattice,
+    pairs: list[tuple[LabelMap, Affine]],
+    motion: SliceMotion,
 ) -> list[Registration]:
     upsample = run.options.upsample_target
-    labels = upsample_labels(run.target.labels, run.spacing_mm) if upsample else run.target.labels
+    labels = upsample_labels(turned, run.spacing_mm) if upsample else turned
     prepared = _prepare(run, labels, run.options.registration, lattice)
     known = None if upsample else motion.shifts_mm
 
@@ -135,6 +160,7 @@ def _fuse(
     lattice: Lattice,
     used: list[tuple[Subject, Registration]],
     shifts: NDArray[np.float64],
+    turns: NDArray[np.float64],
 ) -> Fusion:
     image, options = run.target.image, run.options.fusion
     if image is None or options is None:
@@ -146,6 +172,7 @@ def _fuse(
             stacklevel=2,
         )
         return _label_votes(run, lattice, used)
+    image = turned_image(image, slice_axis_mm(run.target.labels), shifts, turns)
     placed = place_target_image(image, shifts, lattice)
     warped = []
     for atlas, registration in used:

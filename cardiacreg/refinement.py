@@ -115,10 +115,9 @@ def _result(
         confidence=outcome.fusion.confidence,
         landmarks=outcome.landmarks,
         slice_shifts_mm=outcome.slice_shifts_mm,
+        slice_turns_degrees=outcome.slice_turns_degrees,
         atlases=_reports(outcome, bank),
-        agreement=slice_agreement(
-            target.subject.labels, outcome.fusion.labels, outcome.slice_shifts_mm
-        ),
+        agreement=slice_agreement(outcome.turned, outcome.fusion.labels, outcome.slice_shifts_mm),
         timings_seconds=run.clock.timings_seconds(),
         target=target.subject,
         options=run.options,

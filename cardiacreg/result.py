@@ -84,6 +84,9 @@ class RefineResult:
     atlas_diversity : float or None
         How much the selected atlases differ under their affines: mean share of the heart's voxels in the
         acquired slices on which two of them disagree (`atlas_selection.diversity`), 0 to 1.
+    slice_turns_degrees : ndarray, shape (n_slices,)
+        In-plane turn of every shifted slice, from axis i towards axis j about the mean in-plane
+        position of the labels; zero unless the options ask for turns.
     """
 
     labels: LabelMap
@@ -99,6 +102,7 @@ class RefineResult:
     structures_from_atlases: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     atlas_diversity: float | None = None
+    slice_turns_degrees: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def minimum_jacobian(self) -> float:

@@ -85,6 +85,7 @@ def summary(result: RefineResult) -> dict[str, Any]:
         "atlases": [dataclasses.asdict(atlas) for atlas in result.atlases],
         "atlas_diversity": result.atlas_diversity,
         "slice_shifts_mm": result.slice_shifts_mm,
+        "slice_turns_degrees": result.slice_turns_degrees,
         "structures_from_atlases": list(result.structures_from_atlases),
         "warnings": list(result.warnings),
         "output": {"shape": list(result.labels.shape), "spacing_mm": result.labels.spacing_mm},

@@ -74,17 +74,17 @@ def estimate_slice_motion(
     if overlapping:
         acquired = np.unique(prepared.samples.slice_index)
         shifts = np.stack([r.slice_shifts_mm[acquired] for r in overlapping])
-        agreed[acquired] = _agreed(shifts, np.array([r.consistency_after for r in overlapping]))
+        agreed[acquired] = agree(shifts, np.array([r.consistency_after for r in overlapping]))
     return SliceMotion(agreed, deformations)
 
 
-def _agreed(
+def agree(
     shifts_mm: NDArray[np.float64], consistencies: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Weighted median over atlases without its mean, times ``max(0, 1 - (spread / size)^2)``.
+    """Return the weighted median over atlases without its mean, times ``max(0, 1 - (spread / size)^2)``.
 
-    `shifts_mm` has shape (n_atlases, n_slices, 2). Size is the mean square of the median, spread the
-    robust variance between atlases.
+    `shifts_mm` has shape (n_atlases, n_slices, m). Size is the mean square of the median, spread the
+    robust variance between atlases, which weigh by their `consistencies`.
     """
     centred = shifts_mm - shifts_mm.mean(axis=1, keepdims=True)
     median = _weighted_median(

@@ -6,6 +6,7 @@ import pytest
 from cardiacreg import InvalidInputError, LabelMap, Subject, Volume
 from cardiacreg.degradation import cut_base, simulate_low_resolution
 from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
+from cardiacreg.slice_turns import rotation, slice_axis_mm
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,18 @@ def test_an_image_on_another_grid_is_refused(heart):
     image = Volume(np.zeros((4, 4, 4)), np.eye(4))
     with pytest.raises(InvalidInputError):
         simulate_low_resolution(Subject(heart.labels, image), seed=0)
+
+
+def test_true_position_is_the_turned_stored_position(heart):
+    """c + R (x + s - c), c the mean in-plane position of the labels; centroids obey it too."""
+    options = {"seed": 1, "lost_apical_slices": 0}
+    still = simulate_low_resolution(heart, shift_sd_mm=0.0, **options)
+    moved = simulate_low_resolution(heart, shift_sd_mm=2.0, turn_sd_degrees=8.0, **options)
+    assert np.abs(moved.slice_turns_degrees).max() > 5
+    axis = slice_axis_mm(heart.labels) + heart.labels.voxel_to_world[:2, 3]
+    for k in np.flatnonzero((still.subject.labels.array == 4).sum(axis=(0, 1)) > 1000):
+        for value in (1, 4):
+            stored, true = (centre_mm(x.subject.labels, k, value) for x in (moved, still))
+            turn = rotation(moved.slice_turns_degrees[k])
+            placed = axis + turn @ (stored + moved.slice_shifts_mm[k] - axis)
+            assert placed == pytest.approx(true, abs=0.5)

@@ -50,6 +50,7 @@ def test_result_json_says_how_it_came_about(tiny_result, tmp_path):
     assert found["minimum_jacobian"] == tiny_result.minimum_jacobian
     assert found["atlas_diversity"] == tiny_result.atlas_diversity > 0
     assert np.shape(found["slice_shifts_mm"]) == (8, 2)
+    assert found["slice_turns_degrees"] == [0.0] * 8
     assert found["options"]["n_atlases"] == tiny_result.options.n_atlases
     assert found["warnings"] == list(tiny_result.warnings)
     assert len(found["provenance"]["labels_sha256"]) == 64

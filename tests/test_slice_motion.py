@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 
-from cardiacreg import Affine, LabelMap
+from cardiacreg import Affine, InvalidInputError, LabelMap, RefineOptions, Volume
 from cardiacreg.ffd_registration import RegistrationOptions, prepare_target
-from cardiacreg.slice_motion import _agreed, _weighted_median, estimate_slice_motion
+from cardiacreg.slice_motion import _weighted_median, agree, estimate_slice_motion
+from cardiacreg.slice_turns import (
+    estimate_turned_motion,
+    slice_axis_mm,
+    turned_image,
+    turned_labels,
+)
 from cardiacreg.tiny_heart import tiny_heart
 from tests.strategies import oblique_matrix
 
@@ -97,17 +103,17 @@ class TestAgreement:
         return size * rng.normal(size=(9, 2)) + own * rng.normal(size=(12, 9, 2))
 
     def test_noise_goes_to_zero(self):
-        assert not _agreed(self.motions(0.2), np.ones(12)).any()
+        assert not agree(self.motions(0.2), np.ones(12)).any()
 
     def test_clear_motion_is_kept(self):
         motions = self.motions(4.0)
         median = np.median(motions - motions.mean(axis=1, keepdims=True), axis=0)
-        agreed = _agreed(motions, np.ones(12))
+        agreed = agree(motions, np.ones(12))
         np.testing.assert_allclose(agreed, median - median.mean(axis=0), rtol=0.01)
 
     def test_one_atlas_is_believed(self):
         motions = self.motions(1.0)[:1]
-        agreed = _agreed(motions, np.ones(1))
+        agreed = agree(motions, np.ones(1))
         np.testing.assert_allclose(agreed, motions[0] - motions[0].mean(axis=0))
 
     def test_atlases_that_fit_better_say_more(self):
@@ -116,12 +122,67 @@ class TestAgreement:
         truth, wrong = 8 * rng.normal(size=(9, 2)), rng.normal(size=(9, 2))
         motions = np.stack([truth] * 4 + [truth + wrong] * 8)
         consistencies = np.array([0.95] * 4 + [0.90] * 8)
-        agreed = _agreed(motions, consistencies)
+        agreed = agree(motions, consistencies)
         assert spread(agreed - truth) < 0.02 * spread(wrong)
-        assert spread(_agreed(motions, np.ones(12)) - truth) > 0.5 * spread(wrong)
+        assert spread(agree(motions, np.ones(12)) - truth) > 0.5 * spread(wrong)
 
     @pytest.mark.parametrize("count", [1, 2, 3, 6, 7])
     def test_median_of_equal_weights_is_the_usual_one(self, count):
         values = np.random.default_rng(count).normal(size=(count, 4, 2))
         found = _weighted_median(values, np.ones(count))
         np.testing.assert_allclose(found, np.median(values, axis=0))
+
+
+class TestTurns:
+    TRUTH = np.array([0, 8, -8, 5, 3, -6, -2, 0.0])
+
+    def found(self, target, threads=1):
+        def prepare(labels):
+            return prepare_target(labels, OPTIONS)
+
+        return estimate_turned_motion(target, prepare, atlases(count=3), threads=threads)
+
+    def test_are_recovered_where_target_and_atlas_share_a_lattice(self):
+        """A descent stops at no turn there: the objective has a kink at every voxel."""
+        labels = tiny_heart().labels
+        target = turned_labels(labels, np.zeros((8, 2)), -self.TRUTH)
+        found = self.found(target)
+        held = slice(2, 7)  # the apical slice is round
+        assert spread((found.turns_degrees - self.TRUTH)[held]) < 0.5 * spread(self.TRUTH[held])
+        assert not found.turns_degrees[[0, 7]].any()
+        still, better = (
+            (array[:, :, held] != labels.array[:, :, held]).mean()
+            for array in (target.array, found.turned.array)
+        )
+        assert better < 0.7 * still
+
+    def test_are_none_in_a_heart_without_motion(self):
+        labels = tiny_heart().labels
+        found = self.found(labels)
+        np.testing.assert_allclose(found.turns_degrees, 0, atol=0.3)
+        np.testing.assert_allclose(found.motion.shifts_mm, 0, atol=0.3)
+
+    def test_are_the_same_for_any_number_of_threads(self):
+        target = moved_heart()[0]
+        alone, two = self.found(target), self.found(target, threads=2)
+        np.testing.assert_array_equal(alone.turns_degrees, two.turns_degrees)
+        np.testing.assert_array_equal(alone.motion.shifts_mm, two.motion.shifts_mm)
+
+    def test_turning_labels_back_undoes_turning_them(self):
+        labels, still = tiny_heart().labels, np.zeros((8, 2))
+        turned = turned_labels(labels, still, self.TRUTH)
+        back = turned_labels(turned, still, -self.TRUTH)
+        differs = (back.array != labels.array)[labels.array > 0].mean()
+        moved = (turned.array != labels.array)[labels.array > 0].mean()
+        assert 0 < differs < 0.6 * moved
+
+    def test_an_image_turns_with_its_labels(self):
+        labels, shifts = tiny_heart().labels, VOXELS * 2.5
+        image = Volume((labels.array == 1).astype(np.float32), labels.voxel_to_world)
+        turned = turned_labels(labels, shifts, self.TRUTH).array == 1
+        found = turned_image(image, slice_axis_mm(labels), shifts, self.TRUTH).array > 0.5
+        assert (found != turned).sum() < 0.1 * turned.sum()
+
+    def test_need_shifts(self):
+        with pytest.raises(InvalidInputError, match="slice_motion"):
+            RefineOptions(slice_turns=True, slice_motion=None)
