@@ -26,6 +26,8 @@ from cardiacreg.options import RefineOptions
 from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
 from cardiacreg.refinement import refine, sample_at_slices, slice_agreement, warm_up
 from cardiacreg.resampling import warp_labels
+from cardiacreg.slice_turns import turned_labels
+from cardiacreg.tiny_heart import tiny_heart
 from tests import naive
 from tests.strategies import rotation
 from tests.tiny_bank import SPACING_MM, tiny_atlases, tiny_options, tiny_target
@@ -263,6 +265,21 @@ class TestInputs:
         assert any("5 asked for" in note for note in found.warnings)
         assert not found.slice_shifts_mm.any()
         assert set(found.labels.present()) == set(STRUCTURES)
+
+    def test_turned_slices_are_turned_back_where_asked_for(self):
+        labels = tiny_heart().labels
+        truth = np.array([0, 0, -8, 5, 3, -6, 6, 0.0])
+        slices = turned_labels(labels, np.zeros((8, 2)), -truth)
+        options = tiny_options(n_atlases=1, slice_turns=True)
+        found = refine_tiny(Subject(slices), image=False, atlases=[tiny_heart()], options=options)
+        plain = replace(options, slice_turns=False)
+        still = refine_tiny(Subject(slices), image=False, atlases=[tiny_heart()], options=plain)
+        gap = (found.slice_turns_degrees - truth)[2:7]
+        assert np.std(gap) < 0.5 * np.std(truth[2:7])
+        assert not still.slice_turns_degrees.any()
+        assert naive.dice(on(found.labels, labels) == 4, labels.array == 4) > naive.dice(
+            on(still.labels, labels) == 4, labels.array == 4
+        )
 
     def test_majority_fusion_runs(self):
         options = tiny_options(fusion=FusionOptions(mode="majority"))
