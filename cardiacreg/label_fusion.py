@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg._jit import kernel
 from cardiacreg._slabs import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Volume, same_lattice
@@ -230,11 +231,9 @@ class _Canvas:
 
     def __init__(self, labels: Sequence[NDArray[np.uint8]], options: FusionOptions) -> None:
         low, high = labels[0].copy(), labels[0].copy()
-        seen = np.zeros(256, dtype=np.int64)
+        seen = np.zeros(256, dtype=bool)
         for array in labels:
-            np.minimum(low, array, out=low)
-            np.maximum(high, array, out=high)
-            seen += np.bincount(array.ravel(), minlength=256)
+            _survey_kernel(np.ascontiguousarray(array).ravel(), low.ravel(), high.ravel(), seen)
         self.values = np.flatnonzero(seen).astype(np.uint8)
         if len(self.values) > _MOST_LABELS:
             raise InvalidInputError(
@@ -291,14 +290,12 @@ class _Canvas:
         )
         own = active[box.i0 : box.i1, box.j0 : box.j1, box.k0 : box.k1]
         counted = votes[own]
-        totals = counted.sum(axis=1)
-        best = counted.max(axis=1)
-        equal = counted >= (best - np.float32(_TIED_SHARE) * totals)[:, None]
-        winner = equal.argmax(axis=1)
-        self.labels[place][own] = self.values[winner]
-        chosen = np.take_along_axis(counted, winner[:, None], axis=1)[:, 0]
-        self.confidence[place][own] = np.minimum(chosen / totals, np.float32(1))
-        self.ties.append(int((equal.sum(axis=1) > 1).sum()))
+        winners, tied = np.empty(len(counted), np.uint8), np.zeros(1, np.int64)
+        best, totals = np.empty(len(counted), np.float32), np.empty(len(counted), np.float32)
+        _decide_kernel(counted, winners, best, totals, tied)
+        self.labels[place][own] = self.values[winners]
+        self.confidence[place][own] = np.minimum(best / totals, np.float32(1))
+        self.ties.append(int(tied[0]))
         if self.shares is not None:
             for number in range(len(self.values)):
                 self.shares[number][place][own] = counted[:, number] / totals
@@ -397,3 +394,42 @@ def _tiles(active: NDArray[np.bool_], size: tuple[int, int]) -> list[Box]:
                 a, b, c = box_around(own, (0, 0, 0))
                 boxes.append(Box(i + a.start, i + a.stop, j + b.start, j + b.stop, c.start, c.stop))
     return boxes
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _survey_kernel(labels, low, high, seen):
+    """Take one atlas into the least and greatest label of every voxel and into the labels seen.
+
+    Labels are seen in words of eight, and a word that repeats the one before it shows nothing new.
+    """
+    size = np.uint64(len(labels))
+    for v in range(size):
+        low[v] = min(low[v], labels[v])
+        high[v] = max(high[v], labels[v])
+    words = labels[: len(labels) // 8 * 8].view(np.uint64)
+    for word in range(np.uint64(len(words))):
+        if word == 0 or words[word] != words[word - np.uint64(1)]:
+            for v in range(np.uint64(8) * word, np.uint64(8) * word + np.uint64(8)):
+                seen[labels[v]] = True
+    for v in range(len(words) * 8, len(labels)):
+        seen[labels[v]] = True
+
+
+@kernel
+def _decide_kernel(votes, winners, best, totals, tied):
+    """The lowest label whose votes are within a millionth of all votes of the most, and its votes."""
+    for v in range(votes.shape[0]):
+        total, most = np.float32(0), np.float32(0)
+        for label in range(votes.shape[1]):
+            total += votes[v, label]
+            most = max(most, votes[v, label])
+        least, n_equal = most - np.float32(_TIED_SHARE) * total, 0
+        for label in range(votes.shape[1] - 1, -1, -1):
+            if votes[v, label] >= least:
+                n_equal += 1
+                winners[v], best[v] = label, votes[v, label]
+        totals[v] = total
+        tied[0] += n_equal > 1

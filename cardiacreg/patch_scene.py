@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cardiacreg._jit import kernel
 
 DISTANCES = ("mean", "sum", "correlation")
-_FEWEST_LANES = 16
+_LANES = 16
 
 
 class Scene(NamedTuple):
@@ -81,7 +81,9 @@ class Tile(NamedTuple):
     """A box with all that its patches can touch, copied together; rows along (j, k) are contiguous.
 
     Local coordinates: row, column and lane 0 are the first copied ones. The box begins at
-    (`first_i`, `first_j`, `pad`), the lattice spans [low_i, high_i) x [low_j, high_j).
+    (`first_i`, `first_j`, `pad`) and has `depth` slices; the lattice spans [low_i, high_i) x
+    [low_j, high_j). Of a correlation whose patches are all whole, `totals` are the sums of the patches of
+    the target and of each atlas, `scales` one over their spread, a column of zeros on either side.
     """
 
     target: NDArray[np.uint8]
@@ -90,12 +92,16 @@ class Tile(NamedTuple):
     ends: NDArray[np.int64]
     active: NDArray[np.bool_]
     lattice: NDArray[np.int64]
+    shifts: NDArray[np.int64]
+    totals: NDArray[np.int32]
+    scales: NDArray[np.float64]
     first_i: int
     first_j: int
     rows: int
     columns: int
     lanes: int
     pad: int
+    depth: int
     search_i: int
     search_j: int
     search_k: int
@@ -116,7 +122,7 @@ def cut_tile(scene: Scene, box: Box) -> Tile:
     """Copy what a box needs out of a scene."""
     (si, sj, sk), (pi, pj) = scene.search, scene.patch
     rows, columns = box.i1 - box.i0, box.j1 - box.j0
-    lanes = max(_FEWEST_LANES, 1 << (box.k1 - box.k0 + 2 * sk - 1).bit_length())
+    lanes = -(-(box.k1 - box.k0 + 2 * sk) // _LANES) * _LANES
     shape = (rows + 2 * (si + pi), (columns + 2 * (sj + pj)) * lanes)
     n = len(scene.atlases)
     target = np.zeros(shape, np.uint8)
@@ -130,9 +136,17 @@ def cut_tile(scene: Scene, box: Box) -> Tile:
     active[..., sk : sk + own.shape[2]] = own
     size = np.array(scene.target.shape)
     lattice = np.stack([-corner, size - corner], -1).ravel()
+    shifts, kind = displacements(scene.search), DISTANCES.index(scene.distance)
+    whole = lattice[:4:2].max() <= 0 and (lattice[1:4:2] >= (shape[0], shape[1] // lanes)).all()
+    totals, scales = np.zeros((n + 1, 1, 1), np.int32), np.zeros((n + 1, 1, 1))
+    if kind == 2 and whole:
+        reach = (n + 1, rows + 2 * si, (columns + 2 * sj + 2) * lanes)
+        totals, scales = np.zeros(reach, np.int32), np.zeros(reach)
+        for number, image in enumerate((target, *atlases)):
+            _spread_kernel(image, lanes, pi, pj, totals[number], scales[number])
     return Tile(
-        target, atlases, codes, _ends(active), active, lattice, si + pi, sj + pj, rows, columns,
-        lanes, sk, si, sj, sk, pi, pj, DISTANCES.index(scene.distance),
+        target, atlases, codes, _ends(active), active, lattice, shifts, totals, scales, si + pi,
+        sj + pj, rows, columns, lanes, sk, box.k1 - box.k0, si, sj, sk, pi, pj, kind,
         float(np.log2(np.e)) / scene.bandwidth,
     )  # fmt: skip
 
@@ -151,11 +165,53 @@ def _ends(active: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _copy_kernel(source, corner, lanes, out):
     """Copy a part of volumes (n, i, j, k) into rows of `lanes` per column; beyond the lattice, as is."""
     ni, nj, nk = source.shape[1:]
-    depth = min(lanes, nk - corner[2])
+    low, high = max(0, -corner[2]), min(lanes, nk - corner[2])
+    size = np.uint64(max(high - low, 0))
     for n in range(source.shape[0]):
         for y in range(max(0, -corner[0]), min(out.shape[1], ni - corner[0])):
             for x in range(max(0, -corner[1]), min(out.shape[2] // lanes, nj - corner[1])):
-                for k in range(max(0, -corner[2]), depth):
-                    out[n, y, x * lanes + k] = source[
-                        n, y + corner[0], x + corner[1], k + corner[2]
-                    ]
+                to, start = np.uint64(x * lanes + low), np.uint64(low + corner[2])
+                i, j, u, v = (
+                    np.uint64(y + corner[0]),
+                    np.uint64(x + corner[1]),
+                    np.uint64(n),
+                    np.uint64(y),
+                )
+                for k in range(size):
+                    out[u, v, to + k] = source[u, i, j, start + k]
+
+
+@kernel
+def _spread_kernel(image, lanes, patch_i, patch_j, totals, scales):
+    """Sums of whole patches and one over their spread, 0 where a patch is constant."""
+    width, n = image.shape[1], np.float64((2 * patch_i + 1) * (2 * patch_j + 1))
+    first, second = np.zeros(width, np.int32), np.zeros(width, np.int32)
+    total, square = np.empty(lanes, np.int32), np.empty(lanes, np.int32)
+    for y in range(image.shape[0]):
+        _add_powers(1, image[y], first, second)
+        out = y - 2 * patch_i
+        if out < 0:
+            continue
+        total[:], square[:] = 0, 0
+        for x in range(width // lanes):
+            old, place = max(x - 2 * patch_j - 1, 0) * lanes, (x + 1 - 2 * patch_j) * lanes
+            sign = np.int32(x > 2 * patch_j)
+            for k in range(lanes):
+                total[k] += first[x * lanes + k] - sign * first[old + k]
+                square[k] += second[x * lanes + k] - sign * second[old + k]
+                if x >= 2 * patch_j:
+                    sums, squares = np.float64(total[k]), np.float64(square[k])
+                    spread = n * squares - sums * sums
+                    totals[out, place + k] = total[k]
+                    scales[out, place + k] = 1.0 / np.sqrt(spread) if spread > 0.5 else 0.0
+        _add_powers(-1, image[out], first, second)
+
+
+@kernel
+def _add_powers(sign, values, first, second):
+    """Add a row to sums of values and of squares, or take it away."""
+    sign = np.int32(sign)
+    for k in range(np.uint64(len(values))):
+        value = np.int32(values[k])
+        first[k] += sign * value
+        second[k] += sign * value * value

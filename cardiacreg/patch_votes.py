@@ -1,25 +1,27 @@
 """Patch distances by running sums over one tile of a lattice, and the votes that they weigh (eq. 5).
 
-The vectors are whole rows along (j, k). For one atlas and one displacement along i, the patch sums of all
-displacements along j and k are carried from row to row (one row of voxels enters, one leaves) and then
-along the row, so that a patch of any size costs the same. Distances are whole numbers, so that sums are
-exact and do not depend on where a tile begins. A weight ``exp(-d / h)`` is kept as ``2**-n * 2**-f`` (n a
+The vectors are whole rows along (j, k). For one atlas and one displacement the patch sums are carried
+from row to row (one row of voxels enters, one leaves) and then along the row, so that a patch of any size
+costs the same and what is carried stays in the nearest cache. Where every patch is whole, a correlation
+needs sums of products only. Distances are whole numbers, so that sums are exact and do not depend on
+where a tile begins. A weight ``exp(-d / h)`` is kept as ``2**-n * 2**-f`` (n a
 whole number, 0 <= f < 1): rescaling a voxel's votes is exact, and the weight of a best match never
-vanishes. Weights below 2**-32 of the best one so far are left out; the others are listed and vote.
+vanishes. Weights so small that all of them together cannot matter are left out; the others are listed
+and vote.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg._jit import kernel
-from cardiacreg.patch_scene import Box, Matches, Scene, Tile, cut_tile, displacements
+from cardiacreg.patch_scene import Box, Matches, Scene, Tile, cut_tile
 
 _NEVER = 1 << 30
-_NEGLIGIBLE = 33
 
 
 def nonlocal_votes(scene: Scene, box: Box) -> NDArray[np.float32]:
@@ -75,10 +77,7 @@ def best_matches(scene: Scene, box: Box) -> Matches:
     tile = cut_tile(scene, box)
     rows = (len(scene.atlases), tile.rows, tile.columns * tile.lanes)
     ranks, distances = np.zeros(rows, np.int32), np.full(rows, np.inf)
-    table = np.empty([2 * reach + 1 for reach in scene.search], np.int64)
-    for rank, (di, dj, dk) in enumerate(displacements(scene.search)):
-        table[di + scene.search[0], dj + scene.search[1], dk + scene.search[2]] = rank
-    _search_kernel(tile, table.reshape(len(table), -1), ranks, distances)
+    _search_kernel(tile, ranks, distances)
     distances[np.isinf(distances)] = 0.0
     shape = (len(scene.atlases), tile.rows, tile.columns, tile.lanes, 1)
     return Matches(*(_inside(tile, box, a.reshape(shape))[..., 0] for a in (ranks, distances)))
@@ -102,57 +101,64 @@ def _inside(tile: Tile, box: Box, array: NDArray[Any]) -> NDArray[Any]:
 
 @kernel
 def _nonlocal_kernel(tile, n_labels, lows, limits, votes):
-    """Votes of every atlas and displacement in one tile, row by row (see the module's description)."""
-    lanes, lead, full = tile.lanes, (2 * tile.patch_j + 1) * tile.lanes, _full(tile)
-    row, fields = tile.columns * lanes, 5 if tile.kind == 2 else 1
-    groups = (2 * tile.search_j + 1) * (2 * tile.search_k + 1)
-    columns = np.empty((groups, fields, lead + row + 2 * tile.patch_j * lanes), np.int32)
-    sums = np.zeros((fields, lead + row), np.int32)
+    """Votes of every displacement and atlas in one tile (see the module's description)."""
+    row, lead = tile.columns * tile.lanes, (2 * tile.patch_j + 1) * tile.lanes
+    column, sums = _buffers(tile)
     passed, found = np.empty(row, np.uint8), np.empty(row + 1, np.uint32)
     picked, wholes = np.empty(row + 1, np.int32), np.empty(row, np.int32)
     weights, unit, codes = np.empty(row, np.float32), _unit(tile), tile.codes.ravel()
-    for n in range(tile.atlases.shape[0]):
-        for turn in range(2 * tile.search_i + 1):
-            di = _outwards(turn)
-            columns[:] = 0
-            for y in range(-2 * tile.patch_i, tile.rows):
-                _slide_rows(tile, n, di, y, columns)
-                if y < 0 or tile.ends[y, 1] == 0:
+    height, width = tile.target.shape
+    worst, correlated = _worst(tile), tile.kind == 2
+    shifts, n_atlases, ends = tile.shifts, len(tile.atlases), tile.ends
+    for turn in range(len(shifts) * n_atlases):
+        n, shift = turn % n_atlases, _shift(shifts, turn // n_atlases)
+        column[:], leaving = 0, _leaves_lattice(tile, shift[2])
+        for y in range(-2 * tile.patch_i, tile.rows):
+            _slide_rows(tile, n, shift, y, column)
+            if y < 0 or ends[y, 1] == 0:
+                continue
+            begin, end, at = ends[y, 0], ends[y, 1], y * row
+            code = (n * height + y + tile.first_i + shift[0]) * width
+            code += (tile.first_j + shift[1]) * tile.lanes + shift[2]
+            _slide_along(tile.lanes, lead, end * tile.lanes, column, sums)
+            step = _run(tile, shift, y)
+            for x in range(begin, end, step):
+                count, first = _count(tile, shift, y, x), x * tile.lanes
+                if count == 0:
                     continue
-                begin, end, at = tile.ends[y, 0], tile.ends[y, 1], y * row
-                code = (n * tile.codes.shape[1] + y + tile.first_i + di) * tile.codes.shape[2]
-                for each in range(groups):
-                    g = groups // 2 + _outwards(each)
-                    dj, dk = _displacement(tile, g)
-                    _slide_along(lanes, lead, end * lanes, columns[g], sums)
-                    step, base = _run(tile, di, dj, y), code + (tile.first_j + dj) * lanes + dk
-                    for x in range(begin, end, step):
-                        count, stop = _count(tile, di, dj, y, x), (x + step) * lanes
-                        if count == 0:
-                            continue
-                        _correlate_row(tile, x * lanes + lead, stop + lead, count, sums)
-                        share = _share(tile, count, full)
-                        _mark(x * lanes, stop, share, lead, sums[0], limits[at:], passed)
-                        _leave_lattice(tile, dk, x * lanes, stop, passed)
-                        size = _list(x * lanes, stop, lead, sums[0], passed, found, picked)
-                        _weigh(size, unit / share, picked, wholes, weights)
-                        _vote_found(
-                            size, unit, found, wholes, weights, codes, base, lows[at:],
-                            limits[at:], votes[at * n_labels :], n_labels,
-                        )  # fmt: skip
+                stop, share = first + step * tile.lanes, _share(tile, count)
+                if correlated:
+                    _correlate(tile, n, shift, y, (first, stop), count, sums)
+                _mark(first, stop, share, lead, sums, limits, at, passed)
+                if leaving:
+                    _leave_lattice(tile, shift[2], first, stop, passed)
+                size = _list(first, stop, lead, sums, passed, found, picked)
+                _weigh(size, unit / share, picked, wholes, weights)
+                units, starts = (unit, worst), (code, at)
+                _vote_found(
+                    size, units, found, wholes, weights, codes, starts, lows, limits, votes, n_labels
+                )  # fmt: skip
 
 
 @kernel
-def _outwards(turn):
-    """0, -1, 1, -2, 2, ...: near displacements come first, since a good match early saves work later."""
-    return (turn + 1) // 2 * (1 - 2 * (turn % 2))
+def _shift(shifts, turn):
+    """One displacement along (i, j, k)."""
+    return shifts[turn, 0], shifts[turn, 1], shifts[turn, 2]
 
 
 @kernel
-def _displacement(tile, g):
-    """Displacement along j and k of a group."""
-    wide_k = 2 * tile.search_k + 1
-    return g // wide_k - tile.search_j, g % wide_k - tile.search_k
+def _worst(tile):
+    """Halvings beyond the best match from which on all matches together weigh less than 2**-18 of it."""
+    return 19.0 + math.log2(len(tile.shifts) * len(tile.atlases))
+
+
+@kernel
+def _buffers(tile):
+    """A row of columns' sums and one of patch sums; five kinds for correlations of cut patches."""
+    lead, row = (2 * tile.patch_j + 1) * tile.lanes, tile.columns * tile.lanes
+    fields = 5 if tile.kind == 2 and tile.totals.shape[1] == 1 else 1
+    column = np.empty((fields, lead + row + 2 * tile.patch_j * tile.lanes), np.int32)
+    return column, np.zeros((fields, lead + row), np.int32)
 
 
 @kernel
@@ -162,9 +168,9 @@ def _full(tile):
 
 
 @kernel
-def _share(tile, count, full):
+def _share(tile, count):
     """Part of a whole patch that the sum of a mean distance is over."""
-    return np.float64(count) / full if tile.kind == 0 else 1.0
+    return np.float64(count) / _full(tile) if tile.kind == 0 else 1.0
 
 
 @kernel
@@ -176,10 +182,10 @@ def _unit(tile):
 
 
 @kernel
-def _run(tile, di, dj, y):
+def _run(tile, shift, y):
     """Columns of a row to treat together: all active ones where every patch is whole, else one."""
     begin, end, full = tile.ends[y, 0], tile.ends[y, 1], _full(tile)
-    left, right = _count(tile, di, dj, y, begin), _count(tile, di, dj, y, end - 1)
+    left, right = _count(tile, shift, y, begin), _count(tile, shift, y, end - 1)
     return end - begin if left == full and right == full else 1
 
 
@@ -191,12 +197,12 @@ def _slide_along(lanes, lead, stop, columns, sums):
     """
     size, lead, lanes = np.uint64(lead + stop - lanes), np.uint64(lead), np.uint64(lanes)
     for f in range(np.uint64(columns.shape[0])):
-        if lanes == 16:
-            for k in range(size):
-                sums[f, k + np.uint64(16)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
-        elif lanes == 32:
+        if lanes == 32:
             for k in range(size):
                 sums[f, k + np.uint64(32)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
+        elif lanes == 48:
+            for k in range(size):
+                sums[f, k + np.uint64(48)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
         elif lanes == 64:
             for k in range(size):
                 sums[f, k + np.uint64(64)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
@@ -206,23 +212,30 @@ def _slide_along(lanes, lead, stop, columns, sums):
 
 
 @kernel
-def _mark(first, stop, share, lead, sums, limits, passed):
+def _mark(first, stop, share, lead, sums, limits, at, passed):
     """Mark the voxels whose distance is small enough for a weight that counts."""
-    lead = np.uint64(lead)
+    lead, at = np.uint64(lead), np.uint64(at)
     if share == 1.0:
         for k in range(np.uint64(first), np.uint64(stop)):
-            passed[k] = sums[lead + k] <= limits[k]
+            passed[k] = sums[0, lead + k] <= limits[at + k]
     else:
         for k in range(np.uint64(first), np.uint64(stop)):
-            passed[k] = np.float64(sums[lead + k]) <= np.float64(limits[k]) * share
+            passed[k] = np.float64(sums[0, lead + k]) <= np.float64(limits[at + k]) * share
+
+
+@kernel
+def _leaves_lattice(tile, dk):
+    """Whether a displacement takes any slice of the box beyond the first or last one."""
+    low, high = tile.lattice[4] - dk, tile.lattice[5] - dk
+    return low > tile.pad or high < tile.pad + tile.depth
 
 
 @kernel
 def _leave_lattice(tile, dk, first, stop, passed):
     """Unmark voxels that a displacement takes beyond the first or last slice."""
-    low, high = max(tile.lattice[4] - dk, 0), min(tile.lattice[5] - dk, tile.lanes)
-    if low <= tile.pad and high >= tile.lanes - tile.search_k:
+    if not _leaves_lattice(tile, dk):
         return
+    low, high = max(tile.lattice[4] - dk, 0), min(tile.lattice[5] - dk, tile.lanes)
     for x in range(first, stop, tile.lanes):
         passed[x : x + low] = 0
         passed[x + max(high, 0) : x + tile.lanes] = 0
@@ -235,7 +248,7 @@ def _list(first, stop, lead, sums, passed, found, picked):
     for word in range(first // 8, stop // 8):
         if words[word] != 0:
             for k in range(np.uint64(8 * word), np.uint64(8 * word + 8)):
-                found[size], picked[size] = k, sums[lead + k]
+                found[size], picked[size] = k, sums[0, lead + k]
                 size += np.uint64(passed[k])
     return size
 
@@ -262,91 +275,101 @@ def _weigh(size, factor, distances, wholes, weights):
 
 
 @kernel
-def _vote_found(
-    size, unit, found, wholes, weights, codes, code, lows, limits, votes, n_labels
-):  # fmt: skip
+def _vote_found(size, units, found, wholes, weights, codes, at, lows, limits, votes, n_labels):
     """Let the listed voxels vote; where a match is the best so far, bring earlier votes to its scale."""
-    n_labels, code = np.uint64(n_labels), np.uint64(code)
+    (unit, worst), n_labels = units, np.uint64(n_labels)
+    code, begin = np.uint64(at[0]), np.uint64(at[1])
     for m in range(np.uint64(size)):
-        k, low = np.uint64(found[m]), lows[np.uint64(found[m])]
+        k = np.uint64(found[m])
+        v, low = begin + k, lows[begin + k]
         if wholes[m] < low:
             scale = np.int32((127 - min(low - wholes[m], 100)) << 23).view(np.float32)
             for label in range(n_labels):
-                votes[k * n_labels + label] *= scale
+                votes[v * n_labels + label] *= scale
             low = wholes[m]
-            lows[k] = low
-            limits[k] = np.int32(min((low + _NEGLIGIBLE) / unit, 2147483647.0))
+            lows[v] = low
+            limits[v] = np.int32(min((low + worst) / unit, 2147483647.0))
         scale = np.int32((127 - min(wholes[m] - low, 100)) << 23).view(np.float32)
-        votes[k * n_labels + np.uint64(codes[code + k])] += weights[m] * scale
+        votes[v * n_labels + np.uint64(codes[code + k])] += weights[m] * scale
 
 
 @kernel
-def _correlate_row(tile, first, stop, count, sums):
+def _correlate(tile, n_atlas, shift, y, ends, count, sums):
     """1 - r of patches from their sums, in units of 2**-29; 1 where one of them is constant."""
     if tile.kind != 2:
         return
-    n = np.float64(count)
-    for k in range(np.uint64(first), np.uint64(stop)):
-        own, other = np.float64(sums[1, k]), np.float64(sums[3, k])
-        both = n * np.float64(sums[0, k]) - own * other
-        spread = n * np.float64(sums[2, k]) - own * own
-        spread *= n * np.float64(sums[4, k]) - other * other
-        distance = 1.0 - both / np.sqrt(spread) if spread > 0.5 else 1.0
-        sums[0, k] = np.int32(max(distance, 0.0) * 536870912.0 + 0.5)
+    n, lead = np.float64(count), np.uint64((2 * tile.patch_j + 1) * tile.lanes)
+    if sums.shape[0] == 5:
+        for k in range(np.uint64(ends[0]) + lead, np.uint64(ends[1]) + lead):
+            scale = _scale(n, sums[1, k], sums[2, k]) * _scale(n, sums[3, k], sums[4, k])
+            both = n * np.float64(sums[0, k]) - np.float64(sums[1, k]) * np.float64(sums[3, k])
+            sums[0, k] = np.int32(max(1.0 - both * scale, 0.0) * 536870912.0 + 0.5)
+        return
+    totals, scales, m = tile.totals, tile.scales, np.uint64(n_atlas + 1)
+    u, v = np.uint64(y + tile.search_i), np.uint64(y + tile.search_i + shift[0])
+    a = np.uint64((1 + tile.search_j) * tile.lanes)
+    b = np.uint64((1 + tile.search_j + shift[1]) * tile.lanes + shift[2])
+    for k in range(np.uint64(ends[0]), np.uint64(ends[1])):
+        scale = scales[0, u, a + k] * scales[m, v, b + k]
+        both = np.float64(totals[0, u, a + k]) * np.float64(totals[m, v, b + k])
+        both = n * np.float64(sums[0, lead + k]) - both
+        sums[0, lead + k] = np.int32(max(1.0 - both * scale, 0.0) * 536870912.0 + 0.5)
+
+
+@kernel
+def _scale(n, total, squares):
+    """One over n standard deviations; 0 where a patch is constant."""
+    spread = n * np.float64(squares) - np.float64(total) * np.float64(total)
+    return 1.0 / np.sqrt(spread) if spread > 0.5 else 0.0
 
 
 @kernel
 def _multi_point_kernel(tile, inner, lows, shares, votes):
     """Votes of whole label patches: weights in whole numbers, box-filtered like distances."""
-    lanes, wide_i = tile.lanes, 2 * tile.patch_i + 1
-    groups = (2 * tile.search_j + 1) * (2 * tile.search_k + 1)
-    fields, width = 5 if tile.kind == 2 else 1, tile.columns * lanes
-    columns = np.empty((groups, fields, width + (4 * tile.patch_j + 1) * lanes), np.int32)
-    ring, sums = np.empty((wide_i, groups, width), np.int32), np.empty((groups, width), np.int32)
+    wide_i, width = 2 * tile.patch_i + 1, tile.columns * tile.lanes
+    column, sums = _buffers(tile)
+    ring, total = np.empty((wide_i, width), np.int32), np.empty(width, np.int32)
+    passed = np.empty(width, np.uint8)
     for n in range(tile.atlases.shape[0]):
-        for di in range(-tile.search_i, tile.search_i + 1):
-            columns[:], ring[:], sums[:] = 0, 0, 0
+        for turn in range(len(tile.shifts)):
+            shift = _shift(tile.shifts, turn)
+            column[:], ring[:], total[:] = 0, 0, 0
             for y in range(-2 * tile.patch_i, tile.rows + tile.patch_i):
                 if y < tile.rows:
-                    _slide_rows(tile, n, di, y, columns)
+                    _slide_rows(tile, n, shift, y, column)
                 if y < 0:
                     continue
                 entering = ring[y % wide_i]
-                for g in range(groups):
-                    for k in range(width):
-                        sums[g, k] -= entering[g, k]
-                        entering[g, k] = 0
+                for k in range(width):
+                    total[k] -= entering[k]
+                    entering[k] = 0
                 if y < tile.rows:
-                    _estimate(tile, di, y, lows, shares, columns, entering)
-                for g in range(groups):
-                    for k in range(width):
-                        sums[g, k] += entering[g, k]
+                    stop = tile.ends[y, 1] * tile.lanes
+                    _slide_along(tile.lanes, sums.shape[1] - width, stop, column, sums)
+                    _estimate(tile, n, shift, y, (lows, shares), sums, passed, entering)
+                for k in range(width):
+                    total[k] += entering[k]
                 out = y - tile.patch_i - inner[0]
                 if 0 <= out < inner[2]:
-                    _vote_patches(tile, n, di, out, inner, sums, votes)
+                    _vote_patches(tile, n, shift, out, inner, total, votes)
 
 
 @kernel
-def _estimate(tile, di, y, lows, shares, columns, entering):
+def _estimate(tile, n, shift, y, norms, sums, passed, entering):
     """Normalised weights of one row of patch centres, in whole numbers."""
-    lanes, lead, full = tile.lanes, (2 * tile.patch_j + 1) * tile.lanes, _full(tile)
-    row, begin, end = tile.columns * lanes, tile.ends[y, 0], tile.ends[y, 1]
-    sums, passed = np.zeros((columns.shape[1], lead + row), np.int32), np.empty(row, np.uint8)
-    for g in range(columns.shape[0]):
-        dj, dk = _displacement(tile, g)
-        _slide_along(lanes, lead, end * lanes, columns[g], sums)
-        step = _run(tile, di, dj, y)
-        for x in range(begin, end, step):
-            count, stop = _count(tile, di, dj, y, x), (x + step) * lanes
-            if count > 0:
-                _correlate_row(tile, x * lanes + lead, stop + lead, count, sums)
-                passed[x * lanes : stop] = 1
-                _leave_lattice(tile, dk, x * lanes, stop, passed)
-                factor = _unit(tile) / _share(tile, count, full)
-                _round_shares(
-                    x * lanes, stop, lead, factor, sums[0], passed, lows[y * row :],
-                    shares[y * row :], entering[g],
-                )  # fmt: skip
+    lead, row = (2 * tile.patch_j + 1) * tile.lanes, tile.columns * tile.lanes
+    step = _run(tile, shift, y)
+    for x in range(tile.ends[y, 0], tile.ends[y, 1], step):
+        count = _count(tile, shift, y, x)
+        first, stop = x * tile.lanes, (x + step) * tile.lanes
+        if count > 0:
+            _correlate(tile, n, shift, y, (first, stop), count, sums)
+            passed[first:stop] = 1
+            _leave_lattice(tile, shift[2], first, stop, passed)
+            _round_shares(
+                first, stop, lead, _unit(tile) / _share(tile, count), sums[0], passed,
+                norms[0][y * row :], norms[1][y * row :], entering,
+            )  # fmt: skip
 
 
 @kernel
@@ -363,63 +386,58 @@ def _round_shares(first, stop, lead, factor, sums, passed, lows, shares, enterin
 
 
 @kernel
-def _vote_patches(tile, n, di, out, inner, sums, votes):
+def _vote_patches(tile, n, shift, out, inner, sums, votes):
     """Add to one row's votes the weights of all patches over each voxel."""
     lanes, n_labels = tile.lanes, np.uint64(inner[4])
-    codes = tile.codes[n, out + inner[0] + tile.first_i + di]
-    total = np.empty(lanes, np.int32)
-    for g in range(sums.shape[0]):
-        dj, dk = _displacement(tile, g)
-        total[:] = 0
-        for x in range(-2 * tile.patch_j, inner[3]):
-            new, old = x + inner[1] + tile.patch_j, x + inner[1] - tile.patch_j - 1
-            a, b, u = np.uint64(max(new, 0) * lanes), np.uint64(max(old, 0) * lanes), np.uint64(g)
-            if 0 <= new < tile.columns:
-                for k in range(np.uint64(lanes)):
-                    total[k] += sums[u, a + k]
-            if 0 <= old < tile.columns and x > 0:
-                for k in range(np.uint64(lanes)):
-                    total[k] -= sums[u, b + k]
-            if x < 0:
-                continue
-            code = np.uint64((x + inner[1] + tile.first_j + dj) * lanes + dk)
-            vote = np.uint64((out * inner[3] + x) * lanes)
-            for k in range(np.uint64(max(0, -dk)), np.uint64(lanes - max(0, dk))):
-                label = np.uint64(codes[code + k])
-                votes[(vote + k) * n_labels + label] += np.float32(total[k])
+    codes = tile.codes[n, out + inner[0] + tile.first_i + shift[0]]
+    total = np.zeros(lanes, np.int32)
+    for x in range(-2 * tile.patch_j, inner[3]):
+        new, old = x + inner[1] + tile.patch_j, x + inner[1] - tile.patch_j - 1
+        a, b = np.uint64(max(new, 0) * lanes), np.uint64(max(old, 0) * lanes)
+        if 0 <= new < tile.columns:
+            for k in range(np.uint64(lanes)):
+                total[k] += sums[a + k]
+        if 0 <= old < tile.columns and x > 0:
+            for k in range(np.uint64(lanes)):
+                total[k] -= sums[b + k]
+        if x < 0:
+            continue
+        code = np.uint64((x + inner[1] + tile.first_j + shift[1]) * lanes + shift[2])
+        vote = np.uint64((out * inner[3] + x) * lanes)
+        for k in range(np.uint64(max(0, -shift[2])), np.uint64(lanes - max(0, shift[2]))):
+            label = np.uint64(codes[code + k])
+            votes[(vote + k) * n_labels + label] += np.float32(total[k])
 
 
 @kernel
-def _search_kernel(tile, table, ranks, best):
+def _search_kernel(tile, ranks, best):
     """The best displacement of every voxel in every atlas."""
-    lanes, lead, full = tile.lanes, (2 * tile.patch_j + 1) * tile.lanes, _full(tile)
-    row, fields = tile.columns * lanes, 5 if tile.kind == 2 else 1
-    groups = (2 * tile.search_j + 1) * (2 * tile.search_k + 1)
-    columns = np.empty((groups, fields, lead + row + 2 * tile.patch_j * lanes), np.int32)
-    sums, passed = np.zeros((fields, lead + row), np.int32), np.empty(row, np.uint8)
-    for n in range(tile.atlases.shape[0]):
-        for di in range(-tile.search_i, tile.search_i + 1):
-            columns[:] = 0
+    row, lead = tile.columns * tile.lanes, (2 * tile.patch_j + 1) * tile.lanes
+    column, sums = _buffers(tile)
+    passed = np.empty(row, np.uint8)
+    for n in range(len(tile.atlases)):
+        for rank in range(len(tile.shifts)):
+            shift = _shift(tile.shifts, rank)
+            column[:] = 0
             for y in range(-2 * tile.patch_i, tile.rows):
-                _slide_rows(tile, n, di, y, columns)
+                _slide_rows(tile, n, shift, y, column)
                 if y < 0 or tile.ends[y, 1] == 0:
                     continue
                 begin, end = tile.ends[y, 0], tile.ends[y, 1]
-                for g in range(groups):
-                    dj, dk = _displacement(tile, g)
-                    _slide_along(lanes, lead, end * lanes, columns[g], sums)
-                    step = _run(tile, di, dj, y)
-                    for x in range(begin, end, step):
-                        count, stop = _count(tile, di, dj, y, x), (x + step) * lanes
-                        if count == 0:
-                            continue
-                        _correlate_row(tile, x * lanes + lead, stop + lead, count, sums)
-                        passed[x * lanes : stop] = 1
-                        _leave_lattice(tile, dk, x * lanes, stop, passed)
-                        _keep_best(
-                            x * lanes, stop, lead, _unit(tile) / _share(tile, count, full),
-                            table[di + tile.search_i, g], sums[0], passed, ranks[n, y], best[n, y],
-                        )  # fmt: skip
+                _slide_along(tile.lanes, lead, end * tile.lanes, column, sums)
+                step = _run(tile, shift, y)
+                for x in range(begin, end, step):
+                    count, first = _count(tile, shift, y, x), x * tile.lanes
+                    if count == 0:
+                        continue
+                    stop = first + step * tile.lanes
+                    _correlate(tile, n, shift, y, (first, stop), count, sums)
+                    passed[first:stop] = 1
+                    _leave_lattice(tile, shift[2], first, stop, passed)
+                    _keep_best(
+                        first, stop, lead, _unit(tile) / _share(tile, count), rank, sums[0], passed,
+                        ranks[n, y], best[n, y],
+                    )  # fmt: skip
 
 
 @kernel
@@ -428,93 +446,81 @@ def _keep_best(first, stop, lead, factor, rank, sums, passed, ranks, best):
     lead, rank = np.uint64(lead), np.int32(rank)
     for k in range(np.uint64(first), np.uint64(stop)):
         distance = np.float64(sums[lead + k]) * factor
-        better = (distance < best[k]) | ((distance == best[k]) & (rank < ranks[k]))
-        better &= passed[k] != 0
+        better = (distance < best[k]) & (passed[k] != 0)
         ranks[k] = rank if better else ranks[k]
         best[k] = distance if better else best[k]
 
 
 @kernel
-def _slide_rows(tile, n, di, y, columns):
-    """Let the patch sums of all displacements along j and k move on to row y of the tile.
-
-    One row of squared differences enters and another leaves (of products and powers for a correlation).
-    """
+def _slide_rows(tile, n, shift, y, column):
+    """Let the patch sums of one displacement move on to row y: one row enters, another leaves."""
+    di, dj, dk, lanes = shift[0], shift[1], shift[2], tile.lanes
     low, high = tile.lattice[0], tile.lattice[1]
     new, old = y + tile.first_i + tile.patch_i, y + tile.first_i - tile.patch_i - 1
     has_new = min(new, new + di) >= low and max(new, new + di) < high
     has_old = min(old, old + di) >= low and max(old, old + di) < high and y > -tile.patch_i
     has_old = has_old and old >= tile.search_i
-    lead = (2 * tile.patch_j + 1) * tile.lanes
     first, stop = tile.search_j, tile.search_j + tile.columns + 2 * tile.patch_j
-    for g in range(columns.shape[0]):
-        dj, dk = _displacement(tile, g)
-        begin = max(first, tile.lattice[2], tile.lattice[2] - dj)
-        end = min(stop, tile.lattice[3], tile.lattice[3] - dj)
-        size = (end - begin) * tile.lanes - abs(dk)
-        if size <= 0:
-            continue
-        t = begin * tile.lanes + max(0, -dk)
-        a, c = t + dj * tile.lanes + dk, t - first * tile.lanes + lead
-        if columns.shape[1] == 5:
-            if has_new:
-                _add_products(
-                    1, tile.target[new], tile.atlases[n, new + di], t, a, c, size, columns[g]
-                )
-            if has_old:
-                _add_products(
-                    -1, tile.target[old], tile.atlases[n, old + di], t, a, c, size, columns[g]
-                )
-        elif has_new and has_old:
-            _swap_squares(
-                tile.target[new], tile.atlases[n, new + di], tile.target[old],
-                tile.atlases[n, old + di], t, a, c, size, columns[g, 0],
-            )  # fmt: skip
-        elif has_new:
-            _add_squares(
-                1, tile.target[new], tile.atlases[n, new + di], t, a, c, size, columns[g, 0]
-            )
-        elif has_old:
-            _add_squares(
-                -1, tile.target[old], tile.atlases[n, old + di], t, a, c, size, columns[g, 0]
-            )
+    begin = max(first, tile.lattice[2], tile.lattice[2] - dj)
+    size = (min(stop, tile.lattice[3], tile.lattice[3] - dj) - begin) * lanes - abs(dk)
+    if size <= 0:
+        return
+    t = begin * lanes + max(0, -dk)
+    a, c = t + dj * lanes + dk, t - first * lanes + (2 * tile.patch_j + 1) * lanes
+    rows = (new * has_new, old * has_old, (new + di) * has_new, (old + di) * has_old)
+    masks = (np.int32(-1 * has_new), np.int32(-1 * has_old))
+    if column.shape[0] == 5:
+        _swap_powers(tile.target, tile.atlases[n], rows, masks, (t, a, c), size, column)
+    elif tile.kind == 2:
+        _swap_products(tile.target, tile.atlases[n], rows, masks, (t, a, c), size, column[0])
+    else:
+        _swap_squares(tile.target, tile.atlases[n], rows, masks, (t, a, c), size, column[0])
 
 
 @kernel
-def _swap_squares(target, atlas, old_target, old_atlas, t, a, c, size, column):
-    """Add a row of squared differences and take another away."""
-    t, a, c = np.uint64(t), np.uint64(a), np.uint64(c)
+def _swap_squares(target, atlas, rows, masks, places, size, column):
+    """Add a row of squared differences and take another away, where masked in; a square fits 16 bits."""
+    u, v, y, z = np.uint64(rows[0]), np.uint64(rows[1]), np.uint64(rows[2]), np.uint64(rows[3])
+    t, a, c = np.uint64(places[0]), np.uint64(places[1]), np.uint64(places[2])
     for k in range(np.uint64(size)):
-        new = np.int32(target[t + k]) - np.int32(atlas[a + k])
-        old = np.int32(old_target[t + k]) - np.int32(old_atlas[a + k])
-        column[c + k] += new * new - old * old
+        new = np.int16(target[u, t + k]) - np.int16(atlas[y, a + k])
+        old = np.int16(target[v, t + k]) - np.int16(atlas[z, a + k])
+        entering = np.int32(np.uint16(new * new)) & masks[0]
+        column[c + k] += entering - (np.int32(np.uint16(old * old)) & masks[1])
 
 
 @kernel
-def _add_squares(sign, target, atlas, t, a, c, size, column):
-    """Add a row of squared differences, or take it away."""
-    t, a, c, sign = np.uint64(t), np.uint64(a), np.uint64(c), np.int32(sign)
+def _swap_products(target, atlas, rows, masks, places, size, column):
+    """Add a row of products and take another away, where masked in; a product fits 16 bits."""
+    u, v, y, z = np.uint64(rows[0]), np.uint64(rows[1]), np.uint64(rows[2]), np.uint64(rows[3])
+    t, a, c = np.uint64(places[0]), np.uint64(places[1]), np.uint64(places[2])
     for k in range(np.uint64(size)):
-        difference = np.int32(target[t + k]) - np.int32(atlas[a + k])
-        column[c + k] += sign * difference * difference
+        new = np.uint16(target[u, t + k]) * np.uint16(atlas[y, a + k])
+        old = np.uint16(target[v, t + k]) * np.uint16(atlas[z, a + k])
+        entering = np.int32(np.uint16(new)) & masks[0]
+        column[c + k] += entering - (np.int32(np.uint16(old)) & masks[1])
 
 
 @kernel
-def _add_products(sign, target, atlas, t, a, c, size, fields):
-    """Add a row to the sums of products, of values and of squares, or take it away."""
-    t, a, c, sign = np.uint64(t), np.uint64(a), np.uint64(c), np.int32(sign)
-    for k in range(np.uint64(size)):
-        own, other = np.int32(target[t + k]), np.int32(atlas[a + k])
-        fields[0, c + k] += sign * own * other
-        fields[1, c + k] += sign * own
-        fields[2, c + k] += sign * own * own
-        fields[3, c + k] += sign * other
-        fields[4, c + k] += sign * other * other
+def _swap_powers(target, atlas, rows, masks, places, size, fields):
+    """Add a row to the sums of products, of values and of squares, and take another away."""
+    t, a, c = np.uint64(places[0]), np.uint64(places[1]), np.uint64(places[2])
+    for m in range(2):
+        u, y = np.uint64(rows[m]), np.uint64(rows[m + 2])
+        sign = masks[m] * np.int32(2 * m - 1)
+        for k in range(np.uint64(size)):
+            own, other = np.int32(target[u, t + k]), np.int32(atlas[y, a + k])
+            fields[0, c + k] += sign * own * other
+            fields[1, c + k] += sign * own
+            fields[2, c + k] += sign * own * own
+            fields[3, c + k] += sign * other
+            fields[4, c + k] += sign * other * other
 
 
 @kernel
-def _count(tile, di, dj, y, x):
+def _count(tile, shift, y, x):
     """Voxels of a patch that lie inside target and atlas; 0 where the displacement leaves the lattice."""
+    di, dj = shift[0], shift[1]
     low = min(y, y + di) + tile.first_i - tile.lattice[0]
     high = tile.lattice[1] - 1 - tile.first_i - max(y, y + di)
     left = min(x, x + dj) + tile.first_j - tile.lattice[2]
