@@ -27,7 +27,7 @@ from benchmarks.measuring import refine_quietly, rounded
 from benchmarks.network import require_torch
 from benchmarks.store import Unit, gather
 from cardiacreg import metrics
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
 from cardiacreg.geometry import LANDMARK_NAMES, STRUCTURES, LabelMap, Subject
 from cardiacreg.label_presets import canonical_labels
 from cardiacreg.landmarks import landmarks_from_labels
@@ -41,7 +41,16 @@ DISTANCES_MM = (2, 5, 10, 15, 20, 30)
 PAPER_TABLE_2 = (("3.67 ± 3.20", "9.16 ± 4.37"), ("8.18 ± 6.91", "17.4 ± 9.27"),
                  ("3.99 ± 3.54", "9.69 ± 5.39"), ("5.77 ± 4.15", "11.7 ± 5.87"),
                  ("3.86 ± 2.74", "5.61 ± 2.62"), ("5.15 ± 2.82", "14.6 ± 5.44"))  # fmt: skip
+AXES = ("along the long axis", "towards the RV", "towards anterior")
 _REFINED = 4
+_PREDICTS = (
+    "comparators",
+    "landmark_extraction",
+    "network",
+    "prediction",
+    "preprocessing",
+    "slice_unet",
+)
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -73,9 +82,9 @@ def _unit(frame: Acquisition, model: Any, method: str, refine: bool) -> Unit:
 
 @lru_cache
 def _network_digest() -> str:
-    """Digest of the network package, which the store of measurements does not look at."""
+    """Digest of what makes a prediction, which the store of measurements does not look at."""
     package = machine.ROOT / "cardiacreg_nn"
-    text = b"".join(file.read_bytes() for file in sorted(package.glob("*.py")))
+    text = b"".join((package / f"{name}.py").read_bytes() for name in _PREDICTS)
     return hashlib.sha256(text).hexdigest()
 
 
@@ -129,12 +138,33 @@ def _measure(frame: Acquisition, model: Any, *, refine: bool) -> dict[str, Any]:
     record["scores"] = metrics.compare(found, truth, structures=LABELLED)
     points = landmarks_from_labels(truth).points_mm
     if subject.landmarks is not None:
-        gap = np.linalg.norm(subject.landmarks.points_mm - points, axis=1)
-        record["landmark_error_mm"] = [float(value) for value in gap]
+        record["landmarks_mm"] = {
+            "true": in_heart_frame(points, points).tolist(),
+            "found": in_heart_frame(subject.landmarks.points_mm, points).tolist(),
+        }
         record["completed"] = sum(e["origin"] == "labels" for e in subject.metadata["landmarks"])
     if refine:
-        record["refined"] = _refined(subject, truth)
+        try:
+            record["refined"] = _refined(subject, truth)
+        except (InvalidInputError, RefinementError) as error:
+            record["refused"] = str(error)
     return record
+
+
+def in_heart_frame(points_mm: Any, true_mm: Any) -> Any:
+    """Return points from the middle of the true landmarks, along the heart's own directions (`AXES`).
+
+    The long axis runs from the apex to the mitral valve; the second direction, square to it, from the
+    LV's lateral wall to the RV's; the third towards the anterior side.
+    """
+    up = true_mm[5] - true_mm[4]
+    up = up / np.linalg.norm(up)
+    across = true_mm[1] - true_mm[3]
+    across = across - (across @ up) * up
+    across = across / np.linalg.norm(across)
+    anterior = np.cross(up, across)
+    anterior = anterior * np.sign((true_mm[0] - true_mm[2]) @ anterior)
+    return (points_mm - true_mm.mean(axis=0)) @ np.column_stack([up, across, anterior])
 
 
 def _refined(subject: Subject, truth: LabelMap) -> dict[str, Any]:
@@ -165,6 +195,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "nn-acdc-hausdorff": _figure(phased, "hausdorff_mm", 1, failed),
         "nn-acdc-volumes": _volumes(good),
         "nn-acdc-landmarks": _landmarks(good),
+        "nn-acdc-components": _components(good),
         "nn-acdc-cumulative": _cumulative(good),
         "nn-acdc-refined": _refined_table(good),
     }
@@ -237,19 +268,32 @@ def _landmarks(records: list[dict[str, Any]]) -> str:
     for number, name in enumerate(LANDMARK_NAMES):
         cells = []
         for method in methods:
-            own = [r["landmark_error_mm"][number] for r in records
-                   if r["method"] == method and "landmark_error_mm" in r]  # fmt: skip
+            own = np.linalg.norm(_offsets(records, method)[:, number], axis=1)
             cells.append(f"{tabulate.mean_sd(own, 1)} (median {np.median(own):.1f})")
         rows.append([name, *cells, *PAPER_TABLE_2[number]])
     header = ["landmark error, mm", *methods, "paper, network", "paper, second person"]
     return tabulate.markdown(header, rows)
 
 
+def _offsets(records: list[dict[str, Any]], method: str) -> Any:
+    """Found minus true landmarks of a method, shape (frames, 6, 3), along `AXES`."""
+    own = [r["landmarks_mm"] for r in records if r["method"] == method and "landmarks_mm" in r]
+    return np.array([np.subtract(each["found"], each["true"]) for each in own]).reshape(-1, 6, 3)
+
+
+def _components(records: list[dict[str, Any]]) -> str:
+    rows = []
+    for method in tabulate.methods(records):
+        sizes = np.abs(_offsets(records, method)).mean(axis=0)
+        for name, own in zip(LANDMARK_NAMES, sizes, strict=True):
+            rows.append([f"{method}: {name}", *[f"{size:.1f}" for size in own]])
+    return tabulate.markdown(["mean size of the error, mm", *AXES], rows)
+
+
 def _cumulative(records: list[dict[str, Any]]) -> str:
     rows = []
     for method in tabulate.methods(records):
-        own = np.array([r["landmark_error_mm"] for r in records
-                        if r["method"] == method and "landmark_error_mm" in r])  # fmt: skip
+        own = np.linalg.norm(_offsets(records, method), axis=2)
         for number, name in enumerate(LANDMARK_NAMES):
             shares = [f"{100 * (own[:, number] <= mm).mean():.0f} %" for mm in DISTANCES_MM]
             rows.append([f"{method}: {name}", *shares])
@@ -259,10 +303,75 @@ def _cumulative(records: list[dict[str, Any]]) -> str:
 def _refined_table(records: list[dict[str, Any]]) -> str:
     rows = []
     for method in tabulate.methods(records):
-        own = [r["refined"] for r in records if r["method"] == method and "refined" in r]
+        asked = [r for r in records if r["method"] == method and ("refined" in r or "refused" in r)]
+        own = [r["refined"] for r in asked if "refined" in r]
         for name in own[0] if own else ():
             cells = [tabulate.mean_sd([each[name][s] for each in own]) for s in NAMES]
-            rows.append([f"{method}: {name}", str(len(own)), *cells])
+            rows.append([f"{method}: {name}", str(len(own)), str(len(asked) - len(own)), *cells])
     return tabulate.markdown(
-        ["Dice with the true labels at the acquired slices", "frames", *NAMES], rows
+        ["Dice with the true labels at the acquired slices", "frames", "refused by refine", *NAMES],
+        rows,
     )
+
+
+def plots_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Return cumulative curves of landmark errors, and landmarks in three dimensions."""
+    records = [r for r in result["records"] if "landmarks_mm" in r]
+    shown = [m for m in tabulate.methods(records) if "synthetic" not in m]
+    return {
+        "network-landmark-curves": _curves(records, tabulate.methods(records)),
+        "network-landmarks-3d": _scatter(records, shown[:1]),
+    }
+
+
+def _curves(records: list[dict[str, Any]], methods: list[str]) -> Any:
+    from benchmarks import plots
+
+    drawn, axes = plots.panels(1, len(methods), width=2.6, height=3.0)
+    for panel, method in zip(axes[0], methods, strict=True):
+        errors = np.linalg.norm(_offsets(records, method), axis=2)
+        share = np.arange(1, len(errors) + 1) / len(errors)
+        for number, name in enumerate(LANDMARK_NAMES):
+            panel.step(
+                np.concatenate([[0], np.sort(errors[:, number])]), np.concatenate([[0], share]),
+                where="post", color=plots.METHOD_COLOURS[number], label=name, linewidth=1.3,
+            )  # fmt: skip
+        panel.set(xlim=(0, 30), ylim=(0, 1.01), xlabel="distance, mm")
+        panel.axvline(5, color="0.3", linestyle=":", linewidth=1)
+        panel.set_title(f"{method}\n{len(errors)} frames", fontsize=8)
+    axes[0, 0].set_ylabel("share of frames")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside lower center", ncols=3)
+    return drawn
+
+
+def _scatter(records: list[dict[str, Any]], methods: list[str]) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from benchmarks import plots
+
+    drawn = Figure(figsize=(9.5, 3.9), layout="constrained")
+    FigureCanvasAgg(drawn)
+    own = [r["landmarks_mm"] for r in records if r["method"] in methods]
+    sets = {name: np.array([each[name] for each in own]) for name in ("true", "found")}
+    titles = {"from true labels": ("true",), "found": ("found",), "both": ("true", "found")}
+    for number, (title, names) in enumerate(titles.items(), 1):
+        panel: Any = drawn.add_subplot(1, 3, number, projection="3d")
+        for name in names:
+            for landmark, colour in zip(range(6), plots.METHOD_COLOURS, strict=False):
+                up, across, anterior = sets[name][:, landmark].T
+                panel.scatter(
+                    across, anterior, up, s=9, color=colour, linewidths=0.6, alpha=0.8,
+                    marker="o" if name == "true" else "x",
+                    label=LANDMARK_NAMES[landmark] if number == 1 else None,
+                )  # fmt: skip
+        panel.set_title(title)
+        panel.set_xlabel("towards the RV, mm", fontsize=7, labelpad=-2)
+        panel.set_ylabel("anterior, mm", fontsize=7, labelpad=-2)
+        panel.set_zlabel("long axis, mm", fontsize=7, labelpad=-2)
+        panel.tick_params(labelsize=6, pad=-1)
+        panel.set_box_aspect((1, 1, 1), zoom=0.85)
+        panel.view_init(elev=18, azim=-62)
+    drawn.legend(loc="outside lower center", ncols=3)
+    return drawn

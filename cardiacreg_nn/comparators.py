@@ -24,12 +24,14 @@ from cardiacreg_nn.network import (
     Prediction,
     check_stack,
 )
+from cardiacreg_nn.slice_unet import SliceUNet
 
 
 def build_network(kind: str, config: NetworkConfig) -> nn.Module:
-    """Return a network by name: ``"sslln"``, ``"fcn2d"``, ``"fcn3d"`` or ``"unet3d"``."""
+    """Return a network by name: ``"sslln"``, ``"unet2d"``, ``"fcn2d"``, ``"fcn3d"`` or ``"unet3d"``."""
     kinds: dict[str, Callable[[NetworkConfig], nn.Module]] = {
         "sslln": SSLLN,
+        "unet2d": SliceUNet,
         "fcn2d": SliceNetwork,
         "fcn3d": VolumeNetwork,
         "unet3d": UNet3D,

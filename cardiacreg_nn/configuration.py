@@ -12,7 +12,7 @@ from cardiacreg_nn.losses import LossConfig
 from cardiacreg_nn.network import NetworkConfig
 from cardiacreg_nn.preprocessing import Preset
 
-KINDS = ("sslln", "fcn2d", "fcn3d", "unet3d")
+KINDS = ("sslln", "unet2d", "fcn2d", "fcn3d", "unet3d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class TrainingConfig:
 
     Parameters
     ----------
-    kind : {"sslln", "fcn2d", "fcn3d", "unet3d"}
+    kind : {"sslln", "unet2d", "fcn2d", "fcn3d", "unet3d"}
     steps, batch : int
         Optimiser steps; volumes per step and process.
     learning_rate : float

@@ -42,6 +42,8 @@ from cardiacreg_nn.weights import Model, load_weights, read_card
 
 SHIPPED = Path(__file__).parent / "shipped"
 FEWEST_SLICES = 3
+_WITHOUT_LANDMARKS = ("fcn2d", "unet2d")
+"""Kinds that cannot tell where along the stack a landmark is, or have no head for landmarks."""
 _FEWEST_HEART_ML = 5.0
 _CENTRED_MM = 3.0
 _MOST_PASSES = 3
@@ -103,7 +105,8 @@ def predict(
     -------
     Subject
         The image; canonical labels on its lattice; six `Landmarks` in world mm, ``source="network"``,
-        or derived from the labels for a network that sees every slice on its own;
+        or derived from the labels for a network that sees every slice on its own or has no head for
+        landmarks;
         metadata with the weights' name, licence and sha256, and per landmark its presence (peak
         probability), spread in mm and origin (``"network"`` or ``"labels"``).
 
@@ -126,7 +129,8 @@ def predict(
     check_classes(model)
     looks = _views(_best_look(volume, model, turn), volume, model, views)
     labels = _labels(looks, volume, model)
-    landmarks, report = _landmarks(looks, labels, single_slices=model.card.get("kind") == "fcn2d")
+    from_labels = model.card.get("kind") in _WITHOUT_LANDMARKS
+    landmarks, report = _landmarks(looks, labels, from_labels=from_labels)
     given = str(image) if isinstance(image, str | os.PathLike) else None
     return Subject(
         labels,
@@ -341,14 +345,13 @@ def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
 
 
 def _landmarks(
-    looks: Sequence[_Look], labels: LabelMap, *, single_slices: bool = False
+    looks: Sequence[_Look], labels: LabelMap, *, from_labels: bool = False
 ) -> tuple[Landmarks | None, list[dict[str, Any]]]:
     """Return the network's landmarks, completed by those derived from the labels, and a report.
 
-    A network that sees every slice on its own cannot tell along the stack where a landmark is: for it
-    they are all derived.
+    Where `from_labels`, they are all derived.
     """
-    if single_slices:
+    if from_labels:
         return _landmarks_of_labels(labels)
     names, views = np.array(LANDMARK_NAMES), np.stack([_points_mm(p, labels) for p in looks])
     seen: NDArray[np.bool_] = np.asarray(np.isfinite(views).all(axis=2), dtype=bool)

@@ -51,8 +51,9 @@ class Run:
     def __init__(self, config: Config, device: torch.device | str = "cpu") -> None:
         torch.manual_seed(config.training.seed)
         self.config, self.device, self.step = config, torch.device(device), 0
+        self.spent = 0.0  # share of a time budget
         self.network = build_network(config.training.kind, config.network).to(self.device)
-        if config.training.kind in ("sslln", "fcn2d"):
+        if config.training.kind in ("sslln", "unet2d", "fcn2d"):
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.training.learning_rate
@@ -72,7 +73,7 @@ class Run:
             collate(chosen, self.device), box_shape(config), box_spacing(config),
             config.augmentation, rng,
         )  # fmt: skip
-        rate = learning_rate(config.training, self.step)
+        rate = learning_rate(config.training, self.step, self.spent)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.parallel.train()
@@ -101,6 +102,7 @@ class Run:
         state = {
             "config": self.config.to_dict(),
             "step": self.step,
+            "spent": self.spent,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
@@ -134,6 +136,7 @@ class Run:
                 "another configuration: remove it to start anew."
             ) from error
         self.average, self.step = held["average"], int(held["step"])
+        self.spent = float(held.get("spent", 0.0))
 
 
 def box_shape(config: Config) -> tuple[int, int, int]:
@@ -148,10 +151,11 @@ def box_spacing(config: Config) -> tuple[float, float, float]:
     return k, i, j
 
 
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Return the learning rate of a step."""
+def learning_rate(config: TrainingConfig, step: int, spent: float = 0.0) -> float:
+    """Return the learning rate of a step, when a share of the time budget is spent."""
     rise = min(1.0, (step + 1) / max(1, config.warmup))
-    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / config.steps))) if config.cosine else 1.0
+    share = min(1.0, max(spent, step / config.steps))
+    fall = 0.5 * (1 + math.cos(math.pi * share)) if config.cosine else 1.0
     return config.learning_rate * rise * max(fall, 0.01)
 
 
@@ -192,6 +196,7 @@ def run_training(
     device: str | None = None,
     stop_after: int | None = None,
     minutes: float | None = None,
+    budget_minutes: float | None = None,
     tensorboard: bool = False,
     quiet: bool = False,
     command: str = "",
@@ -214,6 +219,9 @@ def run_training(
         Stop cleanly, with a checkpoint, after so many steps in all.
     minutes : float, optional
         Stop cleanly after so long.
+    budget_minutes : float, optional
+        End the training after so long, a resumed one in all: the learning rate falls with the time
+        spent where that is ahead of the steps. The result then depends on the machine's speed.
     tensorboard : bool
         Also log for TensorBoard, into ``out/tensorboard``.
     quiet : bool
@@ -234,7 +242,7 @@ def run_training(
         If the configuration, the data or the checkpoint cannot be used.
     """
     rank, device = _start_processes(device)
-    if minutes and distributed.is_initialized():
+    if (minutes or budget_minutes) and distributed.is_initialized():
         raise ValueError(
             "run_training: minutes cannot stop several processes at one step; give steps."
         )
@@ -253,7 +261,12 @@ def run_training(
     last = min(config.training.steps, stop_after or config.training.steps)
     start, log = time.perf_counter(), _Log(out, tensorboard) if rank == 0 else None
     bar = tqdm(total=last, initial=run.step, disable=quiet or rank != 0, unit="step")
+    before = run.spent
     while run.step < last and not (minutes and time.perf_counter() - start > 60 * minutes):
+        if budget_minutes:
+            run.spent = before + (time.perf_counter() - start) / (60 * budget_minutes)
+            if run.spent >= 1:
+                break
         terms = run.advance(chosen, rank)
         bar.update()
         bar.set_postfix(loss=f"{terms['total']:.3f}")
@@ -407,6 +420,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--initial", type=Path, help="weights to begin with")
     parser.add_argument("--stop-after", type=int, help="stop cleanly after so many steps")
     parser.add_argument("--minutes", type=float, help="stop cleanly after so long")
+    parser.add_argument(
+        "--budget-minutes", type=float, help="end the training, schedule and all, after so long"
+    )
     parser.add_argument("--tensorboard", action="store_true")
     parser.add_argument("-q", "--quiet", action="store_true")
     chosen = parser.parse_args(arguments)
@@ -420,10 +436,13 @@ def main(arguments: list[str] | None = None) -> int:
             config = Config.from_dict(values)
         command = f"python -m cardiacreg_nn.train {chosen.config.name}"
         command += f" --fold {chosen.fold}" if chosen.fold is not None else ""
+        if chosen.budget_minutes:
+            command += f" --budget-minutes {chosen.budget_minutes:g}"
         command += f" --initial {chosen.initial.name}" if chosen.initial else ""
         run_training(
             config, chosen.out, cache=chosen.cache, device=chosen.device,
-            stop_after=chosen.stop_after, minutes=chosen.minutes, tensorboard=chosen.tensorboard,
+            stop_after=chosen.stop_after, minutes=chosen.minutes,
+            budget_minutes=chosen.budget_minutes, tensorboard=chosen.tensorboard,
             quiet=chosen.quiet, command=command, initial=chosen.initial,
         )  # fmt: skip
     except (ValueError, FileNotFoundError) as error:

@@ -158,7 +158,7 @@ def load_weights(path: Path | str, *, device: torch.device | str = "cpu") -> Mod
         ) from error
     _fill(network, state, path)
     network.to(device).eval()
-    if card["kind"] in ("sslln", "fcn2d"):
+    if card["kind"] in ("sslln", "unet2d", "fcn2d"):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(network, preset, card, path)
 

@@ -5,6 +5,7 @@ import torch
 
 from cardiacreg_nn.comparators import build_network
 from cardiacreg_nn.network import SSLLN, NetworkConfig, by_slice, count_parameters, enlarge
+from cardiacreg_nn.slice_unet import with_neighbours
 
 SMALL = NetworkConfig(slices=4, encoder=(4, 4, 6, 6, 8), side=4, fused=6)
 
@@ -42,7 +43,7 @@ class TestThePaper:
 
 
 class TestShapes:
-    @pytest.mark.parametrize("kind", ["sslln", "fcn2d", "fcn3d", "unet3d"])
+    @pytest.mark.parametrize("kind", ["sslln", "unet2d", "fcn2d", "fcn3d", "unet3d"])
     def test_every_network_gives_classes_by_slice(self, kind):
         found = build_network(kind, SMALL).eval()(torch.rand(2, 4, 32, 48))
         assert found.structures.shape == (2, 5, 4, 32, 48)
@@ -84,7 +85,14 @@ class TestWhatIsSeen:
     """Whether a slice's prediction depends on another slice."""
 
     @pytest.mark.parametrize(
-        "kind, sees", [("sslln", True), ("fcn2d", False), ("fcn3d", True), ("unet3d", True)]
+        "kind, sees",
+        [
+            ("sslln", True),
+            ("unet2d", True),
+            ("fcn2d", False),
+            ("fcn3d", True),
+            ("unet3d", True),
+        ],
     )
     def test_other_slices(self, kind, sees):
         torch.manual_seed(0)
@@ -95,6 +103,37 @@ class TestWhatIsSeen:
         with torch.no_grad():
             first, second = network(stack).structures, network(changed).structures
         assert torch.equal(first[:, :, 0], second[:, :, 0]) is not sees
+
+
+class TestSliceUNet:
+    @pytest.fixture
+    def network(self):
+        torch.manual_seed(0)
+        return build_network("unet2d", SMALL).eval()
+
+    def test_slices_that_were_not_acquired_are_background(self, network):
+        stack = torch.rand(2, 4, 32, 32)
+        stack[0, 0], stack[1, 2:] = 0, 0
+        with torch.no_grad():
+            found = network(stack).structures
+        assert (found[0, :, 0].argmax(0) == 0).all() and (found[1, :, 2:].argmax(0) == 0).all()
+        assert found[0, 0, 1].std() > 0
+
+    def test_a_stack_alone_is_seen_as_among_others(self, network):
+        stack = torch.rand(3, 4, 32, 32)
+        stack[1, 3] = 0
+        with torch.no_grad():
+            together = network(stack).structures
+            alone = torch.cat([network(each[None]).structures for each in stack])
+        assert torch.allclose(together, alone, atol=1e-4)
+
+    def test_an_empty_stack_is_no_error(self, network):
+        assert torch.isfinite(network(torch.zeros(1, 4, 32, 32)).structures).all()
+
+    def test_neighbours_are_the_slice_below_the_slice_and_the_slice_above(self):
+        stack = torch.arange(1.0, 4.0).view(1, 3, 1, 1, 1)
+        near = with_neighbours(stack)[0, :, :, 0, 0]
+        assert near.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 0]]
 
 
 @pytest.mark.gpu

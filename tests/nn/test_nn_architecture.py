@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 MODULES = {p.stem: ast.parse(p.read_text()) for p in sorted((ROOT / "cardiacreg_nn").glob("*.py"))}
 LAYERS = (
     {"network", "landmark_extraction", "preprocessing"},
-    {"losses", "comparators"},
+    {"losses", "slice_unet"},
+    {"comparators"},
     {"augmentation", "weights"},
     {"sources", "configuration", "prediction"},
     {"training_data"},

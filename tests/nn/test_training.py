@@ -64,7 +64,7 @@ def test_a_tiny_network_learns_two_hearts(data):
     assert sum(losses[-5:]) < 0.93 * sum(losses[:5])
 
 
-@pytest.mark.parametrize("kind", ["sslln", "fcn2d", "fcn3d", "unet3d"])
+@pytest.mark.parametrize("kind", ["sslln", "unet2d", "fcn2d", "fcn3d", "unet3d"])
 def test_every_network_takes_a_step(data, kind):
     run = Run(tiny_config(kind=kind))
     before = weights_of(run)
@@ -83,6 +83,20 @@ def test_a_resumed_run_ends_with_the_same_bits(data, tmp_path):
         assert torch.equal(tensor, weights_of(parts)[name]), name
     for name, tensor in whole.average.items():
         assert torch.equal(tensor, parts.average[name]), name
+
+
+def test_a_time_budget_ends_the_run_with_the_rate_where_steps_would_leave_it(data, tmp_path):
+    config = tiny_config(steps=10_000, learning_rate=1.0).training
+    assert learning_rate(config, 100, 0.5) == pytest.approx(learning_rate(config, 5000))
+    assert learning_rate(config, 9000, 0.5) == pytest.approx(learning_rate(config, 9000))
+    run = run_training(
+        tiny_config(steps=10_000), tmp_path, data=data, quiet=True, budget_minutes=0.01
+    )
+    assert 0 < run.step < 10_000 and run.spent >= 1
+    again = run_training(
+        tiny_config(steps=10_000), tmp_path, data=data, quiet=True, budget_minutes=0.01
+    )
+    assert again.step == run.step
 
 
 def test_a_run_leaves_weights_a_card_and_a_log(data, tmp_path):
