@@ -3,7 +3,7 @@
 On a GPU when there is one. Times are of the processor (CPU) or of the wall after synchronisation (GPU),
 medians. The lattices are the paper's (192 x 192 x 80) and the one of the shipped configuration. The share
 of the hardware's limit is of the rate of a large matrix product in the same number type, measured in the
-same run.
+same run. A whole prediction reads, turns, centres and labels a stack with the shipped default.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ from benchmarks import machine, tabulate
 from benchmarks.cases import DataAbsent
 
 LATTICES = {"paper": (192, 192, 80), "thick slices": (96, 96, 16)}
+KINDS = ("sslln", "unet2d", "fcn2d", "fcn3d", "unet3d")
+TIMED = (("sslln", "paper"), ("sslln", "thick slices"), ("unet2d", "thick slices"))
+WIDTHS = {"sslln": (16, 32, 64, 128, 256), "unet2d": (16, 32, 64, 128, 128)}
 _BATCH = 8
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """Measure SSLLN on both lattices and count the parameters of every network."""
+    """Measure networks on their lattices and the shipped default; count the parameters of all."""
     torch = require_torch()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     repeats = 1 if quick else 3
-    names = ["thick slices"] if quick else list(LATTICES)
+    timed = TIMED[2:] if quick else TIMED
     batch = _BATCH if device == "cuda" else (1 if quick else 2)
-    records = [_measure(name, device, repeats, batch) for name in names]
+    records = [_measure(kind, name, device, repeats, batch) for kind, name in timed]
     return {
         "seeds": [],
         "torch": torch.__version__,
@@ -37,6 +40,7 @@ def run(quick: bool) -> dict[str, Any]:
         "parameters": _parameters(),
         "matrix_product_flops": _matrix_product(device, 256 if quick else 2048),
         "records": records,
+        "default": _whole_prediction(repeats),
     }
 
 
@@ -55,21 +59,42 @@ def _parameters() -> dict[str, int]:
     from cardiacreg_nn.network import NetworkConfig, count_parameters
 
     found = {}
-    for kind in ("sslln", "fcn2d", "fcn3d", "unet3d"):
+    for kind in KINDS:
         for name, shape in LATTICES.items():
             network = build_network(kind, NetworkConfig(slices=shape[2]))
             found[f"{kind}, {name}"] = count_parameters(network)
     return found
 
 
-def _measure(name: str, device: str, repeats: int, batch: int) -> dict[str, Any]:
+def _whole_prediction(repeats: int) -> dict[str, Any]:
+    """Processor seconds and memory of `predict` with the shipped default on a simulated stack."""
+    from cardiacreg.degradation import simulate_low_resolution
+    from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
+    from cardiacreg_nn import predict
+    from cardiacreg_nn.prediction import load_model
+
+    image = simulate_low_resolution(sample_heart(FIRST_EVALUATION_SEED), seed=1).subject.image
+    model = load_model(device="cpu")
+    found: dict[str, Any] = {"name": model.name, "shape": list(image.shape)}
+    for views in (1, 3):
+        seconds = median_seconds(
+            lambda views=views: predict(image, weights=model, views=views), "cpu", repeats
+        )
+        found[f"seconds_{views}"] = seconds
+    found["peak_memory_mib"] = _peak_memory(_WHOLE)
+    return found
+
+
+def _measure(kind: str, name: str, device: str, repeats: int, batch: int) -> dict[str, Any]:
     import torch
 
+    from cardiacreg_nn.comparators import build_network
     from cardiacreg_nn.losses import LossConfig, Target, objective
-    from cardiacreg_nn.network import SSLLN, NetworkConfig
+    from cardiacreg_nn.network import NetworkConfig
 
     height, width, slices = LATTICES[name]
-    network = SSLLN(NetworkConfig(slices=slices)).to(device, memory_format=torch.channels_last)
+    network = build_network(kind, NetworkConfig(slices=slices, encoder=WIDTHS[kind]))
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     stack = torch.rand(batch, slices, height, width, device=device)
     target = Target(
         torch.randint(0, 5, stack.shape, device=device),
@@ -92,12 +117,15 @@ def _measure(name: str, device: str, repeats: int, batch: int) -> dict[str, Any]
     flops = multiply_adds(network, slices, height, width)
     prediction, training = (median_seconds(f, device, repeats) for f in (predict, step))
     return {
-        "method": name,
+        "method": f"{kind}, {name}",
+        "lattice": [height, width, slices],
         "multiply_adds": flops,
         "prediction_seconds": prediction,
         "training_seconds_per_volume": training / batch,
         "training_flops": 6 * flops * batch / training,
-        "peak_memory_mib": _memory_of_a_prediction(name) if device == "cpu" else _gpu_memory(),
+        "peak_memory_mib": _memory_of_a_prediction(kind, name)
+        if device == "cpu"
+        else _gpu_memory(),
     }
 
 
@@ -129,7 +157,7 @@ def multiply_adds(network: Any, slices: int, height: int, width: int) -> int:
 
     def count(layer: Any, given: Any, found: Any) -> None:
         nonlocal total
-        pixels = (given[0] if isinstance(layer, torch.nn.ConvTranspose2d) else found)[0, 0].numel()
+        pixels = (given[0] if isinstance(layer, torch.nn.ConvTranspose2d) else found)[:, 0].numel()
         total += pixels * layer.weight.numel()
 
     for layer in network.modules():
@@ -157,19 +185,35 @@ def _gpu_memory() -> float:
     return torch.cuda.max_memory_allocated() / 2**20
 
 
-def _memory_of_a_prediction(name: str) -> float:
-    """Peak memory of a fresh process that loads the network and predicts one volume (Linux).
+def _memory_of_a_prediction(kind: str, name: str) -> float:
+    """Peak memory of a fresh process that makes the network and predicts one volume."""
+    height, width, slices = LATTICES[name]
+    return _peak_memory(
+        "from cardiacreg_nn.comparators import build_network\n"
+        "from cardiacreg_nn.network import NetworkConfig\n"
+        f"config = NetworkConfig({slices}, encoder={WIDTHS[kind]})\n"
+        f"network = build_network({kind!r}, config).eval()\n"
+        "with torch.inference_mode():\n"
+        f"    network(torch.rand(1, {slices}, {height}, {width}))\n"
+    )
+
+
+_WHOLE = (
+    "import cardiacreg_nn\n"
+    "from cardiacreg.degradation import simulate_low_resolution\n"
+    "from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart\n"
+    "stack = simulate_low_resolution(sample_heart(FIRST_EVALUATION_SEED), seed=1)\n"
+    "cardiacreg_nn.predict(stack.subject.image)\n"
+)
+
+
+def _peak_memory(work: str) -> float:
+    """Peak memory of a fresh process that does some work with torch on one thread, MiB (Linux).
 
     The kernel's own high-water mark: the usual ``ru_maxrss`` of a child starts from its parent's.
     """
-    height, width, slices = LATTICES[name]
     program = (
-        "import pathlib, torch\n"
-        "from cardiacreg_nn.network import SSLLN, NetworkConfig\n"
-        "torch.set_num_threads(1)\n"
-        f"network = SSLLN(NetworkConfig({slices})).eval()\n"
-        "with torch.inference_mode():\n"
-        f"    network(torch.rand(1, {slices}, {height}, {width}))\n"
+        f"import pathlib, torch\ntorch.set_num_threads(1)\n{work}"
         "status = pathlib.Path('/proc/self/status').read_text()\n"
         "print(next(int(x.split()[1]) / 1024 for x in status.splitlines() if 'VmHWM' in x))\n"
     )
@@ -186,13 +230,13 @@ def _memory_of_a_prediction(name: str) -> float:
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return parameters, and times."""
     rows = []
-    for kind in ("sslln", "fcn2d", "fcn3d", "unet3d"):
+    for kind in KINDS:
         counts = [result["parameters"][f"{kind}, {name}"] for name in LATTICES]
         rows.append([f"`{kind}`", *[f"{count:,}" for count in counts]])
     limit = result["matrix_product_flops"]
     timed = [
         [
-            f"{r['method']}, {'x'.join(map(str, LATTICES[r['method']]))}",
+            f"`{r['method'].replace(', ', '`, ')}, {'x'.join(map(str, r['lattice']))}",
             f"{r['multiply_adds'] / 1e9:.1f}",
             f"{r['prediction_seconds']:.3f}",
             f"{r['peak_memory_mib']:.0f}",
@@ -202,10 +246,19 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         for r in result["records"]
     ]
     header = [
-        f"SSLLN on {result['device']}", "10⁹ multiply-adds", "prediction, s", "peak memory, MiB",
+        f"network on {result['device']}", "10⁹ multiply-adds", "prediction, s", "peak memory, MiB",
         "training, s per volume", "of a matrix product's rate",
     ]  # fmt: skip
     return {
         "network-parameters": tabulate.markdown(["network", *LATTICES], rows),
         "network-speed": tabulate.markdown(header, timed),
+        "network-prediction": _prediction_table(result["default"]),
     }
+
+
+def _prediction_table(found: dict[str, Any]) -> str:
+    shape = "x".join(map(str, found["shape"]))
+    cells = [f"`predict` with {found['name']} on a stack of {shape}"]
+    cells += [f"{found[f'seconds_{views}']:.2f}" for views in (1, 3)]
+    header = ["on CPU, one thread", "processor time, s", "with three views, s", "peak memory, MiB"]
+    return tabulate.markdown(header, [[*cells, f"{found['peak_memory_mib']:.0f}"]])
