@@ -29,7 +29,7 @@ from cardiacreg.geometry import (
     Volume,
     apply_matrix,
 )
-from cardiacreg.landmarks import landmarks_from_labels
+from cardiacreg.landmarks import base_is_at_last_slice, landmarks_from_labels
 from cardiacreg.nifti import read_volume
 from cardiacreg_nn.landmark_extraction import (
     FoundLandmark,
@@ -59,11 +59,16 @@ class _Look(NamedTuple):
 
     @property
     def sureness(self) -> float:
-        """Mean winning probability over what is called heart, times the landmarks' mean presence."""
+        """Mean winning probability over what is called heart, times the landmarks' mean presence.
+
+        Halved where the ventricles found shrink towards the side that is taken for the base.
+        """
         winner = self.structures.argmax(axis=0)
         best = self.structures.max(axis=0)[winner > 0]
         if best.size == 0:
             return 0.0
+        found = LabelMap(np.moveaxis(winner, 0, 2).astype(np.uint8), np.eye(4))
+        best = best * (1.0 if base_is_at_last_slice(found) else 0.5)
         presence = (
             float(np.mean([each.presence for each in self.landmarks])) if self.landmarks else 1.0
         )
