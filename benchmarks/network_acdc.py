@@ -331,10 +331,10 @@ def _refined_table(records: list[dict[str, Any]]) -> str:
 def plots_of(result: dict[str, Any]) -> dict[str, Any]:
     """Return cumulative curves of landmark errors, and landmarks in three dimensions."""
     records = [r for r in result["records"] if "landmarks_mm" in r]
-    shown = [m for m in tabulate.methods(records) if "synthetic" not in m]
+    shown = next(card["name"] for card in result["weights"] if card.get("default"))
     return {
         "network-landmark-curves": _curves(records, tabulate.methods(records)),
-        "network-landmarks-3d": _scatter(records, shown[:1]),
+        "network-landmarks-3d": _scatter([r for r in records if r["method"] == shown]),
     }
 
 
@@ -359,15 +359,15 @@ def _curves(records: list[dict[str, Any]], methods: list[str]) -> Any:
     return drawn
 
 
-def _scatter(records: list[dict[str, Any]], methods: list[str]) -> Any:
+def _scatter(records: list[dict[str, Any]]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from benchmarks import plots
 
-    drawn = Figure(figsize=(9.5, 3.9), layout="constrained")
+    drawn = Figure(figsize=(10.5, 4.2), layout="constrained")
     FigureCanvasAgg(drawn)
-    own = [r["landmarks_mm"] for r in records if r["method"] in methods]
+    own = [r["landmarks_mm"] for r in records]
     sets = {name: np.array([each[name] for each in own]) for name in ("true", "found")}
     titles = {"from true labels": ("true",), "found": ("found",), "both": ("true", "found")}
     for number, (title, names) in enumerate(titles.items(), 1):
@@ -385,7 +385,10 @@ def _scatter(records: list[dict[str, Any]], methods: list[str]) -> Any:
         panel.set_ylabel("anterior, mm", fontsize=7, labelpad=-2)
         panel.set_zlabel("long axis, mm", fontsize=7, labelpad=-2)
         panel.tick_params(labelsize=6, pad=-1)
-        panel.set_box_aspect((1, 1, 1), zoom=0.85)
+        panel.set(xlim=(-70, 70), ylim=(-70, 70), zlim=(-70, 70))
+        for axis in (panel.xaxis, panel.yaxis, panel.zaxis):
+            axis.set_ticks([-60, -30, 0, 30, 60])
+        panel.set_box_aspect((1, 1, 1), zoom=0.95)
         panel.view_init(elev=18, azim=-62)
     drawn.legend(loc="outside lower center", ncols=3)
     return drawn

@@ -11,7 +11,7 @@ import torch
 from cardiacreg import InputWarning, InvalidInputError, RefinementError, Volume, dice
 from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg_nn import predict
-from cardiacreg_nn.prediction import checked_volume
+from cardiacreg_nn.prediction import _Look, checked_volume
 from tests.nn.tiny_training import coded_heart, oracle_model, other_classes
 
 TURNS = ["as it is", "turned over", "mirrored", "quarter turn"]
@@ -91,6 +91,16 @@ def test_landmarks_of_a_network_of_single_slices_are_derived_from_its_labels():
     assert np.allclose(found.landmarks.points_mm, landmarks_from_labels(found.labels).points_mm)
     assert {each["origin"] for each in found.metadata["landmarks"]} == {"labels"}
     assert found.landmarks.source == "labels"
+
+
+def test_a_look_whose_ventricles_shrink_towards_its_base_is_believed_half():
+    upright = np.zeros((5, 6, 16, 16), dtype=np.float32)
+    for k in range(6):
+        upright[1, k, : 4 + 2 * k, 4:12] = 0.9
+    upright[0] = 1 - upright[1]
+    looks = [_Look(None, each, []) for each in (upright, upright[:, ::-1])]
+    assert looks[0].sureness == pytest.approx(0.9)
+    assert looks[1].sureness == pytest.approx(0.45)
 
 
 def test_every_kind_of_source_gives_the_same(tmp_path):
