@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from cardiacreg import InvalidInputError, LabelMap, Volume, label_fusion, patch_votes
 from cardiacreg._slabs import Progress
@@ -30,7 +31,7 @@ def random_case(seed, *, n_atlases=3, shape=SHAPE, labels=(0, 1, 2, 4)):
     return Volume(40.0 * base + rng.normal(0, 15, size=shape), matrix), grids
 
 
-def oracle_votes(target, atlases, options):
+def oracle_votes(target, atlases, options, **some):
     """The mode's votes after scaling every image to 0..255 inside the dilated heart."""
     heart = naive.dilated(np.any([labels.array != 0 for _, labels in atlases], axis=0), 4)
     heart = heart if heart.any() else ~heart
@@ -45,7 +46,14 @@ def oracle_votes(target, atlases, options):
         "multi_point": naive.multi_point_votes,
         "best_patch": naive.best_patch_votes,
     }[options.mode]
-    return votes(*given, options.bandwidth, options.distance)
+    return votes(*given, options.bandwidth, options.distance, **some)
+
+
+def holds_whole_patches(tile):
+    """Whether no patch of a tile is cut by an end of the lattice, nor any that it is compared with."""
+    ends, (height, width) = tile.lattice[:4], tile.target.shape
+    inside = np.array([0, height, 0, width // tile.lanes])
+    return bool((ends[::2] <= inside[::2]).all() and (ends[1::2] >= inside[1::2]).all())
 
 
 def compare(found, votes):
@@ -56,6 +64,27 @@ def compare(found, votes):
             best / total, abs=1e-5
         )
         assert found.confidence.array[index] == pytest.approx(best / total, abs=1e-5)
+
+
+def wide_case(seed, *, low, shape=(24, 22, 4)):
+    """A case whose labels lie in a small block from `low` on, and the voxels whose window meets it."""
+    small_target, small = random_case(seed, n_atlases=2)
+    rng, block = np.random.default_rng(seed), tuple(map(slice, low, np.add(low, SHAPE)))
+
+    def widen(array, around):
+        around[block] = array
+        return around
+
+    def image(of):
+        around = rng.normal(40, 15, size=shape)
+        return Volume(widen(of.array, around), of.voxel_to_world)
+
+    atlases = [
+        (image(grey), LabelMap(widen(m.array, np.zeros(shape, np.uint8)), m.voxel_to_world))
+        for grey, m in small
+    ]
+    heart = np.any([labels.array != 0 for _, labels in atlases], axis=0)
+    return image(small_target), atlases, ndimage.maximum_filter(heart, OPTIONS.search)
 
 
 def relabelled(grids, table):
@@ -97,6 +126,34 @@ class TestNonlocal:
         target, atlases = random_case(seed, n_atlases=n_atlases, shape=(5, 4, 3))
         found = fuse_labels(target, atlases, options=OPTIONS)
         compare(found, oracle_votes(target, atlases, OPTIONS))
+
+    @pytest.mark.parametrize("distance", ["mean", "correlation"])
+    @pytest.mark.parametrize(
+        ("low", "kinds"), [((9, 8, 0), {True}), ((1, 8, 0), {True, False})], ids=["inside", "edge"]
+    )
+    def test_equals_the_literal_loop_where_patches_are_whole(
+        self, distance, low, kinds, monkeypatch
+    ):
+        """Far from the lattice's ends a correlation needs sums of products only; near them, all sums."""
+        bandwidth = {"mean": 2000.0, "correlation": 0.2}[distance]
+        options = dataclasses.replace(OPTIONS, distance=distance, bandwidth=bandwidth)
+        target, atlases, reached = wide_case(27, low=low)
+        tiles = []
+
+        def watched(scene, box):
+            tiles.append(cut_tile(scene, box))
+            return tiles[-1]
+
+        monkeypatch.setattr(patch_votes, "cut_tile", watched)
+        monkeypatch.setattr(label_fusion, "_TILE", (4, 32))
+        found = fuse_labels(target, atlases, options=options, threads=1)
+        assert {holds_whole_patches(tile) for tile in tiles} == kinds
+        if distance == "correlation":
+            assert all((tile.totals.size > 3) == holds_whole_patches(tile) for tile in tiles)
+        centres = [tuple(index) for index in np.argwhere(reached)[::2].tolist()]
+        compare(found, oracle_votes(target, atlases, options, centres=centres))
+        assert (found.labels.array[~reached] == 0).all()
+        assert (found.confidence.array[~reached] == 1).all()
 
     def test_scale_of_intensities_does_not_matter(self):
         target, atlases = random_case(3)
@@ -148,6 +205,17 @@ class TestNonlocal:
         limits = np.where(tile.active.ravel(), np.int32(2**31 - 1), np.int32(-1))
         patch_votes._nonlocal_kernel(tile, 4, lows, limits, votes)
         assert np.array_equal(votes, np.append(expected, np.zeros(1024, np.float32)))
+
+    @pytest.mark.parametrize("mode", ["nonlocal", "multi_point", "best_patch", "joint"])
+    def test_a_correlation_has_the_same_bits_in_whole_and_in_cut_tiles(self, mode, monkeypatch):
+        """One tile for all cuts patches at the lattice's ends; of tiles of one column some cut none."""
+        target, atlases, _ = wide_case(28, low=(2, 9, 0))
+        options = dataclasses.replace(OPTIONS, mode=mode, distance="correlation", bandwidth=0.2)
+        together = fuse_labels(target, atlases, options=options, threads=1)
+        monkeypatch.setattr(label_fusion, "_TILE", (1, 1))
+        split = fuse_labels(target, atlases, options=options, threads=1)
+        np.testing.assert_array_equal(split.labels.array, together.labels.array)
+        np.testing.assert_array_equal(split.confidence.array, together.confidence.array)
 
     def test_progress_counts_tiles(self, monkeypatch):
         monkeypatch.setattr(label_fusion, "_TILE", (3, 5))
