@@ -34,7 +34,7 @@ GROUPS = {
         "label_consistency", "regularisation", "ffd_registration", "slice_motion", "slice_turns",
         "resampling", "splines", "jacobian", "target_samples", "prepared_target", "registration_levels",
         "registration_options", "slice_interpolation", "label_fusion", "intensity_harmonisation",
-        "patch_scene", "patch_votes", "joint_fusion", "topology", "output_lattice",
+        "patch_scene", "patch_votes", "joint_fusion", "staple_fusion", "topology", "output_lattice",
     ),
     "transforms": ("transform_files_mirtk", "transform_files_itk", "displacement_field", "ffd_inverse"),
     "hearts": ("tiny_heart", "phantom*", "degradation", "atlas_bank", "bank_verification"),

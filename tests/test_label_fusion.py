@@ -1,4 +1,6 @@
 import dataclasses
+import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -6,14 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from cardiacreg import InvalidInputError, LabelMap, Volume, label_fusion, patch_votes
+from cardiacreg import InvalidInputError, LabelMap, Volume, label_fusion, patch_votes, staple_fusion
 from cardiacreg._slabs import Progress
 from cardiacreg.intensity_harmonisation import grey_levels
-from cardiacreg.label_fusion import MODES, FusionOptions, fuse_labels, fusion_from_votes
+from cardiacreg.label_fusion import FusionOptions, fuse_labels, fusion_from_votes
 from cardiacreg.patch_scene import Box, Scene, cut_tile
 from tests import naive
 from tests.strategies import blobs, few, light, oblique_matrix, random_labels, seeds
 
+HAS_SIMPLEITK = importlib.util.find_spec("SimpleITK") is not None
+MODES = tuple(mode for mode in label_fusion.MODES if mode != "staple" or HAS_SIMPLEITK)
 OPTIONS = FusionOptions(search=(3, 5, 3), patch=(5, 3, 1), bandwidth=2000.0)
 SHAPE = (6, 5, 4)
 
@@ -463,6 +467,92 @@ class TestMajority:
         np.testing.assert_array_equal(found.labels.array, expected.labels.array)
 
 
+class TestStaple:
+    """SimpleITK estimates how atlases confuse labels; the labels that follow must be SimpleITK's."""
+
+    OPTIONS = FusionOptions(mode="staple", probabilities=True)
+
+    def fused(self, arrays):
+        maps = [(None, LabelMap(array, np.eye(4))) for array in arrays]
+        return fuse_labels(None, maps, options=self.OPTIONS)
+
+    @staticmethod
+    def noisy_arrays(seed, n_atlases=4, shape=(9, 8, 5), labels=(0, 3, 7, 200)):
+        rng = np.random.default_rng(seed)
+        base = blobs(rng, shape, labels[1:])
+        base[0, 0, 0], base[-1, -1, -1] = labels[1], labels[2]
+        return [
+            np.where(rng.random(shape) < 0.08 * (n + 1), random_labels(rng, shape, labels), base)
+            for n in range(n_atlases)
+        ]
+
+    @light
+    @given(seeds)
+    def test_equals_simpleitk_where_it_decides(self, seed):
+        """Of labels without gaps: what SimpleITK makes of others depends on the gaps."""
+        itk = pytest.importorskip("SimpleITK")
+        arrays = self.noisy_arrays(seed, labels=(0, 1, 2, 3))
+        found = self.fused(arrays).labels.array
+        maps = [itk.GetImageFromArray(array) for array in arrays]
+        expected = itk.GetArrayFromImage(itk.MultiLabelSTAPLE(maps, 255))
+        disputed = np.ptp(arrays, axis=0) > 0
+        decided = disputed & (expected != 255)
+        assert decided.sum() > 20
+        np.testing.assert_array_equal(found[decided], expected[decided])
+        np.testing.assert_array_equal(found[~disputed], arrays[0][~disputed])
+
+    def test_believes_good_atlases_more_than_the_majority_does(self):
+        pytest.importorskip("SimpleITK")
+        rng = np.random.default_rng(30)
+        truth = blobs(rng, (14, 13, 8))
+        good = [np.where(rng.random(truth.shape) < 0.02, 0, truth) for _ in range(2)]
+        bad = [np.where(rng.random(truth.shape) < 0.6, 0, truth) for _ in range(3)]
+        found = self.fused([*bad, *good]).labels.array
+        majority = fuse_labels(None, [(None, LabelMap(a, np.eye(4))) for a in (*bad, *good)])
+        assert (found == truth).mean() > 0.99 > (majority.labels.array == truth).mean() + 0.03
+
+    def test_undecided_voxels_go_to_most_atlases_then_to_the_lowest(self, monkeypatch):
+        """No label is possible: what is left are the atlases' shares."""
+        monkeypatch.setattr(
+            staple_fusion, "_confusions", lambda codes, n: [np.zeros((n, n))] * len(codes)
+        )
+        columns = np.array([[5, 5, 2, 9], [5, 2, 2, 9], [2, 5, 9, 9], [2, 9, 5, 9]], np.uint8)
+        found = self.fused(columns.reshape(4, 4, 1, 1))
+        assert found.labels.array.ravel().tolist() == [2, 5, 2, 9]
+        assert found.n_ties == 1
+        np.testing.assert_allclose(found.confidence.array.ravel(), [0.5, 0.5, 0.5, 1])
+
+    def test_equally_likely_labels_go_to_most_atlases(self, monkeypatch):
+        shares, counts = np.array([[0.4, 0.2, 0.4]]), np.array([[1, 0, 2]])
+        monkeypatch.setattr(label_fusion, "staple_shares", lambda *_: (shares, counts))
+        found = self.fused(np.array([1, 3, 3, 2], np.uint8).reshape(4, 1, 1, 1))
+        assert found.labels.array.item() == 3
+        assert found.n_ties == 0
+
+    def test_order_of_atlases_changes_no_bit(self):
+        pytest.importorskip("SimpleITK")
+        arrays = self.noisy_arrays(31)
+        first, second = self.fused(arrays), self.fused([arrays[n] for n in (2, 0, 3, 1)])
+        np.testing.assert_array_equal(first.labels.array, second.labels.array)
+        np.testing.assert_array_equal(first.confidence.array, second.confidence.array)
+
+    def test_background_around_the_hearts_changes_no_bit(self):
+        pytest.importorskip("SimpleITK")
+        arrays = self.noisy_arrays(32)
+        first = self.fused(arrays)
+        second = self.fused([np.pad(array, ((3, 1), (0, 2), (4, 0))) for array in arrays])
+        np.testing.assert_array_equal(second.labels.array[3:-1, :-2, 4:], first.labels.array)
+        np.testing.assert_array_equal(
+            second.confidence.array[3:-1, :-2, 4:], first.confidence.array
+        )
+
+    def test_without_simpleitk_says_what_to_install(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "SimpleITK", None)
+        with pytest.raises(InvalidInputError, match=r"cardiacreg\[staple\]") as caught:
+            self.fused(self.noisy_arrays(33))
+        assert caught.value.code == "NO_SIMPLEITK"
+
+
 class TestVotes:
     def test_most_votes_win_and_ties_go_to_the_lowest(self):
         votes = np.array([[1, 3, 2], [2, 2, 1], [0, 0, 0]], dtype=np.float32).reshape(3, 1, 1, 3)
@@ -498,7 +588,7 @@ class TestRefusals:
             {"search": (2, 3, 3)},
             {"patch": (3, 0, 1)},
             {"patch": (3, 3, 3)},
-            {"mode": "staple"},
+            {"mode": "median"},
             {"distance": "max"},
             {"bandwidth": 0.0},
             {"bandwidth": float("nan")},
