@@ -1,4 +1,4 @@
-"""Step 6: fusion of the warped atlases: non-local patch voting (eq. 5) and its relatives, or a majority.
+"""Step 6: fusion of the warped atlases: non-local patch voting (eq. 5), its kin, a majority or STAPLE.
 
 ``S_x = argmax_k sum_n sum_{y in N(x)} exp(-d(f_x, f_{n,y}) / h) [l_{n,y} = k]``. Stated exactly: target
 and atlas intensities are grey levels 0..255 (`intensity_harmonisation`); d is the mean or sum of squared
@@ -25,8 +25,9 @@ from cardiacreg.intensity_harmonisation import HARMONISATIONS, box_around, grey_
 from cardiacreg.joint_fusion import best_patch_votes, joint_votes
 from cardiacreg.patch_scene import DISTANCES, Box, Scene
 from cardiacreg.patch_votes import best_matches, multi_point_votes, nonlocal_votes
+from cardiacreg.staple_fusion import staple_shares
 
-MODES = ("nonlocal", "best_patch", "multi_point", "joint", "majority")
+MODES = ("nonlocal", "best_patch", "multi_point", "joint", "majority", "staple")
 _LARGEST_SUM = {"mean": 255.0**2, "sum": 255.0**2, "correlation": 2.0}
 _TIED_SHARE = 1e-6
 _TILE = (32, 32)
@@ -40,17 +41,18 @@ class FusionOptions:
 
     Parameters
     ----------
-    mode : {"nonlocal", "best_patch", "multi_point", "joint", "majority"}
+    mode : {"nonlocal", "best_patch", "multi_point", "joint", "majority", "staple"}
         Eq. (5); only each atlas's best match votes, with eq. (5)'s weight; the labels around a match vote
         for the whole patch (Rousseau et al., IEEE TMI 30(10), 2011); joint label fusion (Wang et al.,
-        IEEE TPAMI 35(3), 2013) of the best matches; one vote per atlas.
+        IEEE TPAMI 35(3), 2013) of the best matches; one vote per atlas; STAPLE (`staple_fusion`), which
+        weighs atlases by how they confuse labels and needs SimpleITK (``cardiacreg[staple]``).
     search : tuple of int
         Search window N in voxels along (i, j, k), odd.
     patch : tuple of int
         Patch in voxels along (i, j, k), odd; one voxel along k.
     bandwidth : float
         h of eq. (5), in units of the distance: squared grey levels of the 0..255 scale for "mean" and
-        "sum", correlation for "correlation" (0.1 is a start). "joint" and "majority" do not use it.
+        "sum", correlation for "correlation" (0.1 is a start). Only the first three modes use it.
     distance : {"mean", "sum", "correlation"}
         Mean or sum of squared differences over the patch, or one minus the correlation of the patches
         (0 to 2; 1 where a patch is constant), which another scanner or contrast does not disturb.
@@ -145,7 +147,8 @@ def fuse_labels(
     Parameters
     ----------
     target_image : Volume or None
-        The target on the lattice of the warped atlases; None gives majority voting.
+        The target on the lattice of the warped atlases. Without it or an atlas's image, modes that
+        compare images give a majority vote; "majority" and "staple" need none.
     warped_atlases : sequence of (Volume or None, LabelMap)
         Image and labels of each atlas, all on one lattice.
     options : FusionOptions, optional
@@ -160,14 +163,23 @@ def fuse_labels(
     Raises
     ------
     InvalidInputError
-        If there are no atlases, the lattices differ, or there are more than 255 labels.
+        If there are no atlases, the lattices differ, there are more than 255 labels, or "staple" is asked
+        for without SimpleITK.
+
+    Notes
+    -----
+    "staple" estimates over the smallest box around all labelled voxels and decides where atlases
+    disagree; elsewhere their label stays. Where labels are equally likely, the one of most atlases wins,
+    then the lowest; only the latter is counted as a tie.
     """
     settings, n_threads = options or FusionOptions(), check_threads(threads)
     _check_lattices(target_image, warped_atlases)
     labels = [labels.array for _, labels in warped_atlases]
     images = [image.array for image, _ in warped_atlases if image is not None]
     canvas = _Canvas(labels, settings)
-    if settings.mode == "majority" or target_image is None or len(images) < len(labels):
+    if settings.mode == "staple":
+        canvas.vote_by_staple(labels)
+    elif settings.mode == "majority" or target_image is None or len(images) < len(labels):
         canvas.vote_by_majority(labels)
     elif canvas.disputed:
         scene = _scene(target_image.array, images, labels, canvas, settings, n_threads)
@@ -281,6 +293,26 @@ class _Canvas:
                 self.shares[number] = count / np.float32(len(labels))
         np.divide(most, np.float32(len(labels)), out=self.confidence)
         self.ties.append(int(tied.sum()))
+
+    def vote_by_staple(self, labels: Sequence[NDArray[np.uint8]]) -> None:
+        """Give every voxel where atlases disagree its most likely label."""
+        if not (self.low != self.high).any():
+            return
+        box = box_around(self.labelled, (0, 0, 0))
+        own = (self.low != self.high)[box]
+        table = np.zeros(256, dtype=np.uint8)
+        table[self.values] = np.arange(len(self.values))
+        shares, counts = staple_shares([table[a[box]] for a in labels], own, len(self.values))
+        likely = shares >= shares.max(axis=1, keepdims=True) - _TIED_SHARE
+        standing = np.where(likely, counts, -1)
+        winners = standing.argmax(axis=1)
+        tied = (standing == standing.max(axis=1, keepdims=True)).sum(axis=1) > 1
+        self.labels[box][own] = self.values[winners]
+        self.confidence[box][own] = shares[np.arange(len(winners)), winners]
+        self.ties.append(int(tied.sum()))
+        if self.shares is not None:
+            for number in range(len(self.values)):
+                self.shares[number][box][own] = shares[:, number]
 
     def decide(self, box: Box, votes: NDArray[np.float32], active: NDArray[np.bool_]) -> None:
         """Write the winners of a box; its indices count from the window's corner."""

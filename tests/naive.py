@@ -355,10 +355,10 @@ def nonlocal_weights(target, atlases, centre, search, patch, bandwidth, distance
     return {key: math.exp((smallest - value) / bandwidth) for key, value in terms.items()}
 
 
-def nonlocal_votes(target, atlases, search, patch, bandwidth, distance="mean"):
-    """Eq. (5) literally: {label: votes} at every voxel; atlases are (grey, labels) pairs."""
+def nonlocal_votes(target, atlases, search, patch, bandwidth, distance="mean", centres=None):
+    """Eq. (5) literally: {label: votes} at every voxel or at some; atlases are (grey, labels) pairs."""
     votes = {}
-    for centre in np.ndindex(target.shape):
+    for centre in np.ndindex(target.shape) if centres is None else centres:
         weights = nonlocal_weights(target, atlases, centre, search, patch, bandwidth, distance)
         votes[centre] = {}
         for (n, offset), weight in weights.items():

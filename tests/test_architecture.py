@@ -34,7 +34,7 @@ GROUPS = {
         "label_consistency", "regularisation", "ffd_registration", "slice_motion", "slice_turns",
         "resampling", "splines", "jacobian", "target_samples", "prepared_target", "registration_levels",
         "registration_options", "slice_interpolation", "label_fusion", "intensity_harmonisation",
-        "patch_scene", "patch_votes", "joint_fusion", "topology", "output_lattice",
+        "patch_scene", "patch_votes", "joint_fusion", "staple_fusion", "topology", "output_lattice",
     ),
     "transforms": ("transform_files_mirtk", "transform_files_itk", "displacement_field", "ffd_inverse"),
     "hearts": ("tiny_heart", "phantom*", "degradation", "atlas_bank", "bank_verification"),
@@ -285,6 +285,8 @@ small = tiny_atlases(2)
 for mode in MODES:
     fuse_labels(small[0].image, [(a.image, a.labels) for a in small],
                 options=FusionOptions(mode=mode, search=(3, 3, 1), patch=(3, 3, 1)))
+patch = FusionOptions(search=(3, 3, 1), patch=(1, 3, 1), distance="correlation", bandwidth=0.1)
+fuse_labels(small[0].image, [(a.image, a.labels) for a in small], options=patch)
 thin, atlas = LabelMap(np.zeros((3, 3, 2)), np.eye(4)), tiny_atlases(1)[0]
 warp_labels(atlas.labels, Affine.identity(), thin)
 warp_volume(atlas.image, Affine.identity(), thin)
@@ -302,7 +304,7 @@ for path in {called!r}:
         assert done.returncode == 0, done.stderr
         counts = dict(line.split() for line in done.stdout.splitlines())
         assert sorted(counts) == called
-        rarely_run = {"jacobian._folding_kernel", "patch_scene._spread_kernel"}
+        rarely_run = {"jacobian._folding_kernel"}
         assert {path for path, n in counts.items() if n != "1"} <= rarely_run, counts
         assert max(counts.values()) == "1"
 

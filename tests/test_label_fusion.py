@@ -1,18 +1,23 @@
 import dataclasses
+import importlib.util
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from cardiacreg import InvalidInputError, LabelMap, Volume, label_fusion, patch_votes
+from cardiacreg import InvalidInputError, LabelMap, Volume, label_fusion, patch_votes, staple_fusion
 from cardiacreg._slabs import Progress
 from cardiacreg.intensity_harmonisation import grey_levels
-from cardiacreg.label_fusion import MODES, FusionOptions, fuse_labels, fusion_from_votes
+from cardiacreg.label_fusion import FusionOptions, fuse_labels, fusion_from_votes
 from cardiacreg.patch_scene import Box, Scene, cut_tile
 from tests import naive
 from tests.strategies import blobs, few, light, oblique_matrix, random_labels, seeds
 
+HAS_SIMPLEITK = importlib.util.find_spec("SimpleITK") is not None
+MODES = tuple(mode for mode in label_fusion.MODES if mode != "staple" or HAS_SIMPLEITK)
 OPTIONS = FusionOptions(search=(3, 5, 3), patch=(5, 3, 1), bandwidth=2000.0)
 SHAPE = (6, 5, 4)
 
@@ -30,7 +35,7 @@ def random_case(seed, *, n_atlases=3, shape=SHAPE, labels=(0, 1, 2, 4)):
     return Volume(40.0 * base + rng.normal(0, 15, size=shape), matrix), grids
 
 
-def oracle_votes(target, atlases, options):
+def oracle_votes(target, atlases, options, **some):
     """The mode's votes after scaling every image to 0..255 inside the dilated heart."""
     heart = naive.dilated(np.any([labels.array != 0 for _, labels in atlases], axis=0), 4)
     heart = heart if heart.any() else ~heart
@@ -45,7 +50,14 @@ def oracle_votes(target, atlases, options):
         "multi_point": naive.multi_point_votes,
         "best_patch": naive.best_patch_votes,
     }[options.mode]
-    return votes(*given, options.bandwidth, options.distance)
+    return votes(*given, options.bandwidth, options.distance, **some)
+
+
+def holds_whole_patches(tile):
+    """Whether no patch of a tile is cut by an end of the lattice, nor any that it is compared with."""
+    ends, (height, width) = tile.lattice[:4], tile.target.shape
+    inside = np.array([0, height, 0, width // tile.lanes])
+    return bool((ends[::2] <= inside[::2]).all() and (ends[1::2] >= inside[1::2]).all())
 
 
 def compare(found, votes):
@@ -56,6 +68,27 @@ def compare(found, votes):
             best / total, abs=1e-5
         )
         assert found.confidence.array[index] == pytest.approx(best / total, abs=1e-5)
+
+
+def wide_case(seed, *, low, shape=(24, 22, 4)):
+    """A case whose labels lie in a small block from `low` on, and the voxels whose window meets it."""
+    small_target, small = random_case(seed, n_atlases=2)
+    rng, block = np.random.default_rng(seed), tuple(map(slice, low, np.add(low, SHAPE)))
+
+    def widen(array, around):
+        around[block] = array
+        return around
+
+    def image(of):
+        around = rng.normal(40, 15, size=shape)
+        return Volume(widen(of.array, around), of.voxel_to_world)
+
+    atlases = [
+        (image(grey), LabelMap(widen(m.array, np.zeros(shape, np.uint8)), m.voxel_to_world))
+        for grey, m in small
+    ]
+    heart = np.any([labels.array != 0 for _, labels in atlases], axis=0)
+    return image(small_target), atlases, ndimage.maximum_filter(heart, OPTIONS.search)
 
 
 def relabelled(grids, table):
@@ -97,6 +130,34 @@ class TestNonlocal:
         target, atlases = random_case(seed, n_atlases=n_atlases, shape=(5, 4, 3))
         found = fuse_labels(target, atlases, options=OPTIONS)
         compare(found, oracle_votes(target, atlases, OPTIONS))
+
+    @pytest.mark.parametrize("distance", ["mean", "correlation"])
+    @pytest.mark.parametrize(
+        ("low", "kinds"), [((9, 8, 0), {True}), ((1, 8, 0), {True, False})], ids=["inside", "edge"]
+    )
+    def test_equals_the_literal_loop_where_patches_are_whole(
+        self, distance, low, kinds, monkeypatch
+    ):
+        """Far from the lattice's ends a correlation needs sums of products only; near them, all sums."""
+        bandwidth = {"mean": 2000.0, "correlation": 0.2}[distance]
+        options = dataclasses.replace(OPTIONS, distance=distance, bandwidth=bandwidth)
+        target, atlases, reached = wide_case(27, low=low)
+        tiles = []
+
+        def watched(scene, box):
+            tiles.append(cut_tile(scene, box))
+            return tiles[-1]
+
+        monkeypatch.setattr(patch_votes, "cut_tile", watched)
+        monkeypatch.setattr(label_fusion, "_TILE", (4, 32))
+        found = fuse_labels(target, atlases, options=options, threads=1)
+        assert {holds_whole_patches(tile) for tile in tiles} == kinds
+        if distance == "correlation":
+            assert all((tile.totals.size > 3) == holds_whole_patches(tile) for tile in tiles)
+        centres = [tuple(index) for index in np.argwhere(reached)[::2].tolist()]
+        compare(found, oracle_votes(target, atlases, options, centres=centres))
+        assert (found.labels.array[~reached] == 0).all()
+        assert (found.confidence.array[~reached] == 1).all()
 
     def test_scale_of_intensities_does_not_matter(self):
         target, atlases = random_case(3)
@@ -148,6 +209,17 @@ class TestNonlocal:
         limits = np.where(tile.active.ravel(), np.int32(2**31 - 1), np.int32(-1))
         patch_votes._nonlocal_kernel(tile, 4, lows, limits, votes)
         assert np.array_equal(votes, np.append(expected, np.zeros(1024, np.float32)))
+
+    @pytest.mark.parametrize("mode", ["nonlocal", "multi_point", "best_patch", "joint"])
+    def test_a_correlation_has_the_same_bits_in_whole_and_in_cut_tiles(self, mode, monkeypatch):
+        """One tile for all cuts patches at the lattice's ends; of tiles of one column some cut none."""
+        target, atlases, _ = wide_case(28, low=(2, 9, 0))
+        options = dataclasses.replace(OPTIONS, mode=mode, distance="correlation", bandwidth=0.2)
+        together = fuse_labels(target, atlases, options=options, threads=1)
+        monkeypatch.setattr(label_fusion, "_TILE", (1, 1))
+        split = fuse_labels(target, atlases, options=options, threads=1)
+        np.testing.assert_array_equal(split.labels.array, together.labels.array)
+        np.testing.assert_array_equal(split.confidence.array, together.confidence.array)
 
     def test_progress_counts_tiles(self, monkeypatch):
         monkeypatch.setattr(label_fusion, "_TILE", (3, 5))
@@ -395,6 +467,92 @@ class TestMajority:
         np.testing.assert_array_equal(found.labels.array, expected.labels.array)
 
 
+class TestStaple:
+    """SimpleITK estimates how atlases confuse labels; the labels that follow must be SimpleITK's."""
+
+    OPTIONS = FusionOptions(mode="staple", probabilities=True)
+
+    def fused(self, arrays):
+        maps = [(None, LabelMap(array, np.eye(4))) for array in arrays]
+        return fuse_labels(None, maps, options=self.OPTIONS)
+
+    @staticmethod
+    def noisy_arrays(seed, n_atlases=4, shape=(9, 8, 5), labels=(0, 3, 7, 200)):
+        rng = np.random.default_rng(seed)
+        base = blobs(rng, shape, labels[1:])
+        base[0, 0, 0], base[-1, -1, -1] = labels[1], labels[2]
+        return [
+            np.where(rng.random(shape) < 0.08 * (n + 1), random_labels(rng, shape, labels), base)
+            for n in range(n_atlases)
+        ]
+
+    @light
+    @given(seeds)
+    def test_equals_simpleitk_where_it_decides(self, seed):
+        """Of labels without gaps: what SimpleITK makes of others depends on the gaps."""
+        itk = pytest.importorskip("SimpleITK")
+        arrays = self.noisy_arrays(seed, labels=(0, 1, 2, 3))
+        found = self.fused(arrays).labels.array
+        maps = [itk.GetImageFromArray(array) for array in arrays]
+        expected = itk.GetArrayFromImage(itk.MultiLabelSTAPLE(maps, 255))
+        disputed = np.ptp(arrays, axis=0) > 0
+        decided = disputed & (expected != 255)
+        assert decided.sum() > 20
+        np.testing.assert_array_equal(found[decided], expected[decided])
+        np.testing.assert_array_equal(found[~disputed], arrays[0][~disputed])
+
+    def test_believes_good_atlases_more_than_the_majority_does(self):
+        pytest.importorskip("SimpleITK")
+        rng = np.random.default_rng(30)
+        truth = blobs(rng, (14, 13, 8))
+        good = [np.where(rng.random(truth.shape) < 0.02, 0, truth) for _ in range(2)]
+        bad = [np.where(rng.random(truth.shape) < 0.6, 0, truth) for _ in range(3)]
+        found = self.fused([*bad, *good]).labels.array
+        majority = fuse_labels(None, [(None, LabelMap(a, np.eye(4))) for a in (*bad, *good)])
+        assert (found == truth).mean() > 0.99 > (majority.labels.array == truth).mean() + 0.03
+
+    def test_undecided_voxels_go_to_most_atlases_then_to_the_lowest(self, monkeypatch):
+        """No label is possible: what is left are the atlases' shares."""
+        monkeypatch.setattr(
+            staple_fusion, "_confusions", lambda codes, n: [np.zeros((n, n))] * len(codes)
+        )
+        columns = np.array([[5, 5, 2, 9], [5, 2, 2, 9], [2, 5, 9, 9], [2, 9, 5, 9]], np.uint8)
+        found = self.fused(columns.reshape(4, 4, 1, 1))
+        assert found.labels.array.ravel().tolist() == [2, 5, 2, 9]
+        assert found.n_ties == 1
+        np.testing.assert_allclose(found.confidence.array.ravel(), [0.5, 0.5, 0.5, 1])
+
+    def test_equally_likely_labels_go_to_most_atlases(self, monkeypatch):
+        shares, counts = np.array([[0.4, 0.2, 0.4]]), np.array([[1, 0, 2]])
+        monkeypatch.setattr(label_fusion, "staple_shares", lambda *_: (shares, counts))
+        found = self.fused(np.array([1, 3, 3, 2], np.uint8).reshape(4, 1, 1, 1))
+        assert found.labels.array.item() == 3
+        assert found.n_ties == 0
+
+    def test_order_of_atlases_changes_no_bit(self):
+        pytest.importorskip("SimpleITK")
+        arrays = self.noisy_arrays(31)
+        first, second = self.fused(arrays), self.fused([arrays[n] for n in (2, 0, 3, 1)])
+        np.testing.assert_array_equal(first.labels.array, second.labels.array)
+        np.testing.assert_array_equal(first.confidence.array, second.confidence.array)
+
+    def test_background_around_the_hearts_changes_no_bit(self):
+        pytest.importorskip("SimpleITK")
+        arrays = self.noisy_arrays(32)
+        first = self.fused(arrays)
+        second = self.fused([np.pad(array, ((3, 1), (0, 2), (4, 0))) for array in arrays])
+        np.testing.assert_array_equal(second.labels.array[3:-1, :-2, 4:], first.labels.array)
+        np.testing.assert_array_equal(
+            second.confidence.array[3:-1, :-2, 4:], first.confidence.array
+        )
+
+    def test_without_simpleitk_says_what_to_install(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "SimpleITK", None)
+        with pytest.raises(InvalidInputError, match=r"cardiacreg\[staple\]") as caught:
+            self.fused(self.noisy_arrays(33))
+        assert caught.value.code == "NO_SIMPLEITK"
+
+
 class TestVotes:
     def test_most_votes_win_and_ties_go_to_the_lowest(self):
         votes = np.array([[1, 3, 2], [2, 2, 1], [0, 0, 0]], dtype=np.float32).reshape(3, 1, 1, 3)
@@ -430,7 +588,7 @@ class TestRefusals:
             {"search": (2, 3, 3)},
             {"patch": (3, 0, 1)},
             {"patch": (3, 3, 3)},
-            {"mode": "staple"},
+            {"mode": "median"},
             {"distance": "max"},
             {"bandwidth": 0.0},
             {"bandwidth": float("nan")},

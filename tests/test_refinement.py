@@ -281,8 +281,11 @@ class TestInputs:
             on(still.labels, labels) == 4, labels.array == 4
         )
 
-    def test_majority_fusion_runs(self):
-        options = tiny_options(fusion=FusionOptions(mode="majority"))
+    @pytest.mark.parametrize("mode", ["majority", "staple"])
+    def test_fusion_of_labels_alone_runs(self, mode):
+        if mode == "staple":
+            pytest.importorskip("SimpleITK")
+        options = tiny_options(fusion=FusionOptions(mode=mode))
         assert set(refine_tiny(options=options).labels.present()) == set(STRUCTURES)
 
     def test_progress_names_every_step_and_can_cancel(self):
