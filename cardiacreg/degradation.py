@@ -6,6 +6,7 @@ their thickness, each moved in its plane by breathing, the apical ones lost.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -235,14 +236,16 @@ def _moved_slices(
         turned = rotation(turn)
         matrix = turned * pixel_mm / spacing_mm[:2, None]
         offset = axis + turned @ (shift - axis) if turn else shift
-        stack[:, :, number] = affine_transform(
-            plane,
-            matrix if turn else np.diag(matrix),
-            offset=offset / spacing_mm[:2],
-            output_shape=tuple(counts),
-            order=1,
-            mode="nearest",
-        )
+        with warnings.catch_warnings():  # older SciPy tells what a diagonal meant before 0.18
+            warnings.simplefilter("ignore", UserWarning)
+            stack[:, :, number] = affine_transform(
+                plane,
+                matrix if turn else np.diag(matrix),
+                offset=offset / spacing_mm[:2],
+                output_shape=tuple(counts),
+                order=1,
+                mode="nearest",
+            )
     return stack
 
 
