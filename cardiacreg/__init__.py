@@ -59,6 +59,7 @@ _PUBLIC = {
     "normalized_surface_dice": "metrics",
     "open_atlas_folder": "atlas_folder",
     "rank_atlases": "atlas_selection",
+    "rank_atlases_by_image": "image_selection",
     "read_displacement_field": "displacement_field",
     "read_dof": "transform_files_mirtk",
     "read_itk_transform": "transform_files_itk",
@@ -174,6 +175,7 @@ if TYPE_CHECKING:
     from cardiacreg.geometry import (
         Volume as Volume,
     )
+    from cardiacreg.image_selection import rank_atlases_by_image as rank_atlases_by_image
     from cardiacreg.label_fusion import (
         Fusion as Fusion,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,13 @@ class AtlasPool:
     n_atlases: int
 
 
-def check_atlases(atlases: Sequence[Subject], target: LabelMap | None, n_atlases: int) -> AtlasPool:
+def check_atlases(
+    atlases: Sequence[Subject],
+    target: LabelMap | None,
+    n_atlases: int,
+    *,
+    positions: Sequence[int] | None = None,
+) -> AtlasPool:
     """Find the atlases that may be used for a target; reads each atlas once, one at a time.
 
     Parameters
@@ -42,6 +48,8 @@ def check_atlases(atlases: Sequence[Subject], target: LabelMap | None, n_atlases
         The target's canonical labels; an atlas that equals it is left out. None leaves none out.
     n_atlases : int
         How many are to be selected (L in the paper).
+    positions : sequence of int, optional
+        The only ones to look at, ascending; all when absent.
 
     Returns
     -------
@@ -60,11 +68,12 @@ def check_atlases(atlases: Sequence[Subject], target: LabelMap | None, n_atlases
         If atlases occur twice or equal the target, only some have an RV wall, or there are fewer
         than asked for.
     """
-    keys, walls = [], []
-    for position, atlas in enumerate(atlases):
+    keys, walls = {}, {}
+    for position in range(len(atlases)) if positions is None else positions:
+        atlas = atlases[position]
         check_atlas(atlas, position)
-        keys.append(label_key(atlas.labels))
-        walls.append(RV_WALL in atlas.labels.present())
+        keys[position] = label_key(atlas.labels)
+        walls[position] = RV_WALL in atlas.labels.present()
     indices = _first_of_each(keys)
     if target is not None:
         indices = _without(indices, keys, label_key(target))
@@ -151,18 +160,18 @@ def label_key(labels: LabelMap) -> str:
     return hashlib.sha256(head.encode() + cropped.tobytes()).hexdigest()
 
 
-def _first_of_each(keys: Sequence[str]) -> list[int]:
+def _first_of_each(keys: Mapping[int, str]) -> list[int]:
     first: dict[str, int] = {}
-    for position, key in enumerate(keys):
+    for position, key in keys.items():
         first.setdefault(key, position)
     kept = sorted(first.values())
-    repeated = sorted(set(range(len(keys))) - set(kept))
+    repeated = sorted(set(keys) - set(kept))
     if repeated:
         _warn(f"atlases: {_listed(repeated)} repeat the labels of others; each is used once.")
     return kept
 
 
-def _without(indices: list[int], keys: Sequence[str], target_key: str) -> list[int]:
+def _without(indices: list[int], keys: Mapping[int, str], target_key: str) -> list[int]:
     same = [position for position in indices if keys[position] == target_key]
     if same:
         _warn(f"atlases: {_listed(same)} is the target itself and is left out.")

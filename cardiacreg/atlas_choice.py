@@ -2,7 +2,8 @@
 
 The paper fits every atlas by its landmarks and keeps the five with the best NMI. The default goes on:
 the affine of the best candidates is improved on the labels themselves, and the mean Dice of the target's
-structures then decides among them, since NMI hardly sees a thin RV wall.
+structures then decides among them, since NMI hardly sees a thin RV wall. Selection by image puts the NMI
+of images in the place of both.
 Headers of public data sets are often mirrored (slices stored base first under a right-handed matrix), so
 that anterior and inferior trade places; label-derived landmarks are tried both ways and NMI decides.
 """
@@ -21,7 +22,9 @@ from cardiacreg.affine_registration import improve_affine
 from cardiacreg.atlas_selection import RankedAtlas, rank_atlases
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.ffd_registration import PreparedTarget, prepare_target
+from cardiacreg.gather import Pool
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
+from cardiacreg.image_selection import image_of, rank_atlases_by_image
 from cardiacreg.landmark_affine import LandmarkFit, fit_landmark_affine
 from cardiacreg.landmarks import base_is_uncertain, landmarks_from_labels
 from cardiacreg.output_lattice import upsample_labels
@@ -78,7 +81,7 @@ class _Ranking(NamedTuple):
 
 
 def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[SelectedAtlas]]:
-    """Fit every atlas by its landmarks, rank all by NMI and keep the best.
+    """Fit every atlas by its landmarks, rank all by NMI of labels or of images and keep the best.
 
     Parameters
     ----------
@@ -92,7 +95,15 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
     list of SelectedAtlas
         Best first: those to fuse, and behind them, without images, those that only help to estimate
         slice motion.
+
+    Raises
+    ------
+    InvalidInputError
+        If selection is by image and the target or every atlas lacks one (NO_IMAGE).
     """
+    by_image = run.options.selection == "image"
+    if by_image:
+        image_of(run.target)
     landmarks = run.target.landmarks or landmarks_from_labels(run.target.labels)
     atlases = Anatomies(bank)
     wanted = max(run.options.n_atlases, run.options.n_motion_atlases)
@@ -104,7 +115,11 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
         )
         if landmarks.source == "labels":
             ranking = _choose_orientation(run, atlases, ranking, prepared)
+        if by_image:
+            ranking = _by_image(run, bank, ranking)
         ranking = _improve(run, atlases, ranking, prepared, max(candidates, wanted))
+    if by_image:
+        ranking = _by_image(run, bank, ranking)
     chosen = [
         SelectedAtlas(
             r, ranking.fits[r.index], (bank if n < run.options.n_atlases else atlases)[r.index]
@@ -128,6 +143,19 @@ def _rank(run: Run, atlases: Sequence[Subject], landmarks: Landmarks) -> _Rankin
     scored = _score(run, [atlases[n] for n in usable], [fits[n].target_to_atlas for n in usable])
     ranked = tuple(replace(r, index=usable[r.index]) for r in scored)
     return _Ranking(landmarks, fits, ranked)
+
+
+def _by_image(run: Run, bank: Sequence[Subject], ranking: _Ranking) -> _Ranking:
+    """Rank the same atlases under the same affines by their images."""
+    before = ranking.ranked
+    found = rank_atlases_by_image(
+        run.target,
+        Pool(bank, [r.index for r in before]),
+        [r.target_to_atlas for r in before],
+        threads=run.threads,
+        progress=run.progress,
+    )
+    return ranking._replace(ranked=tuple(replace(r, index=before[r.index].index) for r in found))
 
 
 def _tell_unusable(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from cardiacreg._named_source import named_source
 from cardiacreg.errors import InvalidInputError
@@ -15,6 +16,7 @@ from cardiacreg.landmark_files import read_landmarks
 from cardiacreg.nifti import read_labels, read_volume
 
 _GRID_SUFFIXES = (".nii.gz", ".nii")
+_LARGEST_METADATA_BYTES = 1_000_000
 
 
 def open_atlas_folder(
@@ -26,7 +28,8 @@ def open_atlas_folder(
     ----------
     folder : path-like
         Holds one folder per atlas with ``labels.nii.gz`` (or ``.nii``) and, where there are any,
-        ``image.nii.gz`` (or ``.nii``) and ``landmarks.json``; case of the names does not matter.
+        ``image.nii.gz`` (or ``.nii``), ``landmarks.json`` and ``metadata.json`` (an object, such as
+        ``{"phase": "ED", "age": 60}``); case of the names does not matter.
     translate : callable, optional
         Applied to every label map read, for instance ``lambda m: canonical_labels(m, "acdc")``.
 
@@ -41,7 +44,7 @@ def open_atlas_folder(
     InvalidInputError
         If the folder does not exist (FILE_NOT_FOUND), holds no atlas (EMPTY_BANK), or holds an
         image or landmarks without labels or the same file twice (BAD_BANK). Reading an atlas raises
-        what `read_labels`, `read_volume` and `read_landmarks` raise.
+        what `read_labels`, `read_volume` and `read_landmarks` raise, and BAD_METADATA_FILE.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -96,13 +99,41 @@ class _AtlasFolder(Sequence[Subject]):
                 labels if self._translate is None else self._translate(labels),
                 landmarks=read_landmarks(files["landmarks"]) if "landmarks" in files else None,
                 name=name,
+                metadata=_metadata(files),
             )
+
+    @property
+    def metadata(self) -> tuple[dict[str, Any], ...]:
+        """Metadata of the subjects, without reading their voxels."""
+        return tuple(_metadata(files) for files in self._atlases)
+
+
+def _metadata(files: dict[str, Path]) -> dict[str, Any]:
+    if "metadata" not in files:
+        return {}
+    file = files["metadata"]
+    try:
+        with file.open("rb") as stream:
+            content = json.loads(stream.read(_LARGEST_METADATA_BYTES).decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _bad_metadata(file, f"cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise _bad_metadata(file, f"holds a {type(content).__name__}")
+    return content
+
+
+def _bad_metadata(file: Path, what: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{file}: {what}; needs an object of at most {_LARGEST_METADATA_BYTES} bytes, such as "
+        '{"phase": "ED", "age": 60}.',
+        code="BAD_METADATA_FILE",
+    )
 
 
 def _atlas_files(folder: Path) -> dict[str, Path]:
     """Find an atlas's files by role; empty where the folder is not an atlas."""
     wanted = {f"{role}{suffix}": role for role in ("labels", "image") for suffix in _GRID_SUFFIXES}
-    wanted["landmarks.json"] = "landmarks"
+    wanted |= {f"{role}.json": role for role in ("landmarks", "metadata")}
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         role = wanted.get(path.name.lower())

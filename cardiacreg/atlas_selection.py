@@ -6,8 +6,9 @@ one nearest look-up per voxel and no warped copy of the atlas. Ties go to the lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap, Subject
 
 Counts = NDArray[np.int64]
+_MOST_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +75,7 @@ def normalized_mutual_information(
     """
     if target_to_atlas is not None:
         points = _ScoringPoints(target, whole=True)
-        return _nmi(points.counts(atlas, target_to_atlas, unknown_labels))
+        return nmi_of_counts(points.counts(atlas, target_to_atlas, unknown_labels))
     if target.shape != atlas.shape:
         raise InvalidInputError(
             f"normalized_mutual_information: shapes {target.shape} and {atlas.shape} differ; give "
@@ -81,7 +83,7 @@ def normalized_mutual_information(
             code="BAD_SHAPE",
         )
     counts = joint_counts(target.array.ravel(), atlas.array.ravel())
-    return _nmi(_fold(counts, unknown_labels))
+    return nmi_of_counts(_fold(counts, unknown_labels))
 
 
 def rank_atlases(
@@ -134,7 +136,7 @@ def rank_atlases(
     def score(index: int) -> RankedAtlas:
         affine = target_to_atlas[index]
         counts = points.counts(read(index).labels, affine, unknown_labels)
-        return RankedAtlas(index, affine, _nmi(counts), _dice(counts))
+        return RankedAtlas(index, affine, nmi_of_counts(counts), _dice(counts))
 
     scored = run_tasks(
         score, range(len(atlases)), threads=check_threads(threads), step="select", progress=progress
@@ -142,7 +144,7 @@ def rank_atlases(
     return tuple(sorted(scored, key=lambda ranked: (-ranked.nmi, ranked.index)))
 
 
-def with_metadata(atlases: Sequence[Subject], **wanted: object) -> tuple[int, ...]:
+def with_metadata(atlases: Sequence[Subject], /, **wanted: object) -> tuple[int, ...]:
     """Return the positions of the atlases whose metadata hold given values.
 
     Parameters
@@ -151,30 +153,50 @@ def with_metadata(atlases: Sequence[Subject], **wanted: object) -> tuple[int, ..
         One with a property ``metadata`` (one mapping per atlas) is not read.
     **wanted
         A value, or a collection of allowed values, per key: ``phase="ED", group=("healthy", "dilated")``.
+        A text also fits a value that is written so: ``age="60"``.
 
     Raises
     ------
     InvalidInputError
-        If no atlas fits.
+        If no atlas fits; the message lists the values there are.
     """
     known = getattr(atlases, "metadata", None)
-    described = known if known is not None else [atlas.metadata for atlas in atlases]
+    described = known if known is not None else [_metadata_of(atlas) for atlas in atlases]
     allowed = {
-        key: value if isinstance(value, list | tuple | set | frozenset) else (value,)
+        key: tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
         for key, value in wanted.items()
     }
     found = tuple(
         n
         for n, held in enumerate(described)
-        if all(key in held and held[key] in values for key, values in allowed.items())
+        if all(key in held and _fits(held[key], values) for key, values in allowed.items())
     )
     if not found:
+        there = "; ".join(_values_there(described, key) for key in wanted)
         raise InvalidInputError(
-            f"with_metadata: none of {len(described)} atlases has {wanted}; see the bank's metadata "
-            "(cardiacreg atlas info).",
+            f"with_metadata: none of {len(described)} atlases has {wanted}; there is {there}.",
             code="EMPTY_BANK",
         )
     return found
+
+
+def _metadata_of(atlas: object) -> dict[str, Any]:
+    """Metadata of an atlas; none of what is no atlas, which the check of a bank reports."""
+    return getattr(atlas, "metadata", None) or {}
+
+
+def _fits(value: object, allowed: tuple[object, ...]) -> bool:
+    return value in allowed or str(value) in allowed
+
+
+def _values_there(described: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Say in words which values of a key a bank holds, or which keys."""
+    values = sorted({str(held[key]) for held in described if key in held})
+    if values:
+        more = f" and {len(values) - _MOST_SHOWN} more" if len(values) > _MOST_SHOWN else ""
+        return f"{key} {', '.join(values[:_MOST_SHOWN])}{more}"
+    keys = sorted({str(other) for held in described for other in held})
+    return f"no {key}, but {', '.join(keys[:_MOST_SHOWN])}" if keys else "no metadata at all"
 
 
 def diversity(
@@ -255,7 +277,13 @@ def _fold(counts: Counts, unknown_labels: tuple[int, ...]) -> Counts:
     return folded
 
 
-def _nmi(counts: Counts) -> float:
+def nmi_of_counts(counts: Counts) -> float:
+    """Return the normalised mutual information of a joint histogram; 1 when both sides are constant.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (n, m)
+    """
     joint = counts / counts.sum()
     together = _entropy(joint.ravel())
     if together <= 0.0:

@@ -5,6 +5,7 @@ Modules that take time to load are imported inside the commands, so that ``--hel
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,14 @@ from cardiacreg.cli_evaluate import evaluate
 from cardiacreg.cli_segment import run as run_both
 from cardiacreg.cli_segment import segment
 from cardiacreg.cli_simulate import simulate
-from cardiacreg.cli_support import EXIT_CODES, SafeGroup, echo_json, progress_lines, say
+from cardiacreg.cli_support import (
+    EXIT_CODES,
+    SafeGroup,
+    echo_json,
+    metadata_pairs,
+    progress_lines,
+    say,
+)
 
 if TYPE_CHECKING:
     from cardiacreg.result import RefineResult
@@ -73,6 +81,22 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, doctor):
     help="Folder of atlases or a built bank; the synthetic population when absent.",
 )
 @click.option(
+    "--only",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=metadata_pairs,
+    help="Choose among the atlases with this metadata, as phase=ED. May be repeated: another key narrows "
+    "the choice, another value of the same key widens it.",
+)
+@click.option(
+    "--select-by",
+    "selection",
+    type=click.Choice(["labels", "image"]),
+    default="labels",
+    show_default=True,
+    help="What the chosen atlases resemble most; image needs --image and atlases with images.",
+)
+@click.option(
     "--preset",
     metavar="NAME",
     help="Meaning of the labels: acdc, mms, ukbb, digital_heart, ...; "
@@ -103,6 +127,8 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, doctor):
 def refine(
     output: Path,
     options_preset: str,
+    only: tuple[tuple[str, tuple[str, ...]], ...],
+    selection: str,
     overwrite: bool,
     surface: bool,
     as_json: bool,
@@ -121,6 +147,7 @@ def refine(
     names = (*FILE_NAMES, _SURFACE) if surface else FILE_NAMES
     check_output(output, names, overwrite=overwrite)
     options = RefineOptions.paper() if options_preset == "paper" else RefineOptions()
+    options = replace(options, metadata=only, selection=selection)
     with progress_lines(quiet) as progress:
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
     result.save(output, overwrite=overwrite)
@@ -150,7 +177,10 @@ def _echo_summary(found: dict[str, Any], output: Path) -> None:
         click.echo(
             f"{name:12s} {_cell(volume, 1):>12s} {_cell(mass, 1):>10s} {_cell(dice, 3):>10s}"
         )
-    click.echo(f"smallest Jacobian {found['minimum_jacobian']:.3f}; written to {output}")
+    click.echo(
+        f"smallest Jacobian {found['minimum_jacobian']:.3f}; the chosen atlases differ on "
+        f"{100 * found['atlas_diversity']:.0f} % of the heart; written to {output}"
+    )
 
 
 def _cell(value: float | None, digits: int) -> str:

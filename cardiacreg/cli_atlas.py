@@ -38,8 +38,8 @@ def build(
     """Pack atlases into a bank that opens at once.
 
     SRC_FOLDER holds one folder per atlas with labels.nii.gz and, where there are any, image.nii.gz
-    (on the same grid) and landmarks.json. Without it the embedded synthetic population is built,
-    into the cache or into BANK.
+    (on the same grid), landmarks.json and metadata.json. Without it the embedded synthetic population
+    is built, into the cache or into BANK.
     """
     from cardiacreg.atlas_bank import build_atlas_bank, default_atlases, default_specifications
 

@@ -161,3 +161,16 @@ def echo_json(content: Any) -> None:
     from cardiacreg.landmark_files import json_text
 
     click.echo(json_text(content))
+
+
+def metadata_pairs(
+    context: click.Context, parameter: click.Parameter, words: tuple[str, ...]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Turn ``KEY=VALUE`` words into pairs of a key and all its values, as `RefineOptions.metadata`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals and value):
+            raise click.BadParameter(f"{word!r}; needs KEY=VALUE, as phase=ED.")
+        found[key] = (*found.get(key, ()), value)
+    return tuple(found.items())

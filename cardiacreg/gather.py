@@ -92,7 +92,12 @@ class Pool(Sequence[Subject]):
         return subject
 
 
-def gather_atlases(atlases: Any, target: Subject, n_atlases: int) -> Pool:
+def gather_atlases(
+    atlases: Any,
+    target: Subject,
+    n_atlases: int,
+    metadata: tuple[tuple[str, Any], ...] = (),
+) -> Pool:
     """Open a bank and leave out what may not vote on this target.
 
     Parameters
@@ -102,6 +107,8 @@ def gather_atlases(atlases: Any, target: Subject, n_atlases: int) -> Pool:
     target : Subject
     n_atlases : int
         How many are to be selected; fewer in the bank is worth a warning.
+    metadata : tuple of (key, value or values)
+        What every atlas must have.
 
     Returns
     -------
@@ -110,14 +117,19 @@ def gather_atlases(atlases: Any, target: Subject, n_atlases: int) -> Pool:
     Raises
     ------
     InvalidInputError
-        If the bank is of no use, see `atlas_checks.check_atlases`.
+        If the bank is of no use, see `atlas_checks.check_atlases`, or nothing has the metadata, see
+        `atlas_selection.with_metadata`.
     """
     from cardiacreg.atlas_checks import check_atlases
+    from cardiacreg.atlas_selection import with_metadata
 
     bank = _open_bank(atlases)
-    if _is_verified(bank) and target.labels.spacing_mm[2] > _THICK_MM and n_atlases <= len(bank):
-        return Pool(bank, range(len(bank)))
-    return Pool(bank, check_atlases(bank, target.labels, n_atlases).indices)
+    wanted: Sequence[int] = range(len(bank))
+    if metadata and len(bank):
+        wanted = with_metadata(bank, **dict(metadata))
+    if _is_verified(bank) and target.labels.spacing_mm[2] > _THICK_MM and n_atlases <= len(wanted):
+        return Pool(bank, wanted)
+    return Pool(bank, check_atlases(bank, target.labels, n_atlases, positions=wanted).indices)
 
 
 def _is_verified(bank: Sequence[Subject]) -> bool:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.ffd_registration import RegistrationOptions
 from cardiacreg.geometry import RV_WALL
 from cardiacreg.label_fusion import FusionOptions
+
+SELECTIONS = ("labels", "image")
+
+
+def _are_pairs(metadata: object) -> bool:
+    """Whether this is a tuple of (text, value) with every text once."""
+    if not isinstance(metadata, tuple):
+        return False
+    fit = all(isinstance(p, tuple) and len(p) == 2 and isinstance(p[0], str) for p in metadata)
+    return fit and len({pair[0] for pair in metadata}) == len(metadata)
 
 
 def _shift_stage() -> RegistrationOptions:
@@ -48,6 +59,13 @@ class RefineOptions:
     ----------
     n_atlases : int
         Atlases registered and fused (L).
+    metadata : tuple of (str, value or tuple of values)
+        Only atlases with these metadata are chosen from: ``(("phase", "ED"),)``, or with any of several
+        values: ``(("phase", "ED"), ("group", ("healthy", "dilated")))``. Empty: the whole bank.
+    selection : {"labels", "image"}
+        What ranks the atlases: their labels, or the normalised mutual information of their images
+        with the target's (`image_selection.rank_atlases_by_image`), which needs both. Affines come from
+        landmarks and labels either way; `structure_weights` rank nothing when images do.
     affine_candidates : int
         Best atlases by landmarks whose affine is improved on the labels before the final ranking; 0
         keeps the landmark affine, as the paper does.
@@ -78,6 +96,8 @@ class RefineOptions:
     """
 
     n_atlases: int = 5
+    metadata: tuple[tuple[str, Any], ...] = ()
+    selection: str = "labels"
     affine_candidates: int = 32
     landmark_weight: float = 1e-4
     structure_weights: tuple[tuple[int, float], ...] | None = ((RV_WALL, 3.0),)
@@ -97,7 +117,17 @@ class RefineOptions:
                 "least one atlas and a margin that is not negative.",
                 code="BAD_OPTION",
             )
-
+        if self.selection not in SELECTIONS:
+            raise InvalidInputError(
+                f"RefineOptions: selection {self.selection!r}; needs one of {', '.join(SELECTIONS)}.",
+                code="BAD_OPTION",
+            )
+        if not _are_pairs(self.metadata):
+            raise InvalidInputError(
+                f"RefineOptions: metadata {self.metadata!r}; needs a tuple of pairs with different "
+                "keys, as (('phase', 'ED'),).",
+                code="BAD_OPTION",
+            )
         if self.slice_turns and self.slice_motion is None:
             raise InvalidInputError(
                 "RefineOptions: slice_turns without slice_motion; give slice_motion or leave turns out.",

@@ -44,12 +44,12 @@ def refine(
         The target's labels on its native lattice (i, j, k = slice), oblique or left-handed.
     image : path, nibabel image, (array, voxel_to_world) or Volume, optional
         The target's short-axis image; shown in figures, and used where the options ask for patch
-        fusion (eq. 5).
+        fusion (eq. 5) or for selection by image.
     landmarks : path, (6, 3) array in world RAS+ mm or Landmarks, optional
         The six landmarks of the paper; derived from the segmentation when absent.
     atlases : folder or sequence of Subject, optional
-        The bank; the embedded population when absent. Part of a bank by its metadata, as the same
-        phase: ``bank.subset(atlas_selection.with_metadata(bank, phase="ED"))``.
+        The bank; the embedded population when absent. Which part of it may be chosen, as the same
+        phase, is `RefineOptions.metadata`.
     preset : str or mapping, optional
         Meaning of the label values (``"acdc"``, ``"mms"``, ``"ukbb"``, ``"digital_heart"``,
         ``"sslln"``) or a mapping from them to ours; canonical when absent.
@@ -91,7 +91,7 @@ def refine(
         warnings.simplefilter("always", InputWarning)
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame)
-            bank = gather_atlases(atlases, target.subject, settings.n_atlases)
+            bank = gather_atlases(atlases, target.subject, settings.n_atlases, settings.metadata)
         run = Run(
             target.subject, target.unknown_labels, spacing_mm, settings, n_threads, progress, clock
         )

@@ -23,7 +23,8 @@ class AtlasReport:
         Position in the bank.
     name : str
     nmi : float
-        Normalised mutual information after the landmark affine.
+        Normalised mutual information after the affine, of labels or, when selected by image, of grey
+        levels.
     landmark_residual_mm : float
         Root-mean-square distance of the aligned landmarks.
     affine_model : str

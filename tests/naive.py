@@ -68,6 +68,68 @@ def normalized_mutual_information(counts):
     return (first + second) / both if both > 0 else 1.0
 
 
+def voxels_near_labels(array, spacing_mm, reach_mm):
+    """Voxels of labelled slices with a labelled voxel of the same slice within a reach."""
+    labelled = [index for index in np.ndindex(array.shape) if array[index]]
+    return [
+        (i, j, k)
+        for i, j, k in np.ndindex(array.shape)
+        if any(
+            other == k
+            and math.hypot((i - a) * spacing_mm[0], (j - b) * spacing_mm[1]) <= reach_mm + 1e-6
+            for a, b, other in labelled
+        )
+    ]
+
+
+def percentile(values, percent):
+    """The value at a percentage of the way through the sorted values, linear between two of them."""
+    ordered = sorted(float(v) for v in values)
+    position = percent / 100 * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def even_levels(values, levels):
+    """Which of equal parts of the span between the 1st and 99th percentile holds each value."""
+    if not values:
+        return []
+    low, high = percentile(values, 1), percentile(values, 99)
+    if high <= low:
+        return [int(value > high) for value in values]
+    found = []
+    for value in values:
+        part = math.floor((float(value) - low) / (high - low) * levels)
+        found.append(min(max(part, 0), levels - 1))
+    return found
+
+
+def image_histogram(voxels, voxel_to_world, images, levels):
+    """Counts of pairs of grey levels at target voxels, nearest in each image; None outside the atlas.
+
+    `images` are the target's and the atlas's: (array, matrix, map of target world to its world).
+    """
+    columns = []
+    for array, matrix, transform in images:
+        to_voxel = np.linalg.inv(matrix) @ transform @ voxel_to_world
+        values = []
+        for voxel in voxels:
+            index = [math.floor(p + 0.5) for p in move(to_voxel, voxel)]
+            inside = all(0 <= n < size for n, size in zip(index, array.shape, strict=True))
+            values.append(float(array[tuple(index)]) if inside else None)
+        columns.append(values)
+    pairs = [pair for pair in zip(*columns, strict=True) if pair[0] is not None]
+    own = even_levels([pair[0] for pair in pairs], levels)
+    inside = even_levels([pair[1] for pair in pairs if pair[1] is not None], levels)
+    other = iter(inside)
+    counts = {}
+    for level, (_, value) in zip(own, pairs, strict=True):
+        pair = (level, None if value is None else next(other))
+        counts[pair] = counts.get(pair, 0) + 1
+    return counts
+
+
 def voxels_around_labels(array, spacing_mm, reach_mm):
     """Voxels of labelled slices in the box around all labels, longer by a reach in-plane."""
     where = [index for index in np.ndindex(array.shape) if array[index]]

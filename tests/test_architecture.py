@@ -29,8 +29,8 @@ GROUPS = {
     "checks": ("input_checks", "atlas_checks", "image_placement", "component_counts"),
     "measures": ("metrics", "volumes", "structure_measures"),
     "steps": (
-        "landmarks", "landmark_affine", "atlas_selection", "atlas_index", "affine_registration", "ffd",
-        "ffd_chain", "composition", "spline_points",
+        "landmarks", "landmark_affine", "atlas_selection", "atlas_index", "image_selection",
+        "affine_registration", "ffd", "ffd_chain", "composition", "spline_points",
         "label_consistency", "regularisation", "ffd_registration", "slice_motion", "slice_turns",
         "resampling", "splines", "jacobian", "target_samples", "prepared_target", "registration_levels",
         "registration_options", "slice_interpolation", "label_fusion", "intensity_harmonisation",

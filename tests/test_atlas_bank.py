@@ -249,8 +249,16 @@ class TestLeavingOut:
         assert chosen.names == ("tiny 1.0",)
         assert chosen.subset([0])[0].metadata["age"] == 100
         assert with_metadata([bank[0], bank[1]], age=(90, 100)) == (0, 1)
-        with pytest.raises(InvalidInputError, match="none of 2"):
+        assert with_metadata(bank, age="100") == (1,)
+        with pytest.raises(
+            InvalidInputError, match=r"none of 2.* there is phase ED, ES\."
+        ) as error:
             with_metadata(bank, phase="systole")
+        assert error.value.code == "EMPTY_BANK"
+        with pytest.raises(InvalidInputError, match=r"there is no scanner, but age, phase"):
+            with_metadata(bank, scanner="A")
+        with pytest.raises(InvalidInputError, match="no metadata at all"):
+            with_metadata([Subject(bank[0].labels)], phase="ED")
 
     def test_another_process_gets_the_place_and_not_the_voxels(self, tiny_place):
         part = AtlasBank(tiny_place).subset([1])

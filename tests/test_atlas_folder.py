@@ -5,6 +5,7 @@ import pytest
 
 from cardiacreg import InputWarning, InvalidInputError, Landmarks, Volume
 from cardiacreg.atlas_folder import open_atlas_folder
+from cardiacreg.atlas_selection import with_metadata
 from cardiacreg.label_presets import canonical_labels
 from cardiacreg.landmark_files import write_landmarks
 from cardiacreg.nifti import write_labels, write_volume
@@ -45,6 +46,26 @@ def test_atlases_are_read_when_asked_for_and_not_before(tmp_path):
     with pytest.warns(InputWarning, match="atlas 'b'"), pytest.raises(InvalidInputError) as error:
         bank[1]
     assert str(error.value).startswith("atlas 'b': ") and error.value.code == "NOT_NIFTI"
+
+
+def test_metadata_are_read_without_the_voxels(tmp_path):
+    for name in ("a", "b", "c"):
+        make_atlas(tmp_path / name)
+    (tmp_path / "a" / "metadata.json").write_text('{"phase": "ED", "age": 60}')
+    bank = open_atlas_folder(tmp_path)
+    (tmp_path / "b" / "labels.nii.gz").write_bytes(b"damaged")
+    assert bank.metadata == ({"phase": "ED", "age": 60}, {}, {})
+    assert bank[0].metadata == {"phase": "ED", "age": 60} and bank[2].metadata == {}
+    assert with_metadata(bank, phase="ED") == (0,)
+
+
+@pytest.mark.parametrize("text", ["{", '["ED"]'])
+def test_metadata_are_an_object(tmp_path, text):
+    make_atlas(tmp_path / "a")
+    (tmp_path / "a" / "metadata.json").write_text(text)
+    with pytest.raises(InvalidInputError, match="metadata.json") as error:
+        open_atlas_folder(tmp_path)[0]
+    assert error.value.code == "BAD_METADATA_FILE"
 
 
 def test_labels_are_translated_on_the_way(tmp_path):

@@ -476,6 +476,33 @@ class TestCases:
     def test_fusion_variants_start_without_an_image(self):
         assert fusion_modes.variants()[fusion_modes.LABEL_VOTES] is None
 
+    def test_fusion_sees_the_image_of_the_kept_slices_only(self):
+        array = np.zeros((6, 5, 9), dtype=np.uint8)
+        array[2:4, 2:4, 1:8] = 1
+        labels = LabelMap(array, np.diag([2.0, 2.0, 10.0, 1.0]))
+        values = np.broadcast_to(np.arange(9.0), array.shape)
+        stack, hidden = hidden_slices.every_second(labels)
+        seen = fusion_modes._of_stack(Volume(values, labels.voxel_to_world), stack)
+        assert seen.array[0, 0].tolist() == [1, 3, 5, 7] and len(hidden) == 3
+        np.testing.assert_array_equal(seen.voxel_to_world, stack.voxel_to_world)
+
+    def test_gains_of_fusions_are_over_label_votes(self):
+        def record(method, case, dice):
+            scores = {name: {"LV wall": {"dice": dice}} for name in fusion_modes.ALIGNMENTS}
+            return {
+                "method": method,
+                "case": case,
+                "data": "ACDC",
+                "scores": scores,
+                "fuse_seconds": 1,
+            }
+
+        votes = fusion_modes.LABEL_VOTES
+        records = [record(votes, "a", 0.5), record(votes, "b", 0.7)]
+        records += [record("joint", "a", 0.6), record("joint", "b", 0.5)]
+        table = fusion_modes.tables({"records": records})["fusion-gain"]
+        assert "| joint | – | -0.050 (better in 1 of 2) | -0.050 (better in 1 of 2) |" in table
+
 
 class TestRunner:
     def test_names_may_have_hyphens(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,39 @@ def test_refine_takes_a_preset(tiny_files, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_refine_chooses_by_metadata_and_by_image(tiny_files, tmp_path):
+    atlases = shutil.copytree(tiny_files.atlases, tmp_path / "atlases")
+    for name, phase in (("small", "ED"), ("smaller", "ES")):
+        (atlases / name / "metadata.json").write_text(json.dumps({"phase": phase, "age": 60}))
+    files = type(tiny_files)(tiny_files.labels, tiny_files.image, atlases)
+    more = (
+        "--image",
+        files.image,
+        "--select-by",
+        "image",
+        "--only",
+        "phase=ES",
+        "--only",
+        "age=60",
+    )
+    result = run(*refine_arguments(files, tmp_path / "out", *more, "--json", "-q"))
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [(atlas["name"], atlas["index"]) for atlas in found["atlases"]] == [("smaller", 1)]
+    assert found["options"]["selection"] == "image" and found["atlas_diversity"] == 0
+    assert found["options"]["metadata"] == [["phase", ["ES"]], ["age", ["60"]]]
+    both = ("--only", "phase=ES", "--only", "phase=ED")
+    result = run(*refine_arguments(files, tmp_path / "both", *both))
+    assert "the chosen atlases differ on" in result.stdout
+    assert len(json.loads((tmp_path / "both" / "result.json").read_text())["atlases"]) == 2
+    none = run(*refine_arguments(files, tmp_path / "no", "--only", "phase=systole"))
+    assert_one_line_error(none, "EMPTY_BANK")
+    assert "there is phase ED, ES" in none.stderr
+    blind = run(*refine_arguments(files, tmp_path / "no", "--select-by", "image"))
+    assert_one_line_error(blind, "NO_IMAGE")
+    assert not (tmp_path / "no").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -159,6 +193,8 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
         ("refine",),
         ("refine", "-i", "a", "-o", "b", "--threads", "0"),
         ("refine", "-i", "a", "-o", "b", "--options-preset", "best"),
+        ("refine", "-i", "a", "-o", "b", "--only", "phase"),
+        ("refine", "-i", "a", "-o", "b", "--select-by", "looks"),
         ("unheard-of",),
         ("simulate", "--seed", "-1", "-o", "x"),
         ("evaluate", "-i", "a"),

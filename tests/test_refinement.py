@@ -185,6 +185,65 @@ class TestModel:
         bank = build_atlas_bank(tmp_path / "bank", hearts, threads=1)
         result = refine_tiny(atlases=bank.subset(with_metadata(bank, phase="ES")))
         assert {atlas.name for atlas in result.atlases} == {"1", "2"}
+        for atlases in (bank, hearts):
+            option = refine_tiny(atlases=atlases, options=tiny_options(metadata=(("phase", "ES"),)))
+            assert {atlas.index for atlas in option.atlases} == {1, 2}
+            assert option.provenance["bank_size"] == 2
+            if atlases is bank:
+                np.testing.assert_array_equal(option.labels.array, result.labels.array)
+        with pytest.raises(InvalidInputError, match="phase ED, ES"):
+            refine_tiny(atlases=bank, options=tiny_options(metadata=(("phase", "systole"),)))
+
+    def test_atlases_are_numbered_in_the_whole_bank_when_some_repeat(self):
+        first, second = tiny_atlases(2)
+        hearts = [
+            replace(atlas, metadata={"phase": phase})
+            for atlas, phase in ((first, "ED"), (first, "ES"), (second, "ES"), (second, "ES"))
+        ]
+        options = tiny_options(metadata=(("phase", "ES"),))
+        with pytest.warns(InputWarning, match="number 3 repeat"):
+            result = refine_tiny(atlases=hearts, options=options)
+        assert {atlas.index for atlas in result.atlases} == {1, 2}
+
+    def test_atlases_are_chosen_by_image(self):
+        target = tiny_target()
+        *others, like = tiny_atlases(3)
+        dull = [
+            replace(atlas, image=Volume(np.random.default_rng(n).normal(size=atlas.image.shape),
+                                        atlas.image.voxel_to_world))
+            for n, atlas in enumerate(others)
+        ]  # fmt: skip
+        options = tiny_options(n_atlases=1, n_motion_atlases=1, selection="image")
+        result = refine_tiny(target, atlases=[*dull, like], options=options)
+        [chosen] = result.atlases
+        assert chosen.index == 2 and 1 < chosen.nmi < 2
+        again = refine_tiny(target, atlases=[like, *dull], options=options)
+        assert again.atlases[0].index == 0
+        np.testing.assert_array_equal(again.labels.array, result.labels.array)
+
+    def test_selection_by_image_needs_images(self):
+        options = tiny_options(selection="image")
+        with pytest.raises(InvalidInputError, match="the target has no image") as error:
+            refine_tiny(image=False, options=options)
+        assert error.value.code == "NO_IMAGE"
+        bare = [replace(atlas, image=None) for atlas in tiny_atlases()]
+        with pytest.raises(InvalidInputError, match="none of 3 atlases") as error:
+            refine_tiny(atlases=bare, options=options)
+        assert error.value.code == "NO_IMAGE"
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"selection": "looks"},
+            {"metadata": {"phase": "ED"}},
+            {"metadata": ("phase", "ED")},
+            {"metadata": (("phase", "ED"), ("phase", "ES"))},
+        ],
+    )
+    def test_wrong_choices_are_refused(self, wrong):
+        with pytest.raises(InvalidInputError) as error:
+            RefineOptions(**wrong)
+        assert error.value.code == "BAD_OPTION"
 
     def test_refining_twice_gives_the_same_bits(self, tiny):
         np.testing.assert_array_equal(refine_tiny().labels.array, tiny.labels.array)
