@@ -381,19 +381,19 @@ def _draw(panel: Any, records: list[Record]) -> None:
     for found, marker, colour, label in styles:
         places = [(r["cpu_seconds"], r["surface_distance_mm"]) for r in found]
         panel.plot(*np.reshape(places, (-1, 2)).T, marker, color=colour, label=label, markersize=5)
-        ranks = {
-            r["method"]: n
-            for n, r in enumerate(sorted(found, key=lambda r: r["surface_distance_mm"]))
-        }
         for r, place in zip(found, places, strict=True):
-            text = r["method"].removeprefix("cardiacreg ").removesuffix(", composed")
-            offset = (-6, 5 - 10 * (ranks[r["method"]] % 2)) if found is other else (5, 4)
-            panel.annotate(
-                text, place, xytext=offset, textcoords="offset points", fontsize=7.5,
-                ha="right" if found is other else "left", va="center" if found is other else "bottom",
-            )  # fmt: skip
+            panel.annotate(_mark(r), place, xytext=(4, 4), textcoords="offset points", fontsize=7.5)
+    for r in sorted(other, key=lambda r: int(_mark(r))):
+        panel.plot([], [], " ", label=f"{_mark(r)}  {r['method']}")
     panel.set_xscale("log")
     panel.set_xlabel("processor seconds")
     panel.set_ylabel("mean surface distance, mm")
-    panel.set_ylim(0, 1.25 * panel.get_ylim()[1])
-    panel.legend(loc="upper right")
+    panel.set_yscale("log")
+    panel.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7.5)
+
+
+def _mark(record: Record) -> str:
+    """What stands beside a point: the lattice of ours, the number of a peer."""
+    if _is_ours(record):
+        return str(record["method"]).removeprefix("cardiacreg ").removesuffix(", composed")
+    return str(list(PEERS).index(record["method"]))
