@@ -134,12 +134,12 @@ class LevelRunner:
             return end
         self.pulled_back = True
         limit = self._options.minimum_jacobian
-        wanted = limit if last else max(limit, self._options.folding_threshold)
-        return (
-            self._unfold_locally(start, end, wanted)
-            or self._unfold_locally(start, end, limit)
-            or self._unfold_whole(start, end)
-        )
+        silent = max(limit, self._options.folding_threshold)
+        for wanted in (limit,) if last else (silent, limit):
+            state = self._unfold_locally(start, end, wanted)
+            if state is not None:
+                return state
+        return self._unfold_whole(start, end)
 
     def _unfold_locally(self, start: State, end: State, wanted: float) -> State | None:
         """Pull back control points around too low determinants until none is left; None if some stay."""
