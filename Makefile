@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Tests that run every kernel; they run a second time with every index checked.
 KERNEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,affine_registration atlas_selection ffd \
   ffd_inverse ffd_registration label_consistency label_fusion phantoms refinement regularisation \
-  resampling slice_motion topology))
+  resampling shift_statistics slice_motion topology))
 
 .PHONY: demo test bench bench-quick clean
 

@@ -254,19 +254,24 @@ def _coordinate_search(value: Any, start: Float, n_free: int) -> Float:
 def shift_errors_mm(
     estimated_mm: Float, true_mm: Float, slices: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Return the root-mean-square error of slice shifts per axis, over the given slices.
+    """Return the error of slice shifts over the given slices, mm.
 
     Returns
     -------
     dict
-        ``raw``, ``mean_removed`` and ``trend_removed`` (mean and linear trend along the stack).
+        Root mean square per axis: ``raw``, ``mean_removed`` and ``trend_removed`` (mean and linear trend
+        along the stack). Median over slices of the error's length in the plane:
+        ``median_mean_removed`` and ``median_trend_removed``.
     """
     raw = (estimated_mm - true_mm)[slices]
     centred = raw - raw.mean(axis=0)
     height = (slices - slices.mean())[:, None].astype(float)
     slope = (height * centred).sum(axis=0) / max(float((height**2).sum()), 1.0)
     parts = {"raw": raw, "mean_removed": centred, "trend_removed": centred - height * slope}
-    return {name: float(np.sqrt((part**2).mean())) for name, part in parts.items()}
+    found = {name: float(np.sqrt((part**2).mean())) for name, part in parts.items()}
+    for name in ("mean_removed", "trend_removed"):
+        found[f"median_{name}"] = float(np.median(np.linalg.norm(parts[name], axis=1)))
+    return found
 
 
 def wilcoxon_p(first: Sequence[float], second: Sequence[float]) -> float:

@@ -250,17 +250,20 @@ def p_text(p: float) -> str:
 def shift_table(records: Sequence[Record]) -> str:
     """Return the error of the slice shifts per method, and that of the input."""
     kinds = {
-        "raw": "raw",
+        "raw": "RMS per axis, raw",
         "mean_removed": "mean removed",
         "trend_removed": "mean and trend removed",
     }
+    medians = {f"median_{k}": f"median length, {v}" for k, v in kinds.items() if k != "raw"}
     chosen = [r for r in records if "shift_error_mm" in r]
+    if all(k in r["shift_error_mm"] for r in chosen for k in medians):
+        kinds |= medians
     cases = {r["case"]: r["input_shift_error_mm"] for r in chosen}
     rows = [["input", *[mean_sd([c[k] for c in cases.values()], 2) for k in kinds]]]
     for method in methods(chosen):
         own = [r["shift_error_mm"] for r in chosen if r["method"] == method]
         rows.append([method, *[mean_sd([e[k] for e in own], 2) for k in kinds]])
-    return markdown(["shift error per axis, mm (RMS)", *kinds.values()], rows)
+    return markdown(["shift error, mm", *kinds.values()], rows)
 
 
 def summary_table(

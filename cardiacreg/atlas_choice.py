@@ -94,7 +94,7 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
         The target's, given or derived.
     list of SelectedAtlas
         Best first: those to fuse, and behind them, without images, those that only help to estimate
-        slice motion.
+        slice motion, and at the end, with affines from landmarks alone, those that only serve statistics.
 
     Raises
     ------
@@ -106,7 +106,9 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
         image_of(run.target)
     landmarks = run.target.landmarks or landmarks_from_labels(run.target.labels)
     atlases = Anatomies(bank)
-    wanted = max(run.options.n_atlases, run.options.n_motion_atlases)
+    wanted = max(
+        run.options.n_atlases, run.options.n_motion_atlases, run.options.n_statistics_atlases
+    )
     ranking = _rank(run, atlases, landmarks)
     candidates = run.options.affine_candidates
     if candidates:
@@ -117,7 +119,10 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
             ranking = _choose_orientation(run, atlases, ranking, prepared)
         if by_image:
             ranking = _by_image(run, bank, ranking)
-        ranking = _improve(run, atlases, ranking, prepared, max(candidates, wanted))
+        improved = max(candidates, run.options.n_atlases, run.options.n_motion_atlases)
+        ranking = _improve(run, atlases, ranking, prepared, improved)
+        if by_image:
+            ranking = ranking._replace(ranked=ranking.ranked[:improved])
     if by_image:
         ranking = _by_image(run, bank, ranking)
     chosen = [
@@ -204,7 +209,7 @@ def _improve(
     prepared: PreparedTarget,
     candidates: int,
 ) -> _Ranking:
-    """Improve the affines of the best candidates on the labels and rank those again."""
+    """Improve the affines of the best candidates on the labels and rank those again before the others."""
     indices = [r.index for r in ranking.ranked[:candidates]]
 
     def improve(index: int) -> Affine:
@@ -224,7 +229,7 @@ def _improve(
     weights = run.options.structure_weights
     if weights is not None:
         renamed.sort(key=lambda r: -_mean_dice(r, dict(weights)))
-    return ranking._replace(ranked=tuple(renamed))
+    return ranking._replace(ranked=(*renamed, *ranking.ranked[len(indices) :]))
 
 
 def _mean_dice(atlas: RankedAtlas, weights: dict[int, float]) -> float:

@@ -83,6 +83,9 @@ class RefineOptions:
         Estimate one in-plane turn per acquired slice, too; needs `slice_motion`.
     n_motion_atlases : int
         Best atlases whose shifts are agreed on; those beyond `n_atlases` help with nothing else.
+    n_statistics_atlases : int
+        Best atlases whose statistics tell which slice shifts to expect (`shift_statistics`); fewer than
+        24 tell nothing.
     fusion : FusionOptions or None
         Patch fusion (eq. 5) where target and atlases have images. None: the atlases' warped trilinear
         label weights are summed, which measured better once slice motion is corrected.
@@ -105,6 +108,7 @@ class RefineOptions:
     slice_motion: RegistrationOptions | None = field(default_factory=_shift_stage)
     slice_turns: bool = False
     n_motion_atlases: int = 12
+    n_statistics_atlases: int = 96
     fusion: FusionOptions | None = None
     upsample_target: bool = False
     margin_mm: float = 6.0
@@ -145,6 +149,7 @@ class RefineOptions:
             affine_candidates=0,
             structure_weights=None,
             n_motion_atlases=0,
+            n_statistics_atlases=0,
             registration=_paper_registration(),
             slice_motion=None,
             fusion=FusionOptions(search=(7, 7, 3), patch=(7, 7, 1), bandwidth=10.0),

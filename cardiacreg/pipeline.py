@@ -105,16 +105,18 @@ def _slice_motion(run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine
     still = np.zeros(labels.shape[2])
     if stage is None:
         return TurnedMotion(SliceMotion(np.zeros((len(still), 2)), ()), still, labels)
+    few = pairs[: max(run.options.n_atlases, run.options.n_motion_atlases)]
+    many = pairs[: run.options.n_statistics_atlases]
 
     def prepare(turned: LabelMap) -> PreparedTarget:
         return _prepare(run, turned, replace(stage, estimate_shifts=True), lattice)
 
     if run.options.slice_turns:
         return estimate_turned_motion(
-            labels, prepare, pairs, threads=run.threads, progress=run.progress
+            labels, prepare, few, statistics=many, threads=run.threads, progress=run.progress
         )
     motion = estimate_slice_motion(
-        prepare(labels), pairs, threads=run.threads, progress=run.progress
+        prepare(labels), few, statistics=many, threads=run.threads, progress=run.progress
     )
     return TurnedMotion(motion, still, labels)
 

@@ -226,9 +226,10 @@ def warm_up(threads: int | None = None) -> None:
     ----------
     threads : int, optional
     """
+    from cardiacreg.shift_statistics import FEWEST_ATLASES
     from cardiacreg.tiny_heart import tiny_heart
 
-    heart = tiny_heart()
+    heart, atlases = tiny_heart(), [tiny_heart(size=0.95)] * FEWEST_ATLASES
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
-        refine(heart.labels, image=heart.image, atlases=[tiny_heart(size=0.95)], threads=threads)
+        refine(heart.labels, image=heart.image, atlases=atlases, threads=threads)

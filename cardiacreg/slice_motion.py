@@ -1,18 +1,22 @@
 """In-plane motion of the acquired slices: estimated inside the registration, agreed across atlases.
 
-Breath-holds shift slices against each other. Each selected atlas is registered on a stiff lattice with
-one free in-plane shift per slice; the shifts belong to the target, so a median over atlases is taken
-and fixed for the deformations that follow. Atlases of another shape explain it by shifts; in the median
-an atlas therefore weighs the more the better it fits, ``exp((C - max C) / 0.005)`` for its label
-consistency C. A shift common to all slices cannot be told from a moved heart; it is kept at zero.
+Breath-holds shift slices against each other. Statistics of the atlases tell first how far each slice is
+probably shifted (`shift_statistics`). Each selected atlas is then registered on a stiff lattice with one
+in-plane shift per slice that is free but for a penalty on what was not expected; the shifts belong to the
+target, so a median over atlases is taken and fixed for the deformations that follow. Atlases of another
+shape explain it by shifts; in the median an atlas therefore weighs the more the better it fits,
+``exp((C - max C) / 0.005)`` for its label consistency C. A shift common to all slices cannot be told
+from a moved heart; it is kept at zero.
 
 Atlases never agree quite, not even about slices that did not move. Shifts no larger than the spread
-between atlases are therefore noise and go to zero; clear ones stay as they are.
+between atlases are therefore noise and go to zero; clear ones stay as they are. Where the statistics say
+that nothing moved, nothing is estimated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +27,7 @@ from cardiacreg.ffd import FFD
 from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.ffd_registration import PreparedTarget, Registration, StopReason, register_prepared
 from cardiacreg.geometry import Affine, LabelMap
+from cardiacreg.shift_statistics import expected_shifts
 
 _CONSISTENCY_SCALE = 0.005
 """By how much less consistency an atlas weighs a factor of e less."""
@@ -36,13 +41,14 @@ class SliceMotion(NamedTuple):
     shifts_mm: NDArray[np.float64]
     """Shape (n_slices, 2): mm along the target's i and j axes, true = stored position + shift."""
     deformations: tuple[FFD | FFDChain, ...]
-    """One per atlas: a start for its registration."""
+    """One per atlas, a start for its registration; none where statistics say that nothing moved."""
 
 
 def estimate_slice_motion(
     prepared: PreparedTarget,
     atlases: Sequence[tuple[LabelMap, Affine]],
     *,
+    statistics: Sequence[tuple[LabelMap, Affine]] = (),
     threads: int = 1,
     progress: ProgressCallable | None = None,
 ) -> SliceMotion:
@@ -54,6 +60,9 @@ def estimate_slice_motion(
         Prepared with options whose `estimate_shifts` is set.
     atlases : sequence of (LabelMap, Affine)
         Labels of each atlas and its affine, target world mm to atlas world mm.
+    statistics : sequence of (LabelMap, Affine)
+        Atlases whose statistics tell what to expect, many more than are registered; none: shifts are
+        expected to be small.
     threads : int
     progress : callable, optional
 
@@ -63,9 +72,16 @@ def estimate_slice_motion(
         Shifts have mean zero over the acquired slices and are zero for slices without labels.
         Atlases that do not overlap have no say.
     """
+    expected = expected_shifts(prepared, statistics, threads=threads)
+    shifts_mm = None if expected is None else expected.shifts_mm
+    if expected is not None:
+        if expected.size_mm == 0:
+            return SliceMotion(expected.shifts_mm, ())
+        weight = prepared.options.expected_weight / expected.strangeness
+        prepared = replace(prepared, options=replace(prepared.options, expected_weight=weight))
 
     def register(pair: tuple[LabelMap, Affine]) -> Registration:
-        return register_prepared(prepared, pair[0], pair[1])
+        return register_prepared(prepared, pair[0], pair[1], slice_shifts_mm=shifts_mm)
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
     deformations = tuple(r.target_to_atlas for r in found)
@@ -74,17 +90,22 @@ def estimate_slice_motion(
     if overlapping:
         acquired = np.unique(prepared.samples.slice_index)
         shifts = np.stack([r.slice_shifts_mm[acquired] for r in overlapping])
-        agreed[acquired] = agree(shifts, np.array([r.consistency_after for r in overlapping]))
+        agreed[acquired] = agree(
+            shifts,
+            np.array([r.consistency_after for r in overlapping]),
+            0.0 if expected is None else expected.variance_mm2,
+        )
     return SliceMotion(agreed, deformations)
 
 
 def agree(
-    shifts_mm: NDArray[np.float64], consistencies: NDArray[np.float64]
+    shifts_mm: NDArray[np.float64], consistencies: NDArray[np.float64], doubt_mm2: float = 0.0
 ) -> NDArray[np.float64]:
     """Return the weighted median over atlases without its mean, times ``max(0, 1 - (spread / size)^2)``.
 
     `shifts_mm` has shape (n_atlases, n_slices, m). Size is the mean square of the median, spread the
-    robust variance between atlases, which weigh by their `consistencies`.
+    robust variance between atlases, which weigh by their `consistencies`, and the variance of what they
+    were all told to expect, `doubt_mm2`.
     """
     centred = shifts_mm - shifts_mm.mean(axis=1, keepdims=True)
     median = _weighted_median(
@@ -92,7 +113,9 @@ def agree(
     )
     median -= median.mean(axis=0)
     size = float((median**2).mean())
-    spread = float(np.median((centred - median) ** 2, axis=0).mean()) / _MEDIAN_OF_SQUARES
+    spread = (
+        float(np.median((centred - median) ** 2, axis=0).mean()) / _MEDIAN_OF_SQUARES + doubt_mm2
+    )
     return median * max(0.0, 1 - (spread / size) ** 2) if size > 0 else median
 
 

@@ -6,7 +6,8 @@ turned about its own centre through a list of angles over each atlas as its stif
 and the angle with the best label consistency less a prior is kept. The atlases agree on turns as on
 shifts, the slices are turned, and both are estimated again. Label consistency has a kink at every voxel
 where target and atlas share a lattice, which stops a descent at no turn; a search does not see it.
-A turn common to all slices cannot be told from a turned heart; it is kept at zero.
+A turn common to all slices cannot be told from a turned heart; it is kept at zero. Slices that statistics
+find unshifted are taken for unturned.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ def estimate_turned_motion(
     prepare: Callable[[LabelMap], PreparedTarget],
     atlases: Sequence[tuple[LabelMap, Affine]],
     *,
+    statistics: Sequence[tuple[LabelMap, Affine]] = (),
     threads: int = 1,
     progress: ProgressCallable | None = None,
 ) -> TurnedMotion:
@@ -132,6 +134,8 @@ def estimate_turned_motion(
         Prepares a label map on the target's lattice with options whose `estimate_shifts` is set.
     atlases : sequence of (LabelMap, Affine)
         Labels of each atlas and its affine, target world mm to atlas world mm.
+    statistics : sequence of (LabelMap, Affine)
+        As for `estimate_slice_motion`.
     threads : int
     progress : callable, optional
 
@@ -140,15 +144,23 @@ def estimate_turned_motion(
     TurnedMotion
         Shifts and turns are zero for slices without labels, and turns have mean zero over the others.
     """
+
+    def estimate(prepared: PreparedTarget) -> SliceMotion:
+        return estimate_slice_motion(
+            prepared, atlases, statistics=statistics, threads=threads, progress=progress
+        )
+
     turns, turned = np.zeros(target.shape[2]), target
     prepared = prepare(target)
-    motion = estimate_slice_motion(prepared, atlases, threads=threads, progress=progress)
+    motion = estimate(prepared)
     shifts = motion.shifts_mm
+    if not motion.deformations:
+        return TurnedMotion(motion, turns, turned)
     for _ in range(_ROUNDS):
         found = _agreed_turns(prepared, atlases, motion.deformations, shifts, turns, threads)
         shifts, turns = _followed(turned, shifts, turns, found, slice_axis_mm(target))
         prepared = prepare(turned_labels(target, shifts, turns))
-        motion = estimate_slice_motion(prepared, atlases, threads=threads, progress=progress)
+        motion = estimate(prepared)
         change = motion.shifts_mm - shifts
         shifts = shifts + np.stack([rotation(-a) @ c for a, c in zip(turns, change, strict=True)])
         turned = turned_labels(target, shifts, turns)

@@ -31,10 +31,11 @@ GROUPS = {
     "steps": (
         "landmarks", "landmark_affine", "atlas_selection", "atlas_index", "image_selection",
         "affine_registration", "ffd", "ffd_chain", "composition", "spline_points",
-        "label_consistency", "regularisation", "ffd_registration", "slice_motion", "slice_turns",
-        "resampling", "splines", "jacobian", "target_samples", "prepared_target", "registration_levels",
-        "registration_options", "slice_interpolation", "label_fusion", "intensity_harmonisation",
-        "patch_scene", "patch_votes", "joint_fusion", "staple_fusion", "topology", "output_lattice",
+        "label_consistency", "regularisation", "ffd_registration", "shift_statistics", "slice_motion",
+        "slice_turns", "resampling", "splines", "jacobian", "target_samples", "prepared_target",
+        "registration_levels", "registration_options", "slice_interpolation", "label_fusion",
+        "intensity_harmonisation", "patch_scene", "patch_votes", "joint_fusion", "staple_fusion",
+        "topology", "output_lattice",
     ),
     "transforms": ("transform_files_mirtk", "transform_files_itk", "displacement_field", "ffd_inverse"),
     "hearts": ("tiny_heart", "phantom*", "degradation", "atlas_bank", "bank_verification"),
@@ -278,7 +279,7 @@ from tests.tiny_bank import SPACING_MM, tiny_atlases, tiny_options, tiny_target
 from cardiacreg.refinement import refine
 target = tiny_target()
 for image, threads in ((target.image, 2), (None, 1)):
-    refine(target.labels, image=image, atlases=tiny_atlases(), spacing_mm=SPACING_MM,
+    refine(target.labels, image=image, atlases=tiny_atlases(24), spacing_mm=SPACING_MM,
            options=tiny_options(), threads=threads)
 from cardiacreg.label_fusion import MODES, FusionOptions, fuse_labels
 small = tiny_atlases(2)

@@ -167,6 +167,8 @@ class TestScoring:
         assert found["raw"] > found["mean_removed"] > found["trend_removed"]
         assert found["trend_removed"] == pytest.approx(0, abs=1e-12)
         assert found["mean_removed"] == pytest.approx(np.sqrt(0.5 * 0.5**2 * 2))
+        assert found["median_mean_removed"] == pytest.approx(0.5)
+        assert found["median_trend_removed"] == pytest.approx(0, abs=1e-12)
 
     def test_a_cylinder_has_no_steps_and_stairs_have_more_than_a_cone(self):
         even = discs([10] * 20, FINE)

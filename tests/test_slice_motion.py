@@ -105,6 +105,11 @@ class TestAgreement:
     def test_noise_goes_to_zero(self):
         assert not agree(self.motions(0.2), np.ones(12)).any()
 
+    def test_doubt_about_what_all_were_told_counts_like_spread(self):
+        motions = self.motions(1.0, own=0.0)
+        assert agree(motions, np.ones(12)).any()
+        assert not agree(motions, np.ones(12), doubt_mm2=10.0).any()
+
     def test_clear_motion_is_kept(self):
         motions = self.motions(4.0)
         median = np.median(motions - motions.mean(axis=1, keepdims=True), axis=0)
