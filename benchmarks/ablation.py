@@ -47,7 +47,8 @@ def variants() -> dict[str, RefineOptions]:
     on_slices = replace(paper.registration, background_slices=False)
     stiffer = replace(default.registration, class_weights=())
     own_shifts = replace(stiffer, estimate_shifts=True)
-    landmarks_only = replace(default, affine_candidates=0)
+    alone = replace(default, n_statistics_atlases=0)
+    landmarks_only = replace(alone, affine_candidates=0)
     return {
         "paper preset": paper,
         "+ objective on the acquired slices": replace(
@@ -61,7 +62,8 @@ def variants() -> dict[str, RefineOptions]:
             landmarks_only, registration=stiffer
         ),
         "+ RV wall weighted": landmarks_only,
-        "+ affine improved on the labels (default)": default,
+        "+ affine improved on the labels": alone,
+        "+ shifts expected from statistics of 24 atlases or more (default)": default,
     }
 
 
@@ -107,6 +109,8 @@ def points() -> list[Point]:
         found += _with_simple("slice shift, mm", sd, how)
         still = replace(default, slice_motion=None)
         found.append(Point("slice shift, mm", sd, "without slice motion", how, still))
+        alone = replace(default, n_statistics_atlases=0)
+        found.append(Point("slice shift, mm", sd, "without statistics of the bank", how, alone))
     for thickness in (4.0, 6.0, 8.0, 10.0, 12.0):
         found += _with_simple("slice thickness, mm", thickness, Degradation(slice_mm=thickness))
     for lost in (0, 1, 2, 3):
