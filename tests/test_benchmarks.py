@@ -505,7 +505,7 @@ class TestCases:
         labels = LabelMap(array, np.diag([2.0, 2.0, 10.0, 1.0]))
         values = np.broadcast_to(np.arange(9.0), array.shape)
         stack, hidden = hidden_slices.every_second(labels)
-        seen = fusion_modes._of_stack(Volume(values, labels.voxel_to_world), stack)
+        seen = fusion_modes.of_stack(Volume(values, labels.voxel_to_world), stack)
         assert seen.array[0, 0].tolist() == [1, 3, 5, 7] and len(hidden) == 3
         np.testing.assert_array_equal(seen.voxel_to_world, stack.voxel_to_world)
 
