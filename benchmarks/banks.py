@@ -2,7 +2,8 @@
 
 The embedded bank's labels and images are written into each, one chunk per atlas where a container has
 chunks. Opening and reading are measured in fresh processes that have imported what they need, with files
-in the system's cache; zarr and h5py come with the extra ``bench-peers``.
+in the system's cache; zarr and h5py come with the extra ``bench-peers``. A bank of ten thousand
+atlases of few voxels shows that opening does not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import numpy as np
 from benchmarks import machine, tabulate
 from benchmarks.measuring import rounded
 from cardiacreg.atlas_bank import AtlasBank, build_atlas_bank, default_atlases
+from cardiacreg.geometry import LabelMap, Subject
 
+MANY = 10_000
 _PROGRAMS = {
     "memory-mapped .npy": (
         "from cardiacreg.atlas_bank import AtlasBank",
@@ -79,7 +82,25 @@ def run(quick: bool) -> dict[str, Any]:
                 }
             )
             shutil.rmtree(place, ignore_errors=True)
-    return {"seeds": [], "atlases": size, "records": rounded(records)}
+    many = rounded(_many(100 if quick else MANY, 1 if quick else 5))
+    return {"seeds": [], "atlases": size, "records": rounded(records), "many": many}
+
+
+def _many(size: int, repeats: int) -> dict[str, Any]:
+    """Open a bank of many small atlases, and read some of them."""
+    subjects = [
+        Subject(LabelMap(np.full((8, 8, 8), 1 + n % 4, np.uint8), np.eye(4)), name=f"{n}")
+        for n in range(size)
+    ]
+    name = "memory-mapped .npy"
+    with tempfile.TemporaryDirectory() as folder:
+        build_atlas_bank(Path(folder) / "bank", subjects, threads=1)
+        found = [_read(name, Path(folder) / "bank", size) for _ in range(repeats)]
+    return {
+        "atlases": size,
+        "open_milliseconds": statistics.median(each[0] for each in found),
+        "read_milliseconds": statistics.median(each[1] for each in found),
+    }
 
 
 def _write(name: str, bank: AtlasBank, place: Path) -> None:
@@ -138,4 +159,12 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         for r in result["records"]
     ]  # fmt: skip
     header = ["container", "MB", "opening, ms", "labels of one atlas, ms", "writing, s"]
-    return {"banks": tabulate.markdown(header, rows)}
+    found = {"banks": tabulate.markdown(header, rows)}
+    if "many" in result:
+        many = result["many"]
+        times = [f"{many[name]:.2f}" for name in ("open_milliseconds", "read_milliseconds")]
+        found["banks-many"] = tabulate.markdown(
+            ["atlases of few voxels", "opening, ms", "labels of one atlas, ms"],
+            [[str(many["atlases"]), *times]],
+        )
+    return found

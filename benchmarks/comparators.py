@@ -7,15 +7,16 @@ selected atlases as ours. Where a choice is free it was made in the comparator's
 from __future__ import annotations
 
 import importlib.util
-import os
-from typing import Any
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks import baselines
-from benchmarks.propagation import Propagated, from_sitk, to_sitk
+from benchmarks import ants_fusion, baselines
+from benchmarks.propagation import Propagated
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.label_fusion import FusionOptions, fuse_labels
 
@@ -24,6 +25,13 @@ GAUSSIAN_IN_PLANE_MM, GAUSSIAN_THROUGH_MM = 1.0, 4.0
 PATCH_FUSION = FusionOptions(search=(7, 7, 3), patch=(7, 7, 1), bandwidth=1600.0)
 JLF_BETA, JLF_RADIUS, JLF_SEARCH, JLF_RIDGE = 4.0, 2, 3, 0.01
 _REACH_VOXELS = 3
+
+
+class Fused(NamedTuple):
+    """Fused labels, and the processor seconds of the fusion alone, in whichever process."""
+
+    labels: LabelMap
+    cpu_seconds: float
 
 
 def gaussian_smoothing(
@@ -51,62 +59,45 @@ def gaussian_smoothing(
     return LabelMap(found, grid.voxel_to_world)
 
 
-def staple(atlases: Propagated) -> LabelMap:
-    """Fuse warped atlases by simultaneous truth and performance estimation (Warfield et al. 2004).
-
-    SimpleITK's multi-label STAPLE; the few voxels it leaves undecided go to the majority.
-    """
-    import SimpleITK as sitk
-
-    fuse = sitk.MultiLabelSTAPLEImageFilter()
-    fuse.SetNumberOfThreads(1)
-    undecided = 255
-    fuse.SetLabelForUndecidedPixels(undecided)
-    maps = [labels for _, labels in atlases.atlases]
-    found = from_sitk(fuse.Execute([to_sitk(each.array, each) for each in maps])).astype(np.uint8)
-    majority = fuse_labels(None, [(None, each) for each in maps]).labels.array
-    return LabelMap(np.where(found == undecided, majority, found), maps[0].voxel_to_world)
+def staple(atlases: Propagated) -> Fused:
+    """Fuse warped atlases by STAPLE (Warfield et al. 2004), which is a mode of ours around SimpleITK."""
+    given = [(None, labels) for _, labels in atlases.atlases]
+    return _fused(None, given, FusionOptions(mode="staple"))
 
 
-def patch_fusion(atlases: Propagated) -> LabelMap:
+def patch_fusion(atlases: Propagated) -> Fused:
     """Fuse by non-local patches (Bai et al. 2013), with the better of the published bandwidths."""
-    return fuse_labels(atlases.image, atlases.atlases, options=PATCH_FUSION, threads=1).labels
+    return _fused(atlases.image, atlases.atlases, PATCH_FUSION)
 
 
-def joint_label_fusion(atlases: Propagated) -> LabelMap:
+def _fused(
+    image: Volume | None, atlases: Sequence[tuple[Volume | None, LabelMap]], options: FusionOptions
+) -> Fused:
+    start = time.process_time()
+    labels = fuse_labels(image, atlases, options=options, threads=1).labels
+    return Fused(labels, time.process_time() - start)
+
+
+def joint_label_fusion(atlases: Propagated) -> Fused:
     """Fuse by joint label fusion (Wang et al. 2013) as ANTs does it, with its usual settings.
 
     Voxels on whose label all atlases agree keep it, which saves most of the time.
     """
-    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
-    import ants
-
     stack = np.stack([labels.array for _, labels in atlases.atlases])
     split = (stack != stack[0]).any(axis=0)
     heart = ndimage.binary_dilation((stack > 0).any(axis=0), iterations=_REACH_VOXELS)
     box = ndimage.find_objects(
         ndimage.binary_dilation(heart, iterations=_REACH_VOXELS).astype(np.uint8)
     )[0]
-    spacing = tuple(float(step) for step in atlases.image.spacing_mm)
-
-    def image(array: NDArray[np.generic]) -> Any:
-        return ants.from_numpy(np.ascontiguousarray(array[box], dtype=np.float32), spacing=spacing)
-
-    # Labels from 1, so that background is one of them.
-    fused = ants.joint_label_fusion(
-        image(_grey(atlases.image, heart)),
-        image(split),
-        [image(_grey(each, heart)) for each, _ in atlases.atlases],
-        beta=JLF_BETA,
-        rad=JLF_RADIUS,
-        rho=JLF_RIDGE,
+    inner, used = ants_fusion.fuse(
+        _grey(atlases.image, heart)[box], split[box],
+        [_grey(each, heart)[box] for each, _ in atlases.atlases], list(stack[:, *box]),
+        spacing_mm=atlases.image.spacing_mm, beta=JLF_BETA, rad=JLF_RADIUS, rho=JLF_RIDGE,
         r_search=JLF_SEARCH,
-        label_list=[image(labels.array + np.uint8(1)) for _, labels in atlases.atlases],
-    )
+    )  # fmt: skip
     found = stack[0].copy()
-    inner = np.rint(fused["segmentation"].numpy()).astype(np.int64) - 1
-    found[box] = np.where(split[box], np.maximum(inner, 0), found[box])
-    return LabelMap(found, atlases.image.voxel_to_world)
+    found[box] = inner
+    return Fused(LabelMap(found, atlases.image.voxel_to_world), used["cpu_seconds"])
 
 
 def _grey(image: Volume, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -114,15 +105,22 @@ def _grey(image: Volume, inside: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.clip((image.array - low) / max(float(high - low), 1e-6), 0, 1).astype(np.float32)
 
 
+def available(package: str) -> bool:
+    """Tell whether a comparator's package is installed where it would run."""
+    if package == "ants":
+        return ants_fusion.version() is not None
+    return importlib.util.find_spec(package) is not None
+
+
 def absent() -> dict[str, str]:
     """Return the comparators that cannot run, and why."""
     needed = (
         ("joint label fusion", "ants", "bench-peers"),
-        ("STAPLE", "SimpleITK", "bench-peers"),
+        ("STAPLE", "SimpleITK", "staple"),
         ("3D-Seg, 3D U-Net, 3D-AE, 3D-ACNN", "torch", "nn"),
     )
     return {
         name: f"the package {module!r} is not installed (extra {extra})"
         for name, module, extra in needed
-        if importlib.util.find_spec(module) is None
+        if not available(module)
     }

@@ -28,12 +28,12 @@ from benchmarks.measuring import (
 )
 from benchmarks.propagation import Propagated, by_intensity, by_labels
 from benchmarks.store import Record, Unit, gather
-from cardiacreg.geometry import LabelMap
 from cardiacreg.options import RefineOptions
 from cardiacreg.topology import clean_topology
 
 DEFAULT, PAPER = "cardiacreg", "paper preset, with image"
-_FUSIONS: dict[str, tuple[Callable[[Heart], Propagated], Callable[[Propagated], LabelMap], str]] = {
+_Fuse = Callable[[Propagated], comparators.Fused]
+_FUSIONS: dict[str, tuple[Callable[[Heart], Propagated], _Fuse, str]] = {
     "STAPLE on our registrations": (by_labels, comparators.staple, "SimpleITK"),
     "joint label fusion on our registrations": (by_labels, comparators.joint_label_fusion, "ants"),
     "MAM: intensities, patch fusion": (by_intensity, comparators.patch_fusion, "SimpleITK"),
@@ -68,7 +68,7 @@ def run(quick: bool, cases: int = 8) -> dict[str, Any]:
         units += [
             _fused(heart, name)
             for name, (*_, package) in _FUSIONS.items()
-            if importlib.util.find_spec(package) and not (quick and package == "ants")
+            if comparators.available(package) and not (quick and package == "ants")
             and not (quick and name.startswith("MAM"))
         ]  # fmt: skip
         if not quick:
@@ -118,11 +118,12 @@ def _fused(heart: Heart, name: str) -> Unit:
     def measure() -> Record:
         case, start = heart.case(), time.perf_counter()
         atlases = propagate(heart)
-        cpu = time.process_time()
-        fused = clean_topology(fuse(atlases))
-        cpu = atlases.seconds + time.process_time() - cpu
+        fused, cpu = fuse(atlases)
+        started = time.process_time()
+        cleaned = clean_topology(fused)
+        cpu += atlases.seconds + time.process_time() - started
         seconds = time.perf_counter() - start
-        found = baselines.nearest_neighbour(fused, case.truth)
+        found = baselines.nearest_neighbour(cleaned, case.truth)
         return rounded(scored(case, name, found, seconds) | {"cpu_seconds": cpu})
 
     return Unit(heart_key(heart, name), measure)

@@ -1,14 +1,16 @@
-"""Speed of fusion side by side, in one run: eq. (5) as literal loops, every mode here, ANTs and STAPLE.
+"""Speed of fusion side by side, in one run: eq. (5) as literal loops, every mode here, and ANTs.
 
 An unseen synthetic heart is the target; atlases of the population, registered to its labels and warped
 onto a lattice of 192 x 192 x 80 voxels of 1.25 x 1.25 x 2 mm, are fused with windows 7x7x3 and patches
 7x7x1. Processor seconds add up all threads. The literal loops run over the voxels that need a vote, and
 over a sample of the whole lattice, scaled up. Windows and patches of ANTs are the same, and so is its
-mask. Which mode is most accurate is measured by `benchmarks.fusion_modes`, not here.
+mask; it runs on one thread, in a process of its own (`benchmarks.ants_fusion`). STAPLE is the library's
+mode, which calls SimpleITK. Which mode is most accurate is measured by `benchmarks.fusion_modes`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
@@ -44,6 +46,7 @@ MODES = {
     "multi-point": FusionOptions(mode="multi_point"),
     "joint": FusionOptions(mode="joint"),
     "majority": FusionOptions(mode="majority"),
+    "STAPLE": FusionOptions(mode="staple"),
 }
 CURVES: dict[str, dict[str, FusionOptions | int]] = {
     "atlases": {str(n): n for n in (1, 2, 3, 5, 8, 10)},
@@ -55,7 +58,7 @@ CURVES: dict[str, dict[str, FusionOptions | int]] = {
 }
 FIGURE = machine.ROOT / "docs" / "figures" / "fusion_cost"
 NAIVE, NAIVE_WHOLE = "literal loops, voxels in dispute", "literal loops, whole lattice"
-ANTS, STAPLE = "ANTs joint label fusion, same mask", "STAPLE (SimpleITK)"
+ANTS, OURS, JOINT = "ANTs joint label fusion, same mask", "eq. (5), mean", "joint"
 _MEMORY = """
 import json, pickle, sys
 from pathlib import Path
@@ -155,7 +158,10 @@ def _timed(call: Any, repeats: int) -> tuple[Any, dict[str, float]]:
 
 def _ours(target: Volume, warped: Any, truth: LabelMap, repeats: int) -> Iterator[dict[str, Any]]:
     for name, options in MODES.items():
-        for threads in (1, 2):
+        if options.mode == "staple" and importlib.util.find_spec("SimpleITK") is None:
+            print("fusion: without STAPLE: SimpleITK is not installed (extra staple)")
+            continue
+        for threads in (1,) if options.mode == "staple" else (1, 2):
             fuse_labels(target, warped, options=options, threads=threads)
             call = lambda: fuse_labels(target, warped, options=options, threads=threads)  # noqa: B023,E731
             found, used = _timed(call, repeats)
@@ -171,14 +177,11 @@ def _peers(
 ) -> list[dict[str, Any]]:
     records = [*_naive(target, warped, mask, ours, sample)]
     joint = fusion_peers.ants_joint_fusion(target, warped, mask, (3, 3, 1), (3, 3))
-    for name, found in ((ANTS, joint), (STAPLE, fusion_peers.staple(warped))):
-        if found is None:
-            print(f"fusion: without {name}: not installed (extra bench-peers)")
-        else:
-            threads = None if name == ANTS else 2
-            records.append(
-                {"method": name, "threads": threads, **found[1], "dice": _dice(found[0], truth)}
-            )
+    if joint is None:
+        print(f"fusion: without {ANTS}: antspyx is not installed (extra bench-peers)")
+    else:
+        found, used = joint
+        records.append({"method": ANTS, "threads": 1, **used, "dice": _dice(found, truth)})
     return records
 
 
@@ -247,7 +250,7 @@ def _curves(target: Volume, warped: Any, repeats: int) -> dict[str, Any]:
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return the times side by side, memory, and the curves."""
-    first = next(r for r in result["records"] if r["method"] == "eq. (5), mean")
+    first = next(r for r in result["records"] if r["method"] == OURS)
     rows = []
     for record in result["records"]:
         dice = record.get("dice", {})
@@ -275,6 +278,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         for label, point in points.items()
     ]
     return {
+        "fusion-ratios": _ratios(result["records"]),
         "fusion-speed": tabulate.markdown(header, rows),
         "fusion-memory": tabulate.markdown(
             ["fusion", "inputs, MiB", "added at the peak, MiB", "peak over inputs"], memory
@@ -297,6 +301,17 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             ],  # fmt: skip
         ),
     }
+
+
+def _ratios(records: list[dict[str, Any]]) -> str:
+    """Processor seconds of the others over ours, both on one thread."""
+    spent = {r["method"]: r["cpu_seconds"] for r in reversed(records)}
+    pairs = [(NAIVE, OURS), (NAIVE_WHOLE, OURS), (ANTS, JOINT), (ANTS, OURS)]
+    rows = [
+        [other, own, f"{spent[other] / spent[own]:.1f}" if other in spent else "not measured"]
+        for other, own in pairs
+    ]
+    return tabulate.markdown(["processor seconds of", "over those of our", "times"], rows)
 
 
 def draw(result: dict[str, Any], stem: Path) -> None:

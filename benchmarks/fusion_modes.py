@@ -183,10 +183,10 @@ def _measure_real(each: Acquisition, compared: dict[str, FusionOptions | None]) 
         return hidden_slices.score(filled, hidden)
 
     head = {"case": each.name, "data": "ACDC", "slices": len(hidden)}
-    return head | _measure(stack, _of_stack(read_volume(each.image), stack), compared, score)
+    return head | _measure(stack, of_stack(read_volume(each.image), stack), compared, score)
 
 
-def _of_stack(image: Volume, stack: LabelMap) -> Volume:
+def of_stack(image: Volume, stack: LabelMap) -> Volume:
     """Return the slices of an image that a stack keeps, so that no hidden one is seen."""
     heights = np.linalg.inv(image.voxel_to_world) @ stack.voxel_to_world
     slices = np.rint(heights[2, 3] + heights[2, 2] * np.arange(stack.shape[2])).astype(int)

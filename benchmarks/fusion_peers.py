@@ -1,8 +1,7 @@
-"""What fusion is compared with: the literal loops of eq. (5), joint label fusion of ANTs, STAPLE."""
+"""What fusion is compared with: the literal loops of eq. (5), joint label fusion of ANTs."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import ants_fusion
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.intensity_harmonisation import grey_levels
 
@@ -57,40 +57,19 @@ def naive_nonlocal(target, atlases, labels, voxels, search, patch, bandwidth, n_
 
 def ants_joint_fusion(
     target: Volume, warped: Warped, mask: NDArray[np.bool_], search: Any, patch: Any
-) -> tuple[LabelMap, dict[str, float]] | None:
+) -> tuple[LabelMap, dict[str, Any]] | None:
     """Joint label fusion of ANTs with the same mask and windows; None where ANTsPy is not installed.
 
-    Its weights are ANTsPy's defaults; it is given harmonised grey levels.
+    Its weights are ANTsPy's defaults; it is given harmonised grey levels and one thread.
     """
-    try:
-        import ants
-    except ImportError:
+    if ants_fusion.version() is None:
         return None
     arrays = [image.array for image, _ in warped]
-    heart = np.any([labels.array != 0 for _, labels in warped], axis=0)
+    stack = [labels.array for _, labels in warped]
+    heart = np.any([labels != 0 for labels in stack], axis=0)
     grey, others = grey_levels(target.array, arrays, heart)
-    images = [ants.from_numpy(other.astype(np.float32)) for other in others]
-    # It takes label 0 for "no label" and never chooses it, so every label goes in as one more.
-    maps = [ants.from_numpy(labels.array.astype(np.float32) + 1) for _, labels in warped]
-    start, cpu = time.perf_counter(), time.process_time()
-    found = ants.joint_label_fusion(
-        ants.from_numpy(grey.astype(np.float32)), ants.from_numpy(mask.astype(np.float32)), images,
-        label_list=maps, rad=[*patch, 0], r_search="x".join(str(n) for n in search),
+    found, used = ants_fusion.fuse(
+        grey.astype(np.float32), mask, list(others.astype(np.float32)), stack,
+        rad=[*patch, 0], r_search="x".join(str(n) for n in search),
     )  # fmt: skip
-    used = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
-    labels = np.where(mask, np.rint(found["segmentation"].numpy()) - 1, warped[0][1].array)
-    return LabelMap(labels.astype(np.uint8), target.voxel_to_world), used
-
-
-def staple(warped: Warped) -> tuple[LabelMap, dict[str, float]] | None:
-    """STAPLE for several labels by SimpleITK; None where it is not installed."""
-    try:
-        import SimpleITK
-    except ImportError:
-        return None
-    maps = [SimpleITK.GetImageFromArray(labels.array) for _, labels in warped]
-    start, cpu = time.perf_counter(), time.process_time()
-    found = SimpleITK.GetArrayFromImage(SimpleITK.MultiLabelSTAPLE(maps, 255))
-    used = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
-    found = np.where(found == 255, 0, found)
-    return LabelMap(found.astype(np.uint8), warped[0][1].voxel_to_world), used
+    return LabelMap(found, target.voxel_to_world), used

@@ -1,10 +1,9 @@
 """Atlas banks on disk, and the embedded one: synthetic hearts, built once into the user's cache.
 
-A bank is a folder of two flat uint8 arrays (labels and images of all subjects, one after the other)
-and an index; the arrays are memory-mapped, so opening reads only the index and any number of processes
-share one copy. A bank is built in a temporary folder beside its place, one atlas at a time, and moved
-there when complete. Appended atlases are further arrays; the index that names them is replaced last. So
-a reader never sees half of a bank, and neither does one who comes after a crash.
+A bank is a folder of memory-mapped arrays and an index (`bank_files`), so opening reads the index alone
+and any number of processes share one copy. A bank is built in a folder beside its place, one atlas at a
+time, and moved there when complete. Appended atlases are further arrays; the index that names them is
+replaced last. So a reader never sees half of a bank, and neither does one who comes after a crash.
 """
 
 from __future__ import annotations
@@ -14,9 +13,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import uuid
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from cardiacreg import (
     _slabs,
+    bank_files,
     landmarks,
     phantom_anatomy,
     phantom_image,
@@ -34,14 +36,11 @@ from cardiacreg import (
     phantom_radii,
     phantoms,
 )
-from cardiacreg._atomic_write import write_bytes_atomically
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.phantoms import HeartSpecification, sample_heart
 
 CACHE_VARIABLE = "CARDIACREG_CACHE"
-_FORMAT, _FORMAT_WITH_PARTS = 1, 2
-_INDEX, _LABELS, _IMAGES = "index.json", "labels.npy", "images.npy"
 _LOCK = "append.lock"
 _BATCH = 32
 
@@ -67,17 +66,11 @@ class AtlasBank(Sequence[Subject]):
     ) -> None:
         self.folder = Path(folder)
         try:
-            index = _read_index(self.folder)
-            entries: list[dict[str, Any]] = index["subjects"]
-            self._positions = tuple(range(len(entries)) if positions is None else positions)
-            self._entries = [entries[n] for n in self._positions]
-            sizes = _part_sizes(index)
-            self._labels = [
-                _open_array(self.folder / _part(_LABELS, n), size) for n, size in enumerate(sizes)
-            ]
-            self._images = [
-                _open_array(self.folder / _part(_IMAGES, n), size) for n, size in enumerate(sizes)
-            ]
+            sizes = bank_files.read_index(self.folder)
+            self._parts = [bank_files.Part(self.folder, n, **size) for n, size in enumerate(sizes)]
+            self._firsts = np.cumsum([0, *map(len, self._parts)]).tolist()
+            known = range(self._firsts[-1])
+            self._positions = known if positions is None else [known[n] for n in positions]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise InvalidInputError(
                 f"AtlasBank: {self.folder} is not a complete atlas bank ({error}); "
@@ -87,10 +80,11 @@ class AtlasBank(Sequence[Subject]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send another process the place, not the voxels."""
-        return AtlasBank, (self.folder, self._positions)
+        whole = isinstance(self._positions, range)
+        return AtlasBank, (self.folder, None if whole else self._positions)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._positions)
 
     @overload
     def __getitem__(self, index: int) -> Subject: ...
@@ -101,19 +95,27 @@ class AtlasBank(Sequence[Subject]):
     def __getitem__(self, index: int | slice) -> Subject | Sequence[Subject]:
         if isinstance(index, slice):
             return [self[position] for position in range(*index.indices(len(self)))]
-        subject, entry = self.without_image(index), self._entries[index]
+        part, entry = self._find(index)
+        subject = self._subject(part, entry)
         if not entry["has_image"]:
             return subject
-        stored = self._images[entry.get("part", 0)]
-        intensities = stored[self._span(entry)].reshape(subject.labels.shape)
+        intensities = part.images[self._span(entry)].reshape(subject.labels.shape)
         image = intensities.astype(np.float32) * np.float32(entry["intensity_step"])
         return replace(subject, image=Volume(image, entry["voxel_to_world"]))
 
     def without_image(self, index: int) -> Subject:
         """Return a subject without its image; nothing is copied, which makes selection quick."""
-        entry = self._entries[index]
-        stored = self._labels[entry.get("part", 0)]
-        labels = stored[self._span(entry)].reshape(entry["shape"])
+        return self._subject(*self._find(index))
+
+    def _find(self, index: int) -> tuple[bank_files.Part, dict[str, Any]]:
+        """Where an atlas is stored, and what is known of it."""
+        position = self._positions[index]
+        number = bisect_right(self._firsts, position) - 1
+        part = self._parts[number]
+        return part, part.entry(position - self._firsts[number])
+
+    def _subject(self, part: bank_files.Part, entry: dict[str, Any]) -> Subject:
+        labels = part.labels[self._span(entry)].reshape(entry["shape"])
         return Subject(
             LabelMap(labels, entry["voxel_to_world"]),
             landmarks=_landmarks(entry["landmarks"]),
@@ -128,37 +130,39 @@ class AtlasBank(Sequence[Subject]):
     def __iter__(self) -> Iterator[Subject]:
         return (self[position] for position in range(len(self)))
 
-    @property
+    def _each(self, key: str) -> Iterator[Any]:
+        return (self._find(index)[1].get(key) for index in range(len(self)))
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the subjects, without loading them."""
-        return tuple(str(entry["name"]) for entry in self._entries)
+        return tuple(map(str, self._each("name")))
 
     @property
     def metadata(self) -> tuple[dict[str, Any], ...]:
         """Metadata of the subjects, without loading them."""
-        return tuple(dict(entry["metadata"]) for entry in self._entries)
+        return tuple(self._each("metadata"))
 
-    @property
+    @cached_property
     def label_hashes(self) -> tuple[str | None, ...]:
-        """SHA-256 of every subject's labels (`label_hash`), None in banks built before there were any."""
-        return tuple(entry.get("label_hash") for entry in self._entries)
+        """SHA-256 of every subject's labels (`label_hash`), None where the bank holds none."""
+        return tuple(self._each("label_hash"))
 
-    @property
+    @cached_property
     def image_hashes(self) -> tuple[str | None, ...]:
         """SHA-256 of every subject's stored image levels, None where there is no image or no hash."""
-        return tuple(entry.get("image_hash") for entry in self._entries)
+        return tuple(self._each("image_hash"))
 
     def stored_image_hash(self, index: int) -> str | None:
         """Return the SHA-256 of an image as it is on disk now; None without an image."""
-        entry = self._entries[index]
+        part, entry = self._find(index)
         if not entry["has_image"]:
             return None
-        stored = self._images[entry.get("part", 0)][self._span(entry)]
-        return hashlib.sha256(np.ascontiguousarray(stored).data).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(part.images[self._span(entry)]).data).hexdigest()
 
     def entry_is_intact(self, index: int) -> bool:
         """Return whether matrix, landmarks and all else that the index says of an atlas is as it was."""
-        entry = self._entries[index]
+        _, entry = self._find(index)
         return bool(entry.get("entry_hash", _entry_hash(entry)) == _entry_hash(entry))
 
     def excluding(self, subjects: Sequence[Subject | LabelMap]) -> AtlasBank:
@@ -278,10 +282,11 @@ def build_atlas_bank(
         )
     place = Path(folder)
     place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    work = place.parent / f".{place.name}-{uuid.uuid4().hex}"
+    work.mkdir()
     try:
-        entries, size = _write_part(work, 0, subjects, _slabs.check_threads(threads))
-        _write_index(work, {"format": _FORMAT, "voxels": size, "subjects": entries})
+        sizes = _write_part(work, 0, subjects, _slabs.check_threads(threads))
+        bank_files.write_index(work, [sizes])
         _move_into_place(work, place)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -326,34 +331,13 @@ def append_to_atlas_bank(
             code="BANK_IS_LOCKED",
         ) from error
     try:
-        index = _read_index(place)
-        sizes = _part_sizes(index)
-        known = {entry.get("label_hash") for entry in index["subjects"]}
-        entries, size = _write_part(
-            place, len(sizes), subjects, _slabs.check_threads(threads), known
-        )
-        if entries:
-            parts = {"format": _FORMAT_WITH_PARTS, "parts": [*sizes, size]}
-            _write_index(place, parts | {"subjects": index["subjects"] + entries})
+        parts, known = bank_files.read_index(place), set(AtlasBank(place).label_hashes)
+        sizes = _write_part(place, len(parts), subjects, _slabs.check_threads(threads), known)
+        if sizes["atlases"]:
+            bank_files.write_index(place, [*parts, sizes])
     finally:
         lock.unlink(missing_ok=True)
     return AtlasBank(place)
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    index: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    if index["format"] not in (_FORMAT, _FORMAT_WITH_PARTS):
-        raise ValueError(f"format {index['format']}, needs {_FORMAT} or {_FORMAT_WITH_PARTS}")
-    return index
-
-
-def _part_sizes(index: dict[str, Any]) -> list[int]:
-    return list(index["parts"]) if "parts" in index else [index["voxels"]]
-
-
-def _part(name: str, number: int) -> str:
-    """File name of the arrays of one part; the first has none of its own."""
-    return name if number == 0 else name.replace(".npy", f"-{number}.npy")
 
 
 _Packed = tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, Any]]
@@ -382,7 +366,7 @@ def _pack(item: Subject | HeartSpecification) -> _Packed:
 
 def _entry_hash(entry: dict[str, Any]) -> str:
     """SHA-256 of what an index entry says of a subject, wherever its voxels are stored."""
-    said = {key: each for key, each in entry.items() if key not in ("entry_hash", "start", "part")}
+    said = {key: each for key, each in entry.items() if key not in ("entry_hash", "start")}
     plain = json.loads(json.dumps(said))
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
@@ -423,60 +407,17 @@ def _write_part(
     part: int,
     subjects: Sequence[Subject | HeartSpecification],
     threads: int,
-    known: set[str | None] | None = None,
-) -> tuple[list[dict[str, Any]], int]:
-    """Write the arrays of a part, a few subjects at a time; return its entries and its size."""
-    entries: list[dict[str, Any]] = []
-    start = 0
-    known = known or set()
-    with (
-        _GrowingArray(folder / _part(_LABELS, part)) as labels,
-        _GrowingArray(folder / _part(_IMAGES, part)) as images,
-    ):
+    known: Collection[str | None] = (),
+) -> dict[str, int]:
+    """Write a part, a few subjects at a time, without those whose labels are known; return its sizes."""
+    with bank_files.PartWriter(folder, part) as writer:
         for first in range(0, len(subjects), _BATCH):
             batch = [subjects[n] for n in range(first, min(first + _BATCH, len(subjects)))]
             packed = _slabs.run_tasks(_pack, batch, threads=threads, step="building the atlas bank")
             for flat, image, entry in packed:
-                if entry["label_hash"] in known:
-                    continue
-                entries.append(entry | {"start": start} | ({"part": part} if part else {}))
-                start += flat.size
-                labels.extend(flat)
-                images.extend(image)
-    return entries, start
-
-
-class _GrowingArray:
-    """A flat uint8 ``.npy`` file written piece by piece; the header gets its length at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._size = path, 0
-
-    def __enter__(self) -> _GrowingArray:
-        self._stream = self._path.open("wb")
-        self._head()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.seek(0)
-        self._head()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-
-    def _head(self) -> None:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (self._size,)}
-        np.lib.format.write_array_header_1_0(self._stream, header)
-
-    def extend(self, values: NDArray[np.uint8]) -> None:
-        """Add values at the end."""
-        self._stream.write(np.ascontiguousarray(values).data)
-        self._size += values.size
-
-
-def _write_index(folder: Path, index: dict[str, Any]) -> None:
-    """Write the index, which says what is complete, last and at once."""
-    write_bytes_atomically(folder / _INDEX, json.dumps(index).encode())
+                if entry["label_hash"] not in known:
+                    writer.add(flat, image, entry)
+    return writer.sizes
 
 
 def _move_into_place(work: Path, place: Path) -> None:
@@ -491,17 +432,10 @@ def _move_into_place(work: Path, place: Path) -> None:
         AtlasBank(place)
 
 
-def _open_array(path: Path, size: int) -> NDArray[np.uint8]:
-    array: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.dtype != np.uint8 or array.shape != (size,):
-        raise ValueError(f"{path.name} holds {array.dtype} {array.shape}, needs uint8 ({size},)")
-    return np.asarray(array)
-
-
 @lru_cache(maxsize=1)
 def _model_key() -> str:
     """Digest of what determines the default bank: format, contents and the model's source text."""
-    digest = hashlib.sha256(f"{_FORMAT} {default_specifications()}".encode())
+    digest = hashlib.sha256(f"{bank_files.FORMAT} {default_specifications()}".encode())
     modules = (
         phantom_measures,
         phantom_radii,

@@ -22,8 +22,8 @@ from cardiacreg.cli_simulate import simulate
 from cardiacreg.cli_support import (
     EXIT_CODES,
     SafeGroup,
+    atlas_options,
     echo_json,
-    metadata_pairs,
     progress_lines,
     say,
 )
@@ -74,28 +74,7 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, doctor):
     metavar="FILE",
     help="The six landmarks, JSON; derived from the segmentation when absent.",
 )
-@click.option(
-    "--atlases",
-    type=click.Path(),
-    metavar="DIR",
-    help="Folder of atlases or a built bank; the synthetic population when absent.",
-)
-@click.option(
-    "--only",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=metadata_pairs,
-    help="Choose among the atlases with this metadata, as phase=ED. May be repeated: another key narrows "
-    "the choice, another value of the same key widens it.",
-)
-@click.option(
-    "--select-by",
-    "selection",
-    type=click.Choice(["labels", "image"]),
-    default="labels",
-    show_default=True,
-    help="What the chosen atlases resemble most; image needs --image and atlases with images.",
-)
+@atlas_options
 @click.option(
     "--preset",
     metavar="NAME",

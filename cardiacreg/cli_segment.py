@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli_support import EXIT_CODES, echo_json, progress_lines, say
+from cardiacreg.cli_support import EXIT_CODES, atlas_options, echo_json, progress_lines, say
 from cardiacreg.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs:
 
 @click.command(epilog=EXIT_CODES)
 @_network_options
-@click.option(
-    "--atlases", type=click.Path(), metavar="DIR",
-    help="Folder of atlases or a built bank; the synthetic population when absent.",
-)  # fmt: skip
+@atlas_options
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 def run(
     output: Path,
@@ -91,6 +88,8 @@ def run(
     as_json: bool,
     quiet: bool,
     atlases: str | None,
+    only: tuple[tuple[str, tuple[str, ...]], ...],
+    selection: str,
     threads: int | None,
     **inputs: Any,
 ) -> None:
@@ -99,15 +98,17 @@ def run(
     Writes what `cardiacreg segment` and `cardiacreg refine` write.
     """
     from cardiacreg._output_folder import check_output
+    from cardiacreg.options import RefineOptions
     from cardiacreg.refinement import refine
     from cardiacreg.result_files import FILE_NAMES, summary
 
     check_output(output, (*SEGMENT_FILES, *FILE_NAMES), overwrite=overwrite)
+    options = RefineOptions(metadata=only, selection=selection)
     subject = _predict(**inputs)
     with progress_lines(quiet) as progress:
         result = refine(
             subject.labels, image=subject.image, landmarks=subject.landmarks, atlases=atlases,
-            threads=threads, progress=progress,
+            options=options, threads=threads, progress=progress,
         )  # fmt: skip
     provenance = {**result.provenance, "network": subject.metadata["network"]}
     named = replace(result.target, name=subject.name)

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
@@ -174,3 +174,26 @@ def metadata_pairs(
             raise click.BadParameter(f"{word!r}; needs KEY=VALUE, as phase=ED.")
         found[key] = (*found.get(key, ()), value)
     return tuple(found.items())
+
+
+def atlas_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what tells a refinement which atlases to choose among: `atlases`, `only` and `selection`."""
+    options = (
+        click.option(
+            "--atlases", type=click.Path(), metavar="DIR",
+            help="Folder of atlases or a built bank; the synthetic population when absent.",
+        ),
+        click.option(
+            "--only", multiple=True, metavar="KEY=VALUE", callback=metadata_pairs,
+            help="Choose among the atlases with this metadata, as phase=ED. May be repeated: another key "
+            "narrows the choice, another value of the same key widens it.",
+        ),
+        click.option(
+            "--select-by", "selection", type=click.Choice(["labels", "image"]), default="labels",
+            show_default=True,
+            help="What the chosen atlases resemble most; image needs the image and atlases with images.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -322,11 +322,9 @@ class _Canvas:
         )
         own = active[box.i0 : box.i1, box.j0 : box.j1, box.k0 : box.k1]
         counted = votes[own]
-        winners, tied = np.empty(len(counted), np.uint8), np.zeros(1, np.int64)
-        best, totals = np.empty(len(counted), np.float32), np.empty(len(counted), np.float32)
-        _decide_kernel(counted, winners, best, totals, tied)
-        self.labels[place][own] = self.values[winners]
-        self.confidence[place][own] = np.minimum(best / totals, np.float32(1))
+        totals, tied = np.empty(len(counted), np.float32), np.zeros(1, np.int64)
+        labels, confidence = self.labels[place], self.confidence[place]
+        _decide_kernel(counted, own, self.values, labels, confidence, totals, tied)
         self.ties.append(int(tied[0]))
         if self.shares is not None:
             for number in range(len(self.values)):
@@ -386,6 +384,9 @@ def _scene(
     )  # fmt: skip
     table = np.zeros(256, dtype=np.uint8)
     table[canvas.values] = np.arange(len(canvas.values))
+    codes = np.empty(atlas_grey.shape, dtype=np.uint8)
+    for array, code in zip(labels, codes, strict=True):
+        _encode_kernel(np.ascontiguousarray(array[window]).ravel(), table, code.ravel())
     active = np.zeros(grey.shape, dtype=bool)
     starts = [
         w.start + b.start - n.start for w, b, n in zip(canvas.window, needed, window, strict=True)
@@ -394,7 +395,7 @@ def _scene(
     active[tuple(slice(s, s + size) for s, size in zip(starts, found.shape, strict=True))] = found
     canvas.window = window
     return Scene(
-        grey, atlas_grey, np.stack([table[array[window]] for array in labels]), active,
+        grey, atlas_grey, codes, active,
         (reach[0], reach[1], reach[2]), patch, options.distance, options.bandwidth,
         len(canvas.values),
     )  # fmt: skip
@@ -451,17 +452,31 @@ def _survey_kernel(labels, low, high, seen):
 
 
 @kernel
-def _decide_kernel(votes, winners, best, totals, tied):
-    """The lowest label whose votes are within a millionth of all votes of the most, and its votes."""
-    for v in range(votes.shape[0]):
-        total, most = np.float32(0), np.float32(0)
-        for label in range(votes.shape[1]):
-            total += votes[v, label]
-            most = max(most, votes[v, label])
-        least, n_equal = most - np.float32(_TIED_SHARE) * total, 0
-        for label in range(votes.shape[1] - 1, -1, -1):
-            if votes[v, label] >= least:
-                n_equal += 1
-                winners[v], best[v] = label, votes[v, label]
-        totals[v] = total
-        tied[0] += n_equal > 1
+def _encode_kernel(labels, table, codes):
+    """Positions of labels in the list of labels."""
+    for v in range(np.uint64(len(labels))):
+        codes[v] = table[labels[v]]
+
+
+@kernel
+def _decide_kernel(votes, own, values, labels, confidence, totals, tied):
+    """Give voxels the lowest label whose votes are within a millionth of all votes of the most."""
+    v = 0
+    for i in range(own.shape[0]):
+        for j in range(own.shape[1]):
+            for k in range(own.shape[2]):
+                if not own[i, j, k]:
+                    continue
+                total, most = np.float32(0), np.float32(0)
+                for label in range(votes.shape[1]):
+                    total += votes[v, label]
+                    most = max(most, votes[v, label])
+                least, n_equal, best = most - np.float32(_TIED_SHARE) * total, 0, most
+                for label in range(votes.shape[1] - 1, -1, -1):
+                    if votes[v, label] >= least:
+                        n_equal += 1
+                        labels[i, j, k], best = values[label], votes[v, label]
+                confidence[i, j, k] = min(best / total, np.float32(1))
+                totals[v] = total
+                tied[0] += n_equal > 1
+                v += 1

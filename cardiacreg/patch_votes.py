@@ -103,18 +103,17 @@ def _inside(tile: Tile, box: Box, array: NDArray[Any]) -> NDArray[Any]:
 def _nonlocal_kernel(tile, n_labels, lows, limits, votes):
     """Votes of every displacement and atlas in one tile (see the module's description)."""
     row, lead = tile.columns * tile.lanes, (2 * tile.patch_j + 1) * tile.lanes
-    column, sums = _buffers(tile)
+    column, sums, squares = _buffers(tile)
     passed, found = np.empty(row, np.uint8), np.empty(row + 1, np.uint32)
-    picked, wholes = np.empty(row + 1, np.int32), np.empty(row, np.int32)
-    weights, unit, codes = np.empty(row, np.float32), _unit(tile), tile.codes.ravel()
-    height, width = tile.target.shape
-    worst, correlated = _worst(tile), tile.kind == 2
+    wholes, weights = np.empty(row, np.int32), np.empty(row, np.float32)
+    unit, codes = _unit(tile), tile.codes.ravel()
+    (height, width), worst, correlated = tile.target.shape, _worst(tile), tile.kind == 2
     shifts, n_atlases, ends = tile.shifts, len(tile.atlases), tile.ends
     for turn in range(len(shifts) * n_atlases):
-        n, shift = turn % n_atlases, _shift(shifts, turn // n_atlases)
+        n, shift = turn % n_atlases, shifts[turn // n_atlases]
         column[:], leaving = 0, _leaves_lattice(tile, shift[2])
         for y in range(-2 * tile.patch_i, tile.rows):
-            _slide_rows(tile, n, shift, y, column)
+            _slide_rows(tile, n, shift, y, column, squares)
             if y < 0 or ends[y, 1] == 0:
                 continue
             begin, end, at = ends[y, 0], ends[y, 1], y * row
@@ -132,8 +131,8 @@ def _nonlocal_kernel(tile, n_labels, lows, limits, votes):
                 _mark(first, stop, share, lead, sums, limits, at, passed)
                 if leaving:
                     _leave_lattice(tile, shift[2], first, stop, passed)
-                size = _list(first, stop, lead, sums, passed, found, picked)
-                _weigh(size, unit / share, picked, wholes, weights)
+                size = _list(first, stop, passed, found)
+                _weigh(size, unit / share, sums[0, lead:], found, wholes, weights)
                 units, starts = (unit, worst), (code, at)
                 _vote_found(
                     size, units, found, wholes, weights, codes, starts, lows, limits, votes, n_labels
@@ -141,24 +140,22 @@ def _nonlocal_kernel(tile, n_labels, lows, limits, votes):
 
 
 @kernel
-def _shift(shifts, turn):
-    """One displacement along (i, j, k)."""
-    return shifts[turn, 0], shifts[turn, 1], shifts[turn, 2]
-
-
-@kernel
 def _worst(tile):
-    """Halvings beyond the best match from which on all matches together weigh less than 2**-18 of it."""
-    return 19.0 + math.log2(len(tile.shifts) * len(tile.atlases))
+    """Halvings beyond the best match from which on all matches together weigh less than 2**-17 of it."""
+    return 18.0 + math.log2(len(tile.shifts) * len(tile.atlases))
 
 
 @kernel
 def _buffers(tile):
-    """A row of columns' sums and one of patch sums; five kinds for correlations of cut patches."""
+    """A row of columns' sums, one of patch sums, the squares of a patch's rows and a row of zeros.
+
+    The sums are of five kinds for correlations of cut patches.
+    """
     lead, row = (2 * tile.patch_j + 1) * tile.lanes, tile.columns * tile.lanes
     fields = 5 if tile.kind == 2 and tile.totals.shape[1] == 1 else 1
     column = np.empty((fields, lead + row + 2 * tile.patch_j * tile.lanes), np.int32)
-    return column, np.zeros((fields, lead + row), np.int32)
+    squares = np.zeros((2 * tile.patch_i + 3, column.shape[1]), np.uint16)
+    return column, np.zeros((fields, lead + row), np.int32), squares
 
 
 @kernel
@@ -176,9 +173,7 @@ def _share(tile, count):
 @kernel
 def _unit(tile):
     """Halvings of a weight per unit of a distance in whole numbers, at a whole patch."""
-    if tile.kind == 0:
-        return tile.halvings / _full(tile)
-    return tile.halvings if tile.kind == 1 else tile.halvings / (1 << 29)
+    return tile.halvings / (_full(tile) if tile.kind == 0 else 1 if tile.kind == 1 else 1 << 29)
 
 
 @kernel
@@ -242,13 +237,13 @@ def _leave_lattice(tile, dk, first, stop, passed):
 
 
 @kernel
-def _list(first, stop, lead, sums, passed, found, picked):
-    """List the marked voxels and their distances, and count them."""
-    size, lead, words = np.uint64(0), np.uint64(lead), passed.view(np.uint64)
+def _list(first, stop, passed, found):
+    """List the marked voxels and count them."""
+    size, words = np.uint64(0), passed.view(np.uint64)
     for word in range(first // 8, stop // 8):
         if words[word] != 0:
             for k in range(np.uint64(8 * word), np.uint64(8 * word + 8)):
-                found[size], picked[size] = k, sums[0, lead + k]
+                found[size] = k
                 size += np.uint64(passed[k])
     return size
 
@@ -265,10 +260,10 @@ def _power_of_two(z):
 
 
 @kernel
-def _weigh(size, factor, distances, wholes, weights):
+def _weigh(size, factor, sums, found, wholes, weights):
     """Turn the distances of the listed voxels into whole halvings and a rest of weight."""
     for m in range(np.uint64(size)):
-        distance = np.float64(distances[m]) * factor
+        distance = np.float64(sums[np.uint64(found[m])]) * factor
         whole = np.int32(distance)
         z = np.float32(np.float64(whole) - distance)
         wholes[m], weights[m] = whole, _power_of_two(z)
@@ -327,16 +322,16 @@ def _scale(n, total, squares):
 def _multi_point_kernel(tile, inner, lows, shares, votes):
     """Votes of whole label patches: weights in whole numbers, box-filtered like distances."""
     wide_i, width = 2 * tile.patch_i + 1, tile.columns * tile.lanes
-    column, sums = _buffers(tile)
+    column, sums, squares = _buffers(tile)
     ring, total = np.empty((wide_i, width), np.int32), np.empty(width, np.int32)
     passed = np.empty(width, np.uint8)
     for n in range(tile.atlases.shape[0]):
         for turn in range(len(tile.shifts)):
-            shift = _shift(tile.shifts, turn)
+            shift = tile.shifts[turn]
             column[:], ring[:], total[:] = 0, 0, 0
             for y in range(-2 * tile.patch_i, tile.rows + tile.patch_i):
                 if y < tile.rows:
-                    _slide_rows(tile, n, shift, y, column)
+                    _slide_rows(tile, n, shift, y, column, squares)
                 if y < 0:
                     continue
                 entering = ring[y % wide_i]
@@ -413,14 +408,14 @@ def _vote_patches(tile, n, shift, out, inner, sums, votes):
 def _search_kernel(tile, ranks, best):
     """The best displacement of every voxel in every atlas."""
     row, lead = tile.columns * tile.lanes, (2 * tile.patch_j + 1) * tile.lanes
-    column, sums = _buffers(tile)
+    column, sums, squares = _buffers(tile)
     passed = np.empty(row, np.uint8)
     for n in range(len(tile.atlases)):
         for rank in range(len(tile.shifts)):
-            shift = _shift(tile.shifts, rank)
+            shift = tile.shifts[rank]
             column[:] = 0
             for y in range(-2 * tile.patch_i, tile.rows):
-                _slide_rows(tile, n, shift, y, column)
+                _slide_rows(tile, n, shift, y, column, squares)
                 if y < 0 or tile.ends[y, 1] == 0:
                     continue
                 begin, end = tile.ends[y, 0], tile.ends[y, 1]
@@ -452,14 +447,15 @@ def _keep_best(first, stop, lead, factor, rank, sums, passed, ranks, best):
 
 
 @kernel
-def _slide_rows(tile, n, shift, y, column):
-    """Let the patch sums of one displacement move on to row y: one row enters, another leaves."""
+def _slide_rows(tile, n, shift, y, column, squares):
+    """Let the patch sums of one displacement move on to row y: one row enters, another leaves.
+
+    Squares that enter are kept until they leave.
+    """
     di, dj, dk, lanes = shift[0], shift[1], shift[2], tile.lanes
     low, high = tile.lattice[0], tile.lattice[1]
     new, old = y + tile.first_i + tile.patch_i, y + tile.first_i - tile.patch_i - 1
     has_new = min(new, new + di) >= low and max(new, new + di) < high
-    has_old = min(old, old + di) >= low and max(old, old + di) < high and y > -tile.patch_i
-    has_old = has_old and old >= tile.search_i
     first, stop = tile.search_j, tile.search_j + tile.columns + 2 * tile.patch_j
     begin = max(first, tile.lattice[2], tile.lattice[2] - dj)
     size = (min(stop, tile.lattice[3], tile.lattice[3] - dj) - begin) * lanes - abs(dk)
@@ -467,38 +463,43 @@ def _slide_rows(tile, n, shift, y, column):
         return
     t = begin * lanes + max(0, -dk)
     a, c = t + dj * lanes + dk, t - first * lanes + (2 * tile.patch_j + 1) * lanes
-    rows = (new * has_new, old * has_old, (new + di) * has_new, (old + di) * has_old)
-    masks = (np.int32(-1 * has_new), np.int32(-1 * has_old))
     if column.shape[0] == 5:
+        has_old = min(old, old + di) >= low and max(old, old + di) < high and y > 0
+        rows = (new * has_new, old * has_old, (new + di) * has_new, (old + di) * has_old)
+        masks = (np.int32(-1 * has_new), np.int32(-1 * has_old))
         _swap_powers(tile.target, tile.atlases[n], rows, masks, (t, a, c), size, column)
-    elif tile.kind == 2:
-        _swap_products(tile.target, tile.atlases[n], rows, masks, (t, a, c), size, column[0])
+        return
+    turns = len(squares) - 1
+    entering = squares[(y + 2 * tile.patch_i) % turns]
+    leaving = squares[(y + 2 * tile.patch_i + 1) % turns if y > 0 else turns]
+    if has_new:
+        _pair(tile.target[new], tile.atlases[n, new + di], (t, a, c), size, tile.kind, entering)
     else:
-        _swap_squares(tile.target, tile.atlases[n], rows, masks, (t, a, c), size, column[0])
+        entering[:] = 0
+    _swap(c, size, entering, leaving, column[0])
 
 
 @kernel
-def _swap_squares(target, atlas, rows, masks, places, size, column):
-    """Add a row of squared differences and take another away, where masked in; a square fits 16 bits."""
-    u, v, y, z = np.uint64(rows[0]), np.uint64(rows[1]), np.uint64(rows[2]), np.uint64(rows[3])
+def _pair(target, atlas, places, size, kind, squares):
+    """Squared differences of a row, or products for a correlation; one fits 16 bits."""
     t, a, c = np.uint64(places[0]), np.uint64(places[1]), np.uint64(places[2])
-    for k in range(np.uint64(size)):
-        new = np.int16(target[u, t + k]) - np.int16(atlas[y, a + k])
-        old = np.int16(target[v, t + k]) - np.int16(atlas[z, a + k])
-        entering = np.int32(np.uint16(new * new)) & masks[0]
-        column[c + k] += entering - (np.int32(np.uint16(old * old)) & masks[1])
+    if kind == 2:
+        for k in range(np.uint64(size)):
+            squares[c + k] = np.uint16(np.uint16(target[t + k]) * np.uint16(atlas[a + k]))
+    else:
+        for k in range(np.uint64(size)):
+            apart = np.int16(target[t + k]) - np.int16(atlas[a + k])
+            squares[c + k] = np.uint16(apart * apart)
 
 
 @kernel
-def _swap_products(target, atlas, rows, masks, places, size, column):
-    """Add a row of products and take another away, where masked in; a product fits 16 bits."""
-    u, v, y, z = np.uint64(rows[0]), np.uint64(rows[1]), np.uint64(rows[2]), np.uint64(rows[3])
-    t, a, c = np.uint64(places[0]), np.uint64(places[1]), np.uint64(places[2])
-    for k in range(np.uint64(size)):
-        new = np.uint16(target[u, t + k]) * np.uint16(atlas[y, a + k])
-        old = np.uint16(target[v, t + k]) * np.uint16(atlas[z, a + k])
-        entering = np.int32(np.uint16(new)) & masks[0]
-        column[c + k] += entering - (np.int32(np.uint16(old)) & masks[1])
+def _swap(first, size, entering, leaving, column):
+    """Add a row to columns' sums and take another away.
+
+    It is apart from what makes the rows, so that the compiler fills vectors with 16 bits there.
+    """
+    for k in range(np.uint64(first), np.uint64(first + size)):
+        column[k] += np.int32(entering[k]) - np.int32(leaving[k])
 
 
 @kernel

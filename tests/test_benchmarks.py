@@ -19,6 +19,8 @@ from benchmarks import (
     real,
     report,
     scoring,
+    selection,
+    selection_large,
     simulated,
     store,
     tabulate,
@@ -391,11 +393,12 @@ class TestComparators:
 
         labels = discs([4, 6, 8, 9], FINE)
         image = Volume(labels.array.astype(np.float32), FINE)
-        found = comparators.staple(Propagated(image, [(image, labels)] * 3, 0.0))
+        found = comparators.staple(Propagated(image, [(image, labels)] * 3, 0.0)).labels
         assert (found.array == labels.array).all()
 
     def test_joint_label_fusion_trusts_the_atlas_that_looks_alike(self):
-        pytest.importorskip("ants", reason="antspyx is not installed; see the extra bench-peers")
+        if not comparators.available("ants"):
+            pytest.skip("antspyx is not installed; see the extra bench-peers")
         from benchmarks.propagation import Propagated
 
         rng = np.random.default_rng(0)
@@ -405,7 +408,8 @@ class TestComparators:
             for each in (truth, other)
         ]
         pairs = list(zip(images, (truth, other), strict=True))
-        found = comparators.joint_label_fusion(Propagated(images[0], pairs, 0.0))
+        found, seconds = comparators.joint_label_fusion(Propagated(images[0], pairs, 0.0))
+        assert seconds > 0
         assert metrics.dice(found, truth, 1) > 0.97 > metrics.dice(other, truth, 1)
 
     def test_turning_moves_target_and_truth_together(self):
@@ -475,6 +479,25 @@ class TestCases:
     def test_the_last_ablation_step_is_the_default(self):
         assert list(ablation.variants().values())[-1] == RefineOptions()
 
+    def test_recall_of_a_simulated_bank_is_whole_where_all_are_proposed(self, monkeypatch):
+        monkeypatch.setattr(selection, "PROPOSED", (5, 12))
+        bank = selection.SimulatedBank(4, 12)
+        result = json.loads(json.dumps(selection.measure_recall(bank, 1)))
+        assert result["recall"][0]["curve"]["12"]["recall"] == 1
+        assert result["recall"][0]["brute_seconds"] > 0
+        assert result["simulated"]["index_megabytes"] >= 0
+        tables = selection_large.tables(result)
+        assert "| 12 | 1.000 |" in tables["selection-large-recall"]
+
+    def test_mixed_atlases_lie_between_their_hearts(self):
+        bank = selection.SimulatedBank(4, 6)
+        first, second, share = bank.recipes[5]
+        assert 0.2 <= share <= 0.8 and first != second
+        own, ends = bank.subject(5).labels, [bank.subject(n).labels for n in (first, second)]
+        assert min(metrics.dice(own, end, 1) for end in ends) > metrics.dice(*ends, 1)
+        points = np.array([10_000, 20, 12_345])
+        assert (bank.labels_at(5, points) == own.array.ravel()[points]).all()
+
     def test_fusion_variants_start_without_an_image(self):
         assert fusion_modes.variants()[fusion_modes.LABEL_VOTES] is None
 
@@ -484,7 +507,7 @@ class TestCases:
         labels = LabelMap(array, np.diag([2.0, 2.0, 10.0, 1.0]))
         values = np.broadcast_to(np.arange(9.0), array.shape)
         stack, hidden = hidden_slices.every_second(labels)
-        seen = fusion_modes._of_stack(Volume(values, labels.voxel_to_world), stack)
+        seen = fusion_modes.of_stack(Volume(values, labels.voxel_to_world), stack)
         assert seen.array[0, 0].tolist() == [1, 3, 5, 7] and len(hidden) == 3
         np.testing.assert_array_equal(seen.voxel_to_world, stack.voxel_to_world)
 

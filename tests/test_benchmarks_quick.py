@@ -36,6 +36,8 @@ LEFT_OUT = {
     "roofline": TIMES,
     "scaling": TIMES,
     "selection": "simulates a bank of hundreds",
+    "selection_by_image": "refines whole hearts thrice",
+    "selection_large": "simulates hearts; its parts are tested in test_benchmarks",
     "simulated": "refines whole hearts for minutes; the steps that it shares with `comparison` run here",
     "speed": TIMES,
 }

@@ -68,6 +68,16 @@ def test_run_segments_and_refines(picture, oracle, tiny_files, tmp_path):
     assert kept["target"] == picture.name
 
 
+def test_run_chooses_atlases_as_refine_does(picture, oracle, tiny_files, tmp_path):
+    chosen = ("--atlases", tiny_files.atlases, "--select-by", "image", "--threads", 1)
+    result = run("run", "-i", picture, "-o", tmp_path / "out", *chosen)
+    assert result.exit_code == 0, result.stderr
+    options = json.loads((tmp_path / "out" / "result.json").read_text())["options"]
+    assert options["selection"] == "image"
+    none = run("run", "-i", picture, "-o", tmp_path / "no", *chosen, "--only", "phase=systole")
+    assert none.exit_code == 1 and "phase" in none.stderr
+
+
 def test_real_weights_that_find_nothing_end_with_one_line(picture, tmp_path):
     torch.manual_seed(0)
     config = tiny_config().network
