@@ -63,7 +63,7 @@ class TrainingConfig:
         Otherwise the rate stays (the paper).
     warmup : int
     mixed : bool
-        bfloat16 where numbers allow it.
+        bfloat16 where numbers allow it and the device computes in it.
     average : float
         Share of the old mean kept per step in the running mean of weights that is exported; 0 exports
         the last weights.

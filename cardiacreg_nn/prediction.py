@@ -59,9 +59,10 @@ class _Look(NamedTuple):
 
     @property
     def sureness(self) -> float:
-        """Mean winning probability over what is called heart, times the landmarks' mean presence.
+        """Sum of winning probabilities over what is called heart, times the landmarks' mean presence.
 
-        Halved where the ventricles found shrink towards the side that is taken for the base.
+        Halved where the ventricles found shrink towards the side that is taken for the base. A sum,
+        since a network that sees a heart the wrong way round leaves out what puzzles it.
         """
         winner = self.structures.argmax(axis=0)
         best = self.structures.max(axis=0)[winner > 0]
@@ -72,7 +73,7 @@ class _Look(NamedTuple):
         presence = (
             float(np.mean([each.presence for each in self.landmarks])) if self.landmarks else 1.0
         )
-        return float(best.mean()) * presence
+        return float(best.sum()) * presence
 
 
 def predict(

@@ -37,6 +37,7 @@ from cardiacreg_nn.preprocessing import (
     sample_labels,
     turns,
 )
+from cardiacreg_nn.tissues import tissue_map
 
 CANVAS_MARGIN = 32
 _FINE_MM = (1.75, 1.75, 2.5)
@@ -64,6 +65,8 @@ class Source:
     extent : tuple of two int
         First and last slice that were acquired, or that show the heart.
     name, group, phase : str
+    tissues : ndarray of uint8, shape (D, H, W), or None
+        Positions in `cardiacreg_nn.tissues.TISSUES`; synthetic hearts only.
     """
 
     image: NDArray[np.uint8]
@@ -76,6 +79,7 @@ class Source:
     name: str = ""
     group: str = ""
     phase: str = ""
+    tissues: NDArray[np.uint8] | None = None
 
 
 def collate(sources: Sequence[Source], device: torch.device | str = "cpu") -> Sources:
@@ -86,6 +90,8 @@ def collate(sources: Sequence[Source], device: torch.device | str = "cpu") -> So
         padded = np.zeros((len(sources), *largest), dtype=np.uint8)
         for row, source in zip(padded, sources, strict=True):
             array = getattr(source, name)
+            if array is None:
+                continue
             row[: array.shape[0], : array.shape[1], : array.shape[2]] = array
         return torch.from_numpy(padded).to(device, non_blocking=True)
 
@@ -101,6 +107,7 @@ def collate(sources: Sequence[Source], device: torch.device | str = "cpu") -> So
         numbers((s.known for s in sources), torch.bool),
         numbers((s.fine for s in sources), torch.bool),
         numbers(s.extent for s in sources),
+        stack("tissues") if any(s.tissues is not None for s in sources) else None,
     )
 
 
@@ -261,12 +268,14 @@ def synthetic_source(seed: int) -> Source:
     fields = heart_fields(shape, axes)
     fractions = structure_fractions(fields, shape.rv_wall_mm, _FINE_MM[0])
     image = render_image(fields, fractions, axes, rng)
+    tissues = tissue_map(shape, fields, fractions, axes, np.random.default_rng([seed, 7]))
     shares = np.stack([fractions[n] for n in ("lv_cavity", "lv_wall", "rv_wall", "rv_cavity")])
     winner = np.concatenate([1 - shares.sum(axis=0, keepdims=True), shares]).argmax(axis=0)
     matrix = np.diag([*_FINE_MM, 1.0])
     matrix[:3, 3] = low
     labels = LabelMap(winner.astype(np.uint8), matrix)
-    return _fine_source(image, labels, name=f"synthetic_{seed:05d}", group=group, phase=phase)
+    source = _fine_source(image, labels, name=f"synthetic_{seed:05d}", group=group, phase=phase)
+    return replace(source, tissues=np.ascontiguousarray(np.moveaxis(tissues, 2, 0)))
 
 
 def anatomy_source(labels: LabelMap, seed: int, **about: str) -> Source:

@@ -78,7 +78,8 @@ def cached_synthetic(seed: int, cache: Path | None) -> Source:
     path = cache / f"heart_{seed:06d}.npz"
     if path.is_file():
         with np.load(path) as held:
-            return _from_arrays(dict(held))
+            if "tissues" in held:
+                return _from_arrays(dict(held))
     source = synthetic_source(seed)
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.tmp")
@@ -101,6 +102,7 @@ def _from_arrays(held: dict[str, np.ndarray]) -> Source:
         str(held["name"]),
         str(held["group"]),
         str(held["phase"]),
+        held["tissues"],
     )
 
 
