@@ -37,7 +37,7 @@ from cardiacreg_nn.preprocessing import (
     sample_labels,
     turns,
 )
-from cardiacreg_nn.tissues import tissue_map
+from cardiacreg_nn.tissues import tissue_map, whole_slices
 
 CANVAS_MARGIN = 32
 _FINE_MM = (1.75, 1.75, 2.5)
@@ -253,8 +253,11 @@ def acdc_folds(folder: Path | str, n_folds: int = 5, seed: int = 0) -> list[list
     return [sorted(fold) for fold in folds]
 
 
-def synthetic_source(seed: int) -> Source:
-    """Make one synthetic heart with its surroundings; the seed decides group and phase too."""
+def synthetic_source(seed: int, *, whole: bool = False) -> Source:
+    """Make one synthetic heart with its surroundings; the seed decides group and phase too.
+
+    Where `whole`, its base is labelled in whole slices, as people do.
+    """
     rng = np.random.default_rng([seed, 5])
     group = sorted(GROUPS)[int(rng.integers(len(GROUPS)))]
     phase = PHASES[int(rng.integers(2))]
@@ -268,12 +271,14 @@ def synthetic_source(seed: int) -> Source:
     fields = heart_fields(shape, axes)
     fractions = structure_fractions(fields, shape.rv_wall_mm, _FINE_MM[0])
     image = render_image(fields, fractions, axes, rng)
-    tissues = tissue_map(shape, fields, fractions, axes, np.random.default_rng([seed, 7]))
     shares = np.stack([fractions[n] for n in ("lv_cavity", "lv_wall", "rv_wall", "rv_cavity")])
     winner = np.concatenate([1 - shares.sum(axis=0, keepdims=True), shares]).argmax(axis=0)
+    array = winner.astype(np.uint8)
+    array = whole_slices(array, fields) if whole else array
+    tissues = tissue_map(shape, fields, array, axes, np.random.default_rng([seed, 7]))
     matrix = np.diag([*_FINE_MM, 1.0])
     matrix[:3, 3] = low
-    labels = LabelMap(winner.astype(np.uint8), matrix)
+    labels = LabelMap(array, matrix)
     source = _fine_source(image, labels, name=f"synthetic_{seed:05d}", group=group, phase=phase)
     return replace(source, tissues=np.ascontiguousarray(np.moveaxis(tissues, 2, 0)))
 

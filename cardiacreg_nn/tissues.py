@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
+from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL
 from cardiacreg.phantom_anatomy import HeartFields, HeartShape
 
 TISSUES = (
@@ -36,6 +37,12 @@ TISSUES = (
 _Field = NDArray[np.float32]
 _Axes = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 _NUMBER = {name: number for number, name in enumerate(TISSUES)}
+_LABELLED = {
+    LV_CAVITY: "left blood",
+    LV_WALL: "left muscle",
+    RV_WALL: "right muscle",
+    RV_CAVITY: "right blood",
+}
 
 
 class _Scene(NamedTuple):
@@ -63,7 +70,7 @@ class _Scene(NamedTuple):
 def tissue_map(
     shape: HeartShape,
     fields: HeartFields,
-    fractions: dict[str, NDArray[np.float32]],
+    labels: NDArray[np.uint8],
     axes_mm: _Axes,
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
@@ -74,8 +81,8 @@ def tissue_map(
     shape : HeartShape
     fields : HeartFields
         Of the shape, on the grid of `axes_mm`, mm.
-    fractions : dict of str to ndarray
-        As from `structure_fractions`.
+    labels : ndarray of uint8, shape (i, j, k)
+        Canonical labels on the same grid.
     axes_mm : tuple of three ndarrays
         World coordinates along x (RV to LV), y (anterior to inferior) and z (apex to base), mm.
     rng : numpy.random.Generator
@@ -97,8 +104,36 @@ def tissue_map(
     _lung_vessels(scene, tissues)
     _heart_fat(scene, tissues)
     _base(scene, shape, tissues)
-    _heart(scene, fractions, tissues)
+    _heart(scene, labels, tissues)
     return tissues
+
+
+def whole_slices(labels: NDArray[np.uint8], fields: HeartFields) -> NDArray[np.uint8]:
+    """Label the base as people label stacks: a slice shows the ventricles whole or not at all.
+
+    Parameters
+    ----------
+    labels : ndarray of uint8, shape (i, j, k)
+        Canonical labels that end at the tilted valve planes.
+    fields : HeartFields
+        Of the same heart, on the same grid.
+
+    Returns
+    -------
+    ndarray of uint8, shape (i, j, k)
+        Background above the last slice with half of the LV cavity below the mitral plane; up to there
+        all that lies within the LV and in the RV body is labelled.
+    """
+    inner, outer = fields.endocardium < 0, fields.epicardium < 0
+    size = inner.sum(axis=(0, 1))
+    below = (inner & (fields.mitral < 0)).sum(axis=(0, 1))
+    whole = labels.copy()
+    whole[(fields.rv_body < 0) & ~outer & (labels == 0)] = RV_CAVITY
+    whole[outer] = LV_WALL
+    whole[inner] = LV_CAVITY
+    top = np.flatnonzero((size > 0) & (2 * below >= size)).max()
+    whole[:, :, top + 1 :] = 0
+    return whole
 
 
 def _plane(scene: _Scene, azimuth_deg: float, distance_mm: float, tilt: float) -> _Field:
@@ -112,7 +147,7 @@ def _plane(scene: _Scene, azimuth_deg: float, distance_mm: float, tilt: float) -
 def _abdomen(scene: _Scene, tissues: NDArray[np.uint8]) -> None:
     """Liver towards the right and stomach or bowel towards the left, under a domed diaphragm."""
     x, _, z = scene.grid
-    dome = _plane(scene, scene.uniform(70, 115), scene.uniform(30, 52), scene.uniform(0.1, 0.5))
+    dome = _plane(scene, scene.uniform(65, 120), scene.uniform(22, 52), scene.uniform(0.1, 0.5))
     dome = dome - 4 * scene.noise(18) - (x / 60) ** 2 * scene.uniform(-10, 10)
     below = dome > 0
     border = x - scene.uniform(-20, 40) + 6 * scene.noise(14) + z * scene.uniform(-0.5, 0.5)
@@ -157,7 +192,10 @@ def _heart_fat(scene: _Scene, tissues: NDArray[np.uint8]) -> None:
     mean, towards_right = scene.uniform(-1, 4), scene.uniform(0, 0.12)
     thickness = mean - towards_right * (x - 10) + scene.uniform(0, 0.08) * (z + 50)
     thickness = thickness + scene.uniform(1, 4) * scene.noise(9)
-    tissues[scene.distance < np.clip(thickness, 0, 16)] = _NUMBER["heart fat"]
+    thickness = np.clip(thickness, 0, 16)
+    pericardium = thickness + np.clip(scene.uniform(-1.5, 2.5), 0, 2.5)
+    tissues[scene.distance < pericardium] = _NUMBER["chest muscle"]
+    tissues[scene.distance < thickness] = _NUMBER["heart fat"]
 
 
 def _base(scene: _Scene, shape: HeartShape, tissues: NDArray[np.uint8]) -> None:
@@ -185,29 +223,23 @@ def _base(scene: _Scene, shape: HeartShape, tissues: NDArray[np.uint8]) -> None:
     tissues[np.minimum(left, aorta) < 0] = _NUMBER["left blood"]
 
 
-def _heart(
-    scene: _Scene, fractions: dict[str, NDArray[np.float32]], tissues: NDArray[np.uint8]
-) -> None:
+def _heart(scene: _Scene, labels: NDArray[np.uint8], tissues: NDArray[np.uint8]) -> None:
     """Walls and cavities as labelled, then papillary muscles and trabeculae within the cavities."""
-    names = ("lv_cavity", "lv_wall", "rv_wall", "rv_cavity")
-    own = ("left blood", "left muscle", "right muscle", "right blood")
-    shares = np.stack([fractions[name] for name in names])
-    winner = np.concatenate([1 - shares.sum(axis=0, keepdims=True), shares]).argmax(axis=0)
-    for label, name in enumerate(own, start=1):
-        tissues[winner == label] = _NUMBER[name]
+    for label, name in _LABELLED.items():
+        tissues[labels == label] = _NUMBER[name]
     fields, grid = scene.fields, scene.grid
     web = scene.noise(scene.uniform(2.0, 3.5))
-    reach = scene.uniform(2, 8)
-    near_left = (fields.endocardium > -reach) & (web > scene.uniform(0.5, 1.8))
-    tissues[(winner == 1) & near_left] = _NUMBER["left muscle"]
-    near_right = web > scene.uniform(0.9, 2.2)
-    tissues[(winner == 4) & near_right] = _NUMBER["right muscle"]
+    reach = scene.uniform(2, 10)
+    near_left = (fields.endocardium > -reach) & (web > scene.uniform(0.3, 1.7))
+    tissues[(labels == LV_CAVITY) & near_left] = _NUMBER["left muscle"]
+    near_right = web > scene.uniform(0.7, 2.0)
+    tissues[(labels == RV_CAVITY) & near_right] = _NUMBER["right muscle"]
     azimuth = np.arctan2(-grid[1], -grid[0])
     low = np.float32(grid[2].min())
     for centre in (-2.3, 2.5):
         turn = np.abs(np.angle(np.exp(1j * (azimuth - centre - scene.uniform(-0.4, 0.4)))))
         deep = np.abs(fields.endocardium + scene.uniform(4, 10)) < scene.uniform(1.5, 4.5)
         high = np.abs(grid[2] / low - scene.uniform(0.35, 0.6)) < scene.uniform(0.1, 0.3)
-        tissues[(winner == 1) & (turn < scene.uniform(0.15, 0.5)) & deep & high] = _NUMBER[
+        tissues[(labels == LV_CAVITY) & (turn < scene.uniform(0.15, 0.5)) & deep & high] = _NUMBER[
             "left muscle"
         ]
