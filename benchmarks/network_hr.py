@@ -44,7 +44,7 @@ class _Effort(NamedTuple):
     test: int
 
 
-_FULL, _QUICK = _Effort(150.0, 32, 12), _Effort(0.2, 2, 1)
+_FULL, _QUICK = _Effort(80.0, 24, 12), _Effort(0.2, 2, 1)
 
 
 def run(quick: bool) -> dict[str, Any]:
