@@ -301,9 +301,7 @@ def _kept(sources: Sources, heights: Tensor, options: AugmentationOptions, draw:
     return (heights >= first - 0.01) & (heights <= last + 0.01)
 
 
-def _painted(
-    sources: Sources, options: AugmentationOptions, draw: _Draw
-) -> tuple[Tensor, Tensor]:
+def _painted(sources: Sources, options: AugmentationOptions, draw: _Draw) -> tuple[Tensor, Tensor]:
     """Return the hearts' images, some of them painted anew, and which."""
     none = torch.zeros_like(sources.fine)
     if not options.repaint or sources.tissues is None:

@@ -137,7 +137,7 @@ def source_from_pair(
     labels: LabelMap,
     preset: Preset,
     known: tuple[bool, ...] = _ALL_KNOWN,
-    **about: str,
+    **about: Any,
 ) -> Source:
     """Lay an acquired stack and its labels on a canvas.
 
@@ -283,7 +283,7 @@ def synthetic_source(seed: int, *, whole: bool = False) -> Source:
     return replace(source, tissues=np.ascontiguousarray(np.moveaxis(tissues, 2, 0)))
 
 
-def anatomy_source(labels: LabelMap, seed: int, **about: str) -> Source:
+def anatomy_source(labels: LabelMap, seed: int, **about: Any) -> Source:
     """Make a source of high-resolution labels without an image: levels by tissue, and texture."""
     rng = np.random.default_rng([seed, 6])
     low = labels.voxel_to_world[:3, 3]
@@ -297,7 +297,7 @@ def anatomy_source(labels: LabelMap, seed: int, **about: str) -> Source:
     return _fine_source(image.astype(np.float32), LabelMap(box, target), **about)
 
 
-def _fine_source(image: NDArray[np.float32], labels: LabelMap, **about: str) -> Source:
+def _fine_source(image: NDArray[np.float32], labels: LabelMap, **about: Any) -> Source:
     low, high = np.percentile(image, (1, 99))
     scaled = np.clip((image - low) / (high - low), 0, 1)
     spacing = np.array(_FINE_MM)[[2, 0, 1]]

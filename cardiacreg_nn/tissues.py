@@ -54,8 +54,8 @@ class _Scene(NamedTuple):
     """From the heart's outer surface, mm."""
     rng: np.random.Generator
 
-    def uniform(self, low: float, high: float) -> np.float32:
-        return np.float32(self.rng.uniform(low, high))
+    def uniform(self, low: float, high: float) -> float:
+        return float(np.float32(self.rng.uniform(low, high)))
 
     def noise(self, correlation_voxels: float) -> _Field:
         """Smooth noise of about unit variance."""
@@ -148,7 +148,7 @@ def _abdomen(scene: _Scene, tissues: NDArray[np.uint8]) -> None:
     """Liver towards the right and stomach or bowel towards the left, under a domed diaphragm."""
     x, _, z = scene.grid
     dome = _plane(scene, scene.uniform(65, 120), scene.uniform(22, 52), scene.uniform(0.1, 0.5))
-    dome = dome - 4 * scene.noise(18) - (x / 60) ** 2 * scene.uniform(-10, 10)
+    dome -= 4 * scene.noise(18) + (x / 60) ** 2 * scene.uniform(-10, 10)
     below = dome > 0
     border = x - scene.uniform(-20, 40) + 6 * scene.noise(14) + z * scene.uniform(-0.5, 0.5)
     tissues[below] = _NUMBER["liver"]

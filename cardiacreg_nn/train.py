@@ -163,7 +163,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Return whether a device computes in bfloat16; processors without it are several times slower."""
     if device.type != "cpu":
         return True
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
 
 

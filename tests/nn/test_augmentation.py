@@ -10,7 +10,9 @@ from cardiacreg_nn.augmentation import AugmentationOptions, Sources, augment, ro
 
 SHAPE, SPACING = (9, 48, 48), (4.0, 2.0, 2.0)
 STILL = AugmentationOptions.none()
-MOVING = replace(STILL, tilt_deg=4.0, rotation_deg=25.0, shift_mm=6.0, scale=0.15, any_axis=True, stack_shift=1.0)
+MOVING = replace(
+    STILL, tilt_deg=4.0, rotation_deg=25.0, shift_mm=6.0, scale=0.15, any_axis=True, stack_shift=1.0
+)
 
 
 def generator(seed=0):

@@ -140,6 +140,7 @@ def test_a_network_without_landmarks_also_sees_the_stack_mirrored(handedness):
     found = predict(Volume(array, matrix), weights=model, views=1)
     assert (found.labels.array == array).all()
 
+
 def test_every_kind_of_source_gives_the_same(tmp_path):
     image, _ = coded_heart()
     path = tmp_path / "sax.nii.gz"

@@ -69,7 +69,9 @@ def test_whole_slices_show_the_ventricles_whole_or_not_at_all(heart):
     assert (whole[..., : last + 1][inner[..., : last + 1]] == LV_CAVITY).all()
     assert not whole[..., last + 1 :].any()
     tilted = (labels == LV_CAVITY).sum(axis=(0, 1)) / np.maximum(inner.sum(axis=(0, 1)), 1)
-    assert tilted[last] > 0.3 and tilted[last + 1] < 0.7  # the half is counted without partial volume
+    assert (
+        tilted[last] > 0.3 and tilted[last + 1] < 0.7
+    )  # the half is counted without partial volume
     middle = AXES[2] < -40
     assert ((whole != labels)[..., middle]).mean() < 0.01
 
@@ -87,7 +89,12 @@ def test_every_image_has_levels_of_its_own_in_a_cines_order(heart):
     tissues = torch.from_numpy(np.moveaxis(drawn(heart, 0), 2, 0))[None].repeat(6, 1, 1, 1)
     images = paint(tissues, uniform(0, 6))
     blood, muscle, lung = (
-        torch.stack([image[own == TISSUES.index(name)].mean() for image, own in zip(images, tissues)])
+        torch.stack(
+            [
+                image[own == TISSUES.index(name)].mean()
+                for image, own in zip(images, tissues, strict=True)
+            ]
+        )
         for name in ("left blood", "left muscle", "lung")
     )
     assert (blood > 1.5 * muscle).all() and images.shape == tissues.shape

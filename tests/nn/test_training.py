@@ -177,16 +177,16 @@ def test_validation_is_perfect_for_perfect_logits(data):
     assert min(figures.values()) > 0.99
 
 
-def test_bfloat16_is_left_to_devices_that_compute_in_it(monkeypatch):
-    cpu = torch.device("cpu")
-    for known, expected in (({}, False), ({"avx2": True}, False), ({"avx512_bf16": True}, True)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known, raising=False)
-        assert has_bfloat16(cpu) is expected and has_bfloat16(torch.device("cuda"))
-        seen = []
-        run = Run(tiny_config(mixed=True))
-        run.network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
-        run.advance(tiny_data())
-        assert seen == [expected]
+@pytest.mark.parametrize(
+    ("known", "expected"), [({}, False), ({"avx2": True}, False), ({"avx512_bf16": True}, True)]
+)
+def test_bfloat16_is_left_to_devices_that_compute_in_it(monkeypatch, known, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert has_bfloat16(torch.device("cpu")) is expected and has_bfloat16(torch.device("cuda"))
+    seen, run = [], Run(tiny_config(mixed=True))
+    run.network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    run.advance(tiny_data())
+    assert seen == [expected]
 
 
 def test_statistics_of_the_exported_network_are_those_of_training_batches(data):
