@@ -91,6 +91,7 @@ def _measure(kind: str, name: str, device: str, repeats: int, batch: int) -> dic
     from cardiacreg_nn.comparators import build_network
     from cardiacreg_nn.losses import LossConfig, Target, objective
     from cardiacreg_nn.network import NetworkConfig
+    from cardiacreg_nn.train import has_bfloat16
 
     height, width, slices = LATTICES[name]
     network = build_network(kind, NetworkConfig(slices=slices, encoder=WIDTHS[kind]))
@@ -103,12 +104,14 @@ def _measure(kind: str, name: str, device: str, repeats: int, batch: int) -> dic
     )
     optimizer = torch.optim.Adam(network.parameters())
 
+    mixed = has_bfloat16(torch.device(device))
+
     def predict() -> None:
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=mixed):
             network.eval()(stack[:1])
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
             found = network.train()(stack)
         torch.autograd.backward(objective(found, target, network, LossConfig())["total"])
         optimizer.step()
@@ -172,10 +175,13 @@ def multiply_adds(network: Any, slices: int, height: int, width: int) -> int:
 
 
 def _matrix_product(device: str, size: int) -> float:
-    """Operations per second of a large bfloat16 matrix product."""
+    """Operations per second of a large matrix product in the number type that training uses."""
     import torch
 
-    a, b = (torch.rand(size, size, device=device).bfloat16() for _ in range(2))
+    from cardiacreg_nn.train import has_bfloat16
+
+    kind = torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
+    a, b = (torch.rand(size, size, device=device).to(kind) for _ in range(2))
     return 2 * size**3 / median_seconds(lambda: torch.matmul(a, b), device, 3)
 
 
@@ -260,5 +266,5 @@ def _prediction_table(found: dict[str, Any]) -> str:
     shape = "x".join(map(str, found["shape"]))
     cells = [f"`predict` with {found['name']} on a stack of {shape}"]
     cells += [f"{found[f'seconds_{views}']:.2f}" for views in (1, 3)]
-    header = ["on CPU, one thread", "processor time, s", "with three views, s", "peak memory, MiB"]
+    header = ["on CPU, one thread", "one view, s", "three views, s", "peak memory, MiB"]
     return tabulate.markdown(header, [[*cells, f"{found['peak_memory_mib']:.0f}"]])

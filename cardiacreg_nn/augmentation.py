@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cardiacreg_nn.losses import Target
+from cardiacreg_nn.painting import paint
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,15 @@ class AugmentationOptions:
     level, gamma, noise, blur, bias, slice_gain : float
         Of brightness and contrast, of the logarithm of gamma, of added noise, of the share of a 3x3
         mean, of a smooth field, and of the brightness of single slices.
+    tilt_deg : float
+        Of a further turn of high-resolution hearts, about a random axis in the plane.
+    mirror : float
+        Probability that a heart is mirrored, as under a header of the wrong handedness: anterior and
+        inferior change places, the landmarks of both insertions their names.
     recolour : float
         How far the tissues of synthetic images leave their brightness, as a share.
+    repaint : float
+        Probability that the image of a heart with a map of tissues is painted anew.
     thick_slices : bool
         Whether high-resolution hearts are seen through thick slices.
     slice_shift_mm : float
@@ -55,7 +63,10 @@ class AugmentationOptions:
     blur: float = 0.3
     bias: float = 0.15
     slice_gain: float = 0.05
+    tilt_deg: float = 0.0
+    mirror: float = 0.0
     recolour: float = 0.3
+    repaint: float = 0.0
     thick_slices: bool = True
     slice_shift_mm: float = 1.5
     drop_slice: float = 0.15
@@ -90,6 +101,8 @@ class Sources(NamedTuple):
         Whether it is a synthetic high-resolution heart, to be recoloured and degraded.
     extent : Tensor, shape (N, 2)
         First and last slice that were acquired (thick sources) or show the heart (fine ones).
+    tissues : Tensor, shape (N, D, H, W), uint8, or None
+        Maps of tissues where any of the hearts has one; all 0 for the others.
     """
 
     image: Tensor
@@ -100,6 +113,7 @@ class Sources(NamedTuple):
     known: Tensor
     fine: Tensor
     extent: Tensor
+    tissues: Tensor | None = None
 
 
 class _Motion(NamedTuple):
@@ -110,6 +124,7 @@ class _Motion(NamedTuple):
     slice_shift: Tensor  # (N, S, 2)
     spacing: Tensor  # (N, 3) of the box
     thickness: Tensor  # (N,)
+    mirrored: Tensor  # (N,)
 
 
 def augment(
@@ -140,15 +155,16 @@ def augment(
     """
     draw = _Draw(generator, sources.image.device, len(sources.image))
     motion = _motion(sources, shape, spacing_mm, options, draw)
+    given, painted = _painted(sources, options, draw)
     slabs = 3 if options.thick_slices and bool(sources.fine.any()) else 1
     image = sum(
-        _sample(sources.image, _indices(sources, shape, motion, (n - (slabs - 1) / 2) / slabs))
+        _sample(given, _indices(sources, shape, motion, (n - (slabs - 1) / 2) / slabs))
         for n in range(slabs)
     )
     image = torch.as_tensor(image) / slabs
     centre = _indices(sources, shape, motion, 0.0)
     labels = _sample(sources.labels.float(), centre, nearest=True).long()
-    image = _recolour(image, labels, sources.fine, options, draw)
+    image = _recolour(image, labels, sources.fine & ~painted, options, draw)
     image = _intensities(image, options, draw)
     kept = _kept(sources, centre[..., 0].mean(dim=(2, 3)), options, draw)[:, :, None, None]
     points = _move_landmarks(sources.landmarks_mm, motion, shape)
@@ -189,6 +205,12 @@ def _motion(
     along = torch.where(fine[:, None], scale, torch.ones_like(scale))
     stretch = torch.cat([along, scale, scale], dim=1)
     linear = rotations(axis, angle).transpose(1, 2) / stretch[:, None, :]
+    mirrored = torch.zeros_like(fine)
+    if options.tilt_deg:
+        linear = _tilts(options.tilt_deg * fine, draw) @ linear
+    if options.mirror:
+        mirrored = draw.uniform() < options.mirror
+        linear[:, :, 2] *= torch.where(mirrored, -1.0, 1.0)[:, None]
     spacing = torch.tensor(spacing_mm, device=draw.device).repeat(draw.n, 1)
     distance = spacing[:, 0] * (1 + draw.uniform(low=-0.2, high=0.2) * bool(options.thick_slices))
     spacing[:, 0] = torch.where(fine, distance, sources.spacing_mm[:, 0])
@@ -200,7 +222,15 @@ def _motion(
     shift[:, 0] = torch.where(fine, shift[:, 0], shift[:, 0] + parity)
     slice_shift = draw.normal(shape[0], 2, sd=options.slice_shift_mm)
     thickness = spacing[:, 0] * draw.uniform(low=0.6, high=1.0)
-    return _Motion(linear, shift, slice_shift, spacing, torch.where(fine, thickness, 0.0))
+    thickness = torch.where(fine, thickness, 0.0)
+    return _Motion(linear, shift, slice_shift, spacing, thickness, mirrored)
+
+
+def _tilts(sd_deg: Tensor, draw: _Draw) -> Tensor:
+    """Rotations (N, 3, 3) about random axes in the plane, by normal angles."""
+    heading = draw.uniform(high=2 * math.pi)
+    axis = torch.stack([torch.zeros_like(heading), heading.cos(), heading.sin()], dim=1)
+    return rotations(axis, torch.deg2rad(draw.normal() * sd_deg))
 
 
 def rotations(axis: Tensor, angle: Tensor) -> Tensor:
@@ -246,7 +276,12 @@ def _move_landmarks(points_mm: Tensor, motion: _Motion, shape: tuple[int, int, i
     inverse = torch.linalg.inv(motion.linear)
     moved: Tensor = points_mm @ inverse.transpose(1, 2) + motion.shift[:, None]
     middle = (torch.tensor(shape, device=moved.device, dtype=moved.dtype) - 1) / 2
-    return moved / motion.spacing[:, None] + middle
+    moved = moved / motion.spacing[:, None] + middle
+    if not bool(motion.mirrored.any()):
+        return moved
+    order = list(range(moved.shape[1]))
+    order[0], order[2] = 2, 0  # anterior and inferior insertion
+    return torch.where(motion.mirrored[:, None, None], moved[:, order], moved)
 
 
 def _kept(sources: Sources, heights: Tensor, options: AugmentationOptions, draw: _Draw) -> Tensor:
@@ -264,6 +299,17 @@ def _kept(sources: Sources, heights: Tensor, options: AugmentationOptions, draw:
         number = lost.float() + again.float()
         first, last = first + number[:, :1] * step, last - number[:, 1:] * step
     return (heights >= first - 0.01) & (heights <= last + 0.01)
+
+
+def _painted(sources: Sources, options: AugmentationOptions, draw: _Draw) -> tuple[Tensor, Tensor]:
+    """Return the hearts' images, some of them painted anew, and which."""
+    none = torch.zeros_like(sources.fine)
+    if not options.repaint or sources.tissues is None:
+        return sources.image, none
+    held = (sources.tissues > 0).flatten(1).any(dim=1)
+    chosen = held & (draw.uniform() < options.repaint)
+    new = paint(sources.tissues, draw.uniform)
+    return torch.where(chosen[:, None, None, None], new, sources.image), chosen
 
 
 def _recolour(

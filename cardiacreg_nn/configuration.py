@@ -27,6 +27,9 @@ class DataConfig:
         Seed of the first; from 10,000 on, where the embedded atlas bank has none.
     held_out : int
         Number of synthetic hearts to validate on.
+    whole_slices : bool
+        Whether synthetic hearts are labelled as people label stacks: at the base a slice shows the
+        ventricles whole or not at all.
     acdc : bool
         Whether to train on ACDC, from the folder ``acdc`` in the data folder.
     anatomies : tuple of str
@@ -40,6 +43,7 @@ class DataConfig:
     synthetic: int = 200
     first_seed: int = 20_000
     held_out: int = 8
+    whole_slices: bool = False
     acdc: bool = False
     anatomies: tuple[str, ...] = ()
     folds: int = 5
@@ -63,7 +67,7 @@ class TrainingConfig:
         Otherwise the rate stays (the paper).
     warmup : int
     mixed : bool
-        bfloat16 where numbers allow it.
+        bfloat16 where numbers allow it and the device computes in it.
     average : float
         Share of the old mean kept per step in the running mean of weights that is exported; 0 exports
         the last weights.

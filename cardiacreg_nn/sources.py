@@ -37,6 +37,7 @@ from cardiacreg_nn.preprocessing import (
     sample_labels,
     turns,
 )
+from cardiacreg_nn.tissues import tissue_map, whole_slices
 
 CANVAS_MARGIN = 32
 _FINE_MM = (1.75, 1.75, 2.5)
@@ -64,6 +65,8 @@ class Source:
     extent : tuple of two int
         First and last slice that were acquired, or that show the heart.
     name, group, phase : str
+    tissues : ndarray of uint8, shape (D, H, W), or None
+        Positions in `cardiacreg_nn.tissues.TISSUES`; synthetic hearts only.
     """
 
     image: NDArray[np.uint8]
@@ -76,6 +79,7 @@ class Source:
     name: str = ""
     group: str = ""
     phase: str = ""
+    tissues: NDArray[np.uint8] | None = None
 
 
 def collate(sources: Sequence[Source], device: torch.device | str = "cpu") -> Sources:
@@ -86,6 +90,8 @@ def collate(sources: Sequence[Source], device: torch.device | str = "cpu") -> So
         padded = np.zeros((len(sources), *largest), dtype=np.uint8)
         for row, source in zip(padded, sources, strict=True):
             array = getattr(source, name)
+            if array is None:
+                continue
             row[: array.shape[0], : array.shape[1], : array.shape[2]] = array
         return torch.from_numpy(padded).to(device, non_blocking=True)
 
@@ -101,6 +107,7 @@ def collate(sources: Sequence[Source], device: torch.device | str = "cpu") -> So
         numbers((s.known for s in sources), torch.bool),
         numbers((s.fine for s in sources), torch.bool),
         numbers(s.extent for s in sources),
+        stack("tissues") if any(s.tissues is not None for s in sources) else None,
     )
 
 
@@ -130,7 +137,7 @@ def source_from_pair(
     labels: LabelMap,
     preset: Preset,
     known: tuple[bool, ...] = _ALL_KNOWN,
-    **about: str,
+    **about: Any,
 ) -> Source:
     """Lay an acquired stack and its labels on a canvas.
 
@@ -246,8 +253,11 @@ def acdc_folds(folder: Path | str, n_folds: int = 5, seed: int = 0) -> list[list
     return [sorted(fold) for fold in folds]
 
 
-def synthetic_source(seed: int) -> Source:
-    """Make one synthetic heart with its surroundings; the seed decides group and phase too."""
+def synthetic_source(seed: int, *, whole: bool = False) -> Source:
+    """Make one synthetic heart with its surroundings; the seed decides group and phase too.
+
+    Where `whole`, its base is labelled in whole slices, as people do.
+    """
     rng = np.random.default_rng([seed, 5])
     group = sorted(GROUPS)[int(rng.integers(len(GROUPS)))]
     phase = PHASES[int(rng.integers(2))]
@@ -263,13 +273,17 @@ def synthetic_source(seed: int) -> Source:
     image = render_image(fields, fractions, axes, rng)
     shares = np.stack([fractions[n] for n in ("lv_cavity", "lv_wall", "rv_wall", "rv_cavity")])
     winner = np.concatenate([1 - shares.sum(axis=0, keepdims=True), shares]).argmax(axis=0)
+    array = winner.astype(np.uint8)
+    array = whole_slices(array, fields) if whole else array
+    tissues = tissue_map(shape, fields, array, axes, np.random.default_rng([seed, 7]))
     matrix = np.diag([*_FINE_MM, 1.0])
     matrix[:3, 3] = low
-    labels = LabelMap(winner.astype(np.uint8), matrix)
-    return _fine_source(image, labels, name=f"synthetic_{seed:05d}", group=group, phase=phase)
+    labels = LabelMap(array, matrix)
+    source = _fine_source(image, labels, name=f"synthetic_{seed:05d}", group=group, phase=phase)
+    return replace(source, tissues=np.ascontiguousarray(np.moveaxis(tissues, 2, 0)))
 
 
-def anatomy_source(labels: LabelMap, seed: int, **about: str) -> Source:
+def anatomy_source(labels: LabelMap, seed: int, **about: Any) -> Source:
     """Make a source of high-resolution labels without an image: levels by tissue, and texture."""
     rng = np.random.default_rng([seed, 6])
     low = labels.voxel_to_world[:3, 3]
@@ -283,7 +297,7 @@ def anatomy_source(labels: LabelMap, seed: int, **about: str) -> Source:
     return _fine_source(image.astype(np.float32), LabelMap(box, target), **about)
 
 
-def _fine_source(image: NDArray[np.float32], labels: LabelMap, **about: str) -> Source:
+def _fine_source(image: NDArray[np.float32], labels: LabelMap, **about: Any) -> Source:
     low, high = np.percentile(image, (1, 99))
     scaled = np.clip((image - low) / (high - low), 0, 1)
     spacing = np.array(_FINE_MM)[[2, 0, 1]]

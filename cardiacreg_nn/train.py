@@ -77,7 +77,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.parallel.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.training.mixed):
+        with _autocast(self.device, config):
             prediction = self.parallel(stack)
         terms = objective(prediction, target, self.network, config.loss)
         self.optimizer.zero_grad(set_to_none=True)
@@ -159,6 +159,19 @@ def learning_rate(config: TrainingConfig, step: int, spent: float = 0.0) -> floa
     return config.learning_rate * rise * max(fall, 0.01)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16; processors without it are several times slower."""
+    if device.type != "cpu":
+        return True
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+
+
+def _autocast(device: torch.device, config: Config) -> torch.autocast:
+    mixed = config.training.mixed and has_bfloat16(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
+
+
 @torch.no_grad()
 def validate(network: nn.Module, sources: list[Source], config: Config) -> dict[str, float]:
     """Return the mean Dice per structure of held-out hearts on the network's lattice.
@@ -174,7 +187,7 @@ def validate(network: nn.Module, sources: list[Source], config: Config) -> dict[
         stack, target = augment(
             collate([source], device), box_shape(config), box_spacing(config), options, rng
         )
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.training.mixed):
+        with _autocast(device, config):
             logits = network(stack).structures
         best = known_log_probabilities(logits.float(), target.known).argmax(1)
         for label in (n for n in range(1, logits.shape[1]) if source.known[n]):
@@ -357,7 +370,7 @@ def measure_statistics(network: nn.Module, data: TrainingData, config: Config) -
             config.augmentation,
             rng,
         )
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.training.mixed):
+        with _autocast(device, config):
             network(stack)
     for norm in norms:
         norm.momentum = MOMENTUM

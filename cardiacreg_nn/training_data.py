@@ -46,7 +46,7 @@ def gather(config: DataConfig, preset: Preset, cache: Path | None = None) -> Tra
         If data on disk are asked for and ``CARDIACREG_DATA`` does not hold them.
     """
     seeds = range(config.first_seed, config.first_seed + config.synthetic + config.held_out)
-    hearts = [cached_synthetic(seed, cache) for seed in seeds]
+    hearts = [cached_synthetic(seed, cache, whole=config.whole_slices) for seed in seeds]
     fine, held_out = hearts[: config.synthetic], hearts[config.synthetic :]
     real: list[Source] = []
     if config.acdc:
@@ -71,15 +71,16 @@ def data_folder(name: str) -> Path:
     return Path(root) / name
 
 
-def cached_synthetic(seed: int, cache: Path | None) -> Source:
+def cached_synthetic(seed: int, cache: Path | None, *, whole: bool = False) -> Source:
     """Return a synthetic heart, from the cache where it is there."""
     if cache is None:
-        return synthetic_source(seed)
-    path = cache / f"heart_{seed:06d}.npz"
+        return synthetic_source(seed, whole=whole)
+    path = cache / f"{'whole' if whole else 'heart'}_{seed:06d}.npz"
     if path.is_file():
         with np.load(path) as held:
-            return _from_arrays(dict(held))
-    source = synthetic_source(seed)
+            if "tissues" in held:
+                return _from_arrays(dict(held))
+    source = synthetic_source(seed, whole=whole)
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.tmp")
     with part.open("wb") as file:
@@ -101,6 +102,7 @@ def _from_arrays(held: dict[str, np.ndarray]) -> Source:
         str(held["name"]),
         str(held["group"]),
         str(held["phase"]),
+        held["tissues"],
     )
 
 

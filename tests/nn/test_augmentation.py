@@ -10,7 +10,9 @@ from cardiacreg_nn.augmentation import AugmentationOptions, Sources, augment, ro
 
 SHAPE, SPACING = (9, 48, 48), (4.0, 2.0, 2.0)
 STILL = AugmentationOptions.none()
-MOVING = replace(STILL, rotation_deg=25.0, shift_mm=6.0, scale=0.15, any_axis=True, stack_shift=1.0)
+MOVING = replace(
+    STILL, tilt_deg=4.0, rotation_deg=25.0, shift_mm=6.0, scale=0.15, any_axis=True, stack_shift=1.0
+)
 
 
 def generator(seed=0):
@@ -108,6 +110,39 @@ def test_acquired_images_are_not_recoloured():
         stack, _ = augment(source, SHAPE, SPACING, options, generator())
         plain, _ = augment(source, SHAPE, SPACING, STILL, generator())
         assert torch.allclose(stack, plain, atol=1e-3) is not fine
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_a_mirrored_heart_is_the_other_way_round_and_its_insertions_change_names(fine):
+    source = blobs(POINTS, fine=fine, step=4.0)
+    stack, target = augment(source, SHAPE, SPACING, replace(STILL, mirror=1.0), generator())
+    plain, straight = augment(source, SHAPE, SPACING, STILL, generator())
+    assert torch.allclose(stack, plain.flip(3), atol=2e-4)
+    assert torch.equal(target.structures, straight.structures.flip(3))
+    expected = straight.landmarks[0, [2, 1, 0, 3]].clone()
+    expected[:, 2] = SHAPE[2] - 1 - expected[:, 2]
+    assert torch.allclose(target.landmarks[0], expected, atol=1e-3)
+
+
+def test_only_fine_hearts_tilt():
+    options = replace(STILL, tilt_deg=10.0)
+    for fine in (True, False):
+        source = blobs(POINTS, fine=fine, step=4.0)
+        stack, target = augment(source, SHAPE, SPACING, options, generator(2))
+        plain, straight = augment(source, SHAPE, SPACING, STILL, generator(2))
+        assert torch.allclose(stack, plain, atol=2e-4) is not fine
+        moved = (target.landmarks - straight.landmarks).abs()[0, :, 0].max()
+        assert (moved > 0.3) == fine
+
+
+def test_only_hearts_with_a_map_of_tissues_are_painted():
+    source = blobs(POINTS, step=4.0)
+    options = replace(STILL, repaint=1.0)
+    plain, _ = augment(source, SHAPE, SPACING, STILL, generator())
+    tissues = source.labels * 2
+    for held in (None, torch.zeros_like(tissues), tissues):
+        stack, _ = augment(source._replace(tissues=held), SHAPE, SPACING, options, generator())
+        assert torch.allclose(stack, plain, atol=1e-3) is (held is not tissues)
 
 
 def test_rotations_are_rotations():

@@ -11,8 +11,10 @@ import torch
 from cardiacreg import InputWarning, InvalidInputError, RefinementError, Volume, dice
 from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg_nn import predict
+from cardiacreg_nn.network import Prediction
 from cardiacreg_nn.prediction import _Look, checked_volume
-from tests.nn.tiny_training import coded_heart, oracle_model, other_classes
+from cardiacreg_nn.weights import Model
+from tests.nn.tiny_training import PRESET, Oracle, coded_heart, oracle_model, other_classes
 
 TURNS = ["as it is", "turned over", "mirrored", "quarter turn"]
 
@@ -99,8 +101,44 @@ def test_a_look_whose_ventricles_shrink_towards_its_base_is_believed_half():
         upright[1, k, : 4 + 2 * k, 4:12] = 0.9
     upright[0] = 1 - upright[1]
     looks = [_Look(None, each, []) for each in (upright, upright[:, ::-1])]
-    assert looks[0].sureness == pytest.approx(0.9)
-    assert looks[1].sureness == pytest.approx(0.45)
+    assert looks[0].sureness == pytest.approx(2 * looks[1].sureness) and looks[1].sureness > 0
+
+
+def test_a_look_that_leaves_out_part_of_the_heart_is_believed_less():
+    """Seen the wrong way round, a network can be as sure of the little that it finds."""
+    whole = np.zeros((5, 6, 16, 16), dtype=np.float32)
+    for k in range(6):
+        whole[1, k, : 4 + 2 * k, 4:12] = 0.9
+    part = whole.copy()
+    part[1, :, :, 10:] = 0
+    part *= 0.92 / 0.9
+    for each in (whole, part):
+        each[0] = 1 - each[1]
+    assert _Look(None, whole, []).sureness > _Look(None, part, []).sureness
+
+
+class HandedOracle(Oracle):
+    """Sure of itself only where the RV lies on the LV's side of low j."""
+
+    def forward(self, stack):
+        found = super().forward(stack)
+        for n, own in enumerate((stack * 4).round()):
+            right, left = (torch.isin(own, torch.tensor(v)).nonzero() for v in ([4.0], [1.0, 2.0]))
+            if not len(right) or right[:, 2].float().mean() > left[:, 2].float().mean():
+                found.structures[n] *= 0.05
+        return Prediction(found.structures, None)
+
+
+@pytest.mark.parametrize("handedness", [1.0, -1.0])
+def test_a_network_without_landmarks_also_sees_the_stack_mirrored(handedness):
+    image, labels = coded_heart()
+    array = image.array.copy()
+    array[:, array.shape[1] // 2 :][array[:, array.shape[1] // 2 :] == 4] = 0
+    card = {"name": "handed", "licence": "Apache-2.0", "sha256": "0" * 64, "kind": "unet2d"}
+    model = Model(HandedOracle().eval(), PRESET, card)
+    matrix = image.voxel_to_world @ np.diag([1.0, 1.0, handedness, 1.0])
+    found = predict(Volume(array, matrix), weights=model, views=1)
+    assert (found.labels.array == array).all()
 
 
 def test_every_kind_of_source_gives_the_same(tmp_path):

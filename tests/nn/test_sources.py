@@ -93,11 +93,23 @@ def test_a_synthetic_heart_is_in_the_frame_and_complete(synthetic):
 def test_a_seed_is_one_heart(synthetic, tmp_path):
     first = cached_synthetic(20_001, tmp_path)
     again = cached_synthetic(20_001, tmp_path)
-    for name in ("image", "labels", "landmarks_mm", "spacing_mm"):
+    for name in ("image", "labels", "landmarks_mm", "spacing_mm", "tissues"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
         assert np.array_equal(getattr(first, name), getattr(synthetic, name))
     assert (first.group, first.extent, first.fine) == (again.group, again.extent, again.fine)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_heart_in_whole_slices_is_kept_apart(synthetic, tmp_path):
+    cached_synthetic(20_001, tmp_path)
+    whole = cached_synthetic(20_001, tmp_path, whole=True)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert whole.labels.any() and not np.array_equal(whole.labels, synthetic.labels)
+
+
+def test_a_heart_kept_without_tissues_is_made_anew(synthetic, tmp_path):
+    np.savez(tmp_path / "heart_020001.npz", image=np.zeros(1))
+    assert np.array_equal(cached_synthetic(20_001, tmp_path).tissues, synthetic.tissues)
 
 
 def test_labels_without_an_image_get_one(synthetic):
@@ -114,6 +126,8 @@ def test_batches_pad_to_the_largest(synthetic):
     assert batch.image.shape == batch.labels.shape == (2, 60, 112, 112)
     assert batch.centre[0].tolist() == [3.5, 39.5, 39.5] and not batch.image[0, 8:].any()
     assert batch.fine.tolist() == [False, True] and batch.image.max() <= 1
+    assert not batch.tissues[0].any() and batch.tissues[1].any()
+    assert collate([small]).tissues is None
 
 
 def test_an_image_on_another_lattice_is_refused():

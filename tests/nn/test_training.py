@@ -15,6 +15,7 @@ from cardiacreg_nn.configuration import Config, read_config
 from cardiacreg_nn.train import (
     Run,
     averaged_network,
+    has_bfloat16,
     learning_rate,
     main,
     run_training,
@@ -174,6 +175,18 @@ def test_validation_is_perfect_for_perfect_logits(data):
     figures = validate(Perfect(), [coded], tiny_config())
     assert set(figures) == {f"dice_real_{n}" for n in range(1, 5)}
     assert min(figures.values()) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"), [({}, False), ({"avx2": True}, False), ({"avx512_bf16": True}, True)]
+)
+def test_bfloat16_is_left_to_devices_that_compute_in_it(monkeypatch, known, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert has_bfloat16(torch.device("cpu")) is expected and has_bfloat16(torch.device("cuda"))
+    seen, run = [], Run(tiny_config(mixed=True))
+    run.network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    run.advance(tiny_data())
+    assert seen == [expected]
 
 
 def test_statistics_of_the_exported_network_are_those_of_training_batches(data):
