@@ -98,8 +98,8 @@ def register_labels(
         Where to start, target world mm to atlas world mm; the identity when absent.
     options : RegistrationOptions, optional
     slice_shifts_mm : ndarray, shape (n_slices, 2), optional
-        In-plane shifts of the target's slices that are already known; with `options.estimate_shifts`
-        those that are expected.
+        In-plane shifts of the target's slices that are already known (start values when
+        `options.estimate_shifts`).
     unknown_labels : tuple of int
         Labels that the target does not show although they exist (an RV wall that was never drawn):
         target background matches them in the atlas.

@@ -69,7 +69,6 @@ class LevelRunner:
         }
         self.pulled_back = False
         self.folding_threshold = prepared.options.folding_threshold
-        self._expected_shifts_mm = np.zeros((prepared.labels.shape[2], 2))
 
     def overlaps(self, state: State) -> bool:
         """Whether any labelled sample of the target meets its own label in the atlas."""
@@ -83,8 +82,7 @@ class LevelRunner:
         return found.value > 1e-9
 
     def start(self, spacing_mm: float, shifts_mm: Float) -> State:
-        """Return a state at rest on the first level's lattice; the shifts are then also expected."""
-        self._expected_shifts_mm = shifts_mm
+        """Return a state at rest on the first level's lattice."""
         lower, upper = self._prepared.lower_mm, self._prepared.upper_mm
         origin, shape = lattice_over_box(lower, upper, spacing_mm)
         return State(np.zeros((*shape, 3)), origin, np.full(3, spacing_mm), shifts_mm)
@@ -112,8 +110,9 @@ class LevelRunner:
 
     def level(self, state: State, level: int) -> tuple[State, int, str]:
         """Minimise the objective on the state's lattice."""
-        objective = self._objectives[self._options.strides[level]]
-        problem = _LevelProblem(self._prepared, objective, state, self._expected_shifts_mm)
+        problem = _LevelProblem(
+            self._prepared, self._objectives[self._options.strides[level]], state
+        )
         found = minimise(
             problem,
             np.zeros(problem.size),
@@ -194,11 +193,7 @@ class _LevelProblem:
     """One level's objective as a function of whitened displacements and scaled slice shifts."""
 
     def __init__(
-        self,
-        prepared: PreparedTarget,
-        objective: ConsistencyObjective,
-        start: State,
-        expected_shifts_mm: Float,
+        self, prepared: PreparedTarget, objective: ConsistencyObjective, start: State
     ) -> None:
         options = prepared.options
         shape, spacing = start.displacements_mm.shape, start.spacing_mm
@@ -211,12 +206,6 @@ class _LevelProblem:
         )
         self._n_control = start.displacements_mm.size
         self.size = self._n_control + (start.shifts_mm.size if options.estimate_shifts else 0)
-        self._prior = _ShiftPrior(
-            expected_shifts_mm,
-            np.unique(self._slices),
-            options.shift_weight,
-            options.expected_weight,
-        )
         stiffness = _STIFFNESS / max(1, len(np.unique(self._slices)))
         self._shift_scale = 1 / np.sqrt(2 * (options.shift_weight + stiffness))
 
@@ -237,11 +226,10 @@ class _LevelProblem:
         whitened = self._whitened.gradient(gradient).ravel()
         if not options.estimate_shifts:
             return value, whitened
-        penalty, shift_gradient = self._prior(shifts)
+        shift_gradient = 2 * options.shift_weight * shifts
         np.subtract.at(shift_gradient, self._slices, c.shift_gradient)
-        return value + penalty, np.concatenate(
-            [whitened, self._shift_scale * shift_gradient.ravel()]
-        )
+        value += options.shift_weight * float((shifts**2).sum())
+        return value, np.concatenate([whitened, self._shift_scale * shift_gradient.ravel()])
 
     def state(self, x: Float) -> State:
         """Return the state that coordinates stand for; zero is the start."""
@@ -262,27 +250,3 @@ class _LevelProblem:
     def _changes(self, x: Float) -> tuple[Float, Float]:
         moved = self._whitened.displacements(x[: self._n_control])
         return moved, self._shift_scale * x[self._n_control :].reshape(-1, 2)
-
-
-class _ShiftPrior:
-    """What shifts cost: ``w |t|^2 + v |r|^2``, t their mean and trend along the acquired slices.
-
-    r is what is left of their difference from the expected ones without its own mean and trend, which
-    nobody can expect: they look like a moved or tilted heart.
-    """
-
-    def __init__(
-        self, expected_mm: Float, slices: NDArray[np.int64], weight: float, expected_weight: float
-    ) -> None:
-        self._expected, self._weight = expected_mm, weight
-        self._rough_weight = expected_weight if expected_mm.any() else weight
-        self._trend = np.zeros((len(expected_mm), len(expected_mm)))
-        line = np.stack([np.ones(len(slices)), slices - slices.mean()], axis=1)
-        self._trend[np.ix_(slices, slices)] = line @ np.linalg.pinv(line)
-
-    def __call__(self, shifts_mm: Float) -> tuple[float, Float]:
-        """Return the cost and its gradient."""
-        trend, surprise = self._trend @ shifts_mm, shifts_mm - self._expected
-        rough = surprise - self._trend @ surprise
-        cost = self._weight * (trend**2).sum() + self._rough_weight * (rough**2).sum()
-        return float(cost), 2 * (self._weight * trend + self._rough_weight * rough)

@@ -33,9 +33,6 @@ class RegistrationOptions:
         Estimate one in-plane shift per acquired slice together with the deformation.
     shift_weight : float
         Weight of the sum of squared shifts, per mm^2.
-    expected_weight : float
-        Weight of the sum of squared differences from the shifts that are expected, where any are, per
-        mm^2; without their mean and trend along the stack.
     class_weights : tuple of (int, float)
         Weight of target labels in the consistency; 1 where not named.
     margin_mm : float
@@ -64,7 +61,6 @@ class RegistrationOptions:
     stretch_weight: float = 0.03
     estimate_shifts: bool = False
     shift_weight: float = 5e-5
-    expected_weight: float = 1e-3
     class_weights: tuple[tuple[int, float], ...] = ((RV_WALL, 2.0),)
     margin_mm: float = 12.0
     slice_samples: int = 1
@@ -121,8 +117,7 @@ class RegistrationOptions:
 
 def _check_numbers(options: RegistrationOptions) -> None:
     names = (
-        "bending_weight", "stretch_weight", "shift_weight", "expected_weight", "folding_weight",
-        "margin_mm", "tolerance",
+        "bending_weight", "stretch_weight", "shift_weight", "folding_weight", "margin_mm", "tolerance",
     )  # fmt: skip
     bad = {n: getattr(options, n) for n in names if not 0 <= getattr(options, n) < float("inf")}
     if min(options.iterations) < 0:

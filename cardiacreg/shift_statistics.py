@@ -54,8 +54,6 @@ class ExpectedShifts(NamedTuple):
     """Standard deviation of the shifts per axis, t; 0 where nothing tells of motion."""
     strangeness: float
     """Variance of the target's population over that of the atlases, q."""
-    variance_mm2: float
-    """Mean variance of a shift per axis that is left, given y."""
 
 
 def expected_shifts(
@@ -128,9 +126,7 @@ def most_likely_shifts(model: ShiftModel, rounds: int = _ROUNDS) -> ExpectedShif
             variance = variance + expected * np.maximum(surprise / _SURPRISING - 1, 0)
     size_mm, strangeness = pairs[best]
     found = -(size_mm**2) * (model.moved_by.T @ explained)
-    told = size_mm**4 * np.einsum("mn,mk,kn->n", model.moved_by, inverse, model.moved_by)
-    left_over = float(np.mean(size_mm**2 - told))
-    return ExpectedShifts(found.reshape(2, -1).T, size_mm, strangeness, left_over)
+    return ExpectedShifts(found.reshape(2, -1).T, size_mm, strangeness)
 
 
 def _covariance(model: ShiftModel, variance: Float, size_mm: float, strangeness: float) -> Float:

@@ -1,22 +1,23 @@
 """In-plane motion of the acquired slices: estimated inside the registration, agreed across atlases.
 
-Breath-holds shift slices against each other. Statistics of the atlases tell first how far each slice is
-probably shifted (`shift_statistics`). Each selected atlas is then registered on a stiff lattice with one
-in-plane shift per slice that is free but for a penalty on what was not expected; the shifts belong to the
-target, so a median over atlases is taken and fixed for the deformations that follow. Atlases of another
-shape explain it by shifts; in the median an atlas therefore weighs the more the better it fits,
-``exp((C - max C) / 0.005)`` for its label consistency C. A shift common to all slices cannot be told
-from a moved heart; it is kept at zero.
+Breath-holds shift slices against each other. Each selected atlas is registered on a stiff lattice with
+one free in-plane shift per slice; the shifts belong to the target, so a median over atlases is taken
+and fixed for the deformations that follow. Atlases of another shape explain it by shifts; in the median
+an atlas therefore weighs the more the better it fits, ``exp((C - max C) / 0.005)`` for its label
+consistency C. A shift common to all slices cannot be told from a moved heart; it is kept at zero.
 
 Atlases never agree quite, not even about slices that did not move. Shifts no larger than the spread
-between atlases are therefore noise and go to zero; clear ones stay as they are. Where the statistics say
-that nothing moved, nothing is estimated.
+between atlases are therefore noise and go to zero; clear ones stay as they are.
+
+Statistics of many atlases tell the shifts a second time, without deformation (`shift_statistics`). Both
+estimates err, and differently: a slice gets most of the way from the registered shift g to the expected
+one w, ``g + 0.65 (w - g) / (1 + (|w - g| / 2.5 mm)^2)``, less of it where they contradict each other.
+Where the statistics say that nothing moved, nothing is estimated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ from cardiacreg.shift_statistics import expected_shifts
 
 _CONSISTENCY_SCALE = 0.005
 """By how much less consistency an atlas weighs a factor of e less."""
+_EXPECTED_SHARE, _CONTRADICTION_MM = 0.65, 2.5
+"""How far to go to the expected shift where it is near, and how far away it hardly counts."""
 _MEDIAN_OF_SQUARES = 0.455
 """Median of the square of a standard normal number."""
 
@@ -73,15 +76,11 @@ def estimate_slice_motion(
         Atlases that do not overlap have no say.
     """
     expected = expected_shifts(prepared, statistics, threads=threads)
-    shifts_mm = None if expected is None else expected.shifts_mm
-    if expected is not None:
-        if expected.size_mm == 0:
-            return SliceMotion(expected.shifts_mm, ())
-        weight = prepared.options.expected_weight / expected.strangeness
-        prepared = replace(prepared, options=replace(prepared.options, expected_weight=weight))
+    if expected is not None and expected.size_mm == 0:
+        return SliceMotion(expected.shifts_mm, ())
 
     def register(pair: tuple[LabelMap, Affine]) -> Registration:
-        return register_prepared(prepared, pair[0], pair[1], slice_shifts_mm=shifts_mm)
+        return register_prepared(prepared, pair[0], pair[1])
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
     deformations = tuple(r.target_to_atlas for r in found)
@@ -90,22 +89,19 @@ def estimate_slice_motion(
     if overlapping:
         acquired = np.unique(prepared.samples.slice_index)
         shifts = np.stack([r.slice_shifts_mm[acquired] for r in overlapping])
-        agreed[acquired] = agree(
-            shifts,
-            np.array([r.consistency_after for r in overlapping]),
-            0.0 if expected is None else expected.variance_mm2,
-        )
+        agreed[acquired] = agree(shifts, np.array([r.consistency_after for r in overlapping]))
+        if expected is not None:
+            agreed[acquired] = combined(agreed[acquired], expected.shifts_mm[acquired])
     return SliceMotion(agreed, deformations)
 
 
 def agree(
-    shifts_mm: NDArray[np.float64], consistencies: NDArray[np.float64], doubt_mm2: float = 0.0
+    shifts_mm: NDArray[np.float64], consistencies: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the weighted median over atlases without its mean, times ``max(0, 1 - (spread / size)^2)``.
 
     `shifts_mm` has shape (n_atlases, n_slices, m). Size is the mean square of the median, spread the
-    robust variance between atlases, which weigh by their `consistencies`, and the variance of what they
-    were all told to expect, `doubt_mm2`.
+    robust variance between atlases, which weigh by their `consistencies`.
     """
     centred = shifts_mm - shifts_mm.mean(axis=1, keepdims=True)
     median = _weighted_median(
@@ -113,10 +109,18 @@ def agree(
     )
     median -= median.mean(axis=0)
     size = float((median**2).mean())
-    spread = (
-        float(np.median((centred - median) ** 2, axis=0).mean()) / _MEDIAN_OF_SQUARES + doubt_mm2
-    )
+    spread = float(np.median((centred - median) ** 2, axis=0).mean()) / _MEDIAN_OF_SQUARES
     return median * max(0.0, 1 - (spread / size) ** 2) if size > 0 else median
+
+
+def combined(
+    registered_mm: NDArray[np.float64], expected_mm: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return one estimate of two, shape (n_slices, 2) each, with mean zero."""
+    gap = expected_mm - registered_mm
+    contradiction = np.linalg.norm(gap, axis=1, keepdims=True) / _CONTRADICTION_MM
+    found = registered_mm + _EXPECTED_SHARE * gap / (1 + contradiction**2)
+    return np.asarray(found - found.mean(axis=0))
 
 
 def _weighted_median(

@@ -14,7 +14,7 @@ from cardiacreg.ffd_registration import (
 )
 from cardiacreg.jacobian import jacobian_determinants
 from cardiacreg.label_consistency import atlas_cells
-from cardiacreg.registration_levels import LevelRunner, _ShiftPrior
+from cardiacreg.registration_levels import LevelRunner
 from cardiacreg.resampling import Lattice, warp_labels
 from cardiacreg.tiny_heart import tiny_heart
 from tests import naive
@@ -262,49 +262,6 @@ class TestShifts:
         assert np.sqrt((gap**2).mean()) < 0.5 * np.sqrt((spread**2).mean())
         assert not found.slice_shifts_mm[[0, 7]].any()
         assert found.consistency_after > found.consistency_before
-
-    def test_expected_shifts_are_kept_to_by_weight_but_for_their_trend(self):
-        target, shifts = self.shifted()
-        slices = np.arange(1, 7)
-        expected = shifts + np.linspace(-3, 3, 8)[:, None]
-        expected[[0, 7]] = 0
-        line = np.stack([np.ones(6), slices - slices.mean()], axis=1)
-        distances = []
-        for weight in (1e-4, 1.0):
-            options = dataclasses.replace(
-                OPTIONS, spacings_mm=(64.0,), strides=(1,), iterations=(40,), bending_weight=30.0,
-                estimate_shifts=True, expected_weight=weight,
-            )  # fmt: skip
-            found = register_labels(
-                target, heart(), options=options, slice_shifts_mm=expected
-            ).slice_shifts_mm
-            surprise = (found - expected)[slices]
-            trend = line @ np.linalg.lstsq(line, surprise, rcond=None)[0]
-            distances.append(np.abs(surprise - trend).max())
-            assert np.abs(trend).max() > 1.0  # the wrong trend was not believed
-        assert distances[1] < 0.02 < distances[0]
-
-    def test_cost_of_shifts_has_the_stated_value_and_gradient(self):
-        rng = np.random.default_rng(1)
-        shifts, expected, slices = rng.normal(size=(7, 2)), rng.normal(size=(7, 2)), np.arange(1, 6)
-        shifts[[0, 6]] = expected[[0, 6]] = 0
-        cost, gradient = _ShiftPrior(expected, slices, 0.3, 2.0)(shifts)
-        parts = []
-        for values in (shifts[slices], (shifts - expected)[slices]):
-            fits = [np.polyval(np.polyfit(slices, v, 1), slices) for v in values.T]
-            parts.append((np.stack(fits, axis=1), values - np.stack(fits, axis=1)))
-        assert cost == pytest.approx(0.3 * (parts[0][0] ** 2).sum() + 2 * (parts[1][1] ** 2).sum())
-        for k, axis in np.ndindex(7, 2):
-            step = np.zeros((7, 2))
-            step[k, axis] = 1e-6
-            ends = [_ShiftPrior(expected, slices, 0.3, 2.0)(shifts + d)[0] for d in (step, -step)]
-            if k in slices:
-                assert gradient[k, axis] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-6)
-
-    def test_without_expected_shifts_all_parts_cost_the_same(self):
-        shifts = np.random.default_rng(2).normal(size=(6, 2))
-        cost, _ = _ShiftPrior(np.zeros((6, 2)), np.arange(6), 0.3, 2.0)(shifts)
-        assert cost == pytest.approx(0.3 * (shifts**2).sum())
 
     def test_shifts_that_do_not_fit_are_refused(self):
         with pytest.raises(InvalidInputError) as caught:

@@ -99,7 +99,7 @@ class TestShiftsGivenNumbers:
     @given(st.integers(0, 1000))
     def test_mean_is_that_of_the_joint_normal_distribution(self, seed):
         model, _ = drawn_model(2.5, seed)
-        found, size, strangeness, _ = most_likely_shifts(model, rounds=0)
+        found, size, strangeness = most_likely_shifts(model, rounds=0)
         m, n = model.moved_by.shape
         joint = np.zeros((n + m, n + m))  # of (s, y), y = -M s + e
         joint[:n, :n] = size**2 * np.eye(n)
@@ -117,15 +117,6 @@ class TestShiftsGivenNumbers:
             model, shifts = drawn_model(2.5, seed)
             errors.append(np.sqrt(((most_likely_shifts(model).shifts_mm - shifts) ** 2).mean()))
         assert np.mean(errors) < 0.4
-
-    @pytest.mark.parametrize("seed", range(3))
-    def test_variance_left_over_is_that_of_the_joint_normal_distribution(self, seed):
-        model, _ = drawn_model(2.0, seed)
-        found = most_likely_shifts(model, rounds=0)
-        noise = np.linalg.inv(found.strangeness * model.covariance + np.diag(model.variance))
-        precision = np.eye(18) / found.size_mm**2 + model.moved_by.T @ noise @ model.moved_by
-        left = np.diag(np.linalg.inv(precision)).mean()
-        assert found.variance_mm2 == pytest.approx(left)
 
     def test_a_stranger_to_the_bank_is_recognised(self):
         narrow = [

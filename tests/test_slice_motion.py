@@ -3,7 +3,7 @@ import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap, RefineOptions, Volume
 from cardiacreg.ffd_registration import RegistrationOptions, prepare_target
-from cardiacreg.slice_motion import _weighted_median, agree, estimate_slice_motion
+from cardiacreg.slice_motion import _weighted_median, agree, combined, estimate_slice_motion
 from cardiacreg.slice_turns import (
     estimate_turned_motion,
     slice_axis_mm,
@@ -105,11 +105,6 @@ class TestAgreement:
     def test_noise_goes_to_zero(self):
         assert not agree(self.motions(0.2), np.ones(12)).any()
 
-    def test_doubt_about_what_all_were_told_counts_like_spread(self):
-        motions = self.motions(1.0, own=0.0)
-        assert agree(motions, np.ones(12)).any()
-        assert not agree(motions, np.ones(12), doubt_mm2=10.0).any()
-
     def test_clear_motion_is_kept(self):
         motions = self.motions(4.0)
         median = np.median(motions - motions.mean(axis=1, keepdims=True), axis=0)
@@ -136,6 +131,27 @@ class TestAgreement:
         values = np.random.default_rng(count).normal(size=(count, 4, 2))
         found = _weighted_median(values, np.ones(count))
         np.testing.assert_allclose(found, np.median(values, axis=0))
+
+
+class TestCombination:
+    def test_near_estimates_are_averaged_and_contradicted_ones_ignored(self):
+        rng = np.random.default_rng(3)
+        registered = rng.normal(size=(9, 2))
+        registered -= registered.mean(axis=0)
+        near = registered + 0.01 * rng.normal(size=(9, 2))
+        near -= near.mean(axis=0)
+        share = (combined(registered, near) - registered) / (near - registered)
+        np.testing.assert_allclose(share, 0.65, atol=0.01)
+        far = registered.copy()
+        far[4] += (80.0, -60.0)
+        moved = combined(registered, far) - registered
+        assert np.linalg.norm(moved[4]) < 0.1
+
+    def test_mean_is_zero_and_equal_estimates_stay(self):
+        registered, expected = np.random.default_rng(4).normal(size=(2, 7, 2))
+        np.testing.assert_allclose(combined(registered, expected).mean(axis=0), 0, atol=1e-12)
+        registered -= registered.mean(axis=0)
+        np.testing.assert_allclose(combined(registered, registered), registered, atol=1e-12)
 
 
 class TestTurns:
