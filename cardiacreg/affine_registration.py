@@ -26,7 +26,6 @@ def improve_affine(
     *,
     landmarks: tuple[Landmarks, Landmarks] | None = None,
     landmark_weight: float = 1e-4,
-    slice_shifts_mm: Float | None = None,
     stride: int = 4,
     iterations: int = 30,
 ) -> Affine:
@@ -46,8 +45,6 @@ def improve_affine(
         Corresponding points p of the target and q of the atlas, world mm.
     landmark_weight : float
         w, per mm^2.
-    slice_shifts_mm : ndarray, shape (n_slices, 2), optional
-        Known in-plane shifts of the target's slices.
     stride : int
         In-plane sampling stride.
     iterations : int
@@ -70,8 +67,6 @@ def improve_affine(
     axes = [origin[a] + spacing[a] * np.arange(4) for a in range(3)]
     points = _basis(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1), centre, spacing)
     shifts = np.zeros((len(samples.labels), 2))
-    if slice_shifts_mm is not None:
-        shifts[:] = slice_shifts_mm[samples.slice_index]
     anchor = _LandmarkTerm(landmarks, landmark_weight, to_atlas, frame, centre, spacing)
 
     def function(x: Float) -> tuple[float, Float]:

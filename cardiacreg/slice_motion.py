@@ -64,8 +64,8 @@ def estimate_slice_motion(
     atlases : sequence of (LabelMap, Affine)
         Labels of each atlas and its affine, target world mm to atlas world mm.
     statistics : sequence of (LabelMap, Affine)
-        Atlases whose statistics tell what to expect, many more than are registered; none: shifts are
-        expected to be small.
+        Atlases whose statistics tell the shifts a second time, many more than are registered; with fewer
+        than `shift_statistics.FEWEST_ATLASES` the registered shifts stand alone.
     threads : int
     progress : callable, optional
 

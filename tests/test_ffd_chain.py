@@ -10,7 +10,6 @@ from cardiacreg.ffd import FFD
 from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.ffd_inverse import invert_points
 from cardiacreg.ffd_registration import (
-    _LEAST_GAIN,
     RegistrationOptions,
     StopReason,
     prepare_target,
@@ -106,8 +105,8 @@ class TestTransform:
 
 
 def wide():
-    """Voxels that lie nowhere on those of the target."""
-    return ball(28.0, 34, 2.83, 0.41)
+    """Voxels that lie nowhere on those of the target; so wide that composing gains much anywhere."""
+    return ball(30.0, 34, 2.83, 0.41)
 
 
 OPTIONS = RegistrationOptions.dense(8.0)
@@ -142,7 +141,7 @@ class TestComposition:
         assert single.held_back
         assert isinstance(single.target_to_atlas, FFD)
         assert len(composed.target_to_atlas.links) == 2
-        assert composed.consistency_after > single.consistency_after + _LEAST_GAIN
+        assert composed.consistency_after > single.consistency_after + 0.003
         assert cavity_dice(composed) > cavity_dice(single) + 0.2
         assert 0 < composed.minimum_jacobian < single.minimum_jacobian
 
