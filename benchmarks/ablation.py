@@ -111,6 +111,11 @@ def points() -> list[Point]:
         found.append(Point("slice shift, mm", sd, "without slice motion", how, still))
         alone = replace(default, n_statistics_atlases=0)
         found.append(Point("slice shift, mm", sd, "without statistics of the bank", how, alone))
+    turning = replace(default, slice_turns=True)
+    for sd in (0.0, 5.0, 10.0):
+        how = Degradation(turn_sd_degrees=sd)
+        found += _with_simple("slice turn, degrees", sd, how)
+        found.append(Point("slice turn, degrees", sd, "turns estimated too", how, turning))
     for thickness in (4.0, 6.0, 8.0, 10.0, 12.0):
         found += _with_simple("slice thickness, mm", thickness, Degradation(slice_mm=thickness))
     for lost in (0, 1, 2, 3):
@@ -284,8 +289,8 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
     if not curves:
         return {}
     names = list(dict.fromkeys(r["curve"] for r in curves))
-    n_columns = 4
-    figure, axes = plots.panels(-(-len(names) // n_columns), n_columns, width=2.7)
+    n_columns = 3
+    figure, axes = plots.panels(-(-len(names) // n_columns), n_columns, width=3.2)
     for panel, name in zip(axes.ravel(), names, strict=False):
         _panel(panel, [r for r in curves if r["curve"] == name])
         panel.set_title(name)

@@ -81,6 +81,7 @@ class Degradation:
 
     slice_mm: float = SLICE_MM
     shift_sd_mm: float = SHIFT_SD_MM
+    turn_sd_degrees: float = 0.0
     lost_apical_slices: int = LOST_APICAL_SLICES
 
 
@@ -139,6 +140,7 @@ def degrade(heart: Subject, seed: int, how: Degradation = Degradation()) -> LowR
         seed=seed,
         slice_thickness_mm=how.slice_mm,
         shift_sd_mm=how.shift_sd_mm,
+        turn_sd_degrees=how.turn_sd_degrees,
         lost_apical_slices=how.lost_apical_slices,
     )
 

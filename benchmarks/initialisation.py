@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import paper, plots, tabulate
 from benchmarks.cases import Case, Degradation, Heart, synthetic_hearts
 from benchmarks.measuring import heart_key, rounded
-from benchmarks.scoring import raw_dice
+from benchmarks.scoring import raw_dice, wilcoxon_p
 from benchmarks.store import Record, Unit, gather
 from benchmarks.turned import turned
 from cardiacreg.affine_registration import improve_affine
@@ -37,11 +37,12 @@ from cardiacreg.resampling import warp_labels
 DEGREES = (0.0, 30.0, 60.0, 90.0)
 FREELY = "landmarks, then labels alone"
 WAYS = ("centroids", "labels", "landmarks", "landmarks, then labels", FREELY)
+REFERENCE = "landmarks"
 FAILED_BELOW = 0.7
 ATLASES_PER_HEART = 3
 
 
-def run(quick: bool, cases: int = 4) -> dict[str, Any]:
+def run(quick: bool, cases: int = 12) -> dict[str, Any]:
     """Measure every way on every pose, heart and atlas."""
     hearts = [
         replace(heart, degradation=Degradation(shift_sd_mm=0.0))
@@ -144,7 +145,50 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     ]  # fmt: skip
     lines = ["| " + " | ".join(row) + " |" for row in quoted]
     table = tabulate.summary_table(ordered, columns).replace("| method |", "| affine from |", 1)
-    return {"initialisation": "\n".join([table, *lines])}
+    return {
+        "initialisation": "\n".join([table, *lines]),
+        "initialisation-significance": _against_landmarks(records),
+        "initialisation-robustness": _robustness(records, len(result["failed"])),
+    }
+
+
+def _against_landmarks(records: list[Record]) -> str:
+    """Every other way minus landmarks, after the deformation; a heart's atlases are averaged first."""
+    others = [way for way in tabulate.methods(records) if way != REFERENCE]
+    angles = sorted({r["degrees"] for r in records})
+    rows = []
+    for way in others:
+        pairs = [(_by_heart(records, way, a), _by_heart(records, REFERENCE, a)) for a in angles]
+        cells = [
+            f"{np.mean(ours) - np.mean(theirs):+.3f} ({tabulate.p_text(wilcoxon_p(ours, theirs))})"
+            for ours, theirs in pairs
+        ]
+        rows.append([f"{way} minus {REFERENCE}", *cells])
+    header = "Dice after the deformation, mean of structures"
+    return tabulate.markdown([header, *(f"turned {a:.0f}°" for a in angles)], rows)
+
+
+def _by_heart(records: list[Record], way: str, degrees: float) -> list[float]:
+    found: dict[str, list[float]] = {}
+    for record in records:
+        if (record["method"], record["degrees"]) == (way, degrees):
+            found.setdefault(record["case"], []).append(_mean(record))
+    return [float(np.mean(found[case])) for case in sorted(found)]
+
+
+def _robustness(records: list[Record], n_failed: int) -> str:
+    """Lowest Dice of any structure per way, and where; failures are of a heart with all ways."""
+    rows = []
+    for way in tabulate.methods(records):
+        own = [r for r in records if r["method"] == way]
+        value, structure, record = min(
+            ((each["dice"], name, r) for r in own for name, each in r["scores"]["raw"].items()),
+            key=lambda found: found[0],
+        )
+        where = f"{structure}, {record['case']} turned {record['degrees']:.0f}°"
+        rows.append([way, str(len(own)), str(n_failed), f"{value:.3f} ({where})"])
+    header = ["affine from", "registrations", "failed", "lowest Dice after the deformation"]
+    return tabulate.markdown(header, rows)
 
 
 def _mean(record: Record, scores: str = "scores") -> float:
