@@ -175,8 +175,10 @@ def _composed(
     chain = extended(found.target_to_atlas, further.target_to_atlas)
     cells = atlas_cells(atlas, prepared.codes.codes)
     after = consistency_under(prepared, cells, chain, further.slice_shifts_mm)
+    if after < found.consistency_after + _LEAST_GAIN:
+        return None
     minimum = minimum_of_chain(chain)
-    if after < found.consistency_after + _LEAST_GAIN or minimum <= 0:
+    if minimum <= 0:
         return None
     return replace(
         further,

@@ -404,7 +404,7 @@ class TestPoorInput:
     def test_dense_options_need_less_where_less_is_asked(self):
         for finest in (16.0, 8.0, 5.0):
             options = RegistrationOptions.dense(finest)
-            assert options.spacings_mm[-1] == finest
+            assert (options.spacings_mm[-1], options.strides[-1]) == (finest, 1)
             assert 30 < options.spacings_mm[0] <= 64
             assert options.background_slices
         found = register_labels(heart(), squeezed_heart(), options=RegistrationOptions.dense(5.0))
