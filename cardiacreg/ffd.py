@@ -125,13 +125,38 @@ class FFD:
         slices : slice
             Which k to evaluate.
         """
+        rows = self.grid_rows(shape, voxel_to_world, slices)
+        if rows is None:
+            return self._scattered_displacement(shape, voxel_to_world, slices)
+        table, field = rows
+        return contract_axis(field, table, 0)
+
+    def grid_rows(
+        self, shape: tuple[int, int, int], voxel_to_world: Float, slices: slice = slice(None)
+    ) -> tuple[SplineTable, Float] | None:
+        """Return u on a lattice but for the sum along i, which is left to who looks up voxels one by one.
+
+        Parameters
+        ----------
+        shape, voxel_to_world, slices
+            As `grid_displacement` takes them.
+
+        Returns
+        -------
+        SplineTable
+            Weights of the lattice's i.
+        ndarray, shape (na, j, k, 3)
+            Sums over the control points along j and k, world mm.
+        None
+            Instead of both, if the lattice's axes are not those of the control lattice.
+        """
         tables = self._grid_tables(shape, voxel_to_world, slices)
         if tables is None:
-            return self._scattered_displacement(shape, voxel_to_world, slices)
+            return None
         field = self.displacements_mm
-        for axis in (2, 1, 0):
+        for axis in (2, 1):
             field = contract_axis(field, tables[axis], axis)
-        return field
+        return tables[0], np.ascontiguousarray(field)
 
     def jacobian_determinant(self, shape: tuple[int, int, int], voxel_to_world: Float) -> Float:
         """Return det(I + du/dx) at the voxel centres of a lattice aligned with the control lattice.

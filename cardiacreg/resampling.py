@@ -19,7 +19,7 @@ from cardiacreg.ffd import FFD
 from cardiacreg.geometry import Affine, LabelMap, Volume, apply_matrix, voxel_grid
 
 Float = NDArray[np.float64]
-_SLICES_PER_SLAB = 4
+_SLICES_PER_SLAB = 8
 
 
 class Lattice(NamedTuple):
@@ -139,18 +139,20 @@ def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, thread
     affine = transform.affine if isinstance(transform, FFD) else transform
     to_voxel = np.linalg.inv(voxel_to_world) @ affine.matrix
     onto = to_voxel @ grid.voxel_to_world
-    i, j = (np.arange(n, dtype=np.float64) for n in grid.shape[:2])
 
     def run(slab: tuple[int, int]) -> None:
-        k = np.arange(slab[0], slab[1], dtype=np.float64)
-        points = np.empty((len(i), len(j), len(k), 3))
-        points[:] = onto[:3, 3] + k[:, None] * onto[:3, 2]
-        points += i[:, None, None, None] * onto[:3, 0] + j[:, None, None] * onto[:3, 1]
+        points = np.empty((*grid.shape[:2], slab[1] - slab[0], 3))
+        rows = None
         if isinstance(transform, FFD):
-            u = transform.grid_displacement(grid.shape, grid.voxel_to_world, slice(*slab))
-            for c in range(3):
-                for d in range(3):
-                    points[..., c] += to_voxel[c, d] * u[..., d]
+            rows = transform.grid_rows(grid.shape, grid.voxel_to_world, slice(*slab))
+        if rows is not None:
+            table, sums = rows
+            _points_kernel(onto, to_voxel, table.first, table.weights, sums, slab[0], points)
+        else:
+            _affine_kernel(onto, slab[0], points)
+            if isinstance(transform, FFD):
+                u = transform.grid_displacement(grid.shape, grid.voxel_to_world, slice(*slab))
+                points += u @ to_voxel[:3, :3].T
         write(points, slab[0])
 
     run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
@@ -180,14 +182,57 @@ def _warp_points(
 
 
 @kernel
+def _affine_kernel(onto, first, points):
+    """Atlas voxel positions of lattice voxels by an affine."""
+    for i in range(points.shape[0]):
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
+                for c in range(3):
+                    along_k = onto[c, 3] + (first + k) * onto[c, 2]
+                    points[i, j, k, c] = along_k + (i * onto[c, 0] + j * onto[c, 1])
+
+
+@kernel
+def _points_kernel(onto, to_voxel, start, weights, sums, first, points):
+    """The same with a spline, summed along j and k, before the affine."""
+    for i in range(points.shape[0]):
+        w0, w1, w2, w3 = weights[i, 0], weights[i, 1], weights[i, 2], weights[i, 3]
+        s0, s1, s2, s3 = sums[start[i]], sums[start[i] + 1], sums[start[i] + 2], sums[start[i] + 3]
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
+                u = w0 * s0[j, k, 0] + w1 * s1[j, k, 0] + w2 * s2[j, k, 0] + w3 * s3[j, k, 0]
+                v = w0 * s0[j, k, 1] + w1 * s1[j, k, 1] + w2 * s2[j, k, 1] + w3 * s3[j, k, 1]
+                w = w0 * s0[j, k, 2] + w1 * s1[j, k, 2] + w2 * s2[j, k, 2] + w3 * s3[j, k, 2]
+                for c in range(3):
+                    along_k = onto[c, 3] + (first + k) * onto[c, 2]
+                    still = along_k + (i * onto[c, 0] + j * onto[c, 1])
+                    moved = still + to_voxel[c, 0] * u
+                    moved = moved + to_voxel[c, 1] * v
+                    points[i, j, k, c] = moved + to_voxel[c, 2] * w
+
+
+@kernel
+def _alike(atlas, a, b, c):
+    """Whether the eight voxels from (a, b, c) on hold one label."""
+    label = atlas[a, b, c]
+    near = (atlas[a, b, c + 1] == label) & (atlas[a, b + 1, c] == label)
+    near &= (atlas[a, b + 1, c + 1] == label) & (atlas[a + 1, b, c] == label)
+    far = (atlas[a + 1, b, c + 1] == label) & (atlas[a + 1, b + 1, c] == label)
+    return near & far & (atlas[a + 1, b + 1, c + 1] == label)
+
+
+@kernel
 def _corners(atlas, x, y, z, labels, weights):
     """Labels of the eight voxels around a point (0 outside) and, if they differ, their weights.
 
-    Returns whether they differ, which is rare; without that exit warping took twice as long.
+    Returns whether they differ, which is rare; if not, only the first label is written.
     """
     ni, nj, nk = atlas.shape
     a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
     inside = a >= 0 and b >= 0 and c >= 0 and a < ni - 1 and b < nj - 1 and c < nk - 1
+    if inside and _alike(atlas, a, b, c):
+        labels[0] = atlas[a, b, c]
+        return False
     mixed = False
     for n in range(8):
         i, j, k = a + (n >> 2), b + ((n >> 1) & 1), c + (n & 1)

@@ -14,6 +14,7 @@ from scipy import ndimage
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 
 Mask = NDArray[np.bool_]
+Box = tuple[slice, ...]
 _FACES = ndimage.generate_binary_structure(3, 1)
 _MOST_ROUNDS = 10
 
@@ -47,7 +48,7 @@ def clean_topology(labels: LabelMap) -> LabelMap:
     return LabelMap(out, labels.voxel_to_world)
 
 
-def _bounding_box(array: NDArray[np.uint8]) -> tuple[slice, ...] | None:
+def _bounding_box(array: NDArray[np.uint8]) -> Box | None:
     found = ndimage.find_objects((array != 0).astype(np.uint8))
     if not found:
         return None
@@ -62,12 +63,12 @@ def _close_septum(array: NDArray[np.uint8]) -> None:
 def _drop_small_components(array: NDArray[np.uint8]) -> None:
     """Give every component but the largest of each structure to the nearest other label."""
     stray = np.zeros(array.shape, dtype=bool)
-    for label in (LV_CAVITY, LV_WALL, RV_WALL, RV_CAVITY):
-        components, count = ndimage.label(array == label, _FACES)
+    for label, box in _boxes(array).items():
+        components, count = ndimage.label(array[box] == label, _FACES)
         if count > 1:
             sizes = np.bincount(components.ravel())
             sizes[0] = 0
-            stray |= (components > 0) & (components != sizes.argmax())
+            stray[box] |= (components > 0) & (components != sizes.argmax())
     if stray.any():
         _assign_nearest(array, stray)
 
@@ -77,10 +78,23 @@ def _fill_holes(array: NDArray[np.uint8]) -> None:
     holes = ndimage.binary_fill_holes(array != 0, _FACES) & (array == 0)
     if holes.any():
         _assign_nearest(array, holes)
+    boxes = _boxes(array)
     for label in (LV_CAVITY, RV_CAVITY):
-        array[ndimage.binary_fill_holes(array == label, _FACES)] = label
+        if label in boxes:
+            part = array[boxes[label]]
+            part[ndimage.binary_fill_holes(part == label, _FACES)] = label
+
+
+def _boxes(array: NDArray[np.uint8]) -> dict[int, Box]:
+    """Return the bounding box of each structure that there is, by its label."""
+    found = enumerate(ndimage.find_objects(array, max_label=RV_CAVITY), start=1)
+    return {label: box for label, box in found if box is not None}
 
 
 def _assign_nearest(array: NDArray[np.uint8], where: Mask) -> None:
-    nearest = ndimage.distance_transform_edt(where, return_distances=False, return_indices=True)
-    array[where] = array[tuple(nearest)][where]
+    """Give voxels the label of the nearest other one; it lies in their box, or in the shell around it."""
+    (box,) = ndimage.find_objects(where.astype(np.uint8))
+    box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
+    part, own = array[box], where[box]
+    nearest = ndimage.distance_transform_edt(own, return_distances=False, return_indices=True)
+    part[own] = part[tuple(nearest)][own]
