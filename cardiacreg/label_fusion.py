@@ -205,13 +205,10 @@ def fusion_from_votes(
         Label of each column, ascending.
     voxel_to_world : ndarray, shape (4, 4)
     """
-    winner = votes.argmax(axis=-1)
-    best = np.take_along_axis(votes, winner[..., None], axis=-1)[..., 0]
-    share = best / np.maximum(votes.sum(axis=-1), 1e-30)
-    return Fusion(
-        LabelMap(values[winner], voxel_to_world),
-        Volume(np.clip(share, 0, 1), voxel_to_world),
-    )
+    labels = np.empty(votes.shape[:3], dtype=np.uint8)
+    share = np.empty(votes.shape[:3], dtype=np.float32)
+    _most_votes_kernel(votes.reshape(-1, votes.shape[3]), values, labels.ravel(), share.ravel())
+    return Fusion(LabelMap(labels, voxel_to_world), Volume(share, voxel_to_world))
 
 
 def _check_lattices(
@@ -456,6 +453,19 @@ def _encode_kernel(labels, table, codes):
     """Positions of labels in the list of labels."""
     for v in range(np.uint64(len(labels))):
         codes[v] = table[labels[v]]
+
+
+@kernel
+def _most_votes_kernel(votes, values, labels, share):
+    """The lowest label with most votes, and its part of all votes."""
+    for v in range(votes.shape[0]):
+        total, best = np.float32(0), 0
+        for label in range(votes.shape[1]):
+            total += votes[v, label]
+            if votes[v, label] > votes[v, best]:
+                best = label
+        labels[v] = values[best]
+        share[v] = min(votes[v, best] / max(total, np.float32(1e-30)), np.float32(1))
 
 
 @kernel
