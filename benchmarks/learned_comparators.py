@@ -31,6 +31,7 @@ from benchmarks.cases import Case, degrade
 from cardiacreg.geometry import N_LABELS, LabelMap
 from cardiacreg.phantoms import sample_heart
 from cardiacreg_nn.comparators import convolutions_3d
+from cardiacreg_nn.train import has_bfloat16
 
 NAMES = ("3D-Seg", "3D U-Net", "3D-AE", "3D-ACNN")
 FOLDER = machine.ROOT / "bench_output" / "learned"
@@ -154,7 +155,7 @@ def trained(name: str, effort: Effort = EFFORT, folder: Path = FOLDER) -> Traine
         start = time.process_time()
         rate = float(_LEARNING_RATE * 0.5 * (1 + np.cos(np.pi * step / steps)))
         optimiser.param_groups[0]["lr"] = rate
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16(torch.device("cpu"))):
             value = loss(*_batch(step, effort))
         optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
