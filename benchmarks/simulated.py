@@ -1,21 +1,18 @@
 """Unseen synthetic hearts, degraded to thick shifted slices, refined and interpolated.
 
 True labels go in. The default votes by labels and would give the same with an image; the paper preset is
-measured without an image here, and eq. (5) in `fusion_modes`. Some of the hearts are also segmented by a
-network first (`benchmarks.network_labels`); those records are kept apart.
+measured without an image here, and eq. (5) in `fusion_modes`. What a network's labels of the same hearts
+give is measured by `network_labels`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from benchmarks import paper, plots, tabulate
 from benchmarks.cases import synthetic_hearts
 from benchmarks.measuring import BASELINES, interpolated_unit, refined_unit
-from benchmarks.network_labels import METHODS as NETWORK_ROWS
-from benchmarks.network_labels import NETWORK, NETWORK_REFINED, TRUE_REFINED, slice_dice
-from benchmarks.store import Unit, gather
+from benchmarks.store import gather
 from cardiacreg.options import RefineOptions
 
 DEFAULT = "cardiacreg"
@@ -27,7 +24,6 @@ QUANTITIES = {
     structure: (f"true_{figure.replace('_error', '')}", figure, unit)
     for structure, (figure, unit) in (VOLUMES | MASSES).items()
 }
-_WITH_NETWORK = 12
 
 
 def run(quick: bool, cases: int = 40) -> dict[str, Any]:
@@ -37,20 +33,8 @@ def run(quick: bool, cases: int = 40) -> dict[str, Any]:
         units += [interpolated_unit(heart, method) for method in BASELINES]
         units.append(refined_unit(heart, DEFAULT))
         units.append(refined_unit(heart, PAPER, options=RefineOptions.paper()))
-    network = _network_units(1 if quick else min(cases, _WITH_NETWORK))
-    records = gather("simulated", [*units, *network])
-    seeds = sorted({r["seed"] for r in records})
-    own = [r for r in records if r["method"] not in NETWORK_ROWS]
-    return {"seeds": seeds, "records": own, "network": records[len(own) :]}
-
-
-def _network_units(count: int) -> list[Unit]:
-    """Every way of `benchmarks.network_labels`, where torch is installed."""
-    if not importlib.util.find_spec("torch"):
-        return []
-    from benchmarks import network_labels
-
-    return [network_labels.unit(h, m) for h in synthetic_hearts(count) for m in NETWORK_ROWS]
+    records = gather("simulated", units)
+    return {"seeds": sorted({r["seed"] for r in records}), "records": records}
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
@@ -90,39 +74,6 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "simulated-significance-distance": tabulate.comparison_table(
             records, DEFAULT, others, figure="average_surface_distance_mm", digits=2
         ),
-    } | _network_tables(result.get("network", []))  # fmt: skip
-
-
-def _network_tables(records: list[dict[str, Any]]) -> dict[str, str]:
-    """Return what a network's labels give, beside true labels of the same hearts."""
-    if not any("scores" in r for r in records):
-        return {}
-    figure_table, apart = tabulate.figure_table, [NETWORK, TRUE_REFINED]
-    given = slice_dice(records, NETWORK_REFINED)
-    cells = [tabulate.mean_sd(given.get(name, [])) for name in tabulate.ORDER]
-    walls, cavities = ("LV wall", "RV wall"), ("LV cavity", "RV cavity")
-    return {
-        "network-labels-in": tabulate.markdown(
-            ["Dice of the labels that go in, on the slices", *tabulate.ORDER],
-            [["network", *cells]],
-        ),
-        "network-labels-dice": figure_table(
-            records, "dice", alignments=("raw", "tilt"), quoted=(paper.DICE_NAME, paper.DICE)
-        ),
-        "network-labels-hausdorff-slicewise": figure_table(
-            records, "hausdorff_slicewise_mm", digits=2,
-            quoted=(paper.DICE_NAME, paper.HAUSDORFF_SLICEWISE_MM),
-        ),
-        "network-labels-volumes": figure_table(
-            records, "volume_error_ml", structures=cavities, digits=1, absolute=True,
-            quoted=(paper.VOLUMES_NAME, paper.VOLUMES_ML),
-        ),
-        "network-labels-masses": figure_table(
-            records, "mass_error_g", structures=walls, digits=1, absolute=True,
-            quoted=(paper.VOLUMES_NAME, paper.MASSES_G),
-        ),
-        "network-labels-significance": tabulate.comparison_table(records, NETWORK_REFINED, apart),
-        "network-labels-robustness": tabulate.robustness_table(records),
     }  # fmt: skip
 
 

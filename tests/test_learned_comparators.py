@@ -5,9 +5,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks import cases, network_labels  # noqa: E402
+from benchmarks import cases, measuring, network_labels  # noqa: E402
 from benchmarks import learned_comparators as learned  # noqa: E402
 from cardiacreg import LabelMap  # noqa: E402
+from cardiacreg.geometry import STRUCTURES  # noqa: E402
 
 TINY = learned.Effort(hearts=1, steps=2, batch=1)
 
@@ -93,3 +94,15 @@ class TestNetworkLabels:
         case = heart.case()
         labels = LabelMap(case.target.labels.array, case.target.labels.voxel_to_world)
         assert set(network_labels._slice_dice(labels, case).values()) == {1.0}
+
+    def test_tables_have_a_row_per_network_and_count_failures(self, heart):
+        case, records = heart.case(), []
+        for source in (network_labels.TRUE, *network_labels.NETWORKS):
+            for way in (network_labels.SIMPLE, network_labels.REFINED):
+                own = measuring.scored(case, f"{source}, {way}", case.truth, 0.0)
+                records.append(own | {"slice_dice": dict.fromkeys(STRUCTURES.values(), 0.5)})
+        crash = {"case": "other", "method": "U-Net, refined", "error": "x"}
+        found = network_labels.tables({"records": [*records, crash]})
+        assert found["network-labels-in"].count("0.500 ± 0.000") == 2 * len(STRUCTURES)
+        assert "SSLLN, refined minus true labels, refined" in found["network-labels-significance"]
+        assert "| U-Net, refined | 2 | 1 |" in found["network-labels-robustness"]
