@@ -152,7 +152,8 @@ def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, thread
             _affine_kernel(onto, slab[0], points)
             if isinstance(transform, FFD):
                 u = transform.grid_displacement(grid.shape, grid.voxel_to_world, slice(*slab))
-                points += u @ to_voxel[:3, :3].T
+                for c, d in np.ndindex(3, 3):
+                    points[..., c] += to_voxel[c, d] * u[..., d]
         write(points, slab[0])
 
     run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
