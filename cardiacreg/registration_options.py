@@ -93,8 +93,8 @@ class RegistrationOptions:
         """Return options for two dense label maps, where empty slices are background.
 
         The finer the last lattice, the closer the overlap and the longer it takes; the page
-        ``docs/performance.md`` has both. The last level looks at every voxel; where it looked at
-        every second one along each axis, it was farther away for nearly the same time.
+        ``docs/performance.md`` has both. A last level of 8 mm or less looks at every voxel; where it
+        looked at every second one along each axis, it was farther away for nearly the same time.
 
         Parameters
         ----------
@@ -107,13 +107,18 @@ class RegistrationOptions:
         levels = len(spacings)
         return cls(
             spacings_mm=tuple(spacings),
-            strides=(*(4 if s > 15 else 2 if s > 5 else 1 for s in spacings[:-1]), 1),
+            strides=(*(_stride(s, 5.0) for s in spacings[:-1]), _stride(spacings[-1], 8.0)),
             iterations=(10,) * (levels - 1) + (20,),
             bending_weight=0.003 * (finest_mm / 4) ** 4,
             class_weights=(),
             margin_mm=20.0,
             background_slices=True,
         )
+
+
+def _stride(spacing_mm: float, whole_mm: float) -> int:
+    """Voxels along each axis from one sample to the next: all of them up to a control-point spacing."""
+    return 4 if spacing_mm > 15 else 2 if spacing_mm > whole_mm else 1
 
 
 def _check_numbers(options: RegistrationOptions) -> None:

@@ -402,9 +402,9 @@ class TestPoorInput:
         assert found.consistency_after > 0.97
 
     def test_dense_options_need_less_where_less_is_asked(self):
-        for finest in (16.0, 8.0, 5.0):
+        for finest, stride in ((16.0, 4), (10.0, 2), (8.0, 1), (5.0, 1)):
             options = RegistrationOptions.dense(finest)
-            assert (options.spacings_mm[-1], options.strides[-1]) == (finest, 1)
+            assert (options.spacings_mm[-1], options.strides[-1]) == (finest, stride)
             assert 30 < options.spacings_mm[0] <= 64
             assert options.background_slices
         found = register_labels(heart(), squeezed_heart(), options=RegistrationOptions.dense(5.0))
