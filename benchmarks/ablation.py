@@ -37,7 +37,7 @@ from cardiacreg.label_fusion import FusionOptions
 from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.options import RefineOptions
 
-OURS, SIMPLE = "cardiacreg", "shape-based"
+OURS, SIMPLE, TURNS = "cardiacreg", "shape-based", "slice turn, degrees"
 _NOISE_MM = 10.0
 
 
@@ -114,8 +114,8 @@ def points() -> list[Point]:
     turning = replace(default, slice_turns=True)
     for sd in (0.0, 5.0, 10.0):
         how = Degradation(turn_sd_degrees=sd)
-        found += _with_simple("slice turn, degrees", sd, how)
-        found.append(Point("slice turn, degrees", sd, "turns estimated too", how, turning))
+        found += _with_simple(TURNS, sd, how)
+        found.append(Point(TURNS, sd, "turns estimated too", how, turning))
     for thickness in (4.0, 6.0, 8.0, 10.0, 12.0):
         found += _with_simple("slice thickness, mm", thickness, Degradation(slice_mm=thickness))
     for lost in (0, 1, 2, 3):
@@ -267,10 +267,21 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "ablation-curves": tabulate.figure_table(curves, "dice", alignments=("tilt",))
         if curves
         else "Not measured yet.",
+        "ablation-turn-seconds": _turn_seconds(curves),
         "ablation-curves-raw": tabulate.figure_table(curves, "dice")
         if curves
         else "Not measured yet.",
     }
+
+
+def _turn_seconds(curves: Sequence[Record]) -> str:
+    """Processor time of a refinement that looks for turns of the slices, beside the default's."""
+    found: dict[str, list[float]] = {}
+    for record in curves:
+        if record["curve"] == TURNS and "cpu_seconds" in record and record["line"] != SIMPLE:
+            found.setdefault(record["line"], []).append(record["cpu_seconds"])
+    rows = [[line, f"{np.median(own):.1f}"] for line, own in found.items()]
+    return tabulate.markdown(["slice turns", "processor seconds, median"], rows)
 
 
 def _steps_table(records: Sequence[Record]) -> str:
