@@ -88,10 +88,11 @@ def _learned(heart: Heart, name: str, quick: bool) -> Unit:
     """One network on one heart; it is trained when the first heart is measured."""
     from benchmarks import learned_comparators as learned
 
-    effort = learned.Effort(1, 1, 1) if quick else learned.EFFORT
+    folder = store.FOLDER.parent / "learned"
+    effort = learned.Effort(1, 1, 1) if quick else learned.best_effort(folder)
 
     def measure() -> Record:
-        model = learned.trained(name, effort, store.FOLDER.parent / "learned")
+        model = learned.trained(name, effort, folder)
         case, start, cpu = heart.case(), time.perf_counter(), time.process_time()
         found = learned.complete(case, model.network)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu

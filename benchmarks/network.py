@@ -1,6 +1,6 @@
 """The networks: parameters, time and memory of a prediction, and training throughput.
 
-On a GPU when there is one. Times are of the processor (CPU) or of the wall after synchronisation (GPU),
+On a GPU in `network_gpu`. Times are of the processor (CPU) or of the wall after synchronisation (GPU),
 medians. The lattices are the paper's (192 x 192 x 80) and the one of the shipped configuration. The share
 of the hardware's limit is of the rate of a large matrix product in the same number type, measured in the
 same run. A whole prediction reads, turns, centres and labels a stack with the shipped default.
@@ -23,12 +23,13 @@ KINDS = ("sslln", "unet2d", "fcn2d", "fcn3d", "unet3d")
 TIMED = (("sslln", "paper"), ("sslln", "thick slices"), ("unet2d", "thick slices"))
 WIDTHS = {"sslln": (16, 32, 64, 128, 256), "unet2d": (16, 32, 64, 128, 128)}
 _BATCH = 8
+_PRODUCT = {"cpu": 2048, "cuda": 8192}
+"""Size of the matrices by device, large enough to reach its limit."""
 
 
-def run(quick: bool) -> dict[str, Any]:
+def run(quick: bool, device: str = "cpu") -> dict[str, Any]:
     """Measure networks on their lattices and the shipped default; count the parameters of all."""
     torch = require_torch()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     repeats = 1 if quick else 3
     timed = TIMED[2:] if quick else TIMED
     batch = _BATCH if device == "cuda" else (1 if quick else 2)
@@ -38,9 +39,9 @@ def run(quick: bool) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU, one thread",
         "parameters": _parameters(),
-        "matrix_product_flops": _matrix_product(device, 256 if quick else 2048),
+        "matrix_product_flops": _matrix_product(device, 256 if quick else _PRODUCT[device]),
         "records": records,
-        "default": _whole_prediction(repeats),
+        "default": _whole_prediction(repeats, device),
     }
 
 
@@ -66,22 +67,22 @@ def _parameters() -> dict[str, int]:
     return found
 
 
-def _whole_prediction(repeats: int) -> dict[str, Any]:
-    """Processor seconds and memory of `predict` with the shipped default on a simulated stack."""
+def _whole_prediction(repeats: int, device: str) -> dict[str, Any]:
+    """Seconds and memory of `predict` with the shipped default on a simulated stack."""
     from cardiacreg.degradation import simulate_low_resolution
     from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
     from cardiacreg_nn import predict
     from cardiacreg_nn.prediction import load_model
 
     image = simulate_low_resolution(sample_heart(FIRST_EVALUATION_SEED), seed=1).subject.image
-    model = load_model(device="cpu")
+    model = load_model(device=device)
     found: dict[str, Any] = {"name": model.name, "shape": list(image.shape)}
     for views in (1, 3):
         seconds = median_seconds(
-            lambda views=views: predict(image, weights=model, views=views), "cpu", repeats
+            lambda views=views: predict(image, weights=model, views=views), device, repeats
         )
         found[f"seconds_{views}"] = seconds
-    found["peak_memory_mib"] = _peak_memory(_WHOLE)
+    found["peak_memory_mib"] = _peak_memory(_WHOLE) if device == "cpu" else _gpu_memory()
     return found
 
 
@@ -182,7 +183,7 @@ def _matrix_product(device: str, size: int) -> float:
 
     kind = torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
     a, b = (torch.rand(size, size, device=device).to(kind) for _ in range(2))
-    return 2 * size**3 / median_seconds(lambda: torch.matmul(a, b), device, 3)
+    return 2 * size**3 / median_seconds(lambda: torch.matmul(a, b), device, 5)
 
 
 def _gpu_memory() -> float:
@@ -244,9 +245,9 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         [
             f"`{r['method'].replace(', ', '`, ')}, {'x'.join(map(str, r['lattice']))}",
             f"{r['multiply_adds'] / 1e9:.1f}",
-            f"{r['prediction_seconds']:.3f}",
+            f"{r['prediction_seconds']:.{3 if r['prediction_seconds'] > 0.02 else 4}f}",
             f"{r['peak_memory_mib']:.0f}",
-            f"{r['training_seconds_per_volume']:.3f}",
+            f"{r['training_seconds_per_volume']:.{3 if r['training_seconds_per_volume'] > 0.02 else 4}f}",
             f"{100 * r['training_flops'] / limit:.0f} %",
         ]
         for r in result["records"]
@@ -258,13 +259,13 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     return {
         "network-parameters": tabulate.markdown(["network", *LATTICES], rows),
         "network-speed": tabulate.markdown(header, timed),
-        "network-prediction": _prediction_table(result["default"]),
+        "network-prediction": _prediction_table(result["default"], result["device"]),
     }
 
 
-def _prediction_table(found: dict[str, Any]) -> str:
+def _prediction_table(found: dict[str, Any], device: str) -> str:
     shape = "x".join(map(str, found["shape"]))
     cells = [f"`predict` with {found['name']} on a stack of {shape}"]
     cells += [f"{found[f'seconds_{views}']:.2f}" for views in (1, 3)]
-    header = ["on CPU, one thread", "one view, s", "three views, s", "peak memory, MiB"]
+    header = [f"on {device}", "one view, s", "three views, s", "peak memory, MiB"]
     return tabulate.markdown(header, [[*cells, f"{found['peak_memory_mib']:.0f}"]])

@@ -51,6 +51,11 @@ class AugmentationOptions:
         Probability that a slice at either end of a stack is lost; a second one with its square.
     stack_shift : float
         Standard deviation, in slices, of the stack's place in the box.
+    gap : float
+        Probability that neighbouring slices are black though they are labelled, for networks that are
+        to fill gaps.
+    gap_mm : float
+        Height of the largest gap; all smaller ones are as likely.
     """
 
     rotation_deg: float = 15.0
@@ -71,6 +76,8 @@ class AugmentationOptions:
     slice_shift_mm: float = 1.5
     drop_slice: float = 0.15
     stack_shift: float = 0.7
+    gap: float = 0.0
+    gap_mm: float = 40.0
 
     @classmethod
     def none(cls) -> AugmentationOptions:
@@ -168,7 +175,8 @@ def augment(
     image = _intensities(image, options, draw)
     kept = _kept(sources, centre[..., 0].mean(dim=(2, 3)), options, draw)[:, :, None, None]
     points = _move_landmarks(sources.landmarks_mm, motion, shape)
-    return image * kept, Target(labels * kept, points, sources.known)
+    shown = kept & ~_gaps(kept[:, :, 0, 0], motion, options, draw)[:, :, None, None]
+    return image * shown, Target(labels * kept, points, sources.known)
 
 
 class _Draw:
@@ -299,6 +307,19 @@ def _kept(sources: Sources, heights: Tensor, options: AugmentationOptions, draw:
         number = lost.float() + again.float()
         first, last = first + number[:, :1] * step, last - number[:, 1:] * step
     return (heights >= first - 0.01) & (heights <= last + 0.01)
+
+
+def _gaps(kept: Tensor, motion: _Motion, options: AugmentationOptions, draw: _Draw) -> Tensor:
+    """Return which slices (N, S) are black though they are labelled."""
+    if not options.gap:
+        return torch.zeros_like(kept)
+    number = torch.arange(kept.shape[1], device=kept.device, dtype=torch.float32)
+    first = torch.where(kept, number, kept.shape[1]).amin(1)
+    last = torch.where(kept, number, -1.0).amax(1)
+    middle = first + draw.uniform() * (last - first)
+    half = draw.uniform(high=options.gap_mm) / motion.spacing[:, 0] / 2
+    chosen = draw.uniform() < options.gap
+    return chosen[:, None] & ((number - middle[:, None]).abs() <= half[:, None])
 
 
 def _painted(sources: Sources, options: AugmentationOptions, draw: _Draw) -> tuple[Tensor, Tensor]:

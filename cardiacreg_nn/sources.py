@@ -82,18 +82,28 @@ class Source:
     tissues: NDArray[np.uint8] | None = None
 
 
-def collate(sources: Sequence[Source], device: torch.device | str = "cpu") -> Sources:
-    """Stack hearts into one batch, padded to the largest canvas at the end of each axis."""
-    largest = np.max([s.image.shape for s in sources], axis=0)
+def collate(
+    sources: Sequence[Source],
+    device: torch.device | str = "cpu",
+    held: dict[tuple[Source, str], torch.Tensor] | None = None,
+) -> Sources:
+    """Stack hearts into one batch, padded to the largest canvas at the end of each axis.
+
+    What is in `held` is on the device already; what is not is put there, so that a heart travels once.
+    """
+    held = {} if held is None else held
+    largest = np.max([s.image.shape for s in sources], axis=0).tolist()
 
     def stack(name: str) -> torch.Tensor:
-        padded = np.zeros((len(sources), *largest), dtype=np.uint8)
+        padded = torch.zeros((len(sources), *largest), dtype=torch.uint8, device=device)
         for row, source in zip(padded, sources, strict=True):
             array = getattr(source, name)
             if array is None:
                 continue
-            row[: array.shape[0], : array.shape[1], : array.shape[2]] = array
-        return torch.from_numpy(padded).to(device, non_blocking=True)
+            if (source, name) not in held:
+                held[source, name] = torch.from_numpy(array).to(device)
+            row[: array.shape[0], : array.shape[1], : array.shape[2]] = held[source, name]
+        return padded
 
     def numbers(values: Iterable[Any], dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.as_tensor(np.array(list(values)), dtype=dtype).to(device)

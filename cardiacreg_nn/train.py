@@ -52,9 +52,12 @@ class Run:
         torch.manual_seed(config.training.seed)
         self.config, self.device, self.step = config, torch.device(device), 0
         self.spent = 0.0  # share of a time budget
+        self.held: dict[tuple[Source, str], Tensor] = {}  # hearts on the device
         self.network = build_network(config.training.kind, config.network).to(self.device)
         if config.training.kind in ("sslln", "unet2d", "fcn2d"):
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        elif self.device.type == "cuda":
+            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.training.learning_rate
         )
@@ -70,7 +73,7 @@ class Run:
         rng = step_generator(config.training.seed, self.step, rank)
         chosen = choose(data, config.training.batch, config.data.real_share, rng)
         stack, target = augment(
-            collate(chosen, self.device), box_shape(config), box_spacing(config),
+            collate(chosen, self.device, self.held), box_shape(config), box_spacing(config),
             config.augmentation, rng,
         )  # fmt: skip
         rate = learning_rate(config.training, self.step, self.spent)
@@ -400,6 +403,7 @@ def _export(
         },
         "licence": ACDC_LICENCE if config.data.acdc else start.get("licence", "Apache-2.0"),
         "command": command,
+        "device": (torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "CPU"),
         "steps": run.step,
         "batch": config.training.batch,
         "metrics": {name: round(value, 4) for name, value in figures.items()},

@@ -30,6 +30,7 @@ LEFT_OUT = {
     "fusion": TIMES,
     "fusion_modes": "fuses whole hearts in every mode; the modes have tests of their own",
     "network": TRAINS,
+    "network_gpu": TRAINS,
     "network_hr": TRAINS,
     "network_labels": "draws and refines whole hearts; its parts are tested in test_learned_comparators",
     "optimisers": "registers with every optimiser for minutes; its parts have tests of their own",

@@ -20,6 +20,12 @@ class Whole(torch.nn.Module):
         return 20.0 * x
 
 
+def shares():
+    """One degraded heart and its truth as label shares."""
+    boxes = learned._boxes(learned._heart(0), seed=3)
+    return [learned._shares(torch.from_numpy(box[None])) for box in boxes]
+
+
 @pytest.fixture(scope="module")
 def heart():
     return cases.synthetic_hearts(1)[0]
@@ -34,7 +40,7 @@ class TestLearned:
         assert (found.array == expected.array).mean() > 0.97
 
     def test_pairs_are_shares_of_one_place(self):
-        given, wanted = learned._pair(learned._heart(0), seed=3)
+        given, wanted = shares()
         assert given.shape == wanted.shape == (1, 5, *(n // 2 for n in learned.BOX))
         torch.testing.assert_close(wanted.sum(1), torch.ones_like(wanted[:, 0]))
         middle = wanted[0, 1:].sum(0).nonzero().float().mean(0)
@@ -51,10 +57,10 @@ class TestLearned:
         monkeypatch.setattr(learned, "_EVERY_STEPS", 1)
         batch = learned._batch
 
-        def stop(step, effort):
+        def stop(step, effort, device):
             if step == 1:
                 raise KeyboardInterrupt
-            return batch(step, effort)
+            return batch(step, effort, device)
 
         monkeypatch.setattr(learned, "_batch", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -67,9 +73,25 @@ class TestLearned:
         ):
             assert torch.equal(first, second)
 
+    def test_kept_stacks_come_back_and_weights_from_a_gpu_are_preferred(
+        self, tmp_path, monkeypatch
+    ):
+        effort = learned.Effort(hearts=1, steps=1, batch=2, views=2)
+        kept = [learned._boxes(learned._heart(0), seed) for seed in (0, 1)]
+        monkeypatch.setattr(learned, "_kept_pairs", lambda _: [kept])
+        x, y = learned._batch(0, effort, torch.device("cpu"))
+        own = [learned._shares(torch.from_numpy(box[None])) for box, _ in kept]
+        assert all(any(torch.equal(row, each[0]) for each in own) for row in x)
+        assert torch.equal(y[0], y[1])
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert learned.best_effort(tmp_path) is learned.EFFORT
+        for name in learned.NAMES:
+            learned._weights(name, learned.GPU_EFFORT, tmp_path).touch()
+        assert learned.best_effort(tmp_path) is learned.GPU_EFFORT
+
     def test_codes_of_equal_shapes_cost_nothing_and_others_something(self):
         network = learned._built("3D-AE").eval()
-        _, wanted = learned._pair(learned._heart(0), seed=3)
+        _, wanted = shares()
         given = torch.nn.functional.one_hot(wanted.argmax(1), 5).movedim(4, 1).float()
         plain = learned._loss("3D-ACNN", Whole(), None, given, given)
         same = learned._loss("3D-ACNN", Whole(), network, given, given)

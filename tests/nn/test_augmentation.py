@@ -91,6 +91,19 @@ def test_lost_slices_carry_neither_image_nor_labels():
     assert not target.structures[0, [0, 1, 7, 8]].any()
 
 
+def test_gaps_are_black_and_labelled():
+    source = blobs(POINTS, step=4.0)._replace(labels=torch.ones(1, 31, 56, 56, dtype=torch.uint8))
+    source = source._replace(image=torch.ones_like(source.image))
+    options, heights = replace(STILL, gap=1.0, gap_mm=16.0), set()
+    for seed in range(8):
+        stack, target = augment(source, SHAPE, SPACING, options, generator(seed))
+        assert bool((target.structures == 1).all())
+        black = (stack[0].amax(dim=(1, 2)) == 0).nonzero()[:, 0]
+        heights.add(len(black))
+        assert len(black) == 0 or int(black[-1] - black[0]) == len(black) - 1
+    assert max(heights) in (3, 4, 5) and len(heights) > 2
+
+
 def test_thick_slices_average_what_lies_within_them():
     source = blobs([(0.0, 0.0, 0.0)])
     stripes = (torch.arange(31) % 2).float()[None, :, None, None].expand(1, 31, 56, 56)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cardiacreg import InvalidInputError, LabelMap, Volume, landmarks_from_labels
 from cardiacreg.tiny_heart import tiny_heart
@@ -128,6 +129,11 @@ def test_batches_pad_to_the_largest(synthetic):
     assert batch.fine.tolist() == [False, True] and batch.image.max() <= 1
     assert not batch.tissues[0].any() and batch.tissues[1].any()
     assert collate([small]).tissues is None
+    held: dict = {}
+    for _ in range(2):
+        again = collate([small, synthetic], "cpu", held)
+        assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+    assert len(held) == 5 and held[synthetic, "labels"].shape == synthetic.labels.shape
 
 
 def test_an_image_on_another_lattice_is_refused():
