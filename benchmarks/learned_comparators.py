@@ -62,7 +62,7 @@ class Effort(NamedTuple):
         return 2 * self.steps if name == "3D-AE" else self.steps
 
 
-EFFORT, GPU_EFFORT = Effort(), Effort(hearts=240, steps=4000, batch=4, views=8)
+EFFORT, GPU_EFFORT = Effort(), Effort(hearts=240, steps=2000, batch=4, views=8)
 
 
 def best_effort(folder: Path = FOLDER) -> Effort:

@@ -64,7 +64,7 @@ class Run:
         self.average = {n: t.detach().clone() for n, t in self.network.state_dict().items()}
         self.parallel: nn.Module = self.network
         if distributed.is_initialized():
-            ids = [self.device.index] if self.device.type == "cuda" else None
+            ids = None if self.device.index is None else [self.device.index]
             self.parallel = DistributedDataParallel(self.network, device_ids=ids)
 
     def advance(self, data: TrainingData, rank: int = 0) -> dict[str, float]:
@@ -302,7 +302,7 @@ def _start_processes(device: str | None) -> tuple[int, str]:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda"):
+    if device.startswith("cuda:"):
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:
         return 0, device

@@ -169,6 +169,6 @@ def test_rotations_are_rotations():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_batches_are_made_on_the_gpu():
-    source = Sources(*(each.cuda() for each in blobs(POINTS)))
+    source = Sources(*(each if each is None else each.cuda() for each in blobs(POINTS)))
     stack, target = augment(source, SHAPE, SPACING, AugmentationOptions(), generator())
     assert stack.is_cuda and target.landmarks.is_cuda
