@@ -1,13 +1,14 @@
 """The networks of Table V on the one task that all ways here share: degraded labels in, whole heart out.
 
 3D U-Net (Cicek et al. 2016), 3D-Seg and 3D-ACNN (Oktay et al. 2018) and a denoising auto-encoder, 3D-AE
-(after Ravishankar et al. 2017), in reduced size. Their authors' weights and image pairs are not public;
-each is trained here on labels of synthetic hearts of the evaluated groups and phases (seeds that neither
-the bank nor the evaluation holds), degraded anew in every step as the evaluated ones are. Input is the
-stack repeated over its thickness, output the labels at their true place; both lie on a lattice of twice
-the truth's spacing around the stack's centre, and probabilities are enlarged before the label is chosen.
-On a GPU they are trained for long, on stacks that are kept; on one processor core steps are few, and
-every stack is new. Weights are kept, and an interrupted training goes on; those of a GPU are preferred.
+(after Ravishankar et al. 2017), in reduced size; 3D-ACNN is 3D-Seg that goes on with the shape term.
+Their authors' weights and image pairs are not public; each is trained here on labels of synthetic hearts
+of the evaluated groups and phases (seeds that neither the bank nor the evaluation holds), degraded as the
+evaluated ones are. Input is the stack repeated over its thickness, output the labels at their true place;
+both lie on a lattice of twice the truth's spacing around the stack's centre, and probabilities are
+enlarged before the label is chosen. On a GPU they are trained for long, on stacks that are kept; on one
+processor core steps are few, and every stack is new. Weights are kept, and an interrupted training goes
+on; those of a GPU are preferred.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -44,7 +46,10 @@ _GROUPS, _PHASES = ("healthy", "pulmonary_hypertension"), ("ED", "ES")
 _WIDTHS = (12, 24, 48, 64)
 _STRIDES = ((2, 2, 2), (2, 2, 2), (2, 2, 1))
 _CODE_WIDTHS, _CODE_STRIDE, _CODE = (16, 32, 64), (2, 2, 2), 96
-_LEARNING_RATE, _SHAPE_WEIGHT = 2e-3, 1.0
+_LEARNING_RATE = 2e-3
+_SHAPE_WEIGHT = 0.01
+"""Of the squared difference of codes, as in Oktay et al."""
+_SHARE_OF_STEPS = {"3D-AE": 2.0, "3D-ACNN": 0.2}
 _EVERY_STEPS = 50
 
 
@@ -58,8 +63,8 @@ class Effort(NamedTuple):
     """Degradations of each heart that are kept; 0 degrades anew in every step."""
 
     def steps_of(self, name: str) -> int:
-        """Return the steps of one network; those of the auto-encoder cost half as much."""
-        return 2 * self.steps if name == "3D-AE" else self.steps
+        """Return the steps of one network: twice as many where they cost half, few to go on."""
+        return max(1, round(self.steps * _SHARE_OF_STEPS.get(name, 1.0)))
 
 
 EFFORT, GPU_EFFORT = Effort(), Effort(hearts=240, steps=2000, batch=4, views=8)
@@ -154,6 +159,8 @@ def trained(name: str, effort: Effort = EFFORT, folder: Path = FOLDER) -> Traine
     prior = trained("3D-AE", effort, folder).network if name == "3D-ACNN" else None
     torch.manual_seed(NAMES.index("3D-Seg" if name == "3D-ACNN" else name))
     network, prior = _built(name).to(device), prior and prior.to(device)
+    if name == "3D-ACNN":
+        network.load_state_dict(trained("3D-Seg", effort, folder).network.state_dict())
     optimiser = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
     place, steps = _weights(name, effort, folder), effort.steps_of(name)
     state: dict[str, Any] = {"step": 0, "losses": [], "cpu_seconds": 0.0}
@@ -179,6 +186,8 @@ def trained(name: str, effort: Effort = EFFORT, folder: Path = FOLDER) -> Traine
         elif (step + 1) % _EVERY_STEPS == 0:
             state |= {"step": step + 1, "network": network.state_dict()}
             _save(place, state | {"optimiser": optimiser.state_dict()})
+    if prior is not None:
+        prior.cpu()
     return Trained(network.cpu().eval().requires_grad_(False), _about(network, effort, state))
 
 
@@ -255,7 +264,8 @@ def _batch(step: int, effort: Effort, device: torch.device) -> tuple[Tensor, Ten
 def _kept_pairs(effort: Effort) -> list[list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]]:
     """Make the stacks of all hearts, on half of the processors."""
     workers = max(1, (os.cpu_count() or 1) // 2)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, fresh, numba.set_num_threads, (1,)) as pool:
         return list(pool.map(partial(_views, effort.views), range(effort.hearts), chunksize=4))
 
 
