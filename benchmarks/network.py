@@ -69,11 +69,15 @@ def _parameters() -> dict[str, int]:
 
 def _whole_prediction(repeats: int, device: str) -> dict[str, Any]:
     """Seconds and memory of `predict` with the shipped default on a simulated stack."""
+    import torch
+
     from cardiacreg.degradation import simulate_low_resolution
     from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
     from cardiacreg_nn import predict
     from cardiacreg_nn.prediction import load_model
 
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     image = simulate_low_resolution(sample_heart(FIRST_EVALUATION_SEED), seed=1).subject.image
     model = load_model(device=device)
     found: dict[str, Any] = {"name": model.name, "shape": list(image.shape)}
@@ -95,6 +99,8 @@ def _measure(kind: str, name: str, device: str, repeats: int, batch: int) -> dic
     from cardiacreg_nn.train import has_bfloat16
 
     height, width, slices = LATTICES[name]
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     network = build_network(kind, NetworkConfig(slices=slices, encoder=WIDTHS[kind]))
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     stack = torch.rand(batch, slices, height, width, device=device)
@@ -246,7 +252,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             f"`{r['method'].replace(', ', '`, ')}, {'x'.join(map(str, r['lattice']))}",
             f"{r['multiply_adds'] / 1e9:.1f}",
             f"{r['prediction_seconds']:.{3 if r['prediction_seconds'] > 0.02 else 4}f}",
-            f"{r['peak_memory_mib']:.0f}",
+            _mebibytes(r["peak_memory_mib"]),
             f"{r['training_seconds_per_volume']:.{3 if r['training_seconds_per_volume'] > 0.02 else 4}f}",
             f"{100 * r['training_flops'] / limit:.0f} %",
         ]
@@ -268,4 +274,8 @@ def _prediction_table(found: dict[str, Any], device: str) -> str:
     cells = [f"`predict` with {found['name']} on a stack of {shape}"]
     cells += [f"{found[f'seconds_{views}']:.2f}" for views in (1, 3)]
     header = [f"on {device}", "one view, s", "three views, s", "peak memory, MiB"]
-    return tabulate.markdown(header, [[*cells, f"{found['peak_memory_mib']:.0f}"]])
+    return tabulate.markdown(header, [[*cells, _mebibytes(found["peak_memory_mib"])]])
+
+
+def _mebibytes(found: float | None) -> str:
+    return "–" if found is None else f"{found:.0f}"

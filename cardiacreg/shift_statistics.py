@@ -2,9 +2,10 @@
 
 In every acquired slice a structure has a centre and a size. Over affinely aligned atlases, sampled at
 the target's slices, these numbers have a mean and a covariance: how a heart's centre line bends, and
-what that has to do with sizes and with where its two ventricles lie in other slices. The target's own
-numbers y differ from the mean by its shape, which varies like that, and by minus the shift of the slice,
-which moves all centres in it alike and changes no size:
+what that has to do with sizes and with where its two ventricles lie in other slices. Where along an
+atlas a slice lies is not known exactly: each is also measured a quarter of a slice below and above. The
+target's own numbers y differ from the mean by its shape, which varies like that, and by minus the shift
+of the slice, which moves all centres in it alike and changes no size:
 
     y = -M s + e,   s ~ N(0, t^2 I),   e ~ N(0, C),   C = q * covariance of the atlases + noise.
 
@@ -26,7 +27,15 @@ from scipy.linalg import solve_triangular
 
 from cardiacreg._jit import kernel
 from cardiacreg._slabs import run_tasks
-from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, Affine, LabelMap
+from cardiacreg.geometry import (
+    LV_CAVITY,
+    LV_WALL,
+    N_LABELS,
+    RV_CAVITY,
+    RV_WALL,
+    Affine,
+    LabelMap,
+)
 from cardiacreg.prepared_target import PreparedTarget
 from cardiacreg.target_samples import labelled_slices
 
@@ -38,7 +47,9 @@ _SIZES_MM = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
 _STRANGENESSES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 _SMALLEST_AREA_MM2 = 20.0
 _SHARE_OF_ATLASES = 0.5
-_NOISE_MM, _OWN_VARIANCE = 0.2, 0.02
+_NOISE_MM, _OWN_VARIANCE = 0.05, 0.01
+_HEIGHTS = (-0.25, 0.0, 0.25)
+"""Where atlases are measured, in slices from where the affine puts them."""
 _SURPRISING = 6.0
 """Squared standardised residual beyond which a number loses weight."""
 _ROUNDS = 2
@@ -54,6 +65,9 @@ class ExpectedShifts(NamedTuple):
     """Standard deviation of the shifts per axis, t; 0 where nothing tells of motion."""
     strangeness: float
     """Variance of the target's population over that of the atlases, q."""
+    precision: Float
+    """Inverse covariance of the shifts given y, mm^-2: of the slices with labels, along i, then along j;
+    0 without motion."""
 
 
 def expected_shifts(
@@ -84,9 +98,10 @@ def expected_shifts(
     def measure(pair: tuple[LabelMap, Affine]) -> Float:
         atlas, affine = pair
         to_voxel = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ target.voxel_to_world
-        return _measure(target, atlas, to_voxel, regions, slices)
+        moved = [to_voxel @ _raised(height) for height in _HEIGHTS]
+        return np.stack([_measure(target, atlas, each, regions, slices) for each in moved])
 
-    model = _model(own, np.stack(run_tasks(measure, atlases, threads=threads)))
+    model = _model(own, np.concatenate(run_tasks(measure, atlases, threads=threads)))
     if len(model.difference) == 0:
         return None
     found = most_likely_shifts(model)
@@ -126,7 +141,12 @@ def most_likely_shifts(model: ShiftModel, rounds: int = _ROUNDS) -> ExpectedShif
             variance = variance + expected * np.maximum(surprise / _SURPRISING - 1, 0)
     size_mm, strangeness = pairs[best]
     found = -(size_mm**2) * (model.moved_by.T @ explained)
-    return ExpectedShifts(found.reshape(2, -1).T, size_mm, strangeness)
+    precision = np.zeros((len(found), len(found)))
+    if size_mm:
+        shape = _covariance(model, variance, 0.0, strangeness)
+        precision = model.moved_by.T @ np.linalg.solve(shape, model.moved_by)
+        precision += np.eye(len(found)) / size_mm**2
+    return ExpectedShifts(found.reshape(2, -1).T, size_mm, strangeness, precision)
 
 
 def _covariance(model: ShiftModel, variance: Float, size_mm: float, strangeness: float) -> Float:
@@ -140,6 +160,13 @@ def _log_likelihood(difference: Float, covariance: Float) -> float:
     factor = np.linalg.cholesky(covariance)
     scaled = solve_triangular(factor, difference, lower=True, check_finite=False)
     return float(-0.5 * (scaled @ scaled) - np.log(np.diag(factor)).sum())
+
+
+def _raised(height: float) -> Float:
+    """Return the matrix that moves voxels by so many slices."""
+    matrix = np.eye(4)
+    matrix[2, 3] = height
+    return matrix
 
 
 def _regions(prepared: PreparedTarget) -> list[tuple[int, ...]]:
@@ -168,16 +195,14 @@ def _measure(
 
     NaN centres where nothing of a region shows.
     """
-    bits = np.zeros(256, dtype=np.uint8)
-    for n, region in enumerate(regions):
-        bits[list(region)] |= 1 << n
     spacing = target.spacing_mm
     reach = np.ceil(_REACH_MM / spacing[:2]).astype(np.int64)
     held = np.argwhere((target.array != 0).any(axis=2))
     lower = np.maximum(held.min(axis=0) - reach, 0)
     upper = np.minimum(held.max(axis=0) + reach + 1, target.shape[:2])
-    sums = np.zeros((len(slices), len(regions), 3))
-    _sum_regions(shown.array, bits, to_voxel, lower, upper, slices, sums)
+    by_label = np.zeros((len(slices), N_LABELS, 3))
+    _sum_labels(shown.array, to_voxel, lower, upper, slices, by_label)
+    sums = np.stack([by_label[:, list(region)].sum(axis=1) for region in regions], axis=1)
     count = sums[..., 2]
     with np.errstate(invalid="ignore", divide="ignore"):
         centres = sums[..., :2] / count[..., None] * spacing[:2]
@@ -211,24 +236,25 @@ def _model(own: Float, atlases: Float) -> ShiftModel:
 
 
 @kernel
-def _sum_regions(labels, bits, to_voxel, lower, upper, slices, sums):
-    """Per slice and region: sums of i and j, and the number, of the pixels whose nearest label is in it.
+def _sum_labels(labels, to_voxel, lower, upper, slices, sums):
+    """Per slice and label: sums of i and j, and the number, of the pixels whose nearest label it is.
 
-    `to_voxel` maps pixels (i, j, k) of the slices to voxels of `labels`.
+    `to_voxel` maps pixels (i, j, k) of the slices to voxels of `labels`; background is left out.
     """
     ni, nj, nk = labels.shape
     m = to_voxel
     for s in range(len(slices)):
         k = slices[s]
         for i in range(lower[0], upper[0]):
+            a0 = m[0, 0] * i + m[0, 2] * k + m[0, 3] + 0.5
+            b0 = m[1, 0] * i + m[1, 2] * k + m[1, 3] + 0.5
+            c0 = m[2, 0] * i + m[2, 2] * k + m[2, 3] + 0.5
             for j in range(lower[1], upper[1]):
-                a = int(np.floor(m[0, 0] * i + m[0, 1] * j + m[0, 2] * k + m[0, 3] + 0.5))
-                b = int(np.floor(m[1, 0] * i + m[1, 1] * j + m[1, 2] * k + m[1, 3] + 0.5))
-                c = int(np.floor(m[2, 0] * i + m[2, 1] * j + m[2, 2] * k + m[2, 3] + 0.5))
-                if 0 <= a < ni and 0 <= b < nj and 0 <= c < nk:
-                    held = bits[labels[a, b, c]]
-                    for r in range(sums.shape[1]):
-                        if held >> r & 1:
-                            sums[s, r, 0] += i
-                            sums[s, r, 1] += j
-                            sums[s, r, 2] += 1
+                a, b, c = a0 + m[0, 1] * j, b0 + m[1, 1] * j, c0 + m[2, 1] * j
+                if a < 0 or b < 0 or c < 0 or a >= ni or b >= nj or c >= nk:
+                    continue
+                label = labels[int(a), int(b), int(c)]
+                if label:
+                    sums[s, label, 0] += i
+                    sums[s, label, 1] += j
+                    sums[s, label, 2] += 1

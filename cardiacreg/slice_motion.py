@@ -9,10 +9,11 @@ consistency C. A shift common to all slices cannot be told from a moved heart; i
 Atlases never agree quite, not even about slices that did not move. Shifts no larger than the spread
 between atlases are therefore noise and go to zero; clear ones stay as they are.
 
-Statistics of many atlases tell the shifts a second time, without deformation (`shift_statistics`). Both
-estimates err, and differently: a slice gets most of the way from the registered shift g to the expected
-one w, ``g + 0.65 (w - g) / (1 + (|w - g| / 2.5 mm)^2)``, less of it where they contradict each other.
-Where the statistics say that nothing moved, nothing is estimated.
+Statistics of many atlases tell the shifts a second time, without deformation (`shift_statistics`): they
+expect w, with inverse covariance P. The registered shifts g err as the atlases err about each other, and
+a little more, with covariance ``K = 0.5 (covariance between atlases) + (0.5 mm)^2 I``, but for what all
+slices share, of which they say nothing. Both together make ``(P + K^-1)^-1 (P w + K^-1 g)`` the most
+likely. Where the statistics say that nothing moved, nothing is estimated.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.ffd_registration import PreparedTarget, Registration, StopReason, register_prepared
 from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.shift_statistics import expected_shifts
+from cardiacreg.target_samples import labelled_slices
 
 _CONSISTENCY_SCALE = 0.005
 """By how much less consistency an atlas weighs a factor of e less."""
-_EXPECTED_SHARE, _CONTRADICTION_MM = 0.65, 2.5
-"""How far to go to the expected shift where it is near, and how far away it hardly counts."""
+_SHARE_OF_SPREAD, _OWN_ERROR_MM = 0.5, 0.5
+"""How registered shifts err: with so much of the covariance between atlases, and so much alone."""
 _MEDIAN_OF_SQUARES = 0.455
 """Median of the square of a standard normal number."""
 
@@ -87,11 +89,14 @@ def estimate_slice_motion(
     overlapping = [r for r in found if r.stop_reason is not StopReason.NO_OVERLAP]
     agreed = np.zeros((prepared.labels.shape[2], 2))
     if overlapping:
-        acquired = np.unique(prepared.samples.slice_index)
-        shifts = np.stack([r.slice_shifts_mm[acquired] for r in overlapping])
-        agreed[acquired] = agree(shifts, np.array([r.consistency_after for r in overlapping]))
-        if expected is not None:
-            agreed[acquired] = combined(agreed[acquired], expected.shifts_mm[acquired])
+        slices = labelled_slices(prepared.labels.array)
+        shifts = np.stack([r.slice_shifts_mm[slices] for r in overlapping])
+        consistencies = np.array([r.consistency_after for r in overlapping])
+        if expected is None:
+            agreed[slices] = agree(shifts, consistencies)
+        else:
+            told = expected.shifts_mm[slices]
+            agreed[slices] = combined(shifts, consistencies, told, expected.precision)
     return SliceMotion(agreed, deformations)
 
 
@@ -103,24 +108,47 @@ def agree(
     `shifts_mm` has shape (n_atlases, n_slices, m). Size is the mean square of the median, spread the
     robust variance between atlases, which weigh by their `consistencies`.
     """
-    centred = shifts_mm - shifts_mm.mean(axis=1, keepdims=True)
-    median = _weighted_median(
-        centred, np.exp((consistencies - consistencies.max()) / _CONSISTENCY_SCALE)
-    )
-    median -= median.mean(axis=0)
+    median, strays = _median_and_strays(shifts_mm, consistencies)
     size = float((median**2).mean())
-    spread = float(np.median((centred - median) ** 2, axis=0).mean()) / _MEDIAN_OF_SQUARES
+    spread = float(np.median(strays**2, axis=0).mean()) / _MEDIAN_OF_SQUARES
     return median * max(0.0, 1 - (spread / size) ** 2) if size > 0 else median
 
 
 def combined(
-    registered_mm: NDArray[np.float64], expected_mm: NDArray[np.float64]
+    shifts_mm: NDArray[np.float64],
+    consistencies: NDArray[np.float64],
+    expected_mm: NDArray[np.float64],
+    precision: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return one estimate of two, shape (n_slices, 2) each, with mean zero."""
-    gap = expected_mm - registered_mm
-    contradiction = np.linalg.norm(gap, axis=1, keepdims=True) / _CONTRADICTION_MM
-    found = registered_mm + _EXPECTED_SHARE * gap / (1 + contradiction**2)
+    """Return the most likely shifts, shape (n_slices, 2), with mean zero.
+
+    `shifts_mm` of shape (n_atlases, n_slices, 2) were registered; statistics tell `expected_mm` of shape
+    (n_slices, 2), with an inverse covariance along i, then along j, in mm^-2.
+    """
+    median, strays = _median_and_strays(shifts_mm, consistencies)
+    n = len(median)
+    total, told = precision.copy(), precision @ expected_mm.T.ravel()
+    for axis in range(2):
+        spread = strays[..., axis].T @ strays[..., axis] / len(strays)
+        inverse = np.linalg.inv(_SHARE_OF_SPREAD * spread + _OWN_ERROR_MM**2 * np.eye(n))
+        shared = inverse.sum(axis=0)
+        inverse -= np.outer(shared, shared) / shared.sum()
+        own = slice(axis * n, (axis + 1) * n)
+        total[own, own] += inverse
+        told[own] += inverse @ median[:, axis]
+    found = np.linalg.solve(total, told).reshape(2, n).T
     return np.asarray(found - found.mean(axis=0))
+
+
+def _median_and_strays(
+    shifts_mm: NDArray[np.float64], consistencies: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the weighted median over atlases without its mean, and how far every atlas is from it."""
+    centred = shifts_mm - shifts_mm.mean(axis=1, keepdims=True)
+    weights = np.exp((consistencies - consistencies.max()) / _CONSISTENCY_SCALE)
+    median = _weighted_median(centred, weights)
+    median -= median.mean(axis=0)
+    return median, centred - median
 
 
 def _weighted_median(

@@ -2,7 +2,8 @@
 
 The image is looked at under several rotations by right angles, because headers of public data do not say
 reliably where the base is; the one that the network is surest of is kept, the box is centred on the heart
-found, and the network runs again, in views turned a little, over which probabilities are averaged.
+found, and the network runs again, in views turned a little, over which probabilities are averaged. Where
+few slices show a heart, it is looked for off the middle of the image, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +39,15 @@ from cardiacreg_nn.landmark_extraction import (
     regressed_landmarks,
 )
 from cardiacreg_nn.network import Prediction
-from cardiacreg_nn.preprocessing import Image, Placement, place, to_box, to_native, turns
+from cardiacreg_nn.preprocessing import (
+    Image,
+    Placement,
+    acquired,
+    place,
+    to_box,
+    to_native,
+    turns,
+)
 from cardiacreg_nn.weights import Model, load_weights, read_card
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -47,6 +57,8 @@ _WITHOUT_LANDMARKS = ("fcn2d", "unet2d")
 _FEWEST_HEART_ML = 5.0
 _CENTRED_MM = 3.0
 _MOST_PASSES = 3
+_OFF_MIDDLE_MM = 55.0
+"""How far along both axes from the image's middle a heart is looked for where few slices show one."""
 _WIDEST_VIEW_DEG = 12.0
 _LOOKS_AT_ONCE = 4
 
@@ -214,11 +226,25 @@ def check_classes(model: Model) -> None:
 
 
 def _best_look(volume: Volume, model: Model, turn: str) -> _Look:
-    tried = _turns(turn, model)
+    tried, middle = _turns(turn, model), (np.array(volume.shape) - 1) / 2
+    best = _surest_look(volume, model, tried, middle)
+    shown = int(_largest_piece(best).any(axis=(1, 2)).sum())
+    if 2 * shown >= int(acquired(best.placement).any(axis=(1, 2)).sum()):
+        return best
+    corners = product((-_OFF_MIDDLE_MM, _OFF_MIDDLE_MM), repeat=2)
+    starts = [middle + [*(np.array(each) / volume.spacing_mm[:2]), 0.0] for each in corners]
+    others = [_surest_look(volume, model, tried, start) for start in starts]
+    return max(best, *others, key=lambda each: each.sureness)
+
+
+def _surest_look(
+    volume: Volume, model: Model, tried: list[NDArray[np.float64]], start: NDArray[np.float64]
+) -> _Look:
+    """Look from a native voxel position under all rotations, then follow the heart with the surest."""
     looks = []
     for first in range(0, len(tried), _LOOKS_AT_ONCE):
         placements = [
-            place(volume.shape, volume.voxel_to_world, model.preset, turn=each)
+            place(volume.shape, volume.voxel_to_world, model.preset, centre=start, turn=each)
             for each in tried[first : first + _LOOKS_AT_ONCE]
         ]
         looks += look(volume, placements, model)
@@ -265,14 +291,20 @@ def _views(best: _Look, volume: Volume, model: Model, views: int) -> list[_Look]
 
 def _heart_centre(found: _Look) -> NDArray[np.float64] | None:
     """Native voxel position of the centre of the largest piece of what is called heart."""
-    pieces, count = connected_components(found.structures.argmax(axis=0) > 0)
-    if not count:
+    where = np.argwhere(_largest_piece(found))
+    if not len(where):
         return None
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    where = np.argwhere(pieces == int(sizes.argmax()))
     middle = (where.min(axis=0) + where.max(axis=0)) / 2
     return found.placement.points_to_native(middle[[1, 2, 0]])
+
+
+def _largest_piece(found: _Look) -> NDArray[np.bool_]:
+    """The largest piece of what is called heart, (S, H, W)."""
+    pieces, _ = connected_components(found.structures.argmax(axis=0) > 0)
+    sizes = np.bincount(pieces.ravel(), minlength=2)
+    sizes[0] = 0
+    largest = int(sizes.argmax())
+    return np.asarray((pieces == largest) & (pieces > 0))
 
 
 def look(volume: Volume, placements: Sequence[Placement], model: Model) -> list[_Look]:

@@ -99,7 +99,7 @@ class TestShiftsGivenNumbers:
     @given(st.integers(0, 1000))
     def test_mean_is_that_of_the_joint_normal_distribution(self, seed):
         model, _ = drawn_model(2.5, seed)
-        found, size, strangeness = most_likely_shifts(model, rounds=0)
+        found, size, strangeness, precision = most_likely_shifts(model, rounds=0)
         m, n = model.moved_by.shape
         joint = np.zeros((n + m, n + m))  # of (s, y), y = -M s + e
         joint[:n, :n] = size**2 * np.eye(n)
@@ -110,6 +110,11 @@ class TestShiftsGivenNumbers:
         joint[n:, n:] += np.diag(model.variance)
         mean = joint[:n, n:] @ np.linalg.inv(joint[n:, n:]) @ model.difference
         np.testing.assert_allclose(found.T.ravel(), mean, atol=1e-8)
+        if size == 0:
+            assert not precision.any()
+            return
+        left = joint[:n, :n] - joint[:n, n:] @ np.linalg.inv(joint[n:, n:]) @ joint[n:, :n]
+        np.testing.assert_allclose(precision @ left, np.eye(n), atol=1e-5)
 
     def test_error_is_small_against_the_shifts(self):
         errors = []

@@ -134,24 +134,58 @@ class TestAgreement:
 
 
 class TestCombination:
-    def test_near_estimates_are_averaged_and_contradicted_ones_ignored(self):
-        rng = np.random.default_rng(3)
-        registered = rng.normal(size=(9, 2))
-        registered -= registered.mean(axis=0)
-        near = registered + 0.01 * rng.normal(size=(9, 2))
-        near -= near.mean(axis=0)
-        share = (combined(registered, near) - registered) / (near - registered)
-        np.testing.assert_allclose(share, 0.65, atol=0.01)
-        far = registered.copy()
-        far[4] += (80.0, -60.0)
-        moved = combined(registered, far) - registered
-        assert np.linalg.norm(moved[4]) < 0.1
+    """Registered shifts of twelve atlases, and shifts that statistics expect with some precision."""
 
-    def test_mean_is_zero_and_equal_estimates_stay(self):
-        registered, expected = np.random.default_rng(4).normal(size=(2, 7, 2))
-        np.testing.assert_allclose(combined(registered, expected).mean(axis=0), 0, atol=1e-12)
-        registered -= registered.mean(axis=0)
-        np.testing.assert_allclose(combined(registered, registered), registered, atol=1e-12)
+    def given(self, seed=3, n=7):
+        rng = np.random.default_rng(seed)
+        expected = rng.normal(size=(n, 2))
+        root = rng.normal(size=(2 * n, 2 * n))
+        registered = expected - expected.mean(axis=0) + 0.3 * rng.normal(size=(12, n, 2))
+        return registered, np.ones(12), expected, root @ root.T + np.eye(2 * n)
+
+    def test_is_the_minimum_of_both_squared_distances(self):
+        registered, consistencies, expected, precision = self.given()
+        found = combined(registered, consistencies, expected, precision)
+        centred = registered - registered.mean(axis=1, keepdims=True)
+        median = np.median(centred, axis=0)
+        median -= median.mean(axis=0)
+        strays = centred - median
+
+        def cost(shifts):
+            gap = (shifts - expected).T.ravel()
+            total = gap @ precision @ gap
+            for axis in range(2):
+                covariance = 0.5 * strays[..., axis].T @ strays[..., axis] / 12 + 0.25 * np.eye(7)
+                inverse = np.linalg.inv(covariance)
+                off = shifts[:, axis] - median[:, axis]
+                off -= inverse.sum(axis=0) @ off / inverse.sum()  # the best common shift is free
+                total += off @ inverse @ off
+            return total
+
+        shared = np.linspace(-3, 3, 2401)
+        along = min(shared, key=lambda c: cost(found + [c, 0.0]))
+        across = min(shared, key=lambda c: cost(found + [along, c]))
+        for _ in range(3):
+            along = min(shared, key=lambda c: cost(found + [c, across]))
+            across = min(shared, key=lambda c: cost(found + [along, c]))
+        best = found + [along, across]
+        rng = np.random.default_rng(0)
+        for _ in range(50):
+            assert cost(best + 0.1 * rng.normal(size=best.shape)) > cost(best)
+
+    def test_who_is_sure_is_believed(self):
+        registered, consistencies, expected, precision = self.given()
+        sure = combined(registered, consistencies, expected, 1e6 * precision)
+        np.testing.assert_allclose(sure, expected - expected.mean(axis=0), atol=1e-3)
+        unsure = combined(registered, consistencies, expected, 1e-6 * np.eye(14))
+        np.testing.assert_allclose(unsure, agree(registered, consistencies), atol=0.02)
+
+    def test_mean_is_zero_and_a_shared_shift_of_the_atlases_says_nothing(self):
+        registered, consistencies, expected, precision = self.given(4)
+        found = combined(registered, consistencies, expected, precision)
+        np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
+        moved = combined(registered + [5.0, -3.0], consistencies, expected, precision)
+        np.testing.assert_allclose(moved, found, atol=1e-9)
 
 
 class TestTurns:

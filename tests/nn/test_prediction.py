@@ -63,6 +63,20 @@ def test_a_heart_off_the_centre_is_found():
     assert (found.labels.array == array).all()
 
 
+def test_a_heart_beyond_the_first_box_is_found():
+    """The box at the image's middle, 120 mm wide, shows a corner of it at most."""
+    image, labels = coded_heart()
+    step = image.spacing_mm[0]
+    far = int(110 / step)
+    shape = (image.shape[0] + 2 * far, image.shape[1] + 2 * far, image.shape[2])
+    array = np.zeros(shape, dtype=np.float32)
+    array[-image.shape[0] :, : image.shape[1]] = image.array
+    found = predict(
+        Volume(array, image.voxel_to_world), weights=oracle_model(), turn="none", views=1
+    )
+    assert (found.labels.array == array).all()
+
+
 @pytest.mark.parametrize("views", [2, 3])
 def test_turned_views_agree(views):
     """Labels coded as intensities blur at borders when the box is turned; the hearts stay the same."""
