@@ -42,12 +42,12 @@ from cardiacreg.target_samples import labelled_slices
 Float = NDArray[np.float64]
 FEWEST_ATLASES = 24
 """Below this a covariance says too little."""
-_REGIONS = ((LV_CAVITY,), (LV_CAVITY, LV_WALL), (RV_CAVITY, RV_WALL))
+_REGIONS = ((LV_CAVITY,), (LV_CAVITY, LV_WALL), (LV_WALL,), (RV_CAVITY, RV_WALL))
 _SIZES_MM = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
 _STRANGENESSES = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 _SMALLEST_AREA_MM2 = 20.0
 _SHARE_OF_ATLASES = 0.5
-_NOISE_MM, _OWN_VARIANCE = 0.05, 0.01
+_NOISE_MM, _OWN_VARIANCE = 0.05, 0.005
 _HEIGHTS = (-0.25, 0.0, 0.25)
 """Where atlases are measured, in slices from where the affine puts them."""
 _SURPRISING = 6.0

@@ -11,7 +11,7 @@ between atlases are therefore noise and go to zero; clear ones stay as they are.
 
 Statistics of many atlases tell the shifts a second time, without deformation (`shift_statistics`): they
 expect w, with inverse covariance P. The registered shifts g err as the atlases err about each other, and
-a little more, with covariance ``K = 0.5 (covariance between atlases) + (0.5 mm)^2 I``, but for what all
+a little more, with covariance ``K = 0.5 (covariance between atlases) + (0.4 mm)^2 I``, but for what all
 slices share, of which they say nothing. Both together make ``(P + K^-1)^-1 (P w + K^-1 g)`` the most
 likely. Where the statistics say that nothing moved, nothing is estimated.
 """
@@ -34,7 +34,7 @@ from cardiacreg.target_samples import labelled_slices
 
 _CONSISTENCY_SCALE = 0.005
 """By how much less consistency an atlas weighs a factor of e less."""
-_SHARE_OF_SPREAD, _OWN_ERROR_MM = 0.5, 0.5
+_SHARE_OF_SPREAD, _OWN_ERROR_MM = 0.5, 0.4
 """How registered shifts err: with so much of the covariance between atlases, and so much alone."""
 _MEDIAN_OF_SQUARES = 0.455
 """Median of the square of a standard normal number."""

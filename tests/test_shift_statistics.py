@@ -90,9 +90,9 @@ class TestMeasuring:
         array = np.where(labels.array == 3, 0, labels.array).astype(np.uint8)
         target = LabelMap(array, labels.voxel_to_world)
         told = prepare_target(target, OPTIONS, unknown_labels=(3,))
-        assert _regions(told) == [(1,), (1, 2), (4,)]
-        assert _regions(prepare_target(target, OPTIONS)) == [(1,), (1, 2)]
-        assert _regions(prepare_target(labels, OPTIONS)) == [(1,), (1, 2), (4, 3)]
+        assert _regions(told) == [(1,), (1, 2), (2,), (4,)]
+        assert _regions(prepare_target(target, OPTIONS)) == [(1,), (1, 2), (2,)]
+        assert _regions(prepare_target(labels, OPTIONS)) == [(1,), (1, 2), (2,), (4, 3)]
 
 
 class TestShiftsGivenNumbers:

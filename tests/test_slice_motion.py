@@ -155,7 +155,7 @@ class TestCombination:
             gap = (shifts - expected).T.ravel()
             total = gap @ precision @ gap
             for axis in range(2):
-                covariance = 0.5 * strays[..., axis].T @ strays[..., axis] / 12 + 0.25 * np.eye(7)
+                covariance = 0.5 * strays[..., axis].T @ strays[..., axis] / 12 + 0.16 * np.eye(7)
                 inverse = np.linalg.inv(covariance)
                 off = shifts[:, axis] - median[:, axis]
                 off -= inverse.sum(axis=0) @ off / inverse.sum()  # the best common shift is free
