@@ -4,9 +4,9 @@ Shipped weights are measured on the patients of the first fold, which their trai
 refinement of some of what they find; weights that saw no patients are measured on all but those that
 their card names as the ones they were chosen on. For all five folds, train them
 (``python -m cardiacreg_nn.train cardiacreg_nn/configs/unet2d_acdc.toml --fold 0 --out
-runs/unet2d_acdc_fold0``, and so on) and name the folder in ``CARDIACREG_FOLDS=runs``: they are then measured too, each on its own
-patients, and pooled. ACDC labels no RV wall: the network's counts as background here. True landmarks are
-those that the library derives from the true labels.
+runs/unet2d_acdc_fold0``, and so on) and name the folder in ``CARDIACREG_FOLDS=runs``: they are then
+measured too, each on its own patients, and pooled. ACDC labels no RV wall: the network's counts as
+background here. True landmarks are those that the library derives from the true labels.
 """
 
 from __future__ import annotations
