@@ -40,7 +40,7 @@ _FUSIONS: dict[str, tuple[Callable[[Heart], Propagated], _Fuse, str]] = {
     "MAM: intensities, joint label fusion": (by_intensity, comparators.joint_label_fusion, "ants"),
 }
 _SLOWEST = "MAM: intensities, joint label fusion"
-_SHARED = " on our registrations"
+SHARED = " on our registrations"
 _SHORT = {
     "STAPLE on our registrations": "STAPLE, our reg.",
     "joint label fusion on our registrations": "JLF, our reg.",
@@ -170,8 +170,8 @@ def _best_table(records: list[Record], others: list[str]) -> str:
     Other votes on our registrations stand apart: they share nearly everything with ours.
     """
     groups = {
-        "another method": [m for m in others if not m.endswith(_SHARED)],
-        "another vote on our registrations": [m for m in others if m.endswith(_SHARED)],
+        "another method": [m for m in others if not m.endswith(SHARED)],
+        "another vote on our registrations": [m for m in others if m.endswith(SHARED)],
     }
     rows = []
     for group, methods in groups.items():
@@ -185,7 +185,7 @@ def _best_table(records: list[Record], others: list[str]) -> str:
                 }
                 ours = means.pop(DEFAULT)
                 best = max(means, key=lambda method: means[method])
-                name = best.removesuffix(_SHARED)
+                name = best.removesuffix(SHARED)
                 cells.append(f"{name} {means[best]:.3f}; ours {ours - means[best]:+.3f}")
             rows.append([f"{group}, {words}", *cells])
     return tabulate.markdown(["Dice of the best other way; ours minus it", *ORDER], rows)
