@@ -8,11 +8,13 @@ defaults are the paper's, with 3,574,720 trainable parameters.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 STRIDES = (1, 2, 2, 2, 2)
 CONVOLUTIONS = (2, 2, 3, 3, 3)
@@ -216,3 +218,20 @@ def check_stack(stack: Tensor, slices: int | None = None) -> None:
 def count_parameters(network: nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def fold_normalisation(network: nn.Module) -> nn.Module:
+    """Return a copy for evaluation, in which batch normalisation is part of the convolution before it.
+
+    It predicts the same up to rounding, in less time, and can no longer be trained.
+    """
+    network = copy.deepcopy(network).eval()
+    blocks = [module for module in network.modules() if isinstance(module, nn.Sequential)]
+    for block in blocks:
+        for number in range(len(block) - 1):
+            layer, norm = block[number], block[number + 1]
+            if isinstance(layer, nn.Conv2d | nn.Conv3d) and isinstance(
+                norm, nn.BatchNorm2d | nn.BatchNorm3d
+            ):
+                block[number], block[number + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
+    return network

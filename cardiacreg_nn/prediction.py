@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -38,7 +39,7 @@ from cardiacreg_nn.landmark_extraction import (
     extract_landmarks,
     regressed_landmarks,
 )
-from cardiacreg_nn.network import Prediction
+from cardiacreg_nn.network import Prediction, fold_normalisation
 from cardiacreg_nn.preprocessing import (
     Image,
     Placement,
@@ -169,7 +170,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def load_model(weights: str | os.PathLike[str] | None = None, device: str | None = None) -> Model:
-    """Load weights once per process; the shipped default when none are named."""
+    """Load weights once per process, ready to predict; the shipped default when none are named."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     path = default_weights() if weights is None else Path(weights)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
@@ -178,7 +179,8 @@ def load_model(weights: str | os.PathLike[str] | None = None, device: str | None
 
 @lru_cache(maxsize=4)
 def _loaded(path: Path, stamp: int, device: str) -> Model:
-    return load_weights(path, device=device)
+    model = load_weights(path, device=device)
+    return replace(model, network=fold_normalisation(model.network))
 
 
 def default_weights() -> Path:

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from cardiacreg_nn.comparators import build_network
-from cardiacreg_nn.network import SSLLN, NetworkConfig, by_slice, count_parameters, enlarge
+from cardiacreg_nn.network import (
+    SSLLN,
+    NetworkConfig,
+    by_slice,
+    count_parameters,
+    enlarge,
+    fold_normalisation,
+)
 from cardiacreg_nn.slice_unet import with_neighbours
 
 SMALL = NetworkConfig(slices=4, encoder=(4, 4, 6, 6, 8), side=4, fused=6)
@@ -134,6 +141,21 @@ class TestSliceUNet:
         stack = torch.arange(1.0, 4.0).view(1, 3, 1, 1, 1)
         near = with_neighbours(stack)[0, :, :, 0, 0]
         assert near.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 0]]
+
+
+@pytest.mark.parametrize("kind", ["sslln", "unet2d", "fcn2d", "fcn3d", "unet3d"])
+def test_folded_networks_predict_the_same_without_normalisation(kind):
+    torch.manual_seed(0)
+    network, stack = build_network(kind, SMALL), torch.rand(2, 4, 32, 32)
+    for _ in range(3):
+        network.train()(torch.rand(2, 4, 32, 32))  # statistics that are not those of the start
+    folded = fold_normalisation(network)
+    norms = torch.nn.BatchNorm2d | torch.nn.BatchNorm3d
+    assert not any(isinstance(layer, norms) for layer in folded.modules())
+    assert any(isinstance(layer, norms) for layer in network.modules())
+    with torch.inference_mode():
+        ours, wanted = folded(stack).structures, network.eval()(stack).structures
+    torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.gpu
