@@ -46,6 +46,7 @@ _REFINED = 4
 _PREDICTS = (
     "comparators",
     "landmark_extraction",
+    "looking",
     "network",
     "prediction",
     "preprocessing",

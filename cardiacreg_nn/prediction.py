@@ -1,9 +1,8 @@
 """From a short-axis image to labels and landmarks: the meeting point with `cardiacreg`.
 
-The image is looked at under several rotations by right angles, because headers of public data do not say
-reliably where the base is; the one that the network is surest of is kept, the box is centred on the heart
-found, and the network runs again, in views turned a little, over which probabilities are averaged. Where
-few slices show a heart, it is looked for off the middle of the image, too.
+The network looks at the image (`looking`), the probabilities of its views are averaged at the native
+voxels, and what is called heart is kept where it hangs together. Landmarks are averaged too, and
+completed from the labels.
 """
 
 from __future__ import annotations
@@ -13,16 +12,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import label as connected_components
 
-from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
+from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import (
     LANDMARK_NAMES,
     N_LABELS,
@@ -32,63 +29,16 @@ from cardiacreg.geometry import (
     Volume,
     apply_matrix,
 )
-from cardiacreg.landmarks import base_is_at_last_slice, landmarks_from_labels
+from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.nifti import read_volume
-from cardiacreg_nn.landmark_extraction import (
-    FoundLandmark,
-    extract_landmarks,
-    regressed_landmarks,
-)
-from cardiacreg_nn.network import Prediction, fold_normalisation
-from cardiacreg_nn.preprocessing import (
-    Image,
-    Placement,
-    acquired,
-    place,
-    to_box,
-    to_native,
-    turns,
-)
+from cardiacreg_nn.looking import WITHOUT_LANDMARKS, Look, best_look, largest_piece, views_of
+from cardiacreg_nn.network import fold_normalisation
+from cardiacreg_nn.preprocessing import to_native
 from cardiacreg_nn.weights import Model, load_weights, read_card
 
 SHIPPED = Path(__file__).parent / "shipped"
 FEWEST_SLICES = 3
-_WITHOUT_LANDMARKS = ("fcn2d", "unet2d")
-"""Kinds that cannot tell where along the stack a landmark is, or have no head for landmarks."""
 _FEWEST_HEART_ML = 5.0
-_CENTRED_MM = 3.0
-_MOST_PASSES = 3
-_OFF_MIDDLE_MM = 55.0
-"""How far along both axes from the image's middle a heart is looked for where few slices show one."""
-_WIDEST_VIEW_DEG = 12.0
-_LOOKS_AT_ONCE = 4
-
-
-class _Look(NamedTuple):
-    """What the network saw in one placement."""
-
-    placement: Placement
-    structures: Image  # (classes, S, H, W)
-    landmarks: list[FoundLandmark]
-
-    @property
-    def sureness(self) -> float:
-        """Sum of winning probabilities over what is called heart, times the square of their mean.
-
-        A network that sees a heart the wrong way round leaves out what puzzles it, or doubts. Times the
-        landmarks' mean presence; halved where the ventricles found shrink towards the side that is taken
-        for the base.
-        """
-        winner = self.structures.argmax(axis=0)
-        best = self.structures.max(axis=0)[winner > 0]
-        if best.size == 0:
-            return 0.0
-        found = LabelMap(np.moveaxis(winner, 0, 2).astype(np.uint8), np.eye(4))
-        upright = 1.0 if base_is_at_last_slice(found) else 0.5
-        presence = (
-            float(np.mean([each.presence for each in self.landmarks])) if self.landmarks else 1.0
-        )
-        return float(best.sum() * best.mean() ** 2) * upright * presence
 
 
 def predict(
@@ -149,9 +99,9 @@ def predict(
     volume = checked_volume(image, frame)
     model = weights if isinstance(weights, Model) else load_model(weights, device)
     check_classes(model)
-    looks = _views(_best_look(volume, model, turn), volume, model, views)
+    looks = views_of(best_look(volume, model, turn), volume, model, views)
     labels = _labels(looks, volume, model)
-    from_labels = model.card.get("kind") in _WITHOUT_LANDMARKS
+    from_labels = model.card.get("kind") in WITHOUT_LANDMARKS
     landmarks, report = _landmarks(looks, labels, from_labels=from_labels)
     given = str(image) if isinstance(image, str | os.PathLike) else None
     return Subject(
@@ -227,152 +177,7 @@ def check_classes(model: Model) -> None:
         )
 
 
-def _best_look(volume: Volume, model: Model, turn: str) -> _Look:
-    tried, middle = _turns(turn, model), (np.array(volume.shape) - 1) / 2
-    best = _surest_look(volume, model, tried, middle)
-    shown = int(_largest_piece(best).any(axis=(1, 2)).sum())
-    if 2 * shown >= int(acquired(best.placement).any(axis=(1, 2)).sum()):
-        return best
-    corners = product((-_OFF_MIDDLE_MM, _OFF_MIDDLE_MM), repeat=2)
-    starts = [middle + [*(np.array(each) / volume.spacing_mm[:2]), 0.0] for each in corners]
-    others = [_surest_look(volume, model, tried, start) for start in starts]
-    return max(best, *others, key=lambda each: each.sureness)
-
-
-def _surest_look(
-    volume: Volume, model: Model, tried: list[NDArray[np.float64]], start: NDArray[np.float64]
-) -> _Look:
-    """Look from a native voxel position under all rotations, then follow the heart with the surest."""
-    looks = []
-    for first in range(0, len(tried), _LOOKS_AT_ONCE):
-        placements = [
-            place(volume.shape, volume.voxel_to_world, model.preset, centre=start, turn=each)
-            for each in tried[first : first + _LOOKS_AT_ONCE]
-        ]
-        looks += look(volume, placements, model)
-    position = int(np.argmax([each.sureness for each in looks]))
-    best, chosen = looks[position], tried[position]
-    for _ in range(_MOST_PASSES - 1):
-        centre = _heart_centre(best)
-        if centre is None:
-            break
-        spacing = volume.spacing_mm[:2]
-        middle = best.placement.points_to_native((np.array(model.preset.shape) - 1) / 2)
-        if np.linalg.norm((centre - middle)[:2] * spacing) < _CENTRED_MM:
-            break
-        centre[2] = (volume.shape[2] - 1) / 2
-        again = place(volume.shape, volume.voxel_to_world, model.preset, centre=centre, turn=chosen)
-        (best,) = look(volume, [again], model)
-    return best
-
-
-def _turns(turn: str, model: Model) -> list[NDArray[np.float64]]:
-    """Rotations to try, each also mirrored (a wrong handedness of the header) but for landmarks."""
-    choices = {"none": [np.eye(3)], "over": turns(in_plane=False), "any": turns()}
-    if turn not in choices:
-        raise InvalidInputError(
-            f"predict: turn is {turn!r}; needs one of {', '.join(choices)}.", code="BAD_OPTION"
-        )
-    if turn == "none" or model.card.get("kind") not in _WITHOUT_LANDMARKS:
-        return choices[turn]
-    mirror = np.diag([1.0, -1.0, 1.0])
-    return [*choices[turn], *(each @ mirror for each in choices[turn])]
-
-
-def _views(best: _Look, volume: Volume, model: Model, views: int) -> list[_Look]:
-    """Return the best look and further ones, turned about its centre in the plane."""
-    if views < 1:
-        raise InvalidInputError(f"predict: views is {views}; needs at least 1.", code="BAD_OPTION")
-    if views == 1:
-        return [best]
-    angles = np.radians(np.linspace(-_WIDEST_VIEW_DEG, _WIDEST_VIEW_DEG, views))
-    turned = [best.placement.turned(float(angle)) for angle in angles if abs(angle) > 1e-6]
-    others = look(volume, turned, model)
-    return [*others, best] if views % 2 else others
-
-
-def _heart_centre(found: _Look) -> NDArray[np.float64] | None:
-    """Native voxel position of the centre of the largest piece of what is called heart."""
-    where = np.argwhere(_largest_piece(found))
-    if not len(where):
-        return None
-    middle = (where.min(axis=0) + where.max(axis=0)) / 2
-    return found.placement.points_to_native(middle[[1, 2, 0]])
-
-
-def _largest_piece(found: _Look) -> NDArray[np.bool_]:
-    """The largest piece of what is called heart, (S, H, W)."""
-    pieces, _ = connected_components(found.structures.argmax(axis=0) > 0)
-    sizes = np.bincount(pieces.ravel(), minlength=2)
-    sizes[0] = 0
-    largest = int(sizes.argmax())
-    return np.asarray((pieces == largest) & (pieces > 0))
-
-
-def look(volume: Volume, placements: Sequence[Placement], model: Model) -> list[_Look]:
-    """Run the network once on several placements.
-
-    Parameters
-    ----------
-    volume : Volume
-    placements : sequence of Placement
-    model : Model
-
-    Returns
-    -------
-    list
-        Per placement the structure probabilities (classes, S, H, W) and the landmarks.
-    """
-    boxes = np.stack([to_box(volume.array, each) for each in placements])
-    device = next(iter(model.network.parameters())).device
-    try:
-        with torch.inference_mode():
-            found: Prediction = model.network(torch.from_numpy(boxes).to(device))
-            structures = found.structures.float().softmax(1).cpu().numpy()
-            points = _landmark_arrays(found.landmarks)
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if not _is_memory(error):
-            raise
-        raise RefinementError(
-            f"predict: memory does not suffice for {len(boxes)} boxes of {model.preset.shape} on "
-            f"{device}; use device='cpu', or turn='none'.",
-            code="OUT_OF_MEMORY",
-        ) from error
-    looks = []
-    for number, placement in enumerate(placements):
-        own = None if points is None else points[number]
-        looks.append(_Look(placement, structures[number], _extract(own, volume, placement)))
-    return looks
-
-
-def _landmark_arrays(found: torch.Tensor | None) -> NDArray[np.float32] | None:
-    """Return probabilities (N, landmarks + 1, S, H, W) or coordinates (N, landmarks, 3)."""
-    if found is None:
-        return None
-    found = found.float().softmax(1) if found.ndim == 5 else found.float()
-    return found.cpu().numpy()
-
-
-def _is_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return "out of memory" in text or "not enough memory" in text or "can't allocate" in text
-
-
-def _extract(
-    points: NDArray[np.float32] | None, volume: Volume, placement: Placement
-) -> list[FoundLandmark]:
-    if points is None:
-        return []
-    if points.ndim == 2:
-        height, width, slices = placement.preset.shape
-        return regressed_landmarks(points, (slices, height, width))
-    scaled = volume.spacing_mm[:, None] * placement.to_native[:3, :3]
-    return extract_landmarks(points, np.linalg.norm(scaled, axis=0)[[2, 0, 1]])
-
-
-def _labels(looks: Sequence[_Look], volume: Volume, model: Model) -> LabelMap:
+def _labels(looks: Sequence[Look], volume: Volume, model: Model) -> LabelMap:
     total = sum(to_native(each.structures, each.placement) for each in looks)
     array = np.asarray(total).argmax(axis=0).astype(np.uint8)
     _keep_largest_pieces(array)
@@ -392,15 +197,11 @@ def _labels(looks: Sequence[_Look], volume: Volume, model: Model) -> LabelMap:
 def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
     """Set all but the largest piece of the heart, and then of each structure, to background."""
     for mask in (array > 0, *(array == label for label in range(1, N_LABELS))):
-        pieces, count = connected_components(mask, structure=np.ones((3, 3, 3)))
-        if count > 1:
-            sizes = np.bincount(pieces.ravel())
-            sizes[0] = 0
-            array[mask & (pieces != int(sizes.argmax()))] = 0
+        array[mask & ~largest_piece(mask, np.ones((3, 3, 3), dtype=int))] = 0
 
 
 def _landmarks(
-    looks: Sequence[_Look], labels: LabelMap, *, from_labels: bool = False
+    looks: Sequence[Look], labels: LabelMap, *, from_labels: bool = False
 ) -> tuple[Landmarks | None, list[dict[str, Any]]]:
     """Return the network's landmarks, completed by those derived from the labels, and a report.
 
@@ -434,7 +235,7 @@ def _landmarks_of_labels(labels: LabelMap) -> tuple[Landmarks | None, list[dict[
     return landmarks, [{"name": name, "origin": "labels"} for name in LANDMARK_NAMES]
 
 
-def _points_mm(found: _Look, labels: LabelMap) -> NDArray[np.float64]:
+def _points_mm(found: Look, labels: LabelMap) -> NDArray[np.float64]:
     """World positions of the landmarks of one look, NaN where missing."""
     points = np.full((len(LANDMARK_NAMES), 3), np.nan)
     for number, each in enumerate(found.landmarks):
@@ -444,7 +245,7 @@ def _points_mm(found: _Look, labels: LabelMap) -> NDArray[np.float64]:
     return points
 
 
-def _entry(number: int, looks: Sequence[_Look], missing: bool) -> dict[str, Any]:
+def _entry(number: int, looks: Sequence[Look], missing: bool) -> dict[str, Any]:
     """What is reported of one landmark; presence counts views without it as 0."""
     entry: dict[str, Any] = {"name": LANDMARK_NAMES[number]}
     if missing:
@@ -455,7 +256,7 @@ def _entry(number: int, looks: Sequence[_Look], missing: bool) -> dict[str, Any]
     return entry | ({"spread_mm": round(float(np.mean(spreads)), 2)} if spreads else {})
 
 
-def _derived(labels: LabelMap, found: _Look, names: list[str]) -> NDArray[np.float64] | None:
+def _derived(labels: LabelMap, found: Look, names: list[str]) -> NDArray[np.float64] | None:
     """Derive landmarks from the labels; the placement says where the base is."""
     up = found.placement.to_native[2, 2] > 0
     try:

@@ -11,8 +11,9 @@ import torch
 from cardiacreg import InputWarning, InvalidInputError, RefinementError, Volume, dice
 from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg_nn import predict
+from cardiacreg_nn.looking import Look
 from cardiacreg_nn.network import Prediction
-from cardiacreg_nn.prediction import _Look, checked_volume
+from cardiacreg_nn.prediction import checked_volume
 from cardiacreg_nn.weights import Model
 from tests.nn.tiny_training import PRESET, Oracle, coded_heart, oracle_model, other_classes
 
@@ -114,7 +115,7 @@ def test_a_look_whose_ventricles_shrink_towards_its_base_is_believed_half():
     for k in range(6):
         upright[1, k, : 4 + 2 * k, 4:12] = 0.9
     upright[0] = 1 - upright[1]
-    looks = [_Look(None, each, []) for each in (upright, upright[:, ::-1])]
+    looks = [Look(None, each, []) for each in (upright, upright[:, ::-1])]
     assert looks[0].sureness == pytest.approx(2 * looks[1].sureness) and looks[1].sureness > 0
 
 
@@ -128,7 +129,7 @@ def test_a_look_that_leaves_out_part_of_the_heart_is_believed_less():
     part *= 0.92 / 0.9
     for each in (whole, part):
         each[0] = 1 - each[1]
-    assert _Look(None, whole, []).sureness > _Look(None, part, []).sureness
+    assert Look(None, whole, []).sureness > Look(None, part, []).sureness
 
 
 class HandedOracle(Oracle):
