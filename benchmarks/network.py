@@ -96,7 +96,7 @@ def _measure(kind: str, name: str, device: str, repeats: int, batch: int) -> dic
     from cardiacreg_nn.comparators import build_network
     from cardiacreg_nn.losses import LossConfig, Target, objective
     from cardiacreg_nn.network import NetworkConfig
-    from cardiacreg_nn.train import has_bfloat16
+    from cardiacreg_nn.training_result import has_bfloat16
 
     height, width, slices = LATTICES[name]
     if device == "cuda":
@@ -185,7 +185,7 @@ def _matrix_product(device: str, size: int) -> float:
     """Operations per second of a large matrix product in the number type that training uses."""
     import torch
 
-    from cardiacreg_nn.train import has_bfloat16
+    from cardiacreg_nn.training_result import has_bfloat16
 
     kind = torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
     a, b = (torch.rand(size, size, device=device).to(kind) for _ in range(2))

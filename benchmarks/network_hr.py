@@ -153,7 +153,6 @@ def _real_hearts(effort: _Effort) -> list[Any]:
 
 def _measure(variant: _Variant, effort: _Effort, device: str) -> dict[str, Any]:
     """Train one network and test it on every heart, without gaps only where losses are compared."""
-    from cardiacreg_nn.train import averaged_network
     from cardiacreg_nn.training_data import TrainingData
 
     real, method = _real_hearts(effort), variant.method
@@ -165,7 +164,7 @@ def _measure(variant: _Variant, effort: _Effort, device: str) -> dict[str, Any]:
     data, start = TrainingData([], seen, []), time.perf_counter()
     run_ = _trained(data, variant, effort, device)
     seconds = time.perf_counter() - start
-    network = averaged_network(run_, data)
+    network = run_.averaged(data)
     records = [
         _test(method, network, run_.config, source, gap) | {"population": population}
         for gap in (GAPS_MM if method in (*KINDS, TAUGHT) else GAPS_MM[:1])
@@ -213,8 +212,8 @@ def _test(method: str, network: Any, config: Any, source: Any, gap_mm: float) ->
 
     from cardiacreg_nn.augmentation import AugmentationOptions, augment
     from cardiacreg_nn.sources import collate
-    from cardiacreg_nn.train import box_shape, box_spacing
     from cardiacreg_nn.training_data import step_generator
+    from cardiacreg_nn.training_result import box_shape, box_spacing
 
     device = next(network.parameters()).device
     stack, target = augment(
@@ -246,7 +245,7 @@ def _test(method: str, network: Any, config: Any, source: Any, gap_mm: float) ->
 def _landmark_errors(found: Any, truth: Any, config: Any) -> list[float | None]:
     """Distance of each landmark from its true place, None where it is missing."""
     from cardiacreg_nn.landmark_extraction import extract_landmarks, regressed_landmarks
-    from cardiacreg_nn.train import box_shape, box_spacing
+    from cardiacreg_nn.training_result import box_shape, box_spacing
 
     spacing = np.array(box_spacing(config))
     if found.ndim == 3:

@@ -14,28 +14,30 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from cardiacreg_nn.augmentation import AugmentationOptions, augment
+from cardiacreg_nn.augmentation import augment
 from cardiacreg_nn.comparators import build_network
 from cardiacreg_nn.configuration import Config, TrainingConfig, read_config
-from cardiacreg_nn.losses import known_log_probabilities, objective
-from cardiacreg_nn.network import MOMENTUM
+from cardiacreg_nn.losses import objective
 from cardiacreg_nn.sources import Source, collate
 from cardiacreg_nn.training_data import TrainingData, choose, gather, step_generator
-from cardiacreg_nn.weights import Model, load_weights, save_weights, write_atomically
-
-CHECKPOINT, LOG, WEIGHTS = "checkpoint.pt", "log.csv", "weights.safetensors"
-ACDC_LICENCE = "CC BY-NC-SA 4.0"
-ACDC_CITATION = (
-    "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky et al., IEEE Transactions on Medical Imaging "
-    "37(11):2514-2525, 2018, doi:10.1109/TMI.2018.2837502"
+from cardiacreg_nn.training_result import (
+    autocast,
+    averaged_network,
+    box_shape,
+    box_spacing,
+    export_weights,
+    validate,
 )
+from cardiacreg_nn.training_result import has_bfloat16 as has_bfloat16
+from cardiacreg_nn.weights import Model, load_weights, write_atomically
+
+CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
 COLUMNS = ("step", "seconds", "learning_rate", "total", "dice", "cross_entropy", "landmarks")
 
 
@@ -80,7 +82,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.parallel.train()
-        with _autocast(self.device, config):
+        with autocast(self.device, config):
             prediction = self.parallel(stack)
         terms = objective(prediction, target, self.network, config.loss)
         self.optimizer.zero_grad(set_to_none=True)
@@ -98,6 +100,10 @@ class Run:
                 self.average[name].lerp_(tensor, 1 - keep)
             else:
                 self.average[name].copy_(tensor)
+
+    def averaged(self, data: TrainingData | None = None) -> nn.Module:
+        """Return a network with the running mean of the weights; see `averaged_network`."""
+        return averaged_network(self.config, self.average, self.device, data)
 
     def save(self, path: Path) -> None:
         """Write a checkpoint under another name, then rename it."""
@@ -142,65 +148,12 @@ class Run:
         self.spent = float(held.get("spent", 0.0))
 
 
-def box_shape(config: Config) -> tuple[int, int, int]:
-    """Return the box's voxels along (S, H, W)."""
-    height, width, slices = config.preset.shape
-    return slices, height, width
-
-
-def box_spacing(config: Config) -> tuple[float, float, float]:
-    """Return the box's spacing along (k, i, j) in mm."""
-    i, j, k = config.preset.spacing_mm
-    return k, i, j
-
-
 def learning_rate(config: TrainingConfig, step: int, spent: float = 0.0) -> float:
     """Return the learning rate of a step, when a share of the time budget is spent."""
     rise = min(1.0, (step + 1) / max(1, config.warmup))
     share = min(1.0, max(spent, step / config.steps))
     fall = 0.5 * (1 + math.cos(math.pi * share)) if config.cosine else 1.0
     return config.learning_rate * rise * max(fall, 0.01)
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device computes in bfloat16; processors without it are several times slower."""
-    if device.type != "cpu":
-        return True
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
-
-
-def _autocast(device: torch.device, config: Config) -> torch.autocast:
-    mixed = config.training.mixed and has_bfloat16(device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
-
-
-@torch.no_grad()
-def validate(network: nn.Module, sources: list[Source], config: Config) -> dict[str, float]:
-    """Return the mean Dice per structure of held-out hearts on the network's lattice.
-
-    Acquired stacks and synthetic hearts (seen through thick slices, with a fixed seed) are kept apart.
-    """
-    network.eval()
-    device = next(network.parameters()).device
-    found: dict[str, list[float]] = {}
-    options = AugmentationOptions.none()
-    for number, source in enumerate(sources):
-        rng = step_generator(1, number, 0)
-        stack, target = augment(
-            collate([source], device), box_shape(config), box_spacing(config), options, rng
-        )
-        with _autocast(device, config):
-            logits = network(stack).structures
-        best = known_log_probabilities(logits.float(), target.known).argmax(1)
-        for label in (n for n in range(1, logits.shape[1]) if source.known[n]):
-            ours, truth = best == label, target.structures == label
-            size = int(ours.sum() + truth.sum())
-            if size:
-                kind = "synthetic" if source.fine else "real"
-                value = 2 * int((ours & truth).sum()) / size
-                found.setdefault(f"dice_{kind}_{label}", []).append(value)
-    return {name: sum(values) / len(values) for name, values in sorted(found.items())}
 
 
 def run_training(
@@ -293,7 +246,10 @@ def run_training(
     bar.close()
     if rank == 0:
         run.save(out / CHECKPOINT)
-        _export(run, chosen, out, command, model)
+        export_weights(
+            out, config, run.averaged(chosen), chosen,
+            steps=run.step, command=command, initial=model,
+        )  # fmt: skip
     return run
 
 
@@ -341,84 +297,11 @@ class _Log:
                 self.writer.add_scalar(name, value, step)
 
 
-def averaged_network(run: Run, data: TrainingData | None = None) -> nn.Module:
-    """Return a network with the running mean of the weights.
-
-    Its batch normalisation, whose own running means lag behind, is measured anew on training batches
-    where data are given.
-    """
-    network = build_network(run.config.training.kind, run.config.network).to(run.device)
-    network.load_state_dict(run.average)
-    if data is not None:
-        measure_statistics(network, data, run.config)
-    return network.eval()
-
-
-@torch.no_grad()
-def measure_statistics(network: nn.Module, data: TrainingData, config: Config) -> None:
-    """Set the statistics of batch normalisation to their mean over fresh training batches, in place."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over what follows
-    device = next(network.parameters()).device
-    network.train()
-    for number in range(config.training.statistics):
-        rng = step_generator(config.training.seed, -1 - number, 0)
-        chosen = choose(data, config.training.batch, config.data.real_share, rng)
-        stack, _ = augment(
-            collate(chosen, device),
-            box_shape(config),
-            box_spacing(config),
-            config.augmentation,
-            rng,
-        )
-        with _autocast(device, config):
-            network(stack)
-    for norm in norms:
-        norm.momentum = MOMENTUM
-
-
 def _checkpoint(run: Run, data: TrainingData, out: Path, log: _Log, start: float) -> None:
     run.save(out / CHECKPOINT)
     if data.held_out:
-        figures = validate(averaged_network(run, data), data.held_out, run.config)
+        figures = validate(run.averaged(data), data.held_out, run.config)
         log.write(run.step, figures | {"seconds": time.perf_counter() - start})
-
-
-def _export(
-    run: Run, data: TrainingData, out: Path, command: str, initial: Model | None = None
-) -> None:
-    config = run.config
-    start = initial.card if initial else {}
-    network = averaged_network(run, data)
-    figures = validate(network, data.held_out, config) if data.held_out else {}
-    about: dict[str, Any] = {
-        "name": out.name,
-        "data": {
-            "synthetic": config.data.synthetic,
-            "acdc": len(data.real),
-            "anatomies": list(config.data.anatomies),
-            "fold": config.data.fold if config.data.acdc else None,
-        },
-        "licence": ACDC_LICENCE if config.data.acdc else start.get("licence", "Apache-2.0"),
-        "command": command,
-        "device": (torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "CPU"),
-        "steps": run.step,
-        "batch": config.training.batch,
-        "metrics": {name: round(value, 4) for name, value in figures.items()},
-    }
-    if config.data.acdc or "citation" in start:
-        about["citation"] = ACDC_CITATION if config.data.acdc else start["citation"]
-    if initial:
-        about["initial"] = {
-            key: start[key] for key in ("name", "sha256", "command") if key in start
-        }
-    state: dict[str, Tensor] = network.state_dict()
-    save_weights(
-        out / WEIGHTS, state, kind=config.training.kind, network=config.network,
-        preset=config.preset, about=about,
-    )  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,16 +12,9 @@ import torch
 
 from cardiacreg_nn import load_weights, train
 from cardiacreg_nn.configuration import Config, read_config
-from cardiacreg_nn.train import (
-    Run,
-    averaged_network,
-    has_bfloat16,
-    learning_rate,
-    main,
-    run_training,
-    validate,
-)
+from cardiacreg_nn.train import Run, learning_rate, main, run_training
 from cardiacreg_nn.training_data import TrainingData, choose, step_generator
+from cardiacreg_nn.training_result import has_bfloat16, validate
 from tests.nn.tiny_training import Oracle, tiny_config, tiny_data
 
 ROOT = Path(__file__).parents[2]
@@ -196,7 +189,7 @@ def test_statistics_of_the_exported_network_are_those_of_training_batches(data):
     run.advance(data)
     first = next(n for n in run.average if n.endswith("0.weight"))
     run.average[first] *= 100
-    network = averaged_network(run, data)
+    network = run.averaged(data)
     norm = network.blocks[0][1]
     assert norm.num_batches_tracked == config.training.statistics and norm.momentum == 0.01
     seen = []
