@@ -169,9 +169,12 @@ class ConsistencyObjective:
         return in_plane[0], np.ascontiguousarray(in_plane[1].transpose(0, 2, 1)), along_k
 
     def _packed(self, positions: Float, n_control: int, spacing_mm: float) -> Float:
-        tables = [spline_table(positions, n_control, derivative=order) for order in self._orders]
-        weights = [t.weights / spacing_mm**n for n, t in enumerate(tables)]
-        return np.column_stack([tables[0].first, *weights])
+        packed = np.empty((len(positions), 1 + 4 * len(self._orders)))
+        for n, order in enumerate(self._orders):
+            table = spline_table(positions, n_control, derivative=order)
+            packed[:, 0] = table.first
+            packed[:, 1 + 4 * n : 5 + 4 * n] = table.weights / spacing_mm**order
+        return packed
 
 
 def _distinct_rows(shifts_mm: Float) -> tuple[Float, NDArray[np.int64]]:

@@ -68,6 +68,7 @@ class LevelRunner:
             for stride, samples in self._samples.items()
         }
         self.pulled_back = False
+        self._known_minimum: tuple[Float, float] | None = None  # of these displacements
         self.folding_threshold = prepared.options.folding_threshold
 
     def overlaps(self, state: State) -> bool:
@@ -168,10 +169,15 @@ class LevelRunner:
         d, h, limit = state.displacements_mm, state.spacing_mm, self._options.minimum_jacobian
         if steepest_slope(d, h) < 0.2 and limit <= 0.3:
             return 0.3  # all |du/dx| entries are below 0.2: the determinant is above 0.3
-        return minimum_jacobian(d, h, enough=limit)
+        found = minimum_jacobian(d, h, enough=limit)
+        if found >= limit:
+            self._known_minimum = d, found
+        return found
 
     def minimum_jacobian(self, state: State) -> float:
         """Return the smallest det(I + du/dx); see `jacobian.minimum_jacobian`."""
+        if self._known_minimum is not None and self._known_minimum[0] is state.displacements_mm:
+            return self._known_minimum[1]
         return minimum_jacobian(state.displacements_mm, state.spacing_mm)
 
     def consistency(self, state: State) -> float:

@@ -93,13 +93,14 @@ def expected_shifts(
         return None
     regions = _regions(prepared)
     target = prepared.labels
-    own = _measure(target, target, np.eye(4), regions, slices)
+    near = _near_labels(target)
+    own = _measure(target, target, np.eye(4), regions, slices, near)
 
     def measure(pair: tuple[LabelMap, Affine]) -> Float:
         atlas, affine = pair
         to_voxel = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ target.voxel_to_world
         moved = [to_voxel @ _raised(height) for height in _HEIGHTS]
-        return np.stack([_measure(target, atlas, each, regions, slices) for each in moved])
+        return np.stack([_measure(target, atlas, each, regions, slices, near) for each in moved])
 
     model = _model(own, np.concatenate(run_tasks(measure, atlases, threads=threads)))
     if len(model.difference) == 0:
@@ -184,24 +185,29 @@ def _regions(prepared: PreparedTarget) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(whole))
 
 
+def _near_labels(target: LabelMap) -> NDArray[np.int64]:
+    """First and last-plus-one pixel (i, j) within reach of any label, shape (2, 2)."""
+    reach = np.ceil(_REACH_MM / target.spacing_mm[:2]).astype(np.int64)
+    held = np.argwhere((target.array != 0).any(axis=2))
+    lower = np.maximum(held.min(axis=0) - reach, 0)
+    return np.stack([lower, np.minimum(held.max(axis=0) + reach + 1, target.shape[:2])])
+
+
 def _measure(
     target: LabelMap,
     shown: LabelMap,
     to_voxel: Float,
     regions: list[tuple[int, ...]],
     slices: NDArray[np.int64],
+    near: NDArray[np.int64],
 ) -> Float:
     """Centre (i, j) and square root of the area of every region, mm; shape (slices, regions, 3).
 
     NaN centres where nothing of a region shows.
     """
     spacing = target.spacing_mm
-    reach = np.ceil(_REACH_MM / spacing[:2]).astype(np.int64)
-    held = np.argwhere((target.array != 0).any(axis=2))
-    lower = np.maximum(held.min(axis=0) - reach, 0)
-    upper = np.minimum(held.max(axis=0) + reach + 1, target.shape[:2])
     by_label = np.zeros((len(slices), N_LABELS, 3))
-    _sum_labels(shown.array, to_voxel, lower, upper, slices, by_label)
+    _sum_labels(shown.array, to_voxel, near[0], near[1], slices, by_label)
     sums = np.stack([by_label[:, list(region)].sum(axis=1) for region in regions], axis=1)
     count = sums[..., 2]
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,7 +1,7 @@
 """Uniform cubic B-splines along the axes of a control lattice: weights, subdivision, Gram matrices.
 
-All interpolation weights are built here, in NumPy, and shared with the other steps as data: per axis, the
-index of the first of four control points and their four weights (`SplineTable`).
+All interpolation weights are built here and shared with the other steps as data: per axis, the index of
+the first of four control points and their four weights (`SplineTable`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from cardiacreg._jit import kernel
 
 Float = NDArray[np.float64]
 
@@ -40,44 +42,10 @@ def spline_table(positions: ArrayLike, n_control: int, *, derivative: int = 0) -
     SplineTable
         Control points beyond either end weigh zero.
     """
-    position = np.asarray(positions, dtype=np.float64)
-    base = np.floor(position)
-    weights = _cubic_weights(position - base, derivative)
-    wanted = base.astype(np.int64) - 1
-    first = np.clip(wanted, 0, n_control - 4)
-    return SplineTable(first, _shift_weights(weights, first - wanted))
-
-
-def _cubic_weights(t: Float, derivative: int) -> Float:
-    square = t**2
-    if derivative == 0:
-        cube = t**3  # a power is slow: one is taken for three columns
-        columns = (
-            (1 - t) ** 3 / 6,
-            (3 * cube - 6 * square + 4) / 6,
-            (-3 * cube + 3 * square + 3 * t + 1) / 6,
-            cube / 6,
-        )
-    elif derivative == 1:
-        columns = (
-            -((1 - t) ** 2) / 2,
-            (3 * square - 4 * t) / 2,
-            (-3 * square + 2 * t + 1) / 2,
-            square / 2,
-        )
-    else:
-        columns = (1 - t, 3 * t - 2, 1 - 3 * t, t)
-    return np.stack(columns, axis=-1)
-
-
-def _shift_weights(weights: Float, offset: NDArray[np.int64]) -> Float:
-    if not offset.any():
-        return np.ascontiguousarray(weights)
-    moved = np.zeros_like(weights)
-    source = np.arange(4) + offset[:, None]
-    valid = (source >= 0) & (source < 4)
-    moved[valid] = np.take_along_axis(weights, np.clip(source, 0, 3), axis=1)[valid]
-    return moved
+    position = np.ascontiguousarray(positions, dtype=np.float64)
+    table = SplineTable(np.empty(position.shape, np.int64), np.empty((*position.shape, 4)))
+    _fill_table(position, n_control, derivative, table.first, table.weights)
+    return table
 
 
 def contract_axis(coefficients: Float, table: SplineTable, axis: int) -> Float:
@@ -157,3 +125,38 @@ def bending_matrices(n_control: int, spacing_mm: float) -> Float:
         basis /= spacing_mm**order
         grams[order] = np.einsum("na,n,nb->ab", basis, weights, basis)
     return grams
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _cubic_weights(t, derivative):
+    """The four weights, or their derivatives, at the share t of a cell."""
+    if derivative == 0:
+        square, cube = t * t, t**3.0
+        second = (3 * cube - 6 * square + 4) / 6
+        third = (-3 * cube + 3 * square + 3 * t + 1) / 6
+        return (1 - t) ** 3.0 / 6, second, third, cube / 6
+    if derivative == 1:
+        square, left = t * t, 1 - t
+        return (
+            -left * left / 2,
+            (3 * square - 4 * t) / 2,
+            (-3 * square + 2 * t + 1) / 2,
+            square / 2,
+        )
+    return 1 - t, 3 * t - 2, 1 - 3 * t, t
+
+
+@kernel
+def _fill_table(positions, n_control, derivative, first, weights):
+    """First control point and weights of each position; those beyond the ends weigh nothing."""
+    for n in range(positions.size):
+        base = np.floor(positions[n])
+        wanted = int(base) - 1
+        first[n] = min(max(wanted, 0), n_control - 4)
+        four = _cubic_weights(positions[n] - base, derivative)
+        for tap in range(4):
+            source = tap + first[n] - wanted
+            weights[n, tap] = four[source] if 0 <= source < 4 else 0.0

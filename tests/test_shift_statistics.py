@@ -9,6 +9,7 @@ from cardiacreg.shift_statistics import (
     FEWEST_ATLASES,
     ShiftModel,
     _measure,
+    _near_labels,
     _regions,
     expected_shifts,
     most_likely_shifts,
@@ -71,7 +72,7 @@ class TestMeasuring:
             affine[:3, 3] = (3.0, -2.0, 1.0)
         to_voxel = np.linalg.inv(target.voxel_to_world) @ affine @ target.voxel_to_world
         regions, slices = [(1,), (1, 2), (3, 4)], np.array([2, 3, 5])
-        found = _measure(target, target, to_voxel, regions, slices)
+        found = _measure(target, target, to_voxel, regions, slices, _near_labels(target))
         spacing = target.spacing_mm
         for s, k in enumerate(slices):
             for r, region in enumerate(regions):
