@@ -55,42 +55,68 @@ def minimum_jacobian(
     between points of strong deformation the determinant dips far lower than at them. Below `enough`
     nobody looks closer.
     """
-
-    def determinants(positions: Float) -> Float:
-        slopes = spline_at_points(positions, displacements_mm)[1] / spacing_mm
-        return np.asarray(np.linalg.det(np.eye(3) + slopes))
-
     positions = dense_positions(displacements_mm.shape)
     values = jacobian_determinants(displacements_mm, spacing_mm, positions)
     lowest = float(values.min())
-    return lowest if lowest < enough else refined_minimum(values, positions, determinants)
+    if lowest < enough:
+        return lowest
+    return refined_minimum(
+        values, positions, lambda points: _determinants_at(points, displacements_mm, spacing_mm)
+    )
 
 
-def control_points_below(
-    displacements_mm: Float, spacing_mm: Float, limit: float
-) -> NDArray[np.bool_]:
-    """Return which control points act where the determinant is below a limit, shape (na, nb, nc).
+class DenseDeterminants:
+    """Determinants at the points of `minimum_jacobian`, kept while control points are moved.
 
-    Points are those of `minimum_jacobian`: where it is at least the limit, no control point is.
+    Parameters
+    ----------
+    displacements_mm : ndarray, shape (na, nb, nc, 3)
+    spacing_mm : ndarray, shape (3,)
     """
 
-    def determinants(positions: Float) -> Float:
-        slopes = spline_at_points(positions, displacements_mm)[1] / spacing_mm
-        return np.asarray(np.linalg.det(np.eye(3) + slopes))
+    def __init__(self, displacements_mm: Float, spacing_mm: Float) -> None:
+        self._displacements_mm, self._spacing_mm = displacements_mm, spacing_mm
+        self._positions = dense_positions(displacements_mm.shape)
+        self._values = jacobian_determinants(displacements_mm, spacing_mm, self._positions)
 
-    positions = dense_positions(displacements_mm.shape)
-    values = jacobian_determinants(displacements_mm, spacing_mm, positions)
-    where = np.nonzero(values < limit)
-    points = np.stack([along[n] for along, n in zip(positions, where, strict=True)], axis=-1)
-    if len(points) == 0:
-        closer = _points_around_lowest(values, positions)
-        points = closer[determinants(closer) < limit] if len(closer) else closer
-    shape = displacements_mm.shape[:3]
-    found = np.zeros(shape, dtype=np.bool_)
-    first = np.minimum(np.floor(points).astype(int) - 1, np.array(shape) - 4)
-    for tap in np.ndindex(4, 4, 4):
-        found[tuple((first + tap).T)] = True
-    return found
+    def move(self, displacements_mm: Float, moved: NDArray[np.bool_]) -> None:
+        """Take over displacements that differ where `moved`, shape (na, nb, nc), says."""
+        self._displacements_mm = displacements_mm
+        near = []
+        for axis, along in enumerate(self._positions):
+            changed = np.flatnonzero(moved.any(axis=tuple({0, 1, 2} - {axis})))
+            reached = (along >= changed[0] - 2) & (along <= changed[-1] + 2)
+            near.append(np.flatnonzero(reached))
+        positions = [along[n] for along, n in zip(self._positions, near, strict=True)]
+        self._values[np.ix_(*near)] = jacobian_determinants(
+            displacements_mm, self._spacing_mm, positions
+        )
+
+    def control_points_below(self, limit: float) -> NDArray[np.bool_]:
+        """Return which control points act where the determinant is below a limit, shape (na, nb, nc).
+
+        Where `minimum_jacobian` is at least the limit, no control point is.
+        """
+        where = np.nonzero(self._values < limit)
+        points = np.stack([a[n] for a, n in zip(self._positions, where, strict=True)], axis=-1)
+        if len(points) == 0:
+            closer = _points_around_lowest(self._values, self._positions)
+            points = closer[self._at(closer) < limit] if len(closer) else closer
+        shape = self._displacements_mm.shape[:3]
+        found = np.zeros(shape, dtype=np.bool_)
+        first = np.minimum(np.floor(points).astype(int) - 1, np.array(shape) - 4)
+        for tap in np.ndindex(4, 4, 4):
+            found[tuple((first + tap).T)] = True
+        return found
+
+    def _at(self, positions: Float) -> Float:
+        return _determinants_at(positions, self._displacements_mm, self._spacing_mm)
+
+
+def _determinants_at(positions: Float, displacements_mm: Float, spacing_mm: Float) -> Float:
+    """Determinants at positions of shape (n, 3), in control-point indices."""
+    slopes = spline_at_points(positions, displacements_mm)[1] / spacing_mm
+    return np.asarray(np.linalg.det(np.eye(3) + slopes))
 
 
 def dense_positions(shape: tuple[int, ...]) -> list[Float]:

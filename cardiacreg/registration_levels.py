@@ -16,8 +16,8 @@ from cardiacreg._lbfgs import minimise
 from cardiacreg.ffd import FFD
 from cardiacreg.geometry import Affine
 from cardiacreg.jacobian import (
+    DenseDeterminants,
     FoldingPenalty,
-    control_points_below,
     minimum_jacobian,
     steepest_slope,
 )
@@ -146,12 +146,15 @@ class LevelRunner:
         """Pull back control points around too low determinants until none is left; None if some stay."""
         first, change = start.displacements_mm, end.displacements_mm - start.displacements_mm
         kept = np.ones((*change.shape[:3], 1))
+        moved = first + change
+        determinants = DenseDeterminants(moved, end.spacing_mm)
         for _ in range(_LOCAL_PULLS):
-            moved = first + kept * change
-            below = control_points_below(moved, end.spacing_mm, wanted)
+            below = determinants.control_points_below(wanted)
             if not below.any():
                 return end._replace(displacements_mm=moved)
             kept[below] *= _LOCAL_PULL
+            moved = first + kept * change
+            determinants.move(moved, below)
         return None
 
     def _unfold_whole(self, start: State, end: State) -> State:

@@ -138,16 +138,22 @@ def _multiplied(values: Float, matrices: list[Float]) -> Float:
 
 @kernel
 def _multiply_leading(matrix, values, out):
-    """Multiply a matrix with the middle axis of a 3-D array."""
+    """Multiply a matrix with the middle axis of a 3-D array; four rows at a time, summed in order."""
+    n = matrix.shape[1]
+    fours = n - n % 4
     for p in range(values.shape[0]):
         for a in range(matrix.shape[0]):
             row = out[p, a]
             for q in range(row.size):
                 row[q] = 0.0
-            for b in range(matrix.shape[1]):
-                weight, given = matrix[a, b], values[p, b]
+            for b in range(0, fours, 4):
+                w0, w1, w2, w3 = matrix[a, b], matrix[a, b + 1], matrix[a, b + 2], matrix[a, b + 3]
+                v0, v1 = values[p, b], values[p, b + 1]
+                v2, v3 = values[p, b + 2], values[p, b + 3]
                 for q in range(row.size):
-                    row[q] += weight * given[q]
+                    row[q] = (((row[q] + w0 * v0[q]) + w1 * v1[q]) + w2 * v2[q]) + w3 * v3[q]
+            for b in range(fours, n):
+                _add_scaled(row, matrix[a, b], values[p, b])
 
 
 @kernel
@@ -172,12 +178,19 @@ def _multiply_last(transposed, values, out):
 @kernel
 def _banded_row(bands, padded, out):
     """Multiply a row of triples, three of them zero at each end, by a matrix given by its diagonals."""
+    b0, b1, b2, b3, b4, b5, b6 = (
+        bands[0],
+        bands[1],
+        bands[2],
+        bands[3],
+        bands[4],
+        bands[5],
+        bands[6],
+    )
     for n in range(out.size):
-        out[n] = 0.0
-    for t in range(7):
-        band, values = bands[t], padded[3 * t : 3 * t + out.size]
-        for n in range(out.size):
-            out[n] += band[n] * values[n]
+        total = b0[n] * padded[n] + b1[n] * padded[n + 3] + b2[n] * padded[n + 6]
+        total = total + b3[n] * padded[n + 9] + b4[n] * padded[n + 12]
+        out[n] = total + b5[n] * padded[n + 15] + b6[n] * padded[n + 18]
 
 
 @kernel
@@ -185,6 +198,23 @@ def _add_scaled(out, weight, values):
     """Add a multiple of a row of numbers to another."""
     for n in range(out.size):
         out[n] += weight * values[n]
+
+
+@kernel
+def _add_orders(first, second, third, k0, k1, k2, g0, g1, g2, stretch):
+    """Add one row along j, weighted by its Gram matrices, to what each order along i is applied to."""
+    whole, mixed, twice = g2 + stretch * g1, 2 * g1 + stretch * g0, 2 * g0
+    for n in range(first.size):
+        first[n] = ((first[n] + whole * k0[n]) + mixed * k1[n]) + g0 * k2[n]
+        second[n] = (second[n] + mixed * k0[n]) + twice * k1[n]
+        third[n] += g0 * k0[n]
+
+
+@kernel
+def _add_three(out, w0, w1, w2, v0, v1, v2):
+    """Add multiples of three rows of numbers to another, in order."""
+    for n in range(out.size):
+        out[n] = ((out[n] + w0 * v0[n]) + w1 * v1[n]) + w2 * v2[n]
 
 
 @kernel
@@ -202,20 +232,25 @@ def _bending_kernel(displacements, bands_i, bands_j, bands_k, stretch, volume, t
                 _banded_row(bands_k[order], padded, along_k[order, b])
         for b in range(nb):
             for t in range(max(0, 3 - b), min(7, nb + 3 - b)):
-                g0, g1, g2 = bands_j[0, t, b], bands_j[1, t, b], bands_j[2, t, b]
-                k0, k1 = along_k[0, b + t - 3], along_k[1, b + t - 3]
-                k2 = along_k[2, b + t - 3]
-                _add_scaled(parts[0, a, b], g2 + stretch * g1, k0)
-                _add_scaled(parts[0, a, b], 2 * g1 + stretch * g0, k1)
-                _add_scaled(parts[0, a, b], g0, k2)
-                _add_scaled(parts[1, a, b], 2 * g1 + stretch * g0, k0)
-                _add_scaled(parts[1, a, b], 2 * g0, k1)
-                _add_scaled(parts[2, a, b], g0, k0)
+                m = b + t - 3
+                _add_orders(
+                    parts[0, a, b], parts[1, a, b], parts[2, a, b],
+                    along_k[0, m], along_k[1, m], along_k[2, m],
+                    bands_j[0, t, b], bands_j[1, t, b], bands_j[2, t, b], stretch,
+                )  # fmt: skip
     for a in range(na):
         row = total[a].reshape(nb * n)
         for m in range(row.size):
             row[m] = 0.0
         for t in range(max(0, 3 - a), min(7, na + 3 - a)):
-            for order in range(3):
-                values = parts[order, a + t - 3].reshape(nb * n)
-                _add_scaled(row, bands_i[order, t, a] / volume, values)
+            m, w = a + t - 3, bands_i[:, t, a]
+            v0, v1 = parts[0, m].reshape(nb * n), parts[1, m].reshape(nb * n)
+            _add_three(
+                row,
+                w[0] / volume,
+                w[1] / volume,
+                w[2] / volume,
+                v0,
+                v1,
+                parts[2, m].reshape(nb * n),
+            )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from cardiacreg.jacobian import control_points_below, minimum_jacobian
+from cardiacreg.jacobian import DenseDeterminants, minimum_jacobian
 from cardiacreg.regularisation import BendingEnergy, FoldingPenalty, WhitenedDisplacements
 from cardiacreg.splines import bending_matrices
 from tests import naive
@@ -121,7 +121,7 @@ class TestControlPointsBelow:
         shape = (8, 7, 9, 3)
         moves = 0.4 * np.random.default_rng(3).normal(size=shape)
         moves[3, 3, 4] = (45.0, -30.0, 0.0)
-        found = control_points_below(moves, SPACING_MM, 0.2)
+        found = DenseDeterminants(moves, SPACING_MM).control_points_below(0.2)
         transform = naive.deformation(np.eye(4), moves, np.diag([*SPACING_MM, 1.0]))
         expected = np.zeros(shape[:3], dtype=bool)
         for index in np.ndindex(*(4 * (n - 3) + 1 for n in shape[:3])):
@@ -135,5 +135,23 @@ class TestControlPointsBelow:
     def test_are_none_exactly_where_the_minimum_reaches_the_limit(self):
         moves = 3 * np.random.default_rng(4).normal(size=(6, 6, 6, 3))
         lowest = minimum_jacobian(moves, SPACING_MM)
-        assert not control_points_below(moves, SPACING_MM, lowest).any()
-        assert control_points_below(moves, SPACING_MM, lowest + 1e-9).any()
+        determinants = DenseDeterminants(moves, SPACING_MM)
+        assert not determinants.control_points_below(lowest).any()
+        assert determinants.control_points_below(lowest + 1e-9).any()
+
+    @few
+    @given(seeds)
+    def test_after_a_move_are_those_of_the_moved_displacements(self, seed):
+        rng = np.random.default_rng(seed)
+        moves = 6 * rng.normal(size=(9, 8, 10, 3))
+        determinants = DenseDeterminants(moves, SPACING_MM)
+        for _ in range(2):
+            moved = rng.random(moves.shape[:3]) < 0.01
+            moved[tuple(rng.integers(0, moved.shape))] = True
+            moves = np.where(moved[..., None], 6 * rng.normal(size=moves.shape), moves)
+            determinants.move(moves, moved)
+        anew = DenseDeterminants(moves, SPACING_MM)
+        for limit in (0.0, 0.5, 1.0):
+            np.testing.assert_array_equal(
+                determinants.control_points_below(limit), anew.control_points_below(limit)
+            )
