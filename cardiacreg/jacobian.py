@@ -55,14 +55,7 @@ def minimum_jacobian(
     between points of strong deformation the determinant dips far lower than at them. Below `enough`
     nobody looks closer.
     """
-    positions = dense_positions(displacements_mm.shape)
-    values = jacobian_determinants(displacements_mm, spacing_mm, positions)
-    lowest = float(values.min())
-    if lowest < enough:
-        return lowest
-    return refined_minimum(
-        values, positions, lambda points: _determinants_at(points, displacements_mm, spacing_mm)
-    )
+    return DenseDeterminants(displacements_mm, spacing_mm).minimum(enough=enough)
 
 
 class DenseDeterminants:
@@ -75,48 +68,54 @@ class DenseDeterminants:
     """
 
     def __init__(self, displacements_mm: Float, spacing_mm: Float) -> None:
-        self._displacements_mm, self._spacing_mm = displacements_mm, spacing_mm
+        self.displacements_mm, self._spacing_mm = displacements_mm, spacing_mm
         self._positions = dense_positions(displacements_mm.shape)
         self._values = jacobian_determinants(displacements_mm, spacing_mm, self._positions)
+        self._known_closer: tuple[Float, Float] | None = None
 
     def move(self, displacements_mm: Float, moved: NDArray[np.bool_]) -> None:
         """Take over displacements that differ where `moved`, shape (na, nb, nc), says."""
-        self._displacements_mm = displacements_mm
+        self.displacements_mm, self._known_closer = displacements_mm, None
         near = []
         for axis, along in enumerate(self._positions):
             changed = np.flatnonzero(moved.any(axis=tuple({0, 1, 2} - {axis})))
-            reached = (along >= changed[0] - 2) & (along <= changed[-1] + 2)
-            near.append(np.flatnonzero(reached))
-        positions = [along[n] for along, n in zip(self._positions, near, strict=True)]
-        self._values[np.ix_(*near)] = jacobian_determinants(
-            displacements_mm, self._spacing_mm, positions
-        )
+            first = np.searchsorted(along, changed[0] - 2)
+            near.append(slice(first, np.searchsorted(along, changed[-1] + 2, side="right")))
+        positions = [along[part] for along, part in zip(self._positions, near, strict=True)]
+        found = jacobian_determinants(displacements_mm, self._spacing_mm, positions)
+        self._values[tuple(near)] = found
+
+    def minimum(self, *, enough: float = -np.inf) -> float:
+        """Return the smallest determinant; below `enough` nobody looks between the points."""
+        lowest = float(self._values.min())
+        if lowest < enough:
+            return lowest
+        return min(lowest, float(self._closer()[1].min(initial=np.inf)))
 
     def control_points_below(self, limit: float) -> NDArray[np.bool_]:
         """Return which control points act where the determinant is below a limit, shape (na, nb, nc).
 
-        Where `minimum_jacobian` is at least the limit, no control point is.
+        Where the minimum is at least the limit, no control point is.
         """
         where = np.nonzero(self._values < limit)
         points = np.stack([a[n] for a, n in zip(self._positions, where, strict=True)], axis=-1)
         if len(points) == 0:
-            closer = _points_around_lowest(self._values, self._positions)
-            points = closer[self._at(closer) < limit] if len(closer) else closer
-        shape = self._displacements_mm.shape[:3]
+            closer, determinants = self._closer()
+            points = closer[determinants < limit]
+        shape = self.displacements_mm.shape[:3]
         found = np.zeros(shape, dtype=np.bool_)
         first = np.minimum(np.floor(points).astype(int) - 1, np.array(shape) - 4)
         for tap in np.ndindex(4, 4, 4):
             found[tuple((first + tap).T)] = True
         return found
 
-    def _at(self, positions: Float) -> Float:
-        return _determinants_at(positions, self._displacements_mm, self._spacing_mm)
-
-
-def _determinants_at(positions: Float, displacements_mm: Float, spacing_mm: Float) -> Float:
-    """Determinants at positions of shape (n, 3), in control-point indices."""
-    slopes = spline_at_points(positions, displacements_mm)[1] / spacing_mm
-    return np.asarray(np.linalg.det(np.eye(3) + slopes))
+    def _closer(self) -> tuple[Float, Float]:
+        """Points around the lowest, shape (n, 3), and their determinants; none where none is low."""
+        if self._known_closer is None:
+            points = _points_around_lowest(self._values, self._positions)
+            slopes = spline_at_points(points, self.displacements_mm)[1] / self._spacing_mm
+            self._known_closer = points, np.asarray(np.linalg.det(np.eye(3) + slopes))
+        return self._known_closer
 
 
 def dense_positions(shape: tuple[int, ...]) -> list[Float]:

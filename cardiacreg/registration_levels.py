@@ -18,7 +18,6 @@ from cardiacreg.geometry import Affine
 from cardiacreg.jacobian import (
     DenseDeterminants,
     FoldingPenalty,
-    minimum_jacobian,
     steepest_slope,
 )
 from cardiacreg.label_consistency import AtlasCells, ConsistencyObjective
@@ -68,7 +67,7 @@ class LevelRunner:
             for stride, samples in self._samples.items()
         }
         self.pulled_back = False
-        self._known_minimum: tuple[Float, float] | None = None  # of these displacements
+        self._known: DenseDeterminants | None = None
         self.folding_threshold = prepared.options.folding_threshold
 
     def overlaps(self, state: State) -> bool:
@@ -131,7 +130,7 @@ class LevelRunner:
         Before a further level it goes back until the folding penalty is silent: a level that starts
         squeezed stays there.
         """
-        if self._safe_jacobian(end) >= self._options.minimum_jacobian:
+        if self._is_safe(end):
             return end
         self.pulled_back = True
         limit = self._options.minimum_jacobian
@@ -146,15 +145,13 @@ class LevelRunner:
         """Pull back control points around too low determinants until none is left; None if some stay."""
         first, change = start.displacements_mm, end.displacements_mm - start.displacements_mm
         kept = np.ones((*change.shape[:3], 1))
-        moved = first + change
-        determinants = DenseDeterminants(moved, end.spacing_mm)
+        determinants = self._determinants(end)
         for _ in range(_LOCAL_PULLS):
             below = determinants.control_points_below(wanted)
             if not below.any():
-                return end._replace(displacements_mm=moved)
+                return end._replace(displacements_mm=determinants.displacements_mm)
             kept[below] *= _LOCAL_PULL
-            moved = first + kept * change
-            determinants.move(moved, below)
+            determinants.move(first + kept * change, below)
         return None
 
     def _unfold_whole(self, start: State, end: State) -> State:
@@ -164,24 +161,26 @@ class LevelRunner:
         towards_rest = (fraction * first for fraction in _PULLS[1:])
         for moved in chain(towards_start, towards_rest):
             state = end._replace(displacements_mm=moved)
-            if self._safe_jacobian(state) >= self._options.minimum_jacobian:
+            if self._is_safe(state):
                 break
         return state
 
-    def _safe_jacobian(self, state: State) -> float:
+    def _is_safe(self, state: State) -> bool:
+        """Whether no determinant is below the least that is allowed."""
         d, h, limit = state.displacements_mm, state.spacing_mm, self._options.minimum_jacobian
         if steepest_slope(d, h) < 0.2 and limit <= 0.3:
-            return 0.3  # all |du/dx| entries are below 0.2: the determinant is above 0.3
-        found = minimum_jacobian(d, h, enough=limit)
-        if found >= limit:
-            self._known_minimum = d, found
-        return found
+            return True  # all |du/dx| entries are below 0.2: the determinant is above 0.3
+        return self._determinants(state).minimum(enough=limit) >= limit
 
     def minimum_jacobian(self, state: State) -> float:
         """Return the smallest det(I + du/dx); see `jacobian.minimum_jacobian`."""
-        if self._known_minimum is not None and self._known_minimum[0] is state.displacements_mm:
-            return self._known_minimum[1]
-        return minimum_jacobian(state.displacements_mm, state.spacing_mm)
+        return self._determinants(state).minimum()
+
+    def _determinants(self, state: State) -> DenseDeterminants:
+        """Determinants of a state; those of the last one asked for are kept."""
+        if self._known is None or self._known.displacements_mm is not state.displacements_mm:
+            self._known = DenseDeterminants(state.displacements_mm, state.spacing_mm)
+        return self._known
 
     def consistency(self, state: State) -> float:
         """Return the consistency at full sampling."""
