@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cardiacreg.errors import InvalidInputError
@@ -53,7 +53,9 @@ def _paper_registration() -> RegistrationOptions:
 
 @dataclass(frozen=True, slots=True)
 class RefineOptions:
-    """How `refine` works; the default is the best we have, `RefineOptions.paper` the published method.
+    """How `refine` works; the default is the best we have.
+
+    `RefineOptions.fast` takes about half the time, `RefineOptions.paper` is the published method.
 
     Parameters
     ----------
@@ -137,6 +139,23 @@ class RefineOptions:
                 "RefineOptions: slice_turns without slice_motion; give slice_motion or leave turns out.",
                 code="BAD_OPTION",
             )
+
+    @classmethod
+    def fast(cls) -> RefineOptions:
+        """Return the default for about half the processor time, and nearly as good.
+
+        Slice motion looks at every second pixel along each axis and at half as many atlases, fewer
+        affines are improved, and the last lattice is twice as coarse, so that walls follow the acquired
+        slices less closely. ``docs/results.md`` (Presets) has the figures.
+        """
+        return cls(
+            affine_candidates=12,
+            n_motion_atlases=6,
+            slice_motion=replace(_shift_stage(), strides=(2,)),
+            registration=RegistrationOptions(
+                spacings_mm=(64.0, 32.0, 16.0), strides=(2, 2, 1), iterations=(10, 10, 20)
+            ),
+        )
 
     @classmethod
     def paper(cls) -> RefineOptions:

@@ -17,7 +17,7 @@ from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
-CHEAP = ("comparison", "initialisation", "pathology", "peers", "startup")
+CHEAP = ("comparison", "initialisation", "pathology", "peers", "presets", "startup")
 COARSE = ("pathology",)
 ABSENT = ("anatomy_transfer", "network_acdc", "real")
 TIMES = "times fresh processes or every kernel for minutes"

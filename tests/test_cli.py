@@ -110,8 +110,11 @@ def test_refine_prints_json_and_obeys_overwrite(tiny_files, tmp_path):
     assert "register" not in first.stderr
     before = (tmp_path / "out" / "labels.nii.gz").read_bytes()
     assert_one_line_error(run(*arguments), "OUTPUT_EXISTS")
-    assert run(*arguments, "--overwrite", "--options-preset", "paper").exit_code == 0
-    assert (tmp_path / "out" / "labels.nii.gz").read_bytes() != before
+    for preset in ("paper", "fast"):
+        assert run(*arguments, "--overwrite", "--options-preset", preset).exit_code == 0
+        after = (tmp_path / "out" / "labels.nii.gz").read_bytes()
+        assert after != before
+        before = after
 
 
 def test_refine_takes_a_preset(tiny_files, tmp_path):

@@ -325,6 +325,12 @@ class TestInputs:
         assert not found.slice_shifts_mm.any()
         assert set(found.labels.present()) == set(STRUCTURES)
 
+    def test_fast_preset_differs_from_the_default_and_runs(self):
+        with pytest.warns(InputWarning, match="5 asked for, 3 there"):
+            found = refine_tiny(options=RefineOptions.fast())
+        assert set(found.labels.present()) == set(STRUCTURES)
+        assert found.options == RefineOptions.fast() != RefineOptions()
+
     def test_turned_slices_are_turned_back_where_asked_for(self):
         labels = tiny_heart().labels
         truth = np.array([0, 0, -8, 5, 3, -6, 6, 0.0])
