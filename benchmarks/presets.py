@@ -119,20 +119,24 @@ def _measure(labels: LabelMap, score: Score) -> Record:
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
-    """Return Dice per population, the differences, and processor seconds."""
+    """Return Dice per population, the differences, agreement with the input, and processor seconds."""
     records = [r for r in result["records"] if "scores" in r]
     populations = list(dict.fromkeys(r["population"] for r in records))
-    rows, differences, seconds = [], [], []
+    rows, differences, agreement, seconds = [], [], [], []
     for population in populations:
         own = [r for r in records if r["population"] == population]
         rows += _dice_rows(population, own)
         differences += _difference_rows(population, own)
+        agreement += _agreement_rows(population, own)
         seconds.append(_seconds_row(population, own))
     times = ["processor seconds, median", *PRESETS, "fast over default", "cases"]
     return {
         "presets-dice": tabulate.markdown(["Dice", *tabulate.ORDER], rows),
         "presets-differences": tabulate.markdown(
             ["Dice, fast preset minus default", *tabulate.ORDER], differences
+        ),
+        "presets-agreement": tabulate.markdown(
+            ["Dice with its own input slices", *tabulate.ORDER], agreement
         ),
         "presets-seconds": tabulate.markdown(times, seconds),
     }
@@ -164,6 +168,18 @@ def _difference(own: list[Record], structure: str, alignment: str) -> str:
         return "–"
     gain = float(np.mean(fast) - np.mean(default))
     return f"{gain:+.3f} ({tabulate.p_text(wilcoxon_p(fast, default))})"
+
+
+def _agreement_rows(population: str, own: list[Record]) -> list[list[str]]:
+    rows = []
+    for method in PRESETS:
+        found = [r["agreement"] for r in own if r["method"] == method]
+        cells = [
+            tabulate.mean_sd([each[name] for each in found if each.get(name) is not None])
+            for name in tabulate.ORDER
+        ]
+        rows.append([f"{population}: {method}", *cells])
+    return rows
 
 
 def _seconds_row(population: str, own: list[Record]) -> list[str]:
