@@ -17,6 +17,7 @@ LAYERS = (
     {"augmentation", "weights"},
     {"sources", "configuration", "looking"},
     {"training_data", "prediction"},
+    {"training_result"},
     {"train"},
     {"__init__"},
 )
