@@ -32,6 +32,8 @@ LANDMARK_NAMES: tuple[str, ...] = (
     "apex",
     "mitral valve centre",
 )
+_LAST_ROW = np.array([0.0, 0.0, 0.0, 1.0])
+_LAST_ROW_TOLERANCE = 1e-6 + 1e-5 * _LAST_ROW
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -51,7 +53,7 @@ def _matrix(voxel_to_world: ArrayLike, where: str) -> NDArray[np.float64]:
             f"{where}: the matrix holds NaN or infinite values; check the file's header.",
             code="BAD_MATRIX",
         )
-    if not np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6):
+    if (np.abs(matrix[3] - _LAST_ROW) > _LAST_ROW_TOLERANCE).any():
         raise InvalidInputError(
             f"{where}: the last row is {matrix[3]}; needs (0, 0, 0, 1).", code="BAD_MATRIX"
         )
