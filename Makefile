@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Tests that run every kernel; they run a second time with every index checked.
 KERNEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,affine_registration atlas_selection ffd \
-  ffd_inverse ffd_registration label_consistency label_fusion phantoms refinement regularisation \
+  ffd_inverse ffd_registration label_consistency label_fusion lbfgs phantoms refinement regularisation \
   resampling shift_statistics slice_motion topology))
 
 .PHONY: demo test bench bench-quick clean

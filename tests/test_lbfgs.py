@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cardiacreg._lbfgs import minimise
+from cardiacreg._lbfgs import _Pairs, minimise
 
 
 def quadratic(rng, n=12):
@@ -127,3 +127,28 @@ def test_first_step_is_measured_as_asked():
         largest_change=lambda direction: 100 * np.abs(direction).max(),
     )  # fmt: skip
     assert np.abs(seen[1]).max() == 0.01
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 20, 8192, 8200])
+@pytest.mark.parametrize("steps", [0, 1, 3, 11])
+def test_direction_is_that_of_the_updated_inverse_hessian(size, steps):
+    """From y's / y'y, with each of three pairs: H <- (1 - s y' / y's) H (1 - y s' / y's) + s s' / y's."""
+    rng, memory = np.random.default_rng(size + steps), 3
+    pairs, kept = _Pairs(memory, size), []
+    for _ in range(steps):
+        change = rng.normal(size=size)
+        difference = change + 0.1 * rng.normal(size=size)
+        pairs.add(change, difference)
+        kept.append((change, difference))
+    kept = [(s, y) for s, y in kept if s @ y > 1e-12 * (y @ y)][-memory:]
+    scale = kept[-1][0] @ kept[-1][1] / (kept[-1][1] @ kept[-1][1]) if kept else 1.0
+
+    def applied(vector, known):
+        if not known:
+            return scale * vector
+        s, y = known[-1]
+        inner = applied(vector - y * (s @ vector) / (y @ s), known[:-1])
+        return inner - s * (y @ inner) / (y @ s) + s * (s @ vector) / (y @ s)
+
+    gradient = rng.normal(size=size)
+    np.testing.assert_allclose(pairs.direction(gradient), -applied(gradient, kept), rtol=1e-8)
