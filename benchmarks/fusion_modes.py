@@ -178,9 +178,7 @@ def _measure_real(each: Acquisition, compared: dict[str, FusionOptions | None]) 
     stack, hidden = hidden_slices.every_second(hidden_slices.canonical(each))
 
     def score(model: LabelMap, outcome: pipeline.Outcome) -> dict[str, Any]:
-        shifts = outcome.slice_shifts_mm
-        filled = [hidden_slices.as_acquired(model, stack, shifts, slice_) for slice_ in hidden]
-        return hidden_slices.score(filled, hidden)
+        return hidden_slices.score_model(model, stack, outcome.slice_shifts_mm, hidden)
 
     head = {"case": each.name, "data": "ACDC", "slices": len(hidden)}
     return head | _measure(stack, of_stack(read_volume(each.image), stack), compared, score)

@@ -132,6 +132,13 @@ def as_acquired(
     return LabelMap(found.array, hidden.voxel_to_world)
 
 
+def score_model(
+    model: LabelMap, stack: LabelMap, shifts_mm: NDArray[np.float64], hidden: list[LabelMap]
+) -> dict[str, Any]:
+    """Return the score of a model of the kept slices, moved back at every hidden one."""
+    return score([as_acquired(model, stack, shifts_mm, each) for each in hidden], hidden)
+
+
 def score(filled: list[LabelMap], hidden: list[LabelMap]) -> dict[str, Any]:
     """Return pooled Dice per structure, raw and after each slice's best translation."""
     moved = [scoring.align(a, b, tilt=False).labels for a, b in zip(filled, hidden, strict=True)]

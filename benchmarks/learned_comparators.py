@@ -35,7 +35,7 @@ from benchmarks.cases import Case, degrade
 from cardiacreg.geometry import N_LABELS, LabelMap
 from cardiacreg.phantoms import sample_heart
 from cardiacreg_nn.comparators import convolutions_3d
-from cardiacreg_nn.train import has_bfloat16
+from cardiacreg_nn.training_result import has_bfloat16
 
 NAMES = ("3D-Seg", "3D U-Net", "3D-AE", "3D-ACNN")
 FOLDER = machine.ROOT / "bench_output" / "learned"

@@ -21,10 +21,11 @@ import numpy as np
 
 from benchmarks import machine, tabulate
 from cardiacreg.affine_registration import improve_affine
+from cardiacreg.atlas_cells import AtlasCells, atlas_cells
 from cardiacreg.degradation import simulate_low_resolution
 from cardiacreg.ffd_registration import RegistrationOptions, prepare_target, register_prepared
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.label_consistency import AtlasCells, ConsistencyObjective, atlas_cells
+from cardiacreg.label_consistency import ConsistencyObjective
 from cardiacreg.landmark_affine import fit_landmark_affine
 from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart

@@ -104,11 +104,7 @@ def _measure_real(each: Acquisition) -> Record:
     stack, hidden = hidden_slices.every_second(hidden_slices.canonical(each))
 
     def score(result: RefineResult) -> dict[str, Any]:
-        shifts = result.slice_shifts_mm
-        filled = [
-            hidden_slices.as_acquired(result.labels, stack, shifts, slice_) for slice_ in hidden
-        ]
-        return hidden_slices.score(filled, hidden)
+        return hidden_slices.score_model(result.labels, stack, result.slice_shifts_mm, hidden)
 
     head = {"case": each.name, "data": "ACDC"}
     return head | _measure(stack, of_stack(read_volume(each.image), stack), score)

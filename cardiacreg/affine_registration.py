@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg._lbfgs import minimise
+from cardiacreg.atlas_cells import atlas_cells
 from cardiacreg.ffd_registration import PreparedTarget
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, apply_matrix
-from cardiacreg.label_consistency import ConsistencyObjective, atlas_cells
+from cardiacreg.label_consistency import ConsistencyObjective
 
 Float = NDArray[np.float64]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.atlas_cells import AtlasCells
 from cardiacreg.ffd import FFD
 from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.geometry import LabelMap, apply_matrix
 from cardiacreg.jacobian import dense_positions, refined_minimum
-from cardiacreg.label_consistency import AtlasCells
 from cardiacreg.prepared_target import PreparedTarget
 from cardiacreg.resampling import Lattice, warp_labels
 

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg._slabs import check_threads
+from cardiacreg.atlas_cells import atlas_cells
 from cardiacreg.composition import consistency_under, extended, frozen_atlas, minimum_of_chain
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.ffd import FFD
 from cardiacreg.ffd_chain import FFDChain
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.label_consistency import atlas_cells
 from cardiacreg.prepared_target import LabelCodes as LabelCodes
 from cardiacreg.prepared_target import PreparedTarget as PreparedTarget
 from cardiacreg.prepared_target import prepare_target as prepare_target

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cardiacreg._jit import kernel
 from cardiacreg._slabs import run_tasks, slab_ranges
-from cardiacreg.geometry import LabelMap
+from cardiacreg.atlas_cells import AtlasCells
 from cardiacreg.splines import spline_table
 from cardiacreg.target_samples import (
     TargetSamples as TargetSamples,
@@ -42,15 +42,6 @@ _VOXELS_WORTH_THREADS = 100_000
 """Below this a pass takes less than a millisecond, hardly more than starting its threads."""
 
 
-class AtlasCells(NamedTuple):
-    """An atlas ready for look-up: label codes with a border of zeros, and which cells are uniform."""
-
-    codes: NDArray[np.uint8]
-    """Shape (2, i + 2, j + 2, k + 2): label codes; code of each uniform cell, or 255."""
-    voxel_to_world: Float
-    """Padded voxel indices to atlas world mm."""
-
-
 class Consistency(NamedTuple):
     """Value and gradient of label consistency."""
 
@@ -59,15 +50,6 @@ class Consistency(NamedTuple):
     """Per mm of each control point, in the target frame's axes, shape (na, nb, nc, 3)."""
     shift_gradient: Float
     """Per mm of in-plane shift of each sampled slice, shape (n_slices, 2)."""
-
-
-def atlas_cells(atlas: LabelMap, codes: NDArray[np.uint8]) -> AtlasCells:
-    """Prepare an atlas for look-up: pad its label codes with background and mark uniform cells."""
-    both = np.empty((2, *(n + 2 for n in atlas.shape)), dtype=np.uint8)
-    _code_cells(atlas.array, codes, both)
-    matrix = np.array(atlas.voxel_to_world)
-    matrix[:3, 3] -= matrix[:3, :3].sum(axis=1)
-    return AtlasCells(both, matrix)
 
 
 class ConsistencyObjective:
@@ -190,45 +172,6 @@ def _total_weight(samples: TargetSamples, score: Float) -> float:
 
 
 # ---------------------------------------------------------------------------------------------- kernels
-
-
-@kernel
-def _code_cells(labels, codes, atlas):
-    """Label codes with a border of background; and each cell's code where its corners agree, else 255."""
-    _, ni, nj, nk = atlas.shape
-    for i in range(ni):
-        for j in range(nj):
-            row = atlas[0, i, j]
-            inside = 0 < i < ni - 1 and 0 < j < nj - 1
-            for k in range(nk):
-                row[k] = codes[0]
-            if inside:
-                given = labels[i - 1, j - 1]
-                for k in range(given.size):
-                    row[k + 1] = codes[given[k]]
-    # 255 where any of the other corners differs from the first, without a branch per corner.
-    for i in range(ni - 1):
-        for j in range(nj - 1):
-            p, q = atlas[0, i, j], atlas[0, i, j + 1]
-            r, s = atlas[0, i + 1, j], atlas[0, i + 1, j + 1]
-            out = atlas[1, i, j]
-            for k in range(nk - 1):
-                code = p[k]
-                differs = (
-                    (p[k + 1] ^ code)
-                    | (q[k] ^ code)
-                    | (q[k + 1] ^ code)
-                    | (r[k] ^ code)
-                    | (r[k + 1] ^ code)
-                    | (s[k] ^ code)
-                    | (s[k + 1] ^ code)
-                )
-                out[k] = 255 if differs else code
-            out[nk - 1] = 255
-        atlas[1, i, nj - 1] = 255
-    atlas[1, ni - 1] = 255
-    # The last cell stands for everything outside.
-    atlas[1, ni - 1, nj - 1, nk - 1] = codes[0]
 
 
 @kernel

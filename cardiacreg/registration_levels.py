@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg._lbfgs import minimise
+from cardiacreg.atlas_cells import AtlasCells
 from cardiacreg.ffd import FFD
 from cardiacreg.geometry import Affine
 from cardiacreg.jacobian import (
@@ -20,7 +21,7 @@ from cardiacreg.jacobian import (
     FoldingPenalty,
     steepest_slope,
 )
-from cardiacreg.label_consistency import AtlasCells, ConsistencyObjective
+from cardiacreg.label_consistency import ConsistencyObjective
 from cardiacreg.prepared_target import PreparedTarget
 from cardiacreg.regularisation import BendingEnergy, WhitenedDisplacements
 from cardiacreg.splines import lattice_over_box, subdivide

@@ -178,19 +178,10 @@ def _multiply_last(transposed, values, out):
 @kernel
 def _banded_row(bands, padded, out):
     """Multiply a row of triples, three of them zero at each end, by a matrix given by its diagonals."""
-    b0, b1, b2, b3, b4, b5, b6 = (
-        bands[0],
-        bands[1],
-        bands[2],
-        bands[3],
-        bands[4],
-        bands[5],
-        bands[6],
-    )
     for n in range(out.size):
-        total = b0[n] * padded[n] + b1[n] * padded[n + 3] + b2[n] * padded[n + 6]
-        total = total + b3[n] * padded[n + 9] + b4[n] * padded[n + 12]
-        out[n] = total + b5[n] * padded[n + 15] + b6[n] * padded[n + 18]
+        total = bands[0, n] * padded[n] + bands[1, n] * padded[n + 3] + bands[2, n] * padded[n + 6]
+        total = total + bands[3, n] * padded[n + 9] + bands[4, n] * padded[n + 12]
+        out[n] = total + bands[5, n] * padded[n + 15] + bands[6, n] * padded[n + 18]
 
 
 @kernel
@@ -245,12 +236,5 @@ def _bending_kernel(displacements, bands_i, bands_j, bands_k, stretch, volume, t
         for t in range(max(0, 3 - a), min(7, na + 3 - a)):
             m, w = a + t - 3, bands_i[:, t, a]
             v0, v1 = parts[0, m].reshape(nb * n), parts[1, m].reshape(nb * n)
-            _add_three(
-                row,
-                w[0] / volume,
-                w[1] / volume,
-                w[2] / volume,
-                v0,
-                v1,
-                parts[2, m].reshape(nb * n),
-            )
+            v2 = parts[2, m].reshape(nb * n)
+            _add_three(row, w[0] / volume, w[1] / volume, w[2] / volume, v0, v1, v2)

@@ -34,7 +34,6 @@ from cardiacreg_nn.training_result import (
     export_weights,
     validate,
 )
-from cardiacreg_nn.training_result import has_bfloat16 as has_bfloat16
 from cardiacreg_nn.weights import Model, load_weights, write_atomically
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"

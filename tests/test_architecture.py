@@ -31,8 +31,9 @@ GROUPS = {
     "steps": (
         "landmarks", "landmark_affine", "atlas_selection", "atlas_index", "image_selection",
         "affine_registration", "ffd", "ffd_chain", "composition", "spline_points",
-        "label_consistency", "regularisation", "ffd_registration", "shift_statistics", "slice_motion",
-        "slice_turns", "resampling", "splines", "jacobian", "target_samples", "prepared_target",
+        "atlas_cells", "label_consistency", "regularisation", "ffd_registration", "shift_statistics",
+        "slice_motion", "slice_turns", "resampling", "splines", "jacobian", "target_samples",
+        "prepared_target",
         "registration_levels", "registration_options", "slice_interpolation", "label_fusion",
         "intensity_harmonisation", "patch_scene", "patch_votes", "joint_fusion", "staple_fusion",
         "topology", "output_lattice",

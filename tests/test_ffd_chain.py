@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap
+from cardiacreg.atlas_cells import atlas_cells
 from cardiacreg.composition import consistency_under
 from cardiacreg.displacement_field import dense_displacement, jacobian_map
 from cardiacreg.ffd import FFD
@@ -15,7 +16,6 @@ from cardiacreg.ffd_registration import (
     prepare_target,
     register_labels,
 )
-from cardiacreg.label_consistency import atlas_cells
 from cardiacreg.resampling import Lattice, warp_labels
 from tests import naive
 from tests.strategies import ball, oblique_matrix, well_conditioned_matrix

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap
+from cardiacreg.atlas_cells import atlas_cells
 from cardiacreg.ffd import FFD
 from cardiacreg.ffd_registration import (
     RegistrationOptions,
@@ -13,7 +14,6 @@ from cardiacreg.ffd_registration import (
     register_prepared,
 )
 from cardiacreg.jacobian import jacobian_determinants
-from cardiacreg.label_consistency import atlas_cells
 from cardiacreg.registration_levels import LevelRunner
 from cardiacreg.resampling import Lattice, warp_labels
 from cardiacreg.tiny_heart import tiny_heart

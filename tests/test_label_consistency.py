@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cardiacreg import InvalidInputError, LabelMap
+from cardiacreg.atlas_cells import atlas_cells
 from cardiacreg.ffd import lattice_over_box
 from cardiacreg.label_consistency import (
     ConsistencyObjective,
-    atlas_cells,
     labelled_slices,
     sample_target,
     target_frame,
