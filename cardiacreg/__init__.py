@@ -15,6 +15,7 @@ _PUBLIC = {
     "Affine": "geometry",
     "AtlasBank": "atlas_bank",
     "AtlasIndex": "atlas_index",
+    "Degradation": "degradation",
     "DisplacementField": "displacement_field",
     "FFD": "ffd",
     "FFDChain": "ffd_chain",
@@ -115,6 +116,9 @@ if TYPE_CHECKING:
         with_metadata as with_metadata,
     )
     from cardiacreg.bank_verification import verify_atlas_bank as verify_atlas_bank
+    from cardiacreg.degradation import (
+        Degradation as Degradation,
+    )
     from cardiacreg.degradation import (
         LowResolution as LowResolution,
     )

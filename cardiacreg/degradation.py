@@ -1,25 +1,26 @@
-"""Thick, shifted, incomplete slices made from a high-resolution heart, with the true shifts.
+"""Thick, tilted, shifted, incomplete slices made from a high-resolution heart, with the true shifts.
 
-Imitates a clinical short-axis stack as in Duan et al. 2019, Section III-F: slices averaged over
-their thickness, each moved in its plane by breathing, the apical ones lost.
+Imitates a clinical short-axis stack: planned a few degrees off the heart's long axis, averaged over the
+thickness of its slices, each moved in its plane by breathing, and labelled as experts do, who leave out
+basal slices. `Degradation` bundles what a stack does to a heart, by default as measured on patients.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import affine_transform
+from numpy.typing import NDArray
 
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import LV_CAVITY, LV_WALL, LabelMap, Subject, Volume
-from cardiacreg.landmarks import base_is_at_last_slice, landmarks_from_labels
-from cardiacreg.slice_turns import rotation, slice_axis_mm
+from cardiacreg.geometry import LabelMap, Subject, Volume
+from cardiacreg.stack_labels import LabelRule, base_is_last, draw_as_experts, lose_apex
+from cardiacreg.thick_slices import Motion, majority_labels, mean_image, plan_stack
 
 _FloatArray = NDArray[np.float64]
+EmptySlices = tuple[int, int] | Literal["random"] | None
+_MOST_RANDOM_EMPTY = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,16 +35,20 @@ class LowResolution:
         The correction of each slice along the stack's i and j axes, in mm: **true position = stored
         position + slice_shifts_mm**.
     reference : LabelMap
-        The high-resolution labels at their true place, cut at the base as the stack is.
+        The high-resolution labels at their true place, whole: also what no slice shows.
     slice_turns_degrees : ndarray, shape (n_slices,), float64
-        The turn of each slice after its shift, from axis i towards axis j, about the mean in-plane
-        position of the labels.
+        The turn of each slice after its shift, from axis i towards axis j, about the mean position of
+        the high-resolution labels.
+    tilt_degrees : ndarray, shape (2,), float64
+        The turn of the whole stack about the i and j axes of the high-resolution labels. It is part of
+        the stack's matrix already.
     """
 
     subject: Subject
     slice_shifts_mm: _FloatArray
     reference: LabelMap
     slice_turns_degrees: _FloatArray
+    tilt_degrees: _FloatArray
 
 
 def simulate_low_resolution(
@@ -53,19 +58,23 @@ def simulate_low_resolution(
     slice_thickness_mm: float = 10.0,
     in_plane_spacing_mm: float | None = None,
     shift_sd_mm: float = 2.5,
+    tilt_sd_degrees: float = 0.0,
     turn_sd_degrees: float = 0.0,
     lost_apical_slices: int = 1,
     drop_lost_slices: bool = True,
-    cut_base_mm: float = 0.0,
+    label_rule: LabelRule = "any",
+    empty_slices: EmptySlices = None,
 ) -> LowResolution:
     """Degrade a high-resolution heart into a thick-slice stack.
+
+    The defaults are those of Duan et al. 2019, Section III-F; `Degradation` has those of patients.
 
     Parameters
     ----------
     subject : Subject
         Labels and, optionally, an image on the same grid.
     seed : int
-        Seed of the shifts and of where the first slice starts.
+        Seed of all that is random: tilt, where the first slice starts, shifts, turns, empty slices.
     slice_thickness_mm : float
         Slice thickness and distance; at least the input's.
     in_plane_spacing_mm : float, optional
@@ -73,87 +82,178 @@ def simulate_low_resolution(
     shift_sd_mm : float
         Standard deviation of a slice's shift along each in-plane axis; 2.5 gives a mean length of
         about 3.1 mm.
+    tilt_sd_degrees : float
+        Standard deviation of the turn of the whole stack about each in-plane axis of the input, as
+        planned; the stack is oblique then, and its matrix says so.
     turn_sd_degrees : float
         Standard deviation of a slice's turn in its plane.
     lost_apical_slices : int
         Number of apical slices with labels to lose.
     drop_lost_slices : bool
         Whether lost slices, and all beyond them, leave the stack; otherwise they lose their labels.
-    cut_base_mm : float
-        Where above 0, labels higher than this far below the mitral valve centre are removed first.
+    label_rule : {"any", "clinical"}
+        ``"any"``: every slice is labelled by the largest share in each voxel. ``"clinical"``: experts
+        leave a basal slice out when less than half of the wall's circumference is seen. From the
+        middle of the LV towards the base, the LV is unlabelled from the first slice on in which the
+        wall is met in fewer than half of the directions from the cavity's centre (that of the slice
+        below). The RV goes at most one slice further, and is unlabelled where its cavity is below
+        50 mm2.
+    empty_slices : (int, int) or "random", optional
+        How many slices without labels are acquired beyond the apical and beyond the basal end;
+        ``"random"``: 0 to 2 each. None beyond an apex whose slices are lost and dropped. By default
+        the stack covers the input's lattice.
 
     Returns
     -------
     LowResolution
-        Labels by majority over the shifted slice, image by its mean; the true shifts.
+        Labels by majority over the slice where it truly lies, image by its mean; the true shifts.
 
     Raises
     ------
     InvalidInputError
-        If image and labels have different grids, the thickness is below the input's, or the loss
-        leaves no labelled slice.
+        If image and labels have different grids, the thickness is below the input's, a standard
+        deviation or number of slices is negative, the rule is unknown, or no labelled slice is left.
+
+    Examples
+    --------
+    >>> from cardiacreg import sample_heart, simulate_low_resolution
+    >>> heart = sample_heart(10_000, with_image=False)
+    >>> stack = simulate_low_resolution(heart, seed=1, tilt_sd_degrees=5.3, label_rule="clinical")
+    >>> stack.slice_shifts_mm.shape == (stack.subject.labels.shape[2], 2)
+    True
     """
-    _check(subject, slice_thickness_mm, lost_apical_slices)
-    labels = subject.labels
-    if cut_base_mm > 0:
-        landmarks = subject.landmarks or landmarks_from_labels(labels)
-        labels = cut_base(labels, landmarks.points_mm[5], below_mm=cut_base_mm)
-    rng = np.random.default_rng([seed, 7])
-    spacing = labels.spacing_mm
-    weights, first_mm = _slice_weights(labels.shape[2], spacing[2], slice_thickness_mm, rng)
-    shifts_mm = rng.normal(0.0, shift_sd_mm, size=(len(weights), 2))
-    turns = rng.normal(0.0, turn_sd_degrees, size=len(weights))
-    placed = _Placement(weights, shifts_mm, turns, slice_axis_mm(labels))
-    pixel = spacing[:2] if in_plane_spacing_mm is None else np.full(2, float(in_plane_spacing_mm))
-    matrix = _stack_matrix(labels, pixel, slice_thickness_mm, first_mm)
-    stack = _label_stack(labels, placed, pixel)
-    image = None
-    if subject.image is not None:
-        image = _moved_slices(subject.image.array, placed, spacing, pixel)
-    kept = _lose_apex(stack, lost_apical_slices, drop_lost_slices)
-    matrix[:3, 3] += matrix[:3, 2] * kept.start
-    degraded = replace(
-        subject,
-        labels=LabelMap(stack[:, :, kept], matrix),
-        image=None if image is None else Volume(image[:, :, kept], matrix),
-        landmarks=None,
-    )
-    return LowResolution(degraded, shifts_mm[kept], labels, turns[kept])
+    how = Degradation(
+        slice_thickness_mm, in_plane_spacing_mm, shift_sd_mm, tilt_sd_degrees, turn_sd_degrees,
+        lost_apical_slices, drop_lost_slices, label_rule, empty_slices,
+    )  # fmt: skip
+    return how.of(subject, seed=seed)
 
 
-def cut_base(labels: LabelMap, point_mm: ArrayLike, *, below_mm: float = 0.0) -> LabelMap:
-    """Remove the labels on the basal side of a plane across the slice axis.
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """What a short-axis stack does to a heart; the defaults are those of a clinical stack.
+
+    Over 100 patients of ACDC at end-diastole the LV's centre line leans against the slice normal by
+    5.5 and 5.1 degrees (standard deviation per axis), and slices scatter about it by 1.35 mm per axis
+    (median standard deviation).
 
     Parameters
     ----------
-    labels : LabelMap
-        Canonical labels.
-    point_mm : array_like, shape (3,)
-        A world point in mm in the basal half of the LV, for instance the mitral valve centre; it tells
-        which end is the base.
-    below_mm : float
-        How far towards the apex from the point the plane lies.
+    slice_thickness_mm, in_plane_spacing_mm, shift_sd_mm, tilt_sd_degrees, turn_sd_degrees
+        As for `simulate_low_resolution`.
+    lost_apical_slices, drop_lost_slices, label_rule, empty_slices
+        As for `simulate_low_resolution`.
 
-    Returns
-    -------
-    LabelMap
-        On the same grid.
+    Examples
+    --------
+    >>> from cardiacreg import sample_heart
+    >>> from cardiacreg.degradation import Degradation
+    >>> heart = sample_heart(10_000, with_image=False)
+    >>> clinical = Degradation().of(heart, seed=1)
+    >>> harder = Degradation(shift_sd_mm=5.0, lost_apical_slices=1).of(heart, seed=1)
     """
-    point = np.append(np.asarray(point_mm, dtype=np.float64), 1.0)
-    level = float((np.linalg.inv(labels.voxel_to_world) @ point)[2])
-    held = np.flatnonzero(np.isin(labels.array, (LV_CAVITY, LV_WALL)).any(axis=(0, 1)))
-    if len(held) == 0:
-        raise InvalidInputError(
-            "cut_base: no slice shows the LV; needs a heart.", code="TOO_FEW_SLICES"
+
+    slice_thickness_mm: float = 10.0
+    in_plane_spacing_mm: float | None = None
+    shift_sd_mm: float = 1.35
+    tilt_sd_degrees: float = 5.3
+    turn_sd_degrees: float = 0.0
+    lost_apical_slices: int = 0
+    drop_lost_slices: bool = True
+    label_rule: LabelRule = "clinical"
+    empty_slices: EmptySlices = "random"
+
+    def of(self, heart: Subject, *, seed: int) -> LowResolution:
+        """Return the stack of a heart, shape, errors and meaning as for `simulate_low_resolution`.
+
+        Parameters
+        ----------
+        heart : Subject
+            Labels and, optionally, an image on the same grid.
+        seed : int
+            Seed of all that is random.
+        """
+        _check(heart, self)
+        labels = heart.labels
+        rng = np.random.default_rng([seed, 7])
+        tilt = np.random.default_rng([seed, 11]).normal(0.0, self.tilt_sd_degrees, 2)
+        empty = _empty_counts(self.empty_slices, seed)
+        pixel = self.in_plane_spacing_mm
+        stack = plan_stack(
+            labels,
+            pixel_mm=labels.spacing_mm[:2] if pixel is None else np.full(2, float(pixel)),
+            thickness_mm=self.slice_thickness_mm,
+            tilt_degrees=tilt,
+            phase_mm=rng.uniform(0.0, self.slice_thickness_mm),
+            more_slices=max(empty or (0,)),
         )
-    towards_base = 1.0 if level >= held.mean() else -1.0
-    level -= towards_base * below_mm / labels.spacing_mm[2]
-    array = labels.array.copy()
-    array[:, :, (np.arange(array.shape[2]) - level) * towards_base > 0] = 0
-    return LabelMap(array, labels.voxel_to_world)
+        motion = self._motion(stack.shape[2], max(empty or (0,)), rng)
+        array = majority_labels(labels, stack, motion)
+        image = None if heart.image is None else mean_image(heart.image, stack, motion)
+        kept = self._labelled_as_wanted(array, labels, stack.pixel_mm, empty)
+        matrix = stack.voxel_to_world.copy()
+        matrix[:3, 3] += matrix[:3, 2] * kept.start
+        degraded = replace(
+            heart,
+            labels=LabelMap(array[:, :, kept], matrix),
+            image=None if image is None else Volume(image[:, :, kept], matrix),
+            landmarks=None,
+        )
+        return LowResolution(
+            degraded, motion.shifts_mm[kept], labels, motion.turns_degrees[kept], tilt
+        )
+
+    def _motion(self, n_slices: int, n_added: int, rng: np.random.Generator) -> Motion:
+        """Draw shifts and turns; the slices added at both ends come last, and change no other's."""
+        shifts, turns = [], []
+        for count in (n_slices - 2 * n_added, n_added, n_added):
+            shifts.append(rng.normal(0.0, self.shift_sd_mm, size=(count, 2)))
+            turns.append(rng.normal(0.0, self.turn_sd_degrees, size=count))
+        middle, below, above = range(3)
+        order = (below, middle, above)
+        return Motion(
+            np.concatenate([shifts[n] for n in order]), np.concatenate([turns[n] for n in order])
+        )
+
+    def _labelled_as_wanted(
+        self,
+        stack: NDArray[np.uint8],
+        heart: LabelMap,
+        pixel_mm: _FloatArray,
+        empty: tuple[int, int] | None,
+    ) -> slice:
+        """Remove labels in place by the rule and at the apex; return the slices that are acquired."""
+        lost = self.lost_apical_slices
+        everything = slice(0, stack.shape[2])
+        if self.label_rule == "any" and lost == 0 and empty is None:
+            return everything
+        base_last = base_is_last(heart)
+        if self.label_rule == "clinical":
+            draw_as_experts(stack, pixel_mm, base_last=base_last)
+        gone = lose_apex(stack, lost, base_last=base_last)
+        held = np.flatnonzero((stack > 0).any(axis=(0, 1)))
+        dropped = lost > 0 and self.drop_lost_slices
+        if empty is None:
+            first, last = 0, stack.shape[2] - 1
+            if dropped:
+                first, last = (gone[-1] + 1, last) if base_last else (first, gone[0] - 1)
+        else:
+            acquired = held if dropped else np.union1d(held, gone)
+            ends = (0 if dropped else empty[0], empty[1])
+            low, high = ends if base_last else ends[::-1]
+            first, last = acquired[0] - low, acquired[-1] + high
+        return slice(int(first), int(last) + 1)
 
 
-def _check(subject: Subject, slice_thickness_mm: float, lost_apical_slices: int) -> None:
+def _empty_counts(wanted: EmptySlices, seed: int) -> tuple[int, int] | None:
+    """How many slices without labels to keep beyond apex and base."""
+    if wanted != "random":
+        return wanted
+    drawn = np.random.default_rng([seed, 13]).integers(0, _MOST_RANDOM_EMPTY + 1, size=2)
+    return int(drawn[0]), int(drawn[1])
+
+
+def _check(subject: Subject, how: Degradation) -> None:
     labels, image = subject.labels, subject.image
     if image is not None and (
         image.shape != labels.shape or not np.allclose(image.voxel_to_world, labels.voxel_to_world)
@@ -163,124 +263,42 @@ def _check(subject: Subject, slice_thickness_mm: float, lost_apical_slices: int)
             "different grids; resample the image onto the labels first.",
             code="GRID_MISMATCH",
         )
-    if slice_thickness_mm < labels.spacing_mm[2] - 1e-6:
+    if how.slice_thickness_mm < labels.spacing_mm[2] - 1e-6:
         raise InvalidInputError(
-            f"simulate_low_resolution: slice_thickness_mm is {slice_thickness_mm}; needs at least "
-            f"the input's {labels.spacing_mm[2]:.2f} mm.",
+            f"simulate_low_resolution: slice_thickness_mm is {how.slice_thickness_mm}; needs at "
+            f"least the input's {labels.spacing_mm[2]:.2f} mm.",
             code="BAD_THICKNESS",
         )
-    if lost_apical_slices < 0:
+    if not labels.present():
         raise InvalidInputError(
-            f"simulate_low_resolution: lost_apical_slices is {lost_apical_slices}; needs >= 0.",
+            "simulate_low_resolution: there is no label above 0; needs a heart.",
+            code="TOO_FEW_SLICES",
+        )
+    _check_numbers(how)
+
+
+def _check_numbers(how: Degradation) -> None:
+    for name in ("shift_sd_mm", "tilt_sd_degrees", "turn_sd_degrees"):
+        if not getattr(how, name) >= 0:
+            raise InvalidInputError(
+                f"simulate_low_resolution: {name} is {getattr(how, name)}; needs >= 0.",
+                code="BAD_STANDARD_DEVIATION",
+            )
+    if how.lost_apical_slices < 0:
+        raise InvalidInputError(
+            f"simulate_low_resolution: lost_apical_slices is {how.lost_apical_slices}; needs >= 0.",
             code="BAD_LOST_SLICES",
         )
-
-
-def _apex_is_first(array: NDArray[np.uint8]) -> bool:
-    """Whether the ventricles taper towards low k."""
-    area = np.isin(array, (LV_CAVITY, LV_WALL)).sum(axis=(0, 1))
-    held = area[area > 0]
-    if len(held) < 2:
+    if how.label_rule not in get_args(LabelRule):
         raise InvalidInputError(
-            "degradation: the LV is labelled in fewer than 2 slices; needs a heart.",
-            code="TOO_FEW_SLICES",
+            f"simulate_low_resolution: label_rule is {how.label_rule!r}; needs one of "
+            f"{get_args(LabelRule)}.",
+            code="BAD_LABEL_RULE",
         )
-    return base_is_at_last_slice(LabelMap(array, np.eye(4)))
-
-
-def _slice_weights(
-    depth: int, spacing_mm: float, thickness_mm: float, rng: np.random.Generator
-) -> tuple[_FloatArray, float]:
-    """Shares of the input's slices in each thick slice, (n, depth), and the first one's centre."""
-    start = -0.5 * spacing_mm - rng.uniform(0.0, thickness_mm)
-    count = int(np.ceil((depth * spacing_mm - 0.5 * spacing_mm - start) / thickness_mm))
-    edges = start + thickness_mm * np.arange(count + 1)
-    low = (np.arange(depth) - 0.5) * spacing_mm
-    overlap = np.minimum(edges[1:, None], low + spacing_mm) - np.maximum(edges[:-1, None], low)
-    return np.maximum(overlap, 0.0) / thickness_mm, start + 0.5 * thickness_mm
-
-
-def _stack_matrix(
-    labels: LabelMap, pixel_mm: _FloatArray, thickness_mm: float, first_mm: float
-) -> _FloatArray:
-    directions = labels.voxel_to_world[:3, :3] / labels.spacing_mm
-    matrix = np.eye(4)
-    matrix[:3, :3] = directions * np.array([*pixel_mm, thickness_mm])
-    matrix[:3, 3] = labels.voxel_to_world[:3, 3] + directions[:, 2] * first_mm
-    return matrix
-
-
-class _Placement(NamedTuple):
-    """Which input slices make each thick slice, and where it truly lies."""
-
-    weights: _FloatArray
-    shifts_mm: _FloatArray
-    turns_degrees: _FloatArray
-    axis_mm: _FloatArray
-
-
-def _moved_slices(
-    array: NDArray[np.float32],
-    placed: _Placement,
-    spacing_mm: _FloatArray,
-    pixel_mm: _FloatArray,
-) -> NDArray[np.float32]:
-    """Average over each slice and sample every pixel where it truly lies."""
-    counts = np.ceil(np.array(array.shape[:2]) * spacing_mm[:2] / pixel_mm - 1e-6).astype(int)
-    stack = np.empty((int(counts[0]), int(counts[1]), len(placed.weights)), dtype=np.float32)
-    axis = placed.axis_mm
-    motion = zip(placed.weights, placed.shifts_mm, placed.turns_degrees, strict=True)
-    for number, (share, shift, turn) in enumerate(motion):
-        used = np.flatnonzero(share)
-        plane = array[:, :, used] @ share[used].astype(np.float32)
-        turned = rotation(turn)
-        matrix = turned * pixel_mm / spacing_mm[:2, None]
-        offset = axis + turned @ (shift - axis) if turn else shift
-        with warnings.catch_warnings():  # older SciPy tells what a diagonal meant before 0.18
-            warnings.simplefilter("ignore", UserWarning)
-            stack[:, :, number] = affine_transform(
-                plane,
-                matrix if turn else np.diag(matrix),
-                offset=offset / spacing_mm[:2],
-                output_shape=tuple(counts),
-                order=1,
-                mode="nearest",
-            )
-    return stack
-
-
-def _label_stack(labels: LabelMap, placed: _Placement, pixel_mm: _FloatArray) -> NDArray[np.uint8]:
-    """Return the label with the largest mean share per pixel, after the sub-voxel shift of the shares."""
-    values = np.array([0, *labels.present()], dtype=np.uint8)
-    best: NDArray[np.float32] | None = None
-    stack = np.zeros(0, dtype=np.uint8)
-    outside = 1.0 - placed.weights.sum(axis=1)
-    for value in values:
-        indicator = (labels.array == value).astype(np.float32)
-        share = _moved_slices(indicator, placed, labels.spacing_mm, pixel_mm)
-        if best is None:
-            best, stack = share + outside.astype(np.float32), np.zeros(share.shape, dtype=np.uint8)
-            continue
-        higher = share > best
-        stack[higher] = value
-        best = np.where(higher, share, best)
-    return stack
-
-
-def _lose_apex(stack: NDArray[np.uint8], lost: int, drop: bool) -> slice:
-    """Remove the apical labelled slices, in place or by the returned range of slices to keep."""
-    labelled = np.flatnonzero((stack > 0).any(axis=(0, 1)))
-    if len(labelled) <= lost:
+    empty = how.empty_slices
+    if not (empty is None or empty == "random" or (len(empty) == 2 and min(empty) >= 0)):
         raise InvalidInputError(
-            f"simulate_low_resolution: {len(labelled)} slices have labels and {lost} are to be "
-            "lost; lower lost_apical_slices or slice_thickness_mm.",
-            code="TOO_FEW_SLICES",
+            f"simulate_low_resolution: empty_slices is {empty!r}; needs two numbers from 0 on, for "
+            'apex and base, or "random".',
+            code="BAD_EMPTY_SLICES",
         )
-    if lost == 0:
-        return slice(0, stack.shape[2])
-    first = _apex_is_first(stack)
-    gone = labelled[:lost] if first else labelled[-lost:]
-    stack[:, :, gone] = 0
-    if not drop:
-        return slice(0, stack.shape[2])
-    return slice(int(gone[-1]) + 1, stack.shape[2]) if first else slice(0, int(gone[0]))

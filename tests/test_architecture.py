@@ -39,7 +39,9 @@ GROUPS = {
         "topology", "output_lattice",
     ),
     "transforms": ("transform_files_mirtk", "transform_files_itk", "displacement_field", "ffd_inverse"),
-    "hearts": ("tiny_heart", "phantom*", "degradation", "atlas_bank", "bank_*"),
+    "hearts": (
+        "tiny_heart", "phantom*", "degradation", "thick_slices", "stack_labels", "atlas_bank", "bank_*",
+    ),
     "options": ("options",),
     "results": ("result", "result_files", "qc_*", "surface_figure"),
     "run": ("run", "gather", "atlas_choice", "pipeline", "refinement"),
