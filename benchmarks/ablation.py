@@ -21,7 +21,6 @@ from benchmarks.cases import (
     ANATOMIES,
     Case,
     DataAbsent,
-    Degradation,
     Heart,
     anatomy_case,
     data_folder,
@@ -32,6 +31,7 @@ from benchmarks.measuring import refined, refined_unit, rounded, scored
 from benchmarks.scoring import dice_only
 from benchmarks.store import Record, Unit, gather
 from cardiacreg.atlas_bank import default_atlases
+from cardiacreg.degradation import Degradation
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.label_fusion import FusionOptions
 from cardiacreg.landmarks import landmarks_from_labels
@@ -104,20 +104,23 @@ def points() -> list[Point]:
             "landmark noise, mm", noise, "landmarks alone", options=by_landmarks, prepare=moved
         )
         found.append(alone)
-    for sd in (0.0, 2.5, 5.0, 7.5):
+    for sd in (0.0, Degradation().shift_sd_mm, 2.5, 5.0, 7.5):
         how = Degradation(shift_sd_mm=sd)
         found += _with_simple("slice shift, mm", sd, how)
         still = replace(default, slice_motion=None)
         found.append(Point("slice shift, mm", sd, "without slice motion", how, still))
         alone = replace(default, n_statistics_atlases=0)
         found.append(Point("slice shift, mm", sd, "without statistics of the bank", how, alone))
+    for sd in (0.0, Degradation().tilt_sd_degrees, 10.0, 15.0):
+        found += _with_simple("stack tilt, degrees", sd, Degradation(tilt_sd_degrees=sd))
     turning = replace(default, slice_turns=True)
     for sd in (0.0, 5.0, 10.0):
         how = Degradation(turn_sd_degrees=sd)
         found += _with_simple(TURNS, sd, how)
         found.append(Point(TURNS, sd, "turns estimated too", how, turning))
     for thickness in (4.0, 6.0, 8.0, 10.0, 12.0):
-        found += _with_simple("slice thickness, mm", thickness, Degradation(slice_mm=thickness))
+        how = Degradation(slice_thickness_mm=thickness)
+        found += _with_simple("slice thickness, mm", thickness, how)
     for lost in (0, 1, 2, 3):
         found += _with_simple("apical slices lost", lost, Degradation(lost_apical_slices=lost))
     for noise in (0.0, 1.0, 2.0, 3.0):

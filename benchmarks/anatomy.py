@@ -13,7 +13,7 @@ from cardiacreg.phantom_population import GROUPS
 from cardiacreg.phantoms import FIRST_EVALUATION_SEED, PHASES, measures, sample_heart
 
 APEX_OFFSET, LENGTH = "RV apex over LV apex, mm", "LV length, mm"
-REAL = "real anatomies, cut at the base, ED"
+REAL = "real anatomies, ED"
 
 
 def run(quick: bool) -> dict[str, Any]:

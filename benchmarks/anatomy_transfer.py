@@ -1,8 +1,8 @@
 """Real anatomies refined with the embedded bank and with the other real anatomies as the bank.
 
 What the embedded, synthetic bank is worth on anatomies: it must beat both interpolations on every
-structure and come near a bank of real anatomies (leave-one-out). Atlases of the real bank are cut at the
-base in the same way as the targets, and figures count below the cut only. Neither bank is fully
+structure and come near a bank of real anatomies (leave-one-out). Targets and atlases are whole, outflow
+tracts included, which rise above the slices that experts label; all is scored. Neither bank is fully
 independent of the targets: the synthetic population takes means and standard deviations from the same
 cohort, and the real anatomies are fits of a template built from all of them. Fifteen random shapes
 of the statistical model of these anatomies are a population of their own, refined with the embedded bank.

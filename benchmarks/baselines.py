@@ -8,6 +8,9 @@ from scipy import ndimage
 
 from cardiacreg.geometry import LabelMap, apply_matrix
 
+_TIE = 1e-6
+"""How near to the middle between two slices, in slice distances, counts as halfway."""
+
 
 def nearest_neighbour(labels: LabelMap, grid: LabelMap) -> LabelMap:
     """Return the label of the nearest voxel at every voxel of a grid; background outside the map."""
@@ -23,19 +26,51 @@ def shape_based(labels: LabelMap, grid: LabelMap) -> LabelMap:
     """Interpolate signed distances to each label's outline between slices (Raya and Udupa 1990).
 
     Background is a label like the others, so that no gap opens between structures; the label with the
-    largest interpolated distance wins. A slice that does not show a label counts as one slice distance
-    outside it. Half a slice beyond the outermost slices these are repeated; further out is background.
+    largest interpolated distance wins. A structure that only one of two neighbouring slices shows keeps
+    its outline and ends halfway, whether the other slice is empty, shows other structures or is absent;
+    halfway itself belongs to the slice that shows it. Beyond the outermost slices' halves is background.
     """
     positions = voxel_positions(labels, grid)
-    best = np.full(positions.shape[1], -np.inf, dtype=np.float32)
     found = np.zeros(positions.shape[1], dtype=np.uint8)
-    for value in (0, *labels.present()):
-        depths = _slice_depths_mm(labels.array == value, labels.spacing_mm)
-        depth = ndimage.map_coordinates(depths, positions, order=1, mode="nearest")
+    array = np.pad(labels.array, ((0, 0), (0, 0), (1, 1)))
+    heights = positions[2] + 1.0
+    gaps = np.floor(heights).astype(np.int64)
+    parts = heights - gaps
+    within = inside(labels, positions)
+    for gap in np.unique(gaps[within]):
+        here = np.flatnonzero(within & (gaps == gap))
+        ends = array[:, :, gap], array[:, :, gap + 1]
+        lower = here[parts[here] <= 0.5 + _TIE]
+        upper = here[parts[here] >= 0.5 - _TIE]
+        for chosen, near, far, part in (
+            (upper, ends[1], ends[0], 1.0 - parts[upper]),
+            (lower, ends[0], ends[1], parts[lower]),
+        ):
+            blended = _blended(near, far, (*positions[:2, chosen], part), labels.spacing_mm)
+            found[chosen] = np.where(blended > 0, blended, found[chosen])
+    return LabelMap(found.reshape(grid.shape), grid.voxel_to_world)
+
+
+def _blended(
+    near: NDArray[np.uint8],
+    far: NDArray[np.uint8],
+    positions: tuple[NDArray[np.float64], ...],
+    spacing_mm: NDArray[np.float64],
+) -> NDArray[np.uint8]:
+    """Labels between two slices, in the near one's half: the far one shows what the near one shows."""
+    of_near_alone = ~np.isin(near, far) & (near > 0)
+    of_far_alone = ~np.isin(far, near) & (far > 0)
+    far = np.where(of_near_alone | of_far_alone, near, far)
+    best = np.full(len(positions[0]), -np.inf, dtype=np.float32)
+    found = np.zeros(len(positions[0]), dtype=np.uint8)
+    for value in np.unique(near):
+        masks = np.stack([near == value, far == value], axis=-1)
+        depth = ndimage.map_coordinates(
+            _slice_depths_mm(masks, spacing_mm), positions, order=1, mode="nearest"
+        )
         found[depth > best] = value
         np.maximum(best, depth, out=best)
-    found[~inside(labels, positions)] = 0
-    return LabelMap(found.reshape(grid.shape), grid.voxel_to_world)
+    return found
 
 
 def inside(labels: LabelMap, positions: NDArray[np.float64]) -> NDArray[np.bool_]:

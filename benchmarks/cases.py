@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cardiacreg.degradation import LowResolution, simulate_low_resolution
+from cardiacreg.degradation import Degradation, LowResolution
 from cardiacreg.geometry import LabelMap, Subject
 from cardiacreg.nifti import read_labels
 from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
@@ -24,11 +24,11 @@ from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
 DATA_VARIABLE = "CARDIACREG_DATA"
 ANATOMIES = tuple(f"subject{n:02d}" for n in range(19))
 RANDOM_SHAPES = tuple(f"random{n:03d}" for n in range(15))
-CUT_BELOW_MITRAL_MM = 6.0
-SLICE_MM, SHIFT_SD_MM, LOST_APICAL_SLICES = 10.0, 2.5, 1
+MARGIN_MM = 20.0
+"""Background around every truth, on all sides, so that what a method draws beyond a heart counts."""
+CLINICAL = Degradation()
 _GROUPS = ("healthy", "pulmonary_hypertension")
 _PHASES = ("ED", "ES")
-_PAD_VOXELS = 10
 
 
 class DataAbsent(Exception):
@@ -76,23 +76,13 @@ def data_folder(name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Degradation:
-    """How a high-resolution heart becomes a clinical stack; the default is that of every benchmark."""
-
-    slice_mm: float = SLICE_MM
-    shift_sd_mm: float = SHIFT_SD_MM
-    turn_sd_degrees: float = 0.0
-    lost_apical_slices: int = LOST_APICAL_SLICES
-
-
-@dataclass(frozen=True)
 class Heart:
     """Names one unseen synthetic heart and its degradation, without making them."""
 
     seed: int
     group: str = "healthy"
     phase: str = "ED"
-    degradation: Degradation = Degradation()
+    degradation: Degradation = CLINICAL
 
     @property
     def name(self) -> str:
@@ -129,58 +119,36 @@ def _synthetic_case(heart: Heart) -> Case:
     low = degrade(subject, heart.seed, heart.degradation)
     return Case(
         heart.name, heart.seed, heart.group, heart.phase, low.subject, low.slice_shifts_mm,
-        low.reference,
+        padded(low.reference),
     )  # fmt: skip
 
 
-def degrade(heart: Subject, seed: int, how: Degradation = Degradation()) -> LowResolution:
-    """Make thick, shifted slices without the apical one, as all simulated benchmarks do."""
-    return simulate_low_resolution(
-        heart,
-        seed=seed,
-        slice_thickness_mm=how.slice_mm,
-        shift_sd_mm=how.shift_sd_mm,
-        turn_sd_degrees=how.turn_sd_degrees,
-        lost_apical_slices=how.lost_apical_slices,
-    )
+def degrade(heart: Subject, seed: int, how: Degradation = CLINICAL) -> LowResolution:
+    """Make the slices and labels of a clinical stack, as all simulated benchmarks do."""
+    return how.of(heart, seed=seed)
 
 
 def real_anatomy(name: str) -> Subject:
-    """Return one real anatomy, cut 6 mm under its mitral valve centre; the lattice ends at the cut."""
-    folder = data_folder("hr_bank")
-    labels = read_labels(folder / f"{name}.nii.gz")
-    with (folder / "index.csv").open(encoding="utf-8") as table:
-        rows = {row["name"]: row for row in csv.DictReader(table)}
-    mitral_mm = np.array([float(value) for value in rows[name]["mv"].split()])
-    return Subject(_padded(_cut(labels, mitral_mm[2] - CUT_BELOW_MITRAL_MM)), name=name)
+    """Return one real anatomy, whole, outflow tracts included, with a margin of background."""
+    return Subject(padded(read_labels(data_folder("hr_bank") / f"{name}.nii.gz")), name=name)
 
 
-def _cut(labels: LabelMap, level_mm: float) -> LabelMap:
-    """Remove the labels above a level; z runs from apex to base in these files.
-
-    The library's `cut_base` finds the base from the LV's area, which a sealed outflow tract can belie.
-    """
-    heights_mm = labels.voxel_to_world[2, 3] + labels.spacing_mm[2] * np.arange(labels.shape[2])
-    array = labels.array.copy()
-    array[:, :, heights_mm > level_mm] = 0
-    return LabelMap(array, labels.voxel_to_world)
-
-
-def _padded(labels: LabelMap) -> LabelMap:
-    """Add background all around, except beyond the last labelled slice, where the lattice ends."""
-    last = int(np.flatnonzero(labels.array.any(axis=(0, 1)))[-1])
-    pads = ((_PAD_VOXELS, _PAD_VOXELS), (_PAD_VOXELS, _PAD_VOXELS), (_PAD_VOXELS, 0))
-    array = np.pad(labels.array[:, :, : last + 1], pads)
+def padded(labels: LabelMap) -> LabelMap:
+    """Add background where there is less than `MARGIN_MM` of it around all labels."""
+    wanted = np.ceil(MARGIN_MM / labels.spacing_mm).astype(int)
+    held = np.argwhere(labels.array)
+    before = np.maximum(wanted - held.min(axis=0), 0)
+    after = np.maximum(wanted + held.max(axis=0) + 1 - labels.shape, 0)
     matrix = labels.voxel_to_world.copy()
-    matrix[:3, 3] -= matrix[:3, :3] @ np.full(3, _PAD_VOXELS)
-    return LabelMap(array, matrix)
+    matrix[:3, 3] -= matrix[:3, :3] @ before
+    return LabelMap(np.pad(labels.array, np.stack([before, after], axis=1)), matrix)
 
 
 def anatomy_case(name: str, seed: int) -> Case:
     """Return one real anatomy as a degraded target."""
     heart = real_anatomy(name)
     low = degrade(heart, seed)
-    return Case(name, seed, "healthy", "ED", low.subject, low.slice_shifts_mm, heart.labels)
+    return Case(name, seed, "healthy", "ED", low.subject, low.slice_shifts_mm, low.reference)
 
 
 def acdc(patients: tuple[int, ...]) -> list[Acquisition]:

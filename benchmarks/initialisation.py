@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import paper, plots, tabulate
-from benchmarks.cases import Case, Degradation, Heart, synthetic_hearts
+from benchmarks.cases import Case, Heart, synthetic_hearts
 from benchmarks.measuring import heart_key, rounded
 from benchmarks.scoring import raw_dice, wilcoxon_p
 from benchmarks.store import Record, Unit, gather
 from benchmarks.turned import turned
 from cardiacreg.affine_registration import improve_affine
 from cardiacreg.atlas_bank import default_atlases
+from cardiacreg.degradation import Degradation
 from cardiacreg.ffd_registration import (
     PreparedTarget,
     RegistrationOptions,

@@ -24,7 +24,7 @@ from cardiacreg.qc_figure import COLOURS
 
 FOLDER = machine.ROOT / "docs" / "figures"
 _COUNT, _COLUMNS = 10, 4
-_EDGE_MM, _CUT_BELOW_MITRAL_MM = 4.0, 6.0
+_EDGE_MM = 4.0
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -58,17 +58,13 @@ def _mixed(count: int) -> list[tuple[str, LabelMap]]:
 
 
 def _alike(count: int) -> list[tuple[str, LabelMap]]:
-    """End-diastolic hearts cut below the mitral centre as the real anatomies are."""
+    """End-diastolic hearts, as the real anatomies are."""
     found = []
     for number in range(count):
         group = ("hypertrophic", "healthy")[number % 2]
         seed = FIRST_EVALUATION_SEED + number
-        labels = sample_heart(seed, group=group, with_image=False).labels
-        rise = -_CUT_BELOW_MITRAL_MM - labels.voxel_to_world[2, 3]
-        kept = int(rise / labels.spacing_mm[2]) + 1
-        found.append(
-            (f"synthetic {seed}", LabelMap(labels.array[:, :, :kept], labels.voxel_to_world))
-        )
+        heart = sample_heart(seed, group=group, with_image=False)
+        found.append((f"synthetic {seed}", heart.labels))
     return found
 
 

@@ -17,7 +17,7 @@ from scipy import ndimage, stats
 from cardiacreg import metrics
 from cardiacreg._jit import kernel
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, N_LABELS, STRUCTURES, LabelMap
-from cardiacreg.landmarks import base_is_at_last_slice
+from cardiacreg.stack_labels import base_is_last
 
 _FIRST_STEP_VOXELS, _LAST_STEP_VOXELS = 1.6, 0.1
 _MARGIN_VOXELS = 8
@@ -50,7 +50,7 @@ class Alignment(NamedTuple):
     translation_mm: Float
     """Along (i, j): how far the result was moved."""
     tilt_mm: Float
-    """Along (i, j): how much further at the upper end of the truth's slices than at their middle."""
+    """Along (i, j): how much further at the upper end of the box around both maps than at its middle."""
 
 
 def score(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
@@ -126,7 +126,7 @@ def _region_dice(result: LabelMap, truth: LabelMap, label: int) -> dict[str, flo
     """Dice in each third of the true LV, from apex to base."""
     held = np.flatnonzero(np.isin(truth.array, (LV_CAVITY, LV_WALL)).any(axis=(0, 1)))
     thirds = np.array_split(np.arange(held[0], held[-1] + 1), len(REGIONS))
-    if not base_is_at_last_slice(truth):
+    if not base_is_last(truth):
         thirds = thirds[::-1]
     ours, true = result.array == label, truth.array == label
     found = {}
@@ -170,7 +170,10 @@ def _depth_mm(mask: NDArray[np.bool_], pixel_mm: tuple[float, ...]) -> Float:
 
 
 def align(result: LabelMap, truth: LabelMap, *, tilt: bool) -> Alignment:
-    """Move a result in its slice planes so that its mean Dice with the truth is largest.
+    """Move a result in the truth's slice planes so that its mean Dice with the truth is largest.
+
+    The planes of an acquired stack are tilted against these by its planning. At a few degrees the part of
+    a slice shift that lies across them is the shift times the angle, a tenth of a millimetre.
 
     Parameters
     ----------

@@ -27,7 +27,8 @@ from benchmarks import (
     turned,
 )
 from cardiacreg import LabelMap, RefineOptions, Subject, Volume, metrics
-from cardiacreg.phantoms import FIRST_EVALUATION_SEED
+from cardiacreg.nifti import read_labels
+from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
 from cardiacreg.tiny_heart import tiny_heart
 
 MARKED = report.MARKER.findall((report.DOCUMENTS[1]).read_text(encoding="utf-8"))
@@ -52,6 +53,13 @@ def two_discs(shape=(48, 44, 12)):
     distance = np.hypot(i - 24, j - 20)
     array = np.where(distance < 6 + 0.3 * k, 1, np.where(distance < 11 + 0.2 * k, 2, 0))
     return LabelMap(array, np.diag([1.25, 1.25, 2.0, 1.0]))
+
+
+def margins_mm(labels):
+    """Background between the outermost labels and the ends of the lattice, shape (2, 3)."""
+    held = np.argwhere(labels.array)
+    after = np.array(labels.shape) - 1 - held.max(axis=0)
+    return np.stack([held.min(axis=0), after]) * labels.spacing_mm
 
 
 def moved(labels, translation_voxels, tilt_voxels):
@@ -97,6 +105,30 @@ class TestBaselines:
         assert ((fine.array > 0) == (discs([14] * 6, FINE).array > 0)).all()
         sizes = (fine.array == 2).sum(axis=(0, 1))
         assert (np.diff(sizes) > 0).all()
+
+    @pytest.mark.parametrize("radius", [3, 14])
+    @pytest.mark.parametrize("empties", [0, 2])
+    def test_shape_based_ends_halfway_to_a_slice_that_does_not_show_it(self, radius, empties):
+        thick = discs([radius] * 3 + [-1] * empties, THICK)
+        levels = baselines.shape_based(thick, fine_grid(24)).array.any(axis=(0, 1))
+        assert levels.tolist() == [2.0 * k <= 25.0 for k in range(24)]
+
+    @pytest.mark.parametrize("flip", [slice(None), slice(None, None, -1)])
+    def test_a_structure_inside_another_ends_halfway_too(self, flip):
+        """The cavity ends over the wall of an apex; the wall goes on."""
+        outer, inner = discs([14, 14], THICK).array, discs([-1, 5], THICK).array
+        thick = LabelMap((outer + inner)[:, :, flip], THICK)
+        fine = baselines.shape_based(thick, fine_grid(6)).array[:, :, flip]
+        assert (fine > 0).any(axis=(0, 1)).all()
+        assert ((fine > 0) == (discs([14] * 6, FINE).array > 0)).all()
+        assert (fine == 2).any(axis=(0, 1)).tolist() == [False] * 3 + [True] * 3
+        assert ((fine == 2)[:, :, 3:] == (discs([5] * 3, FINE).array > 0)).all()
+
+    def test_a_hidden_slice_beside_one_that_shows_a_structure_shows_it_in_shape_based(self):
+        stack, hidden = hidden_slices.every_second(discs([2, 6, 8, 9, 9], THICK))
+        alone = LabelMap(np.where(np.arange(3) > 0, stack.array, 0), stack.voxel_to_world)
+        filled = baselines.shape_based(alone, hidden[0])
+        assert (filled.array[:, :, 0] == alone.array[:, :, 1]).all()
 
     def test_shape_based_works_on_a_shifted_grid(self):
         grid_matrix = FINE.copy()
@@ -467,14 +499,58 @@ class TestCases:
         with pytest.raises(cases.DataAbsent, match="CARDIACREG_DATA"):
             cases.data_folder("acdc")
 
-    def test_real_anatomies_are_cut_below_the_mitral_valve(self):
+    def test_real_anatomies_are_whole_and_padded_on_all_sides(self):
         try:
             heart = cases.real_anatomy("subject00")
+            given = read_labels(cases.data_folder("hr_bank") / "subject00.nii.gz")
         except cases.DataAbsent as absent:
             pytest.skip(str(absent))
-        top = heart.labels.voxel_to_world[2, 3] + 2.0 * (heart.labels.shape[2] - 1)
-        assert 15.0 < top <= 23.7 - cases.CUT_BELOW_MITRAL_MM
-        assert heart.labels.array[:, :, -1].any()
+        counts = [np.bincount(each.array.ravel())[1:] for each in (heart.labels, given)]
+        assert (counts[0] == counts[1]).all()
+        assert (margins_mm(heart.labels) >= cases.MARGIN_MM).all()
+        again = baselines.nearest_neighbour(heart.labels, given)
+        assert (again.array == given.array).all()
+        case = cases.anatomy_case("subject00", 0)
+        assert (case.truth.array == heart.labels.array).all()
+
+    def test_padding_leaves_a_wide_lattice_alone(self):
+        labels = two_discs()
+        once = cases.padded(labels)
+        assert (margins_mm(once) >= cases.MARGIN_MM).all()
+        assert (margins_mm(once) < cases.MARGIN_MM + once.spacing_mm).all()
+        assert cases.padded(once).shape == once.shape
+
+    def test_the_truth_of_a_synthetic_heart_reaches_beyond_its_stack(self):
+        heart = cases.Heart(FIRST_EVALUATION_SEED)
+        case = heart.case()
+        own = sample_heart(heart.seed, with_image=False).labels
+        assert (margins_mm(case.truth) >= cases.MARGIN_MM).all()
+        assert (
+            np.bincount(case.truth.array.ravel())[1:] == np.bincount(own.array.ravel())[1:]
+        ).all()
+        axes = case.target.labels.voxel_to_world[:3, :3]
+        assert abs((axes / np.linalg.norm(axes, axis=0))[2, 2]) < 1 - 1e-4
+
+    def test_the_truth_scores_perfectly_with_its_margin_and_outflow_tract(self):
+        try:
+            truth = cases.real_anatomy("subject10").labels
+        except cases.DataAbsent as absent:
+            pytest.skip(str(absent))
+        found = scoring.score(truth, truth)
+        assert found["raw"]["LV cavity"]["dice_apex"] == 1
+        wrong = truth.array.copy()
+        held = np.flatnonzero(np.isin(wrong, (1, 2)).any(axis=(0, 1)))
+        wrong[:, :, : held[0] + len(held) // 4] = 0
+        cut = scoring.score(LabelMap(wrong, truth.voxel_to_world), truth)["raw"]["LV wall"]
+        assert cut["dice_apex"] < 0.7 and cut["dice_mid"] == cut["dice_base"] == 1
+
+    def test_what_is_drawn_above_the_base_is_scored(self):
+        truth = cases.Heart(FIRST_EVALUATION_SEED).case().truth
+        top = int(np.flatnonzero((truth.array == 1).any(axis=(0, 1)))[-1])
+        array = truth.array.copy()
+        array[:, :, top + 1 : top + 9] = array[:, :, top - 4 : top - 3]
+        dice = metrics.dice(LabelMap(array, truth.voxel_to_world), truth, 1)
+        assert dice < 0.95
 
     def test_the_last_ablation_step_is_the_default(self):
         assert list(ablation.variants().values())[-1] == RefineOptions()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
 import subprocess
 import sys
+from typing import get_args
 
 import click
 import numpy as np
@@ -16,9 +18,11 @@ from click.testing import CliRunner
 from cardiacreg import __version__, cli_simulate, nifti, phantom_population, refinement
 from cardiacreg.cli import main
 from cardiacreg.cli_support import ProgressLines
+from cardiacreg.degradation import Degradation
 from cardiacreg.errors import RefinementError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.result_files import FILE_NAMES
+from cardiacreg.stack_labels import LabelRule
 
 COMMANDS = ("refine", "segment", "run", "demo", "simulate", "evaluate", "atlas", "doctor")
 
@@ -332,8 +336,33 @@ def test_simulate_writes_truth_and_scan(tmp_path):
     shifts = json.loads((tmp_path / "s" / "slice_shifts.json").read_text())
     assert scan.spacing_mm[2] == pytest.approx(10)
     assert np.shape(shifts["slice_shifts"]) == (scan.shape[2], 2) and shifts["unit"] == "mm"
+    axes = scan.voxel_to_world[:3, :3] / scan.spacing_mm
+    lean = np.degrees(np.arccos(axes[2, 2]))
+    assert lean == pytest.approx(np.linalg.norm(shifts["tilt_degrees"]), rel=0.05)
     assert_one_line_error(run(*words), "OUTPUT_EXISTS")
     assert_one_line_error(run(*words, "--overwrite", "--thickness", 1), "BAD_THICKNESS")
+
+
+def test_simulate_makes_the_stack_that_is_asked_for(tmp_path):
+    words = ("simulate", "--seed", 10_001, "-o", tmp_path / "s", "--overwrite")
+    plain = ("--tilt-sd", 0, "--shift-sd", 0, "--lost-apical-slices", 1, "--label-rule", "any")
+    result = run(*words, *plain, "--empty-slices", "0,3")
+    assert result.exit_code == 0, result.stderr
+    scan = nifti.read_labels(tmp_path / "s" / "labels.nii.gz")
+    assert scan.voxel_to_world[:3, :3] == pytest.approx(np.diag(scan.spacing_mm), abs=1e-5)
+    labelled = scan.array.any(axis=(0, 1))
+    assert labelled[0] and labelled[-4] and not labelled[-3:].any()
+    shifts = json.loads((tmp_path / "s" / "slice_shifts.json").read_text())
+    assert not np.any(shifts["slice_shifts"])
+    for wrong in ("1", "a,b", "1,2,3"):
+        assert run(*words, "--empty-slices", wrong).exit_code == 2
+    assert_one_line_error(run(*words, "--empty-slices", "0,-1"), "BAD_EMPTY_SLICES")
+
+
+def test_simulate_has_the_defaults_of_a_clinical_stack():
+    own = {f.name: f.default for f in dataclasses.fields(Degradation)}
+    assert cli_simulate.CLINICAL == {name: own[name] for name in cli_simulate.CLINICAL}
+    assert cli_simulate.LABEL_RULES == get_args(LabelRule)
 
 
 def test_simulate_offers_what_the_population_has():
