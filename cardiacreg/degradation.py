@@ -95,9 +95,9 @@ def simulate_low_resolution(
         ``"any"``: every slice is labelled by the largest share in each voxel. ``"clinical"``: experts
         leave a basal slice out when less than half of the wall's circumference is seen. From the
         middle of the LV towards the base, the LV is unlabelled from the first slice on in which the
-        wall is met in fewer than half of the directions from the cavity's centre (that of the slice
-        below). The RV goes at most one slice further, and is unlabelled where its cavity is below
-        50 mm2.
+        wall is met in fewer than half of the directions from the cavity's centre (as it was last
+        before the valve's plane cut the cavity). The RV goes at most one slice further, and is
+        unlabelled where its cavity is below 50 mm2.
     empty_slices : (int, int) or "random", optional
         How many slices without labels are acquired beyond the apical and beyond the basal end;
         ``"random"``: 0 to 2 each. None beyond an apex whose slices are lost and dropped. By default
@@ -135,7 +135,8 @@ class Degradation:
 
     Over 100 patients of ACDC at end-diastole the LV's centre line leans against the slice normal by
     5.5 and 5.1 degrees (standard deviation per axis), and slices scatter about it by 1.35 mm per axis
-    (median standard deviation).
+    (median standard deviation). Patients' angles have heavier tails than a normal distribution: this one
+    has their 90th percentile (11.4 against 11.2 degrees), and a larger median (6.2 against 4.1).
 
     Parameters
     ----------
@@ -176,7 +177,8 @@ class Degradation:
         _check(heart, self)
         labels = heart.labels
         rng = np.random.default_rng([seed, 7])
-        tilt = np.random.default_rng([seed, 11]).normal(0.0, self.tilt_sd_degrees, 2)
+        planning = np.random.default_rng([seed, 11])
+        tilt = planning.normal(0.0, self.tilt_sd_degrees, size=2)
         empty = _empty_counts(self.empty_slices, seed)
         pixel = self.in_plane_spacing_mm
         stack = plan_stack(
@@ -249,7 +251,8 @@ def _empty_counts(wanted: EmptySlices, seed: int) -> tuple[int, int] | None:
     """How many slices without labels to keep beyond apex and base."""
     if wanted != "random":
         return wanted
-    drawn = np.random.default_rng([seed, 13]).integers(0, _MOST_RANDOM_EMPTY + 1, size=2)
+    rng = np.random.default_rng([seed, 13])
+    drawn = rng.integers(0, _MOST_RANDOM_EMPTY + 1, size=2)
     return int(drawn[0]), int(drawn[1])
 
 

@@ -18,6 +18,7 @@ from cardiacreg.landmarks import base_is_at_last_slice
 
 LabelRule = Literal["any", "clinical"]
 _LEAST_SHARE = 0.5
+_WHOLE_CAVITY = 0.75
 _SMALLEST_RV_MM2 = 50.0
 _RV_SLICES_BEYOND = 1
 _RAYS, _RAY_STEP = 72, 0.5
@@ -70,58 +71,64 @@ def draw_as_experts(
     Notes
     -----
     From the middle of the LV towards the base, the first slice loses its LV in which the wall is met in
-    fewer than half of the directions from the centre of the cavity, and with it all slices beyond. The
-    centre is that of the slice below: what the valve's plane leaves of a cavity lies beside its centre.
-    The RV goes at most one slice beyond the LV, and is not labelled where its cavity is below 50 mm2.
+    fewer than half of the directions from the centre of the cavity, and with it all slices beyond. What
+    the valve's plane leaves of a cavity lies beside the LV's centre: a cavity below three quarters of the
+    largest area is judged from the centre of the last one that is not. The RV goes at most one slice
+    beyond the LV, and is not labelled where its cavity is below 50 mm2.
     """
     order = stack if base_last else stack[:, :, ::-1]
     held = np.flatnonzero(_shows(order, _LEFT))
     if len(held) == 0:
         return
-    end = next(
-        (k for k in held[len(held) // 2 :] if wall_share(order, int(k), pixel_mm) < _LEAST_SHARE),
-        held[-1] + 1,
-    )
+    end = _first_left_out(order, held, pixel_mm)
     _erase(order, np.arange(end, order.shape[2]), _LEFT)
     area_mm2 = (order == RV_CAVITY).sum(axis=(0, 1)) * float(np.prod(pixel_mm))
     beyond = np.arange(order.shape[2]) >= end + _RV_SLICES_BEYOND
     _erase(order, np.flatnonzero(beyond | (area_mm2 < _SMALLEST_RV_MM2)), _RIGHT)
 
 
-def wall_share(stack: NDArray[np.uint8], k: int, pixel_mm: NDArray[np.float64]) -> float:
-    """Return the share of directions from the centre of the LV cavity in which the wall is met.
+def _first_left_out(
+    order: NDArray[np.uint8], held: NDArray[np.int64], pixel_mm: NDArray[np.float64]
+) -> int:
+    """The first slice, from the apex, that loses its LV; one beyond the last if none does."""
+    areas = (order == LV_CAVITY).sum(axis=(0, 1))
+    centre: NDArray[np.float64] | None = None
+    for k in held[len(held) // 2 :]:
+        if areas[k] == 0:
+            return int(k)
+        if centre is None or areas[k] >= _WHOLE_CAVITY * areas.max():
+            centre = np.argwhere(order[:, :, k] == LV_CAVITY).mean(axis=0)
+        if wall_share(order[:, :, k], centre, pixel_mm) < _LEAST_SHARE:
+            return int(k)
+    return int(held[-1]) + 1
+
+
+def wall_share(
+    plane: NDArray[np.uint8], centre: NDArray[np.float64], pixel_mm: NDArray[np.float64]
+) -> float:
+    """Return the share of directions from a point in which the LV wall is met.
 
     Parameters
     ----------
-    stack : ndarray, shape (i, j, n_slices), uint8
-        Canonical labels, from apex to base.
-    k : int
-        The slice; the centre is that of the cavity in the slice before it, or in itself where there
-        is none before.
+    plane : ndarray, shape (i, j), uint8
+        Canonical labels of one slice.
+    centre : ndarray, shape (2,)
+        The point, in pixels.
     pixel_mm : ndarray, shape (2,)
-        In-plane voxel size.
+        Size of a pixel.
 
     Returns
     -------
     float
-        0 where the slice shows no cavity.
+        From 0 to 1.
     """
-    cavity = np.argwhere(stack[:, :, k] == LV_CAVITY)
-    if len(cavity) == 0:
-        return 0.0
-    below = np.argwhere(stack[:, :, k - 1] == LV_CAVITY) if k else cavity
-    centre = (below if len(below) else cavity).mean(axis=0)
-    wall = np.argwhere(stack[:, :, k] == LV_WALL) - centre
-    if len(wall) == 0:
-        return 0.0
     angles = np.arange(_RAYS) * (2 * np.pi / _RAYS)
-    reach = float(np.abs(wall).max() * pixel_mm.max()) * 1.5
+    reach = float(np.hypot(*(plane.shape * pixel_mm)))
     radii = np.arange(0.0, reach, _RAY_STEP * pixel_mm.min())
     rays = radii[:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     i, j = np.moveaxis(np.rint(centre + rays / pixel_mm).astype(int), -1, 0)
-    inside = (i >= 0) & (j >= 0) & (i < stack.shape[0]) & (j < stack.shape[1])
-    i, j = np.where(inside, i, 0), np.where(inside, j, 0)
-    met = inside & (stack[i, j, k] == LV_WALL)
+    inside = (i >= 0) & (j >= 0) & (i < plane.shape[0]) & (j < plane.shape[1])
+    met = inside & (plane[np.where(inside, i, 0), np.where(inside, j, 0)] == LV_WALL)
     return float(met.any(axis=0).mean())
 
 

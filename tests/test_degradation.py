@@ -269,7 +269,7 @@ def rings(shares, *, cavity=8.0, wall=12.0, right=(24, 30)):
 
 @given(share=st.floats(0.05, 1.0))
 def test_the_share_of_the_wall_is_that_of_its_circumference(share):
-    found = wall_share(rings([1.0, share]), 1, np.ones(2))
+    found = wall_share(rings([share])[:, :, 0], np.full(2, 30.0), np.ones(2))
     assert found == pytest.approx(share, abs=0.03)
 
 
@@ -288,6 +288,18 @@ def test_a_basal_slice_is_left_out_below_half_of_the_circumference(share, flip):
     assert left.tolist() == [True] * 4 + [False] * 3
     assert right.tolist() == [True] * 5 + [False] * 2
     assert np.array_equal(found[:, :, :4], before[:, :, :4])
+
+
+def test_the_remnant_of_a_cavity_is_judged_from_where_the_centre_was():
+    """A rest of cavity within a rest of wall is closed around itself, but is no ring of the LV."""
+    stack = rings([1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    for k, size in ((4, 5), (5, 3)):
+        stack[:, :, k] = 0
+        stack[30 + size : 42, 26:34, k] = 2
+        stack[32 + size : 40, 28:32, k] = 1
+    assert wall_share(stack[:, :, 4], np.array([38.0, 29.5]), np.ones(2)) == 1.0
+    draw_as_experts(stack, np.ones(2), base_last=True)
+    assert np.isin(stack, (1, 2)).any(axis=(0, 1)).tolist() == [True] * 4 + [False] * 2
 
 
 def test_open_rings_at_the_apex_and_small_right_ventricles():
