@@ -117,9 +117,8 @@ def _failed_agreement(agreement: Mapping[str, float | None]) -> Iterable[Finding
     if shown:
         yield Finding(
             FAILED_AGREEMENT,
-            f"the model does not follow the labelled slices: agreement {shown} (Dice, needs at least "
-            f"{FAILING_AGREEMENT:.2f}); do not use it before qc.png shows why, and check the labels' "
-            "meaning (preset), the orientation and the landmarks",
+            f"agreement with the input below {FAILING_AGREEMENT:.2f} (Dice): {shown}; do not use the "
+            "model before qc.png shows why, and check the preset, the orientation and the landmarks",
         )
 
 
@@ -128,9 +127,8 @@ def _low_agreement(agreement: Mapping[str, float | None]) -> Iterable[Finding]:
     if shown:
         yield Finding(
             LOW_AGREEMENT,
-            f"the model follows the labelled slices poorly: agreement {shown} (Dice, needs at least "
-            f"{LEAST_AGREEMENT:.2f}); look in qc.png for slices where input and model differ, and "
-            "check the input's labels there",
+            f"agreement with the input below {LEAST_AGREEMENT:.2f} (Dice): {shown}; look in qc.png for "
+            "slices where input and model differ, and check the input's labels there",
         )
 
 
@@ -147,15 +145,15 @@ def _doubtful_orientation(probability: float | None) -> Iterable[Finding]:
     if probability is not None and probability < LEAST_ORIENTATION_PROBABILITY:
         yield Finding(
             ORIENTATION_DOUBTFUL,
-            f"the orientation of the stack is doubtful: probability {probability:.2f} (needs at least "
-            f"{LEAST_ORIENTATION_PROBABILITY:.2f}); check in qc.png that apex and RV are where they "
+            f"orientation of the stack doubtful: probability {probability:.2f}, needs at least "
+            f"{LEAST_ORIENTATION_PROBABILITY:.2f}; check in qc.png that apex and RV are where they "
             "should be, and give landmarks where they are not",
         )
 
 
 def _differing_volumes(volumes: Mapping[str, StructureVolume]) -> Iterable[Finding]:
     shown = [
-        f"{name} {volume.total_ml:.1f} ml for {volume.input_ml:.1f} ml ({100 * change:+.0f} %)"
+        f"{name} {volume.total_ml:.1f} for {volume.input_ml:.1f} ml ({100 * change:+.0f} %)"
         for name, volume in volumes.items()
         if volume.input_ml
         if abs(change := volume.total_ml / volume.input_ml - 1) > MOST_VOLUME_DIFFERENCE + _ROUNDING
@@ -163,9 +161,9 @@ def _differing_volumes(volumes: Mapping[str, StructureVolume]) -> Iterable[Findi
     if shown:
         yield Finding(
             VOLUME_DIFFERS,
-            f"the model's volume differs from the input's by more than "
-            f"{100 * MOST_VOLUME_DIFFERENCE:.0f} %: {', '.join(shown)}; see in the table how much of "
-            "it lies inside the labelled slices, and take that volume if the rest is not wanted",
+            f"model's volume more than {100 * MOST_VOLUME_DIFFERENCE:.0f} % from the input's: "
+            f"{', '.join(shown)}; compare the volumes inside and beyond the labelled slices, and use "
+            "those inside where the rest is not wanted",
         )
 
 
@@ -183,12 +181,12 @@ def _beyond(
         ml = volume.beyond_apex_ml if at_apex else volume.beyond_base_ml
         far = mm > slice_distance_mm * (1 + _ROUNDING)
         if far or ml > volume.total_ml * (MOST_SHARE_BEYOND + _ROUNDING):
-            shown.append(f"{name} {mm:.0f} mm, {ml:.1f} ml")
+            shown.append(f"{name} {mm:.0f} mm ({ml:.1f} ml)")
     if shown:
         yield Finding(
             BEYOND_ENDS,
-            f"the model goes on past the labelled slices at the {end}: {' and '.join(shown)}; that "
-            "part comes from the atlases alone, so check in qc.png that it looks like a heart",
+            f"model beyond the labelled slices at the {end}: {', '.join(shown)}; that part comes from "
+            "the atlases alone, so check in qc.png that it looks like a heart",
         )
 
 
@@ -196,7 +194,7 @@ def _scattered_atlases(diversity: float | None) -> Iterable[Finding]:
     if diversity is not None and diversity > MOST_ATLAS_DIVERSITY:
         yield Finding(
             ATLASES_SCATTERED,
-            f"the chosen atlases differ on {100 * diversity:.0f} % of the heart (usual: at most "
-            f"{100 * MOST_ATLAS_DIVERSITY:.0f} %); the model depends on which were chosen, so check "
+            f"chosen atlases differ on {100 * diversity:.0f} % of the heart, more than "
+            f"{100 * MOST_ATLAS_DIVERSITY:.0f} %; the model depends on which were chosen, so check "
             "the landmarks, or use atlases that are closer to this heart",
         )

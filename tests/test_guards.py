@@ -59,7 +59,7 @@ def test_each_structure_is_named_under_the_code_that_it_deserves():
 def test_a_differing_volume_is_told_in_ml_and_percent(total, expected):
     (found,) = problems(volumes={"RV cavity": replace(PLAIN, total_ml=total)})
     assert found.code == "VOLUME_DIFFERS"
-    assert f"RV cavity {total:.1f} ml for 100.0 ml ({expected})" in found.message
+    assert f"RV cavity {total:.1f} for 100.0 ml ({expected})" in found.message
 
 
 def test_a_structure_that_the_input_lacks_cannot_differ_from_it():
@@ -74,7 +74,7 @@ def test_a_model_beyond_an_end_is_told_with_its_structure(end, name, ml, mm):
     beyond = {f"beyond_{end}_ml": ml, f"beyond_{end}_mm": mm}
     (found,) = problems(volumes={name: replace(PLAIN, **beyond)})
     assert found.code == "BEYOND_ENDS"
-    assert f"at the {end}: {name} {mm:.0f} mm, {ml:.1f} ml;" in found.message
+    assert f"at the {end}: {name} {mm:.0f} mm ({ml:.1f} ml);" in found.message
 
 
 def test_each_end_has_a_finding_of_its_own():
