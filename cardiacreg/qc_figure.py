@@ -107,7 +107,7 @@ def _draw_heading(figure: Figure, result: RefineResult) -> None:
     name = printable(result.target.name or "target")
     if len(name) > _LONGEST_NAME:
         name = f"... {name[-_LONGEST_NAME:]}"
-    style = {"weight": "bold", "parse_math": False}
+    style: dict[str, Any] = {"weight": "bold", "parse_math": False}
     figure.text(0.012, 0.94, name, fontsize=13, **style)
     if any(finding.code == FAILED_AGREEMENT for finding in result.findings):
         figure.text(0.012, 0.97, "FAILED REFINEMENT", fontsize=9, color=ALARM_COLOUR, **style)
