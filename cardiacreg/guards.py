@@ -161,9 +161,9 @@ def _differing_volumes(volumes: Mapping[str, StructureVolume]) -> Iterable[Findi
     if shown:
         yield Finding(
             VOLUME_DIFFERS,
-            f"model's volume more than {100 * MOST_VOLUME_DIFFERENCE:.0f} % from the input's: "
-            f"{', '.join(shown)}; compare the volumes inside and beyond the labelled slices, and use "
-            "those inside where the rest is not wanted",
+            f"model's volume differs by more than {100 * MOST_VOLUME_DIFFERENCE:.0f} % from the input's: "
+            f"{', '.join(shown)}; see in the table of volumes whether that lies inside the labelled "
+            "slices or beyond them, where the model comes from the atlases alone",
         )
 
 
