@@ -35,6 +35,7 @@ _PUBLIC = {
     "RefinementError": "errors",
     "Registration": "ffd_registration",
     "RegistrationOptions": "ffd_registration",
+    "ResultWarning": "errors",
     "StopReason": "ffd_registration",
     "Subject": "geometry",
     "Volume": "geometry",
@@ -148,6 +149,9 @@ if TYPE_CHECKING:
     )
     from cardiacreg.errors import (
         RefinementError as RefinementError,
+    )
+    from cardiacreg.errors import (
+        ResultWarning as ResultWarning,
     )
     from cardiacreg.ffd import FFD as FFD
     from cardiacreg.ffd_chain import FFDChain as FFDChain

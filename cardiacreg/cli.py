@@ -16,17 +16,11 @@ from cardiacreg.cli_atlas import atlas
 from cardiacreg.cli_demo import demo
 from cardiacreg.cli_doctor import doctor
 from cardiacreg.cli_evaluate import evaluate
+from cardiacreg.cli_result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli_segment import run as run_both
 from cardiacreg.cli_segment import segment
 from cardiacreg.cli_simulate import simulate
-from cardiacreg.cli_support import (
-    EXIT_CODES,
-    SafeGroup,
-    atlas_options,
-    echo_json,
-    progress_lines,
-    say,
-)
+from cardiacreg.cli_support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
 
 if TYPE_CHECKING:
     from cardiacreg.result import RefineResult
@@ -100,6 +94,7 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, doctor):
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
+@accept_failed_option
 @click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -109,6 +104,7 @@ def refine(
     only: tuple[tuple[str, tuple[str, ...]], ...],
     selection: str,
     overwrite: bool,
+    accept_failed: bool,
     surface: bool,
     as_json: bool,
     quiet: bool,
@@ -121,24 +117,19 @@ def refine(
     from cardiacreg._output_folder import check_output
     from cardiacreg.options import RefineOptions
     from cardiacreg.refinement import refine as run
-    from cardiacreg.result_files import FILE_NAMES, summary
+    from cardiacreg.result_files import FILE_NAMES
 
     names = (*FILE_NAMES, _SURFACE) if surface else FILE_NAMES
     check_output(output, names, overwrite=overwrite)
     presets = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
     options = replace(presets[options_preset](), metadata=only, selection=selection)
-    with progress_lines(quiet) as progress:
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
     result.save(output, overwrite=overwrite)
     if surface:
         _save_surface(result, output)
-    found = summary(result)
-    if as_json:
-        echo_json(found | {"folder": output})
-        return
-    _echo_summary(found, output)
-    if not quiet:
-        say(f"look at {output / 'qc.png'}")
+    notes = () if quiet else (f"look at {output / 'qc.png'}",)
+    echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)
 
 
 def _save_surface(result: RefineResult, output: Path) -> None:
@@ -147,20 +138,3 @@ def _save_surface(result: RefineResult, output: Path) -> None:
     from cardiacreg.surface_figure import draw_surface_figure
 
     write_bytes_atomically(output / _SURFACE, png_bytes(draw_surface_figure(result)))
-
-
-def _echo_summary(found: dict[str, Any], output: Path) -> None:
-    click.echo(f"{'structure':12s} {'volume (ml)':>12s} {'mass (g)':>10s} {'agreement':>10s}")
-    for name, volume in found["volumes_ml"].items():
-        mass, dice = found["masses_g"].get(name), found["agreement_dice"].get(name)
-        click.echo(
-            f"{name:12s} {_cell(volume, 1):>12s} {_cell(mass, 1):>10s} {_cell(dice, 3):>10s}"
-        )
-    click.echo(
-        f"smallest Jacobian {found['minimum_jacobian']:.3f}; the chosen atlases differ on "
-        f"{100 * found['atlas_diversity']:.0f} % of the heart; written to {output}"
-    )
-
-
-def _cell(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cardiacreg.cli_result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli_support import EXIT_CODES, atlas_options, echo_json, progress_lines, say
 from cardiacreg.errors import InvalidInputError
 
@@ -75,12 +76,13 @@ def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs:
     for name, volume in found["volumes_ml"].items():
         click.echo(f"{name:12s} {'-' if volume is None else f'{volume:.1f}':>10s} ml")
     if not quiet:
-        _say_licence(subject)
+        say(_licence(subject))
 
 
 @click.command(epilog=EXIT_CODES)
 @_network_options
 @atlas_options
+@accept_failed_option
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 def run(
     output: Path,
@@ -90,6 +92,7 @@ def run(
     atlases: str | None,
     only: tuple[tuple[str, tuple[str, ...]], ...],
     selection: str,
+    accept_failed: bool,
     threads: int | None,
     **inputs: Any,
 ) -> None:
@@ -100,30 +103,27 @@ def run(
     from cardiacreg._output_folder import check_output
     from cardiacreg.options import RefineOptions
     from cardiacreg.refinement import refine
-    from cardiacreg.result_files import FILE_NAMES, summary
+    from cardiacreg.result_files import FILE_NAMES
 
     check_output(output, (*SEGMENT_FILES, *FILE_NAMES), overwrite=overwrite)
     options = RefineOptions(metadata=only, selection=selection)
     subject = _predict(**inputs)
-    with progress_lines(quiet) as progress:
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine(
             subject.labels, image=subject.image, landmarks=subject.landmarks, atlases=atlases,
             options=options, threads=threads, progress=progress,
         )  # fmt: skip
-    provenance = {**result.provenance, "network": subject.metadata["network"]}
+    network = subject.metadata["network"]
+    provenance = {**result.provenance, "network": network}
     named = replace(result.target, name=subject.name)
     result = replace(result, provenance=provenance, target=named)
     _write_segmentation(output, subject, overwrite=overwrite)
     result.save(output, overwrite=overwrite)
-    found = summary(result)
-    if as_json:
-        echo_json(found | {"folder": output, "network": subject.metadata["network"]})
-        return
-    for name, volume in found["volumes_ml"].items():
-        click.echo(f"{name:12s} {'-' if volume is None else f'{volume:.1f}':>10s} ml")
-    if not quiet:
-        _say_licence(subject)
-        say(f"look at {output / 'qc.png'}")
+    notes = () if quiet else (_licence(subject), f"look at {output / 'qc.png'}")
+    echo_result(
+        result, output, as_json=as_json, accept_failed=accept_failed, more={"network": network},
+        notes=notes,
+    )  # fmt: skip
 
 
 def _predict(image: str, **options: Any) -> Subject:
@@ -139,9 +139,9 @@ def _predict(image: str, **options: Any) -> Subject:
     return subject
 
 
-def _say_licence(subject: Subject) -> None:
+def _licence(subject: Subject) -> str:
     network = subject.metadata["network"]
-    say(f"weights {network.get('name')}, licence {network.get('licence', 'unknown')}")
+    return f"weights {network.get('name')}, licence {network.get('licence', 'unknown')}"
 
 
 def _summary(subject: Subject) -> dict[str, Any]:

@@ -22,7 +22,7 @@ Exit codes:
   0    done
   1    an input or output is not usable; the message says why
   2    wrong usage of the command
-  3    the refinement failed although its inputs were valid
+  3    the refinement failed although its inputs were valid, or its model does not follow them
   130  interrupted"""
 
 

@@ -29,3 +29,7 @@ class RefinementError(RuntimeError):
 
 class InputWarning(UserWarning):
     """An input that was accepted after a repair or with a reservation, which the text names."""
+
+
+class ResultWarning(InputWarning):
+    """A result that should be looked at before it is used; the text begins with a code in brackets."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from io import BytesIO
 from typing import Any
 
@@ -15,7 +14,15 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from cardiacreg.geometry import STRUCTURES, LabelMap
+from cardiacreg.guards import FAILED_AGREEMENT
 from cardiacreg.label_consistency import labelled_slices
+from cardiacreg.qc_numbers import (
+    ALARM_COLOUR,
+    draw_findings,
+    draw_numbers,
+    draw_volumes,
+    printable,
+)
 from cardiacreg.qc_views import (
     Box,
     Cut,
@@ -37,12 +44,13 @@ COLOURS = {1: "#d55e00", 2: "#f2b734", 3: "#56b4e9", 4: "#0a5fa8"}
 """Structure to colour: told apart with any kind of colour vision, and by lightness alone."""
 
 _N_SLICES = 6
-_SIZE_INCHES = (14.0, 6.6)
-_PICTURES = {"left": 0.01, "right": 0.775, "top": 0.875, "bottom": 0.02, "hspace": 0.12}
-_NOTES = {"left": 0.82, "right": 0.99, "top": 0.875, "bottom": 0.02, "hspace": 0.22}
+_LONGEST_NAME = 50
+_SIZE_INCHES = (14.0, 8.2)
+_PICTURES = {"left": 0.01, "right": 0.775, "top": 0.90, "bottom": 0.22, "hspace": 0.12}
+_NOTES = {"left": 0.82, "right": 0.99, "top": 0.90, "bottom": 0.22, "hspace": 0.22}
+_STRIP = {"left": 0.012, "right": 0.99, "top": 0.19, "bottom": 0.015, "wspace": 0.08}
 _DOTS_PER_INCH = 120
 _GREY = "0.35"
-_MOST_LINES = 26
 _INPUT_COLOUR = "#d0208a"
 _SIDES = (("RV", "LV"), ("inferior", "anterior"))
 _FILL = ListedColormap(["white", *(COLOURS[label] for label in sorted(COLOURS))])
@@ -64,7 +72,8 @@ def draw_qc_figure(result: RefineResult) -> Figure:
     matplotlib.figure.Figure
         Top: short-axis slices from apex to base, each at its true place, seen from the apex with
         the anterior side up. Below: two cuts along the LV's long axis, input as stored beside the
-        model, apex down, in true proportions; the shift of every slice; and the numbers.
+        model, apex down, in true proportions; the shift of every slice; and how the model came
+        about. At the bottom: volumes, agreement and findings.
 
     Examples
     --------
@@ -79,7 +88,10 @@ def draw_qc_figure(result: RefineResult) -> Figure:
     _draw_cuts(figure, pictures[1], result, axes, points)
     notes = figure.add_gridspec(2, 1, height_ratios=(1.0, 1.9), **_NOTES)
     _draw_shifts(figure.add_subplot(notes[0]), result, axes)
-    _draw_numbers(figure.add_subplot(notes[1]), result)
+    draw_numbers(figure.add_subplot(notes[1]), result)
+    strip = figure.add_gridspec(1, 2, width_ratios=(1.0, 1.3), **_STRIP)
+    draw_volumes(figure.add_subplot(strip[0]), result, COLOURS)
+    draw_findings(figure.add_subplot(strip[1]), result)
     _draw_heading(figure, result)
     return figure
 
@@ -92,8 +104,13 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def _draw_heading(figure: Figure, result: RefineResult) -> None:
-    name = _printable(result.target.name or "target")
-    figure.text(0.012, 0.945, name, fontsize=13, weight="bold", parse_math=False)
+    name = printable(result.target.name or "target")
+    if len(name) > _LONGEST_NAME:
+        name = f"... {name[-_LONGEST_NAME:]}"
+    style: dict[str, Any] = {"weight": "bold", "parse_math": False}
+    figure.text(0.012, 0.94, name, fontsize=13, **style)
+    if any(finding.code == FAILED_AGREEMENT for finding in result.findings):
+        figure.text(0.012, 0.97, "FAILED REFINEMENT", fontsize=9, color=ALARM_COLOUR, **style)
     handles: list[Any] = [Patch(color=COLOURS[n], label=STRUCTURES[n]) for n in sorted(COLOURS)]
     handles.append(Line2D([], [], color=_INPUT_COLOUR, lw=1.9, label="input where they differ"))
     figure.legend(
@@ -215,37 +232,3 @@ def _draw_shifts(panel: Any, result: RefineResult, axes: HeartAxes) -> None:
     panel.legend(
         fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=2, frameon=False
     )
-
-
-def _draw_numbers(panel: Any, result: RefineResult) -> None:
-    panel.axis("off")
-    panel.text(
-        -0.08, 1.0, "\n".join(_number_lines(result)), transform=panel.transAxes, fontsize=7.8,
-        va="top", family="monospace", linespacing=1.35, parse_math=False,
-    )  # fmt: skip
-
-
-def _number_lines(result: RefineResult) -> list[str]:
-    lines = ["Agreement with the input (Dice)"]
-    for name, dice in result.agreement.items():
-        lines.append(f"  {name:10s} {'not shown' if dice is None else f'{dice:.3f}'}")
-    lines += ["", f"Smallest Jacobian {result.minimum_jacobian:.3f}"]
-    lines += [f"Time {result.timings_seconds.get('total', 0.0):.1f} s", "", "Atlases (NMI)"]
-    lines += [f"  {_printable(a.name)[-31:]:31s} {a.nmi:.3f}" for a in result.atlases[:8]]
-    if result.structures_from_atlases:
-        lines += ["", "From atlases alone", *_wrapped(", ".join(result.structures_from_atlases))]
-    if result.warnings:
-        lines += ["", f"Warnings ({len(result.warnings)})"]
-        lines += [line for note in result.warnings[:3] for line in _wrapped(note)[:4]]
-    return (
-        lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "  ... (result.json)"]
-    )
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(_printable(text), 37, initial_indent="  ", subsequent_indent="    ")
-
-
-def _printable(text: str) -> str:
-    """Return a text in characters that the figure's font has."""
-    return text.encode("latin-1", "replace").decode("latin-1")

@@ -13,14 +13,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg._slabs import ProgressCallable, check_threads
 from cardiacreg.atlas_selection import diversity
-from cardiacreg.errors import InputWarning
+from cardiacreg.errors import InputWarning, ResultWarning
 from cardiacreg.gather import Pool, Target, gather_atlases, gather_target, structure_names
-from cardiacreg.geometry import STRUCTURES, LabelMap, Subject, apply_matrix
+from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject, apply_matrix
+from cardiacreg.guards import find_problems
 from cardiacreg.label_consistency import labelled_slices
 from cardiacreg.options import RefineOptions
 from cardiacreg.pipeline import Outcome, run_steps
 from cardiacreg.result import AtlasReport, RefineResult
 from cardiacreg.run import Clock, Run
+from cardiacreg.stack_volumes import stack_volumes
 
 
 def refine(
@@ -80,6 +82,9 @@ def refine(
     -----
     InputWarning
         For everything that was repaired or should be known; also kept in ``result.warnings``.
+    ResultWarning
+        For every reason to look at the result before it is used, as ``"[CODE] message"``; also kept in
+        ``result.findings``.
 
     Examples
     --------
@@ -99,7 +104,10 @@ def refine(
         outcome = run_steps(run, bank)
     notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
     _pass_on(caught)
-    return _result(run, target, outcome, notes, bank)
+    result = _result(run, target, outcome, notes, bank)
+    for finding in result.findings:
+        warnings.warn(str(finding), ResultWarning, stacklevel=2)
+    return result
 
 
 def _pass_on(caught: Sequence[warnings.WarningMessage]) -> None:
@@ -111,26 +119,46 @@ def _pass_on(caught: Sequence[warnings.WarningMessage]) -> None:
 def _result(
     run: Run, target: Target, outcome: Outcome, notes: tuple[str, ...], bank: Pool
 ) -> RefineResult:
+    labels, stack = outcome.fusion.labels, target.subject.labels
+    agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
+    volumes = stack_volumes(
+        stack, labels, base_at_last_slice=_base_at_last_slice(stack, outcome.landmarks)
+    )
+    scatter = diversity(
+        stack,
+        [atlas.subject for atlas in outcome.selected],
+        [atlas.ranked.target_to_atlas for atlas in outcome.selected],
+    )
     return RefineResult(
-        labels=outcome.fusion.labels,
+        labels=labels,
         confidence=outcome.fusion.confidence,
         landmarks=outcome.landmarks,
         slice_shifts_mm=outcome.slice_shifts_mm,
         slice_turns_degrees=outcome.slice_turns_degrees,
         atlases=_reports(outcome, bank),
-        agreement=slice_agreement(outcome.turned, outcome.fusion.labels, outcome.slice_shifts_mm),
+        agreement=agreement,
         timings_seconds=run.clock.timings_seconds(),
         target=target.subject,
         options=run.options,
         warnings=notes,
         structures_from_atlases=structure_names(target.unknown_labels),
         provenance=_provenance(target.subject, run.threads, len(bank)),
-        atlas_diversity=diversity(
-            target.subject.labels,
-            [atlas.subject for atlas in outcome.selected],
-            [atlas.ranked.target_to_atlas for atlas in outcome.selected],
+        atlas_diversity=scatter,
+        volumes=volumes,
+        findings=find_problems(
+            agreement,
+            volumes,
+            slice_distance_mm=float(stack.spacing_mm[2]),
+            atlas_diversity=scatter,
         ),
     )
+
+
+def _base_at_last_slice(labels: LabelMap, landmarks: Landmarks) -> bool:
+    """Return whether the way from apex to mitral valve leads towards large k."""
+    apex, mitral = landmarks.points_mm[4:6]
+    rise = np.linalg.inv(labels.voxel_to_world)[2, :3] @ (mitral - apex)
+    return bool(rise > 0)
 
 
 def _reports(outcome: Outcome, bank: Pool) -> tuple[AtlasReport, ...]:

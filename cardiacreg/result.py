@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
+from cardiacreg.guards import Finding
 from cardiacreg.options import RefineOptions
+from cardiacreg.stack_volumes import StructureVolume
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +90,11 @@ class RefineResult:
     slice_turns_degrees : ndarray, shape (n_slices,)
         In-plane turn of every shifted slice, from axis i towards axis j about the mean in-plane
         position of the labels; zero unless the options ask for turns.
+    volumes : dict
+        Structure name to `StructureVolume`: ml of the input, and of the model inside the labelled
+        slices and beyond either end.
+    findings : tuple of Finding
+        Reasons to look at the result before it is used, the most severe first.
     """
 
     labels: LabelMap
@@ -104,6 +111,8 @@ class RefineResult:
     provenance: dict[str, Any] = field(default_factory=dict)
     atlas_diversity: float | None = None
     slice_turns_degrees: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    volumes: dict[str, StructureVolume] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     @property
     def minimum_jacobian(self) -> float:

@@ -18,7 +18,7 @@ from cardiacreg.landmark_files import write_json, write_landmarks
 from cardiacreg.result import RefineResult
 from cardiacreg.volumes import masses_g, volumes_ml
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAMES = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json", "qc.png", "result.json")
 
 
@@ -72,13 +72,14 @@ def summary(result: RefineResult) -> dict[str, Any]:
     Returns
     -------
     dict
-        Measures of the model, agreement with the input, atlases, shifts, warnings, options,
-        provenance and timings; lengths in mm, times in seconds.
+        Measures of the model, agreement with the input, findings, atlases, shifts, warnings, options,
+        provenance and timings; lengths in mm, volumes in ml, times in seconds.
     """
     return {
         "schema_version": SCHEMA_VERSION,
         "target": result.target.name,
         "volumes_ml": volumes_ml(result.labels),
+        "volumes": {name: dataclasses.asdict(v) for name, v in result.volumes.items()},
         "masses_g": masses_g(result.labels),
         "agreement_dice": result.agreement,
         "minimum_jacobian": result.minimum_jacobian,
@@ -87,6 +88,7 @@ def summary(result: RefineResult) -> dict[str, Any]:
         "slice_shifts_mm": result.slice_shifts_mm,
         "slice_turns_degrees": result.slice_turns_degrees,
         "structures_from_atlases": list(result.structures_from_atlases),
+        "findings": [dataclasses.asdict(finding) for finding in result.findings],
         "warnings": list(result.warnings),
         "output": {"shape": list(result.labels.shape), "spacing_mm": result.labels.spacing_mm},
         "options": dataclasses.asdict(result.options),

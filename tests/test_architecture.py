@@ -27,7 +27,7 @@ GROUPS = {
     "nouns": ("geometry",),
     "files": ("_nifti_header", "nifti", "landmark_files", "atlas_folder", "label_presets"),
     "checks": ("input_checks", "atlas_checks", "image_placement", "component_counts"),
-    "measures": ("metrics", "volumes", "structure_measures"),
+    "measures": ("metrics", "volumes", "stack_volumes", "structure_measures"),
     "steps": (
         "landmarks", "landmark_affine", "atlas_selection", "atlas_index", "image_selection",
         "affine_registration", "ffd", "ffd_chain", "composition", "spline_points",
@@ -43,7 +43,7 @@ GROUPS = {
         "tiny_heart", "phantom*", "degradation", "thick_slices", "stack_labels", "atlas_bank", "bank_*",
     ),
     "options": ("options",),
-    "results": ("result", "result_files", "qc_*", "surface_figure"),
+    "results": ("result", "result_files", "guards", "qc_*", "surface_figure"),
     "run": ("run", "gather", "atlas_choice", "pipeline", "refinement"),
     "commands": ("cli*", "demo_report", "__main__"),
     "door": ("__init__",),

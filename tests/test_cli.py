@@ -21,6 +21,7 @@ from cardiacreg.cli_support import ProgressLines
 from cardiacreg.degradation import Degradation
 from cardiacreg.errors import RefinementError
 from cardiacreg.geometry import LabelMap
+from cardiacreg.guards import find_problems
 from cardiacreg.result_files import FILE_NAMES
 from cardiacreg.stack_labels import LabelRule
 
@@ -103,6 +104,12 @@ def test_refine_in_a_process_of_its_own(tiny_files, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILE_NAMES, "surface.png"}
     assert "LV cavity" in shown.stdout and "register: 2/2" in shown.stderr
     assert shown.stderr.count("warning: atlases: 5 asked for, 2 there") == 1
+    findings = json.loads((tmp_path / "out" / "result.json").read_text())["findings"]
+    lines = shown.stderr.splitlines()
+    assert findings and lines[-len(findings) :] == [
+        f"warning [{finding['code']}]: {finding['message']}" for finding in findings
+    ]
+    assert all(shown.stderr.count(finding["message"]) == 1 for finding in findings)
 
 
 def test_refine_prints_json_and_obeys_overwrite(tiny_files, tmp_path):
@@ -164,6 +171,74 @@ def test_refine_chooses_by_metadata_and_by_image(tiny_files, tmp_path):
     blind = run(*refine_arguments(files, tmp_path / "no", "--select-by", "image"))
     assert_one_line_error(blind, "NO_IMAGE")
     assert not (tmp_path / "no").exists()
+
+
+@pytest.fixture
+def refined_to(tiny_result, monkeypatch):
+    """Let `refine` return at once a result of given agreement of the LV cavity."""
+
+    def set_agreement(dice):
+        agreement = tiny_result.agreement | {"LV cavity": dice}
+        long = dataclasses.replace(tiny_result.volumes["LV wall"], beyond_base_mm=31.0)
+        volumes = tiny_result.volumes | {"LV wall": long}
+        findings = find_problems(agreement, volumes, slice_distance_mm=8.0)
+        result = dataclasses.replace(
+            tiny_result, agreement=agreement, volumes=volumes, findings=findings
+        )
+        monkeypatch.setattr(refinement, "refine", lambda *_, **__: result)
+        return result
+
+    return set_agreement
+
+
+def test_the_table_shows_where_volumes_lie_and_fits_a_terminal(refined_to, tiny_files, tmp_path):
+    result = refined_to(None)
+    lines = run(*refine_arguments(tiny_files, tmp_path / "out")).stdout.splitlines()
+    assert "input ml  inside ml  beyond apex ml  beyond base ml  total ml" in lines[0]
+    assert max(map(len, lines[:5])) <= 100 and len({len(line) for line in lines[:5]}) == 1
+    rows = {line[:10].strip(): line[10:].split() for line in lines[1:5]}
+    wall = result.volumes["LV wall"]
+    volumes = (wall.input_ml, wall.inside_ml, wall.beyond_apex_ml, wall.beyond_base_ml)
+    assert rows["LV wall"][:5] == [f"{ml:.1f}" for ml in (*volumes, wall.total_ml)]
+    assert rows["LV wall"][5:] == [
+        f"{1.05 * wall.total_ml:.1f}", f"{result.agreement['LV wall']:.3f}"
+    ]  # fmt: skip
+    assert rows["LV cavity"][5:] == ["-", "-"]
+
+
+def test_a_finding_is_a_warning_on_the_last_lines(refined_to, tiny_files, tmp_path):
+    refined_to(0.84)
+    result = run(*refine_arguments(tiny_files, tmp_path / "out", "-q"))
+    assert result.exit_code == 0
+    low, beyond = result.stderr.splitlines()
+    assert low.startswith("warning [LOW_AGREEMENT]: ") and "LV cavity 0.84" in low
+    assert beyond.startswith("warning [BEYOND_ENDS]: ") and "LV wall 31 mm" in beyond
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_model_that_does_not_follow_its_input_is_a_failed_refinement(
+    refined_to, tiny_files, tmp_path, as_json
+):
+    refined_to(0.42)
+    more = ("--surface", *(("--json",) if as_json else ()))
+    result = run(*refine_arguments(tiny_files, tmp_path / "out", *more))
+    assert_one_line_error(result, "FAILED_AGREEMENT", 3)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILE_NAMES, "surface.png"}
+    first, second, last = result.stderr.splitlines()[-3:]
+    assert first.startswith("warning [FAILED_AGREEMENT]: ")
+    assert second.startswith("warning [BEYOND_ENDS]: ")
+    assert "failed refinement: " in last and "LV cavity 0.42" in last
+    assert f"the files in {tmp_path / 'out'} are there to look at" in last
+    if as_json:
+        codes = [finding["code"] for finding in json.loads(result.stdout)["findings"]]
+        assert codes == ["FAILED_AGREEMENT", "BEYOND_ENDS"]
+
+
+def test_a_failed_refinement_can_be_accepted(refined_to, tiny_files, tmp_path):
+    refined_to(0.42)
+    result = run(*refine_arguments(tiny_files, tmp_path / "out", "-q", "--accept-failed"))
+    assert result.exit_code == 0 and "error" not in result.stderr
+    assert result.stderr.splitlines()[0].startswith("warning [FAILED_AGREEMENT]: ")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from cardiacreg import surface_figure
 from cardiacreg.geometry import (
@@ -15,12 +16,14 @@ from cardiacreg.geometry import (
     LV_WALL,
     RV_CAVITY,
     RV_WALL,
+    STRUCTURES,
     LabelMap,
     Landmarks,
     Subject,
     Volume,
     apply_matrix,
 )
+from cardiacreg.guards import CODES, find_problems
 from cardiacreg.qc_figure import draw_qc_figure, png_bytes
 from cardiacreg.qc_views import (
     cut_points,
@@ -32,6 +35,7 @@ from cardiacreg.qc_views import (
     slice_box,
     slice_points,
 )
+from cardiacreg.stack_volumes import StructureVolume
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
@@ -182,6 +186,79 @@ def test_odd_results_are_drawn_too(tiny_result):
     assert png_bytes(draw_qc_figure(odd)).startswith(PNG_START)
     without_image = dataclasses.replace(odd, target=Subject(cavity))
     assert png_bytes(draw_qc_figure(without_image)).startswith(PNG_START)
+
+
+def worst(result):
+    """A result with long words everywhere and every finding there is."""
+    volume = StructureVolume(1000.0, 1000.0, 200.0, 300.0, 1500.0, 30.0, 140.0)
+    volumes = dict.fromkeys(STRUCTURES.values(), volume)
+    agreement = dict(zip(STRUCTURES.values(), (0.2, 0.7, 0.3, 0.8), strict=True))
+    return dataclasses.replace(
+        result,
+        target=dataclasses.replace(result.target, name="W" * 300),
+        atlases=tuple(dataclasses.replace(a, name="atlas" * 20) for a in result.atlases) * 4,
+        agreement=agreement,
+        volumes=volumes,
+        warnings=("word " * 60,) * 9,
+        structures_from_atlases=tuple(STRUCTURES.values()),
+        findings=find_problems(
+            agreement,
+            volumes,
+            slice_distance_mm=10.0,
+            atlas_diversity=0.9,
+            orientation_probability=0.4,
+        ),
+    )
+
+
+def placed_texts(figure):
+    """Every text of a figure with the box that it takes on the page, in pixels."""
+    figure.canvas.draw()
+    found = [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    return [(text, text.get_window_extent()) for text in found]
+
+
+@pytest.mark.parametrize("make", [lambda r: r, worst], ids=["usual", "worst"])
+def test_no_text_leaves_the_page_or_meets_another(tiny_result, make):
+    figure = draw_qc_figure(make(tiny_result))
+    texts = placed_texts(figure)
+    assert len(texts) > 50
+    for number, (text, box) in enumerate(texts):
+        assert box.x0 >= 0 and box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text
+        for other, its_box in texts[:number]:
+            wide = min(box.x1, its_box.x1) - max(box.x0, its_box.x0)
+            high = min(box.y1, its_box.y1) - max(box.y0, its_box.y0)
+            assert wide <= 1 or high <= 3, (text, other)  # lines touch by what letters leave free
+
+
+def shown_words(result):
+    return [text.get_text() for text, _ in placed_texts(draw_qc_figure(result))]
+
+
+def test_volumes_and_agreement_are_on_the_figure(tiny_result):
+    words = shown_words(tiny_result)
+    for name, volume in tiny_result.volumes.items():
+        row = words.index(name)
+        expected = [volume.input_ml, volume.inside_ml, volume.beyond_apex_ml, volume.beyond_base_ml]
+        cells = [f"{value:.1f}" for value in (*expected, volume.total_ml)]
+        assert words[row + 1 : row + 7] == [*cells, f"{tiny_result.agreement[name]:.3f}"]
+    absent = dataclasses.replace(tiny_result.volumes["RV wall"], input_ml=None)
+    bare = dataclasses.replace(tiny_result, volumes={"RV wall": absent}, agreement={})
+    words = shown_words(bare)
+    assert words[words.index("RV wall") + 1] == "–"
+
+
+def test_findings_are_on_the_figure_and_a_failure_is_in_its_heading(tiny_result):
+    words = shown_words(dataclasses.replace(tiny_result, findings=()))
+    assert "findings: none" in words and "FAILED REFINEMENT" not in words
+    bad = worst(tiny_result)
+    words = shown_words(bad)
+    assert [word for word in words if word in CODES] == [f.code for f in bad.findings]
+    assert "FAILED REFINEMENT" in words and f"findings ({len(bad.findings)})" in words
+    assert bad.findings[0].found in words
+    mild = dataclasses.replace(bad, findings=bad.findings[1:3])
+    assert "FAILED REFINEMENT" not in shown_words(mild)
 
 
 def test_drawing_touches_no_global_state():

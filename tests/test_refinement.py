@@ -19,6 +19,7 @@ from cardiacreg._slabs import Progress
 from cardiacreg.atlas_bank import build_atlas_bank
 from cardiacreg.atlas_selection import with_metadata
 from cardiacreg.degradation import simulate_low_resolution
+from cardiacreg.errors import ResultWarning
 from cardiacreg.geometry import STRUCTURES
 from cardiacreg.label_fusion import FusionOptions
 from cardiacreg.landmarks import landmarks_from_labels
@@ -28,9 +29,18 @@ from cardiacreg.refinement import refine, sample_at_slices, slice_agreement, war
 from cardiacreg.resampling import warp_labels
 from cardiacreg.slice_turns import turned_labels
 from cardiacreg.tiny_heart import tiny_heart
+from cardiacreg.volumes import volumes_ml
 from tests import naive
 from tests.strategies import rotation
-from tests.tiny_bank import SPACING_MM, tiny_atlases, tiny_options, tiny_target
+from tests.tiny_bank import (
+    SPACING_MM,
+    expect_tiny_findings,
+    tiny_atlases,
+    tiny_options,
+    tiny_target,
+)
+
+pytestmark = expect_tiny_findings
 
 FACES = ndimage.generate_binary_structure(3, 1)
 PHANTOM_MM = (1.75, 1.75, 3.0)
@@ -131,6 +141,7 @@ class TestModel:
         for label in STRUCTURES:
             assert ndimage.label(tiny.labels.array == label, FACES)[1] == 1
 
+    @pytest.mark.filterwarnings(r"ignore:\[FAILED_AGREEMENT\] ")  # all voxels of one structure
     @pytest.mark.parametrize("wanted", [True, False])
     def test_topology_is_cleaned_last_if_wanted(self, wanted, monkeypatch):
         def mark(labels):
@@ -245,6 +256,22 @@ class TestModel:
             RefineOptions(**wrong)
         assert error.value.code == "BAD_OPTION"
 
+    def test_volumes_say_where_the_model_lies(self, tiny):
+        entered, model = volumes_ml(tiny.target.labels), volumes_ml(tiny.labels)
+        for name, volume in tiny.volumes.items():
+            parts = (volume.inside_ml, volume.beyond_apex_ml, volume.beyond_base_ml)
+            assert sum(parts) == pytest.approx(volume.total_ml) == pytest.approx(model[name])
+            assert volume.input_ml == pytest.approx(entered[name])
+
+    def test_findings_are_kept_and_issued_as_warnings(self):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", InputWarning)
+            found = refine_tiny(atlases=[tiny_heart(size=0.6)], options=tiny_options(n_atlases=1))
+        issued = [str(w.message) for w in caught if w.category is ResultWarning]
+        assert found.findings and issued == [str(finding) for finding in found.findings]
+        assert all(w.filename == __file__ for w in caught if w.category is ResultWarning)
+        assert not any(str(finding) in found.warnings for finding in found.findings)
+
     def test_refining_twice_gives_the_same_bits(self, tiny):
         np.testing.assert_array_equal(refine_tiny().labels.array, tiny.labels.array)
 
@@ -277,6 +304,22 @@ class TestOrientation:
         )
         found = refine_tiny(flipped).labels
         assert (on(found, tiny.labels) == tiny.labels.array).mean() > 0.97
+
+    @pytest.mark.filterwarnings("ignore:the target looks mirrored")  # a tiny heart is symmetric
+    def test_the_base_is_found_in_a_stack_stored_from_either_end(self):
+        """What lies beyond the base is reported there, whichever slice comes first."""
+        labels = tiny_target().labels
+        cut = np.array(labels.array)
+        cut[:, :, 5:] = 0
+        flipped = np.array(labels.voxel_to_world)
+        flipped[:3, 3] += flipped[:3, 2] * (labels.shape[2] - 1)
+        flipped[:3, 2] *= -1
+        for array, matrix in ((cut, labels.voxel_to_world), (cut[:, :, ::-1], flipped)):
+            found = refine_tiny(Subject(LabelMap(array, matrix)), image=False)
+            assert found.volumes["LV cavity"].beyond_base_ml > 1.0
+            assert found.volumes["LV cavity"].beyond_apex_ml == 0.0
+            (beyond,) = (f for f in found.findings if f.code == "BEYOND_ENDS")
+            assert "at the base: LV cavity" in beyond.found
 
 
 class TestInputs:

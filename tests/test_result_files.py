@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -12,6 +13,7 @@ import pytest
 
 from cardiacreg import nifti, qc_figure, result_files
 from cardiacreg.errors import InvalidInputError
+from cardiacreg.guards import Finding
 from cardiacreg.landmark_files import read_landmarks
 from cardiacreg.result_files import FILE_NAMES
 from cardiacreg.volumes import volumes_ml
@@ -46,6 +48,8 @@ def test_result_json_says_how_it_came_about(tiny_result, tmp_path):
     found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     assert found["schema_version"] == result_files.SCHEMA_VERSION
     assert found["volumes_ml"] == pytest.approx(volumes_ml(tiny_result.labels))
+    assert found["volumes"]["RV cavity"] == dataclasses.asdict(tiny_result.volumes["RV cavity"])
+    assert list(found["volumes"]) == list(found["volumes_ml"])
     assert [atlas["name"] for atlas in found["atlases"]] == [a.name for a in tiny_result.atlases]
     assert found["minimum_jacobian"] == tiny_result.minimum_jacobian
     assert found["atlas_diversity"] == tiny_result.atlas_diversity > 0
@@ -57,6 +61,13 @@ def test_result_json_says_how_it_came_about(tiny_result, tmp_path):
     assert {"agreement_dice", "masses_g", "timings_seconds", "structures_from_atlases"} <= set(
         found
     )
+
+
+def test_findings_are_in_result_json_with_their_codes(tiny_result):
+    finding = Finding("LOW_AGREEMENT", "RV cavity 0.77; look at it")
+    found = result_files.summary(dataclasses.replace(tiny_result, findings=(finding,)))
+    assert found["schema_version"] == 2
+    assert found["findings"] == [{"code": "LOW_AGREEMENT", "message": "RV cavity 0.77; look at it"}]
 
 
 @pytest.mark.usefixtures("quick_picture")

@@ -15,7 +15,15 @@ from cardiacreg.ffd_registration import RegistrationOptions, register_labels
 from cardiacreg.label_fusion import FusionOptions, fuse_labels
 from cardiacreg.refinement import refine
 from cardiacreg.resampling import add_label_votes, warp_labels, warp_volume
-from tests.tiny_bank import SPACING_MM, tiny_atlases, tiny_options, tiny_target
+from tests.tiny_bank import (
+    SPACING_MM,
+    expect_tiny_findings,
+    tiny_atlases,
+    tiny_options,
+    tiny_target,
+)
+
+pytestmark = expect_tiny_findings
 
 OPTIONS = RegistrationOptions(
     spacings_mm=(32.0, 16.0), strides=(2, 1), iterations=(6, 6), estimate_shifts=True

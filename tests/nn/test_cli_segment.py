@@ -1,14 +1,18 @@
 """``cardiacreg segment`` and ``run`` from outside."""
 
+import dataclasses
 import json
+import warnings
 
 import nibabel
 import pytest
 import torch
 from click.testing import CliRunner
 
-from cardiacreg import cli_segment, nifti
+from cardiacreg import cli_segment, nifti, refinement
 from cardiacreg.cli import main
+from cardiacreg.errors import ResultWarning
+from cardiacreg.guards import FAILED_AGREEMENT, Finding
 from cardiacreg.landmark_files import read_landmarks
 from cardiacreg.result_files import FILE_NAMES
 from cardiacreg_nn import prediction, save_weights
@@ -66,6 +70,30 @@ def test_run_segments_and_refines(picture, oracle, tiny_files, tmp_path):
     kept = json.loads((out / "result.json").read_text())
     assert kept["provenance"]["network"]["licence"] == "Apache-2.0"
     assert kept["target"] == picture.name
+    assert "beyond base ml" in result.stdout and "agreement" in result.stdout
+
+
+def test_run_ends_a_failed_refinement_as_refine_does(
+    picture, oracle, tiny_result, tmp_path, monkeypatch
+):
+    finding = Finding(FAILED_AGREEMENT, "agreement 0.1; look at it")
+
+    def fail(*_, **__):
+        warnings.warn(str(finding), ResultWarning, stacklevel=2)
+        return dataclasses.replace(tiny_result, findings=(finding,))
+
+    monkeypatch.setattr(refinement, "refine", fail)
+    out = tmp_path / "out"
+    result = run("run", "-i", picture, "-o", out, "--json")
+    assert result.exit_code == 3 and json.loads(result.stdout)["network"]["name"] == "oracle"
+    assert {p.name for p in out.iterdir()} == {*cli_segment.SEGMENT_FILES, *FILE_NAMES}
+    assert result.stderr.splitlines() == [
+        "warning [FAILED_AGREEMENT]: agreement 0.1; look at it",
+        "error [FAILED_AGREEMENT]: failed refinement: agreement 0.1; the files in "
+        f"{out} are there to look at.",
+    ]
+    accepted = run("run", "-i", picture, "-o", out, "-q", "--overwrite", "--accept-failed")
+    assert accepted.exit_code == 0 and "error" not in accepted.stderr
 
 
 def test_run_chooses_atlases_as_refine_does(picture, oracle, tiny_files, tmp_path):
