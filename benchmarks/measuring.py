@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 import cardiacreg
 from benchmarks import baselines, scoring
 from benchmarks.cases import Case, Heart
@@ -17,6 +19,7 @@ from cardiacreg.label_consistency import labelled_slices
 from cardiacreg.options import RefineOptions
 from cardiacreg.result import RefineResult
 
+RESULT_MM = np.array([1.25, 1.25, 2.0])
 Score = Callable[[LabelMap, LabelMap], dict[str, scoring.Scores]]
 BASELINES: dict[str, Callable[[LabelMap, LabelMap], LabelMap]] = {
     "nearest neighbour": baselines.nearest_neighbour,
@@ -29,6 +32,33 @@ def refine_quietly(segmentation: Any, **arguments: Any) -> RefineResult:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         return cardiacreg.refine(segmentation, **arguments)
+
+
+def refine_patient(
+    frames: Sequence[LabelMap], *, options: RefineOptions | None = None, threads: int = 1
+) -> list[RefineResult]:
+    """Refine all frames of one patient, canonical labels of one stack at several times."""
+    return [refine_quietly(frame, options=options, threads=threads) for frame in frames]
+
+
+def fine_lattice(stack: LabelMap, *, beyond_slices: float = 2.0) -> LabelMap:
+    """Return an empty lattice of a result's voxels over a stack and some slice distances more.
+
+    Its k axis is that of the stack, and reaches the given number of slice distances past the centre
+    of the outermost slices.
+    """
+    extent = (np.array(stack.shape) - 1) * stack.spacing_mm
+    margin = np.array([0.0, 0.0, beyond_slices * stack.spacing_mm[2]])
+    matrix = stack.voxel_to_world.copy()
+    matrix[:3, 3] -= matrix[:3, :3] @ (margin / stack.spacing_mm)
+    matrix[:3, :3] *= RESULT_MM / stack.spacing_mm
+    shape = np.ceil((extent + 2 * margin) / RESULT_MM).astype(int) + 1
+    return LabelMap(np.zeros(tuple(shape), dtype=np.uint8), matrix)
+
+
+def is_development(patient: int) -> bool:
+    """Whether an ACDC patient is one of those that settings were chosen on: 1, 7, 13, ... 97."""
+    return patient % 6 == 1
 
 
 def refined(
