@@ -19,7 +19,7 @@ from cardiacreg.label_consistency import labelled_slices
 from cardiacreg.options import RefineOptions
 from cardiacreg.result import RefineResult
 
-RESULT_MM = np.array([1.25, 1.25, 2.0])
+THIN_MM = 2.0
 Score = Callable[[LabelMap, LabelMap], dict[str, scoring.Scores]]
 BASELINES: dict[str, Callable[[LabelMap, LabelMap], LabelMap]] = {
     "nearest neighbour": baselines.nearest_neighbour,
@@ -41,19 +41,18 @@ def refine_patient(
     return [refine_quietly(frame, options=options, threads=threads) for frame in frames]
 
 
-def fine_lattice(stack: LabelMap, *, beyond_slices: float = 2.0) -> LabelMap:
-    """Return an empty lattice of a result's voxels over a stack and some slice distances more.
+def fine_lattice(stack: LabelMap, *, beyond_slices: int = 2) -> LabelMap:
+    """Return an empty lattice for an interpolation: thin slices over a stack and some way past its ends.
 
-    Its k axis is that of the stack, and reaches the given number of slice distances past the centre
-    of the outermost slices.
+    Pixels are the stack's own. Each slice distance is parted into whole steps of at most 2 mm, so that a
+    repeated slice keeps its volume exactly.
     """
-    extent = (np.array(stack.shape) - 1) * stack.spacing_mm
-    margin = np.array([0.0, 0.0, beyond_slices * stack.spacing_mm[2]])
+    steps = int(np.ceil(stack.spacing_mm[2] / THIN_MM))
     matrix = stack.voxel_to_world.copy()
-    matrix[:3, 3] -= matrix[:3, :3] @ (margin / stack.spacing_mm)
-    matrix[:3, :3] *= RESULT_MM / stack.spacing_mm
-    shape = np.ceil((extent + 2 * margin) / RESULT_MM).astype(int) + 1
-    return LabelMap(np.zeros(tuple(shape), dtype=np.uint8), matrix)
+    matrix[:3, 3] += matrix[:3, 2] * (0.5 / steps - 0.5 - beyond_slices)
+    matrix[:3, 2] /= steps
+    n_slices = steps * (stack.shape[2] + 2 * beyond_slices)
+    return LabelMap(np.zeros((*stack.shape[:2], n_slices), dtype=np.uint8), matrix)
 
 
 def is_development(patient: int) -> bool:

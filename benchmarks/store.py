@@ -35,7 +35,7 @@ _SHARED = (
     "propagation",
     "scoring",
 )
-_PARTS = {"long_axis": ("guidepoints", "plane_cuts")}
+_PARTS = {"long_axis": ("guidepoints", "plane_cuts"), "hidden_ends": ("volumes",)}
 """Further modules of the benchmarks that the values of one benchmark depend on."""
 _LIBRARIES = ("numpy", "scipy", "numba")
 
