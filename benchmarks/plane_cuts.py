@@ -90,14 +90,14 @@ def ends_beyond_mm(
 
 
 def _ray_ends(held: NDArray[np.bool_], voxel_to_world: Float, rays: Float, steps: Float) -> Float:
-    """Last step of each ray, shape (rays, steps, 3), inside the mask; rays outside it are left out."""
+    """Where each ray, shape (rays, steps, 3), leaves the mask last; rays that miss it are left out."""
     voxels = np.rint(apply_matrix(np.linalg.inv(voxel_to_world), rays.reshape(-1, 3))).astype(int)
     limit = np.array(held.shape) - 1
     there = ((voxels >= 0) & (voxels <= limit)).all(axis=1)
     there &= held[tuple(np.clip(voxels, 0, limit).T)]
     on_ray = there.reshape(rays.shape[:2])
     last = steps.size - 1 - on_ray[:, ::-1].argmax(axis=1)
-    return np.asarray(steps[last[on_ray.any(axis=1)]])
+    return np.asarray(steps[last[on_ray.any(axis=1)]] + _STEP_MM / 2)
 
 
 def _disc(unit: Float, radius_mm: float) -> Float:
