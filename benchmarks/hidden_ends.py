@@ -259,7 +259,7 @@ def _dice_table(records: Sequence[Record]) -> str:
 
 
 def _worst_table(records: Sequence[Record]) -> str:
-    """The hidden ends farthest off, per end and method of ours."""
+    """The hidden ends farthest off and hidden structures that are missing, per end and method of ours."""
     rows = []
     for (words, method), own in _sets(records).items():
         if method not in COVERAGES:
@@ -271,9 +271,10 @@ def _worst_table(records: Sequence[Record]) -> str:
             if each["hidden"] and "face_mm" in each
         ]
         cells = ["{:+.1f} ({})".format(*pick(found)) for pick in (min, max)] if found else ["–"] * 2
-        rows.append([f"{words}: {method}", *cells])
+        missing = sum(e["missing"] and e["hidden"] for r in own for e in r["ends"].values())
+        rows.append([f"{words}: {method}", *cells, str(missing)])
     header = ["end past the outer face of the hidden slice, mm", "lowest", "highest"]
-    return tabulate.markdown(header, rows)
+    return tabulate.markdown([*header, "hidden structures not in the model"], rows)
 
 
 def _held(record: Record, structure: str) -> list[Record]:

@@ -301,7 +301,7 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
         panel.set_title(name)
         panel.set_xlabel("phase")
     axes[0, 0].set_ylabel("end of the model, mm past")
-    axes[0, 0].legend()
+    axes[0, 1].legend(loc="lower right")
     return {"long-axis-ends": drawn}
 
 
