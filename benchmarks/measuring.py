@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 import cardiacreg
 from benchmarks import baselines, scoring
 from benchmarks.cases import Case, Heart
@@ -17,6 +19,7 @@ from cardiacreg.label_consistency import labelled_slices
 from cardiacreg.options import RefineOptions
 from cardiacreg.result import RefineResult
 
+THIN_MM = 2.0
 Score = Callable[[LabelMap, LabelMap], dict[str, scoring.Scores]]
 BASELINES: dict[str, Callable[[LabelMap, LabelMap], LabelMap]] = {
     "nearest neighbour": baselines.nearest_neighbour,
@@ -29,6 +32,32 @@ def refine_quietly(segmentation: Any, **arguments: Any) -> RefineResult:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         return cardiacreg.refine(segmentation, **arguments)
+
+
+def refine_patient(
+    frames: Sequence[LabelMap], *, options: RefineOptions | None = None, threads: int = 1
+) -> list[RefineResult]:
+    """Refine all frames of one patient, canonical labels of one stack at several times."""
+    return [refine_quietly(frame, options=options, threads=threads) for frame in frames]
+
+
+def fine_lattice(stack: LabelMap, *, beyond_slices: int = 2) -> LabelMap:
+    """Return an empty lattice for an interpolation: thin slices over a stack and some way past its ends.
+
+    Pixels are the stack's own. Each slice distance is parted into whole steps of at most 2 mm, so that a
+    repeated slice keeps its volume exactly.
+    """
+    steps = int(np.ceil(stack.spacing_mm[2] / THIN_MM))
+    matrix = stack.voxel_to_world.copy()
+    matrix[:3, 3] += matrix[:3, 2] * (0.5 / steps - 0.5 - beyond_slices)
+    matrix[:3, 2] /= steps
+    n_slices = steps * (stack.shape[2] + 2 * beyond_slices)
+    return LabelMap(np.zeros((*stack.shape[:2], n_slices), dtype=np.uint8), matrix)
+
+
+def is_development(patient: int) -> bool:
+    """Whether an ACDC patient is one of those that settings were chosen on: 1, 7, 13, ... 97."""
+    return patient % 6 == 1
 
 
 def refined(

@@ -35,6 +35,8 @@ _SHARED = (
     "propagation",
     "scoring",
 )
+_PARTS = {"long_axis": ("guidepoints", "plane_cuts"), "hidden_ends": ("volumes",)}
+"""Further modules of the benchmarks that the values of one benchmark depend on."""
 _LIBRARIES = ("numpy", "scipy", "numba")
 
 
@@ -137,7 +139,7 @@ def code_digest(benchmark: str) -> str:
     package = machine.ROOT / "cardiacreg"
     for file in sorted([*package.glob("*.py"), *package.glob("*.pyx")]):
         found.update(file.read_bytes())
-    for name in (*_SHARED, benchmark):
+    for name in (*_SHARED, *_PARTS.get(benchmark, ()), benchmark):
         file = machine.ROOT / "benchmarks" / f"{name}.py"
         if file.exists():
             found.update(file.read_text(encoding="utf-8").split("\ndef tables(")[0].encode())
