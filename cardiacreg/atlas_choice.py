@@ -4,8 +4,6 @@ The paper fits every atlas by its landmarks and keeps the five with the best NMI
 the affine of the best candidates is improved on the labels themselves, and the mean Dice of the target's
 structures then decides among them, since NMI hardly sees a thin RV wall. Selection by image puts the NMI
 of images in the place of both.
-Headers of public data sets are often mirrored (slices stored base first under a right-handed matrix), so
-that anterior and inferior trade places; label-derived landmarks are tried both ways and NMI decides.
 """
 
 from __future__ import annotations
@@ -26,13 +24,12 @@ from cardiacreg.gather import Pool
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
 from cardiacreg.image_selection import image_of, rank_atlases_by_image
 from cardiacreg.landmark_affine import LandmarkFit, fit_landmark_affine
-from cardiacreg.landmarks import base_is_uncertain, landmarks_from_labels
+from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.output_lattice import upsample_labels
 from cardiacreg.run import Run
+from cardiacreg.target_samples import labelled_slices
 
 _KEPT_ATLASES = 256
-_ORIENTATION_CANDIDATES = 6
-_ORIENTATION_MARGIN = 0.003
 
 
 class Anatomies(Sequence[Subject]):
@@ -72,7 +69,7 @@ class SelectedAtlas(NamedTuple):
     subject: Subject
 
 
-class _Ranking(NamedTuple):
+class Ranking(NamedTuple):
     """A whole bank ranked under one set of target landmarks."""
 
     landmarks: Landmarks
@@ -80,7 +77,7 @@ class _Ranking(NamedTuple):
     ranked: tuple[RankedAtlas, ...]
 
 
-def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[SelectedAtlas]]:
+def select_atlases(run: Run, bank: Sequence[Subject]) -> list[SelectedAtlas]:
     """Fit every atlas by its landmarks, rank all by NMI of labels or of images and keep the best.
 
     Parameters
@@ -90,8 +87,6 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
 
     Returns
     -------
-    Landmarks
-        The target's, given or derived.
     list of SelectedAtlas
         Best first: those to fuse, and behind them, without images, those that only help to estimate
         slice motion, and at the end, with affines from landmarks alone, those that only serve statistics.
@@ -104,37 +99,43 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> tuple[Landmarks, list[S
     by_image = run.options.selection == "image"
     if by_image:
         image_of(run.target)
-    landmarks = run.target.landmarks or landmarks_from_labels(run.target.labels)
     atlases = Anatomies(bank)
     wanted = max(
         run.options.n_atlases, run.options.n_motion_atlases, run.options.n_statistics_atlases
     )
-    ranking = _rank(run, atlases, landmarks)
+    ranking = rank_by_landmarks(run, atlases, run.landmarks)
     candidates = run.options.affine_candidates
     if candidates:
-        prepared = prepare_target(
-            run.target.labels, run.options.registration, unknown_labels=run.unknown_labels
-        )
-        if landmarks.source == "labels":
-            ranking = _choose_orientation(run, atlases, ranking, prepared)
+        prepared = prepared_for_affines(run)
         if by_image:
             ranking = _by_image(run, bank, ranking)
         improved = max(candidates, run.options.n_atlases, run.options.n_motion_atlases)
-        ranking = _improve(run, atlases, ranking, prepared, improved)
+        ranking = improve_affines(run, atlases, ranking, prepared, improved)
         if by_image:
             ranking = ranking._replace(ranked=ranking.ranked[:improved])
     if by_image:
         ranking = _by_image(run, bank, ranking)
-    chosen = [
+    return [
         SelectedAtlas(
             r, ranking.fits[r.index], (bank if n < run.options.n_atlases else atlases)[r.index]
         )
         for n, r in enumerate(ranking.ranked[:wanted])
     ]
-    return ranking.landmarks, chosen
 
 
-def _rank(run: Run, atlases: Sequence[Subject], landmarks: Landmarks) -> _Ranking:
+def prepared_for_affines(run: Run) -> PreparedTarget:
+    """Return the target as affines are improved on it."""
+    return prepare_target(
+        run.target.labels,
+        run.options.registration,
+        unknown_labels=run.unknown_labels,
+        empty_planes=run.coverage.planes,
+    )
+
+
+def rank_by_landmarks(run: Run, atlases: Sequence[Subject], landmarks: Landmarks) -> Ranking:
+    """Align a whole bank by landmarks and rank it by NMI of labels."""
+
     def fit(atlas: Subject) -> LandmarkFit | InvalidInputError:
         try:
             return fit_landmark_affine(landmarks, _atlas_landmarks(atlas, landmarks.source))
@@ -147,10 +148,10 @@ def _rank(run: Run, atlases: Sequence[Subject], landmarks: Landmarks) -> _Rankin
     usable = list(fits)
     scored = _score(run, [atlases[n] for n in usable], [fits[n].target_to_atlas for n in usable])
     ranked = tuple(replace(r, index=usable[r.index]) for r in scored)
-    return _Ranking(landmarks, fits, ranked)
+    return Ranking(landmarks, fits, ranked)
 
 
-def _by_image(run: Run, bank: Sequence[Subject], ranking: _Ranking) -> _Ranking:
+def _by_image(run: Run, bank: Sequence[Subject], ranking: Ranking) -> Ranking:
     """Rank the same atlases under the same affines by their images."""
     before = ranking.ranked
     found = rank_atlases_by_image(
@@ -184,9 +185,17 @@ def _score(
         affines,
         unknown_labels=run.unknown_labels,
         whole_lattice=run.options.upsample_target,
+        empty_planes=_background_planes(run),
         threads=run.threads,
         progress=run.progress,
     )
+
+
+def _background_planes(run: Run) -> list[float]:
+    """Positions beyond all labels where both ventricles have ended."""
+    held = labelled_slices(run.target.labels.array)
+    beyond = {p.position for p in run.coverage.planes if p.weight == 1}
+    return sorted(position for position in beyond if not held[0] <= position <= held[-1])
 
 
 def _scored_labels(run: Run) -> LabelMap:
@@ -202,13 +211,13 @@ def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
     return landmarks_from_labels(atlas.labels)
 
 
-def _improve(
+def improve_affines(
     run: Run,
     atlases: Sequence[Subject],
-    ranking: _Ranking,
+    ranking: Ranking,
     prepared: PreparedTarget,
     candidates: int,
-) -> _Ranking:
+) -> Ranking:
     """Improve the affines of the best candidates on the labels and rank those again before the others."""
     indices = [r.index for r in ranking.ranked[:candidates]]
 
@@ -236,54 +245,3 @@ def _mean_dice(atlas: RankedAtlas, weights: dict[int, float]) -> float:
     """Mean Dice of the target's structures, weighted: thin walls say more than large cavities."""
     used = [weights.get(label, 1.0) for label in atlas.dice]
     return float(np.dot(used, list(atlas.dice.values()))) / sum(used)
-
-
-def _choose_orientation(
-    run: Run, atlases: Sequence[Subject], ranking: _Ranking, prepared: PreparedTarget
-) -> _Ranking:
-    """Return the ranking under mirrored or turned landmarks where that heart fits clearly better."""
-    tried = [(ranking, "")] + [
-        (_rank(run, atlases, landmarks), why)
-        for landmarks, why in _other_orientations(run.target.labels, ranking.landmarks)
-    ]
-    scores = [
-        _mean_nmi(_improve(run, atlases, each, prepared, _ORIENTATION_CANDIDATES))
-        for each, _ in tried
-    ]
-    best = int(np.argmax(scores))
-    if scores[best] <= scores[0] + _ORIENTATION_MARGIN:
-        return ranking
-    chosen, why = tried[best]
-    warnings.warn(
-        f"the target {why}: its atlases fit better so (NMI {scores[best]:.3f} against "
-        f"{scores[0]:.3f}); the result overlays the input all the same.",
-        InputWarning,
-        stacklevel=2,
-    )
-    return chosen
-
-
-def _other_orientations(labels: LabelMap, landmarks: Landmarks) -> list[tuple[Landmarks, str]]:
-    """Landmarks with anterior and inferior swapped and, where the base is unclear, apex and base."""
-    mirrored = (
-        "looks mirrored (anterior and inferior swapped), as when slices are stored base first under a "
-        "right-handed header"
-    )
-    others = [(_swapped(landmarks), mirrored)]
-    if base_is_uncertain(labels):
-        along = landmarks.points_mm[5] - landmarks.points_mm[4]
-        was_last = float(along @ labels.voxel_to_world[:3, 2]) > 0
-        turned = landmarks_from_labels(labels, base_at_last_slice=not was_last)
-        others.append((turned, "has its base where areas alone suggest the apex"))
-        others.append(
-            (_swapped(turned), f"{mirrored} and has its base where areas suggest the apex")
-        )
-    return others
-
-
-def _swapped(landmarks: Landmarks) -> Landmarks:
-    return Landmarks(landmarks.points_mm[[2, 1, 0, 3, 4, 5]], source="labels")
-
-
-def _mean_nmi(ranking: _Ranking) -> float:
-    return float(np.mean([r.nmi for r in ranking.ranked[: _ORIENTATION_CANDIDATES // 2]]))

@@ -93,6 +93,7 @@ def rank_atlases(
     *,
     unknown_labels: tuple[int, ...] = (),
     whole_lattice: bool = False,
+    empty_planes: Sequence[float] = (),
     threads: int | None = None,
     progress: ProgressCallable | None = None,
 ) -> tuple[RankedAtlas, ...]:
@@ -111,6 +112,9 @@ def rank_atlases(
     whole_lattice : bool
         Score over every target voxel, as the paper does, instead of over the box around the labels in
         the slices that hold labels (what was not acquired is unknown).
+    empty_planes : sequence of float
+        Planes beyond the labels that are scored as background, in slices from the first one; the heart
+        ended before them. None of them counts with `whole_lattice`.
     threads : int, optional
     progress : callable, optional
 
@@ -130,7 +134,7 @@ def rank_atlases(
             "least one atlas and one transform for each.",
             code="EMPTY_BANK",
         )
-    points = _ScoringPoints(target, whole=whole_lattice)
+    points = _ScoringPoints(target, whole=whole_lattice, empty_planes=empty_planes)
     read = getattr(atlases, "without_image", atlases.__getitem__)
 
     def score(index: int) -> RankedAtlas:
@@ -231,7 +235,9 @@ def diversity(
 class _ScoringPoints:
     """The target voxels that selection looks at, listed once for a whole bank."""
 
-    def __init__(self, target: LabelMap, *, whole: bool) -> None:
+    def __init__(
+        self, target: LabelMap, *, whole: bool, empty_planes: Sequence[float] = ()
+    ) -> None:
         array = target.array
         if whole or not array.any():
             box = [slice(0, n) for n in array.shape]
@@ -248,8 +254,10 @@ class _ScoringPoints:
         keep = np.ones(labels.shape, dtype=bool)
         if not whole:
             keep &= (labels != 0).any(axis=(0, 1))
-        self._labels = np.ascontiguousarray(labels[keep])
-        self._points = np.ascontiguousarray(grid[keep.ravel()])
+        planes = [] if whole else [_plane(box, position) for position in empty_planes]
+        outside = np.zeros(sum(len(plane) for plane in planes), dtype=np.uint8)
+        self._labels = np.concatenate([labels[keep], outside])
+        self._points = np.concatenate([grid[keep.ravel()], *planes])
         self._voxel_to_world = target.voxel_to_world
 
     def read(self, atlas: LabelMap, affine: Affine) -> NDArray[np.uint8]:
@@ -267,6 +275,13 @@ class _ScoringPoints:
         rows = np.ascontiguousarray(matrix[:3])
         counts = joint_counts_affine(self._labels, self._points, atlas.array, rows)
         return _fold(counts, unknown_labels)
+
+
+def _plane(box: Sequence[slice], position: float) -> NDArray[np.float32]:
+    """Voxel positions of a box's pixels at a position along the slice axis."""
+    rows, columns = (np.arange(side.start, side.stop) for side in box[:2])
+    i, j = np.meshgrid(rows, columns, indexing="ij")
+    return np.stack([i, j, np.full(i.shape, position)], axis=-1).reshape(-1, 3).astype(np.float32)
 
 
 def _fold(counts: Counts, unknown_labels: tuple[int, ...]) -> Counts:

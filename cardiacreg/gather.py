@@ -47,6 +47,18 @@ def gather_target(
     return Target(subject, unknown_labels(labels))
 
 
+def gather_frames(
+    segmentation: Any, frames: Sequence[Any], preset: str | Mapping[int, int] | None
+) -> list[Target]:
+    """Read the other frames of a patient; a number is a frame of the same 4-D segmentation."""
+    found = []
+    for each in frames:
+        number = isinstance(each, int)
+        source, which = (segmentation, each) if number else (each, None)
+        found.append(gather_target(source, None, None, preset, which))
+    return found
+
+
 def unknown_labels(labels: LabelMap) -> tuple[int, ...]:
     """Return the canonical structures that a label map does not show."""
     shown = set(labels.present())

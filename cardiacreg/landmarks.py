@@ -125,10 +125,15 @@ def base_is_uncertain(labels: LabelMap) -> bool:
 
 
 def _area_growth(labels: LabelMap, present: NDArray[np.bool_]) -> float:
-    """Above 0 if the areas of LV, LV cavity and RV grow towards large k."""
+    """Above 0 if the areas of LV, LV cavity and RV grow towards large k.
+
+    Only slices that show both ventricles count: an outflow tract narrows away from the base.
+    """
     k = np.arange(labels.shape[2], dtype=np.float64)
     left = present.sum(axis=(0, 1)).astype(np.float64)
     inside = left > 0
+    both = inside & _rv(labels).any(axis=(0, 1))
+    inside = both if both.sum() > 1 else inside
     growth = 0.0
     for area in (left, (labels.array == LV_CAVITY).sum(axis=(0, 1)), _rv(labels).sum(axis=(0, 1))):
         area = area[inside].astype(np.float64)

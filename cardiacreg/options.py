@@ -9,8 +9,10 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.ffd_registration import RegistrationOptions
 from cardiacreg.geometry import RV_WALL
 from cardiacreg.label_fusion import FusionOptions
+from cardiacreg.slice_coverage import COVERAGES
 
 SELECTIONS = ("labels", "image")
+ORIENTATIONS = ("auto", "as-stored", "mirrored", "upside-down", "mirrored-upside-down")
 
 
 def _are_pairs(metadata: object) -> bool:
@@ -88,6 +90,14 @@ class RefineOptions:
     n_statistics_atlases : int
         Best atlases whose statistics tell which slice shifts to expect (`shift_statistics`); fewer than
         24 tell nothing.
+    coverage : {"auto", "whole", "partial"} or pair of them
+        Whether the stack covers the ventricles at its apical and basal end. Whole: they end before the
+        slice that would come next. Partial: the stack is cut there, and the atlases alone complete it.
+        Auto: whole, unless the outermost slices show a cut (`slice_coverage`).
+    orientation : {"auto", "as-stored", "mirrored", "upside-down", "mirrored-upside-down"}
+        How the heart lies in its file (`orientation`); auto weighs header, labels and other frames.
+    match_areas : bool
+        End label fusion by making every acquired slice show each structure as large as it was drawn.
     fusion : FusionOptions or None
         Patch fusion (eq. 5) where target and atlases have images. None: the atlases' warped trilinear
         label weights are summed, which measured better once slice motion is corrected.
@@ -111,6 +121,9 @@ class RefineOptions:
     slice_turns: bool = False
     n_motion_atlases: int = 12
     n_statistics_atlases: int = 96
+    coverage: str | tuple[str, str] = "auto"
+    orientation: str = "auto"
+    match_areas: bool = True
     fusion: FusionOptions | None = None
     upsample_target: bool = False
     margin_mm: float = 6.0
@@ -128,6 +141,18 @@ class RefineOptions:
                 f"RefineOptions: selection {self.selection!r}; needs one of {', '.join(SELECTIONS)}.",
                 code="BAD_OPTION",
             )
+        if not set(self.coverages) <= set(COVERAGES) or len(self.coverages) != 2:
+            raise InvalidInputError(
+                f"RefineOptions: coverage {self.coverage!r}; needs one of {', '.join(COVERAGES)}, or a "
+                "pair of them for apex and base.",
+                code="BAD_OPTION",
+            )
+        if self.orientation not in ORIENTATIONS:
+            raise InvalidInputError(
+                f"RefineOptions: orientation {self.orientation!r}; needs one of "
+                f"{', '.join(ORIENTATIONS)}.",
+                code="BAD_OPTION",
+            )
         if not _are_pairs(self.metadata):
             raise InvalidInputError(
                 f"RefineOptions: metadata {self.metadata!r}; needs a tuple of pairs with different "
@@ -139,6 +164,13 @@ class RefineOptions:
                 "RefineOptions: slice_turns without slice_motion; give slice_motion or leave turns out.",
                 code="BAD_OPTION",
             )
+
+    @property
+    def coverages(self) -> tuple[str, str]:
+        """What is known of the stack's apical and basal end."""
+        if isinstance(self.coverage, str):
+            return self.coverage, self.coverage
+        return self.coverage
 
     @classmethod
     def fast(cls) -> RefineOptions:
@@ -173,4 +205,7 @@ class RefineOptions:
             slice_motion=None,
             fusion=FusionOptions(search=(7, 7, 3), patch=(7, 7, 1), bandwidth=10.0),
             upsample_target=True,
+            orientation="as-stored",
+            coverage="partial",
+            match_areas=False,
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg._slabs import run_tasks
+from cardiacreg.area_matching import match_areas
 from cardiacreg.atlas_choice import SelectedAtlas, select_atlases
 from cardiacreg.errors import InputWarning, RefinementError
 from cardiacreg.ffd_registration import (
@@ -21,7 +22,7 @@ from cardiacreg.ffd_registration import (
     prepare_target,
     register_prepared,
 )
-from cardiacreg.geometry import N_LABELS, Affine, LabelMap, Landmarks, Subject
+from cardiacreg.geometry import N_LABELS, Affine, LabelMap, Subject
 from cardiacreg.label_consistency import target_frame
 from cardiacreg.label_fusion import Fusion, fuse_labels, fusion_from_votes
 from cardiacreg.output_lattice import (
@@ -46,7 +47,6 @@ class Outcome(NamedTuple):
     """Everything the steps produced."""
 
     fusion: Fusion
-    landmarks: Landmarks
     slice_shifts_mm: NDArray[np.float64]
     slice_turns_degrees: NDArray[np.float64]
     turned: LabelMap
@@ -74,7 +74,7 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
     """
     labels, options = run.target.labels, run.options
     with run.clock.step("select"):
-        landmarks, helpers = select_atlases(run, atlases)
+        helpers = select_atlases(run, atlases)
     pairs = [(atlas.subject.labels, atlas.ranked.target_to_atlas) for atlas in helpers]
     selected = helpers[: options.n_atlases]
     lattice = lattice_over_heart(
@@ -93,11 +93,11 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
         )
     used = [(selected[n].subject, registrations[n]) for n in kept]
     with run.clock.step("fuse"):
-        fusion = _fuse(run, lattice, used, motion.shifts_mm, turns)
+        fusion = _fuse(run, lattice, used, motion.shifts_mm, turns, turned)
         if options.clean_topology:
             fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
     shifts = motion.shifts_mm
-    return Outcome(fusion, landmarks, shifts, turns, turned, tuple(selected), tuple(registrations))
+    return Outcome(fusion, shifts, turns, turned, tuple(selected), tuple(registrations))
 
 
 def _slice_motion(run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine]]) -> TurnedMotion:
@@ -149,10 +149,12 @@ def _prepare(
     run: Run, labels: LabelMap, options: RegistrationOptions, lattice: Lattice
 ) -> PreparedTarget:
     frame = target_frame(labels.voxel_to_world, "refine")
+    whole = options.background_slices or run.options.upsample_target
     return prepare_target(
         labels,
         options,
         unknown_labels=run.unknown_labels,
+        empty_planes=() if whole else run.coverage.planes,
         domain_mm=lattice_box_mm(lattice, frame),
     )
 
@@ -163,17 +165,18 @@ def _fuse(
     used: list[tuple[Subject, Registration]],
     shifts: NDArray[np.float64],
     turns: NDArray[np.float64],
+    turned: LabelMap,
 ) -> Fusion:
     image, options = run.target.image, run.options.fusion
     if image is None or options is None:
-        return _label_votes(run, lattice, used)
+        return _label_votes(run, lattice, used, turned, shifts)
     if any(atlas.image is None for atlas, _ in used):
         warnings.warn(
             "fusion: atlases without images are among the selected; labels alone are fused.",
             InputWarning,
             stacklevel=2,
         )
-        return _label_votes(run, lattice, used)
+        return _label_votes(run, lattice, used, turned, shifts)
     image = turned_image(image, slice_axis_mm(run.target.labels), shifts, turns)
     placed = place_target_image(image, shifts, lattice)
     warped = []
@@ -185,7 +188,13 @@ def _fuse(
     return fuse_labels(placed, warped, options=options, threads=run.threads, progress=run.progress)
 
 
-def _label_votes(run: Run, lattice: Lattice, used: list[tuple[Subject, Registration]]) -> Fusion:
+def _label_votes(
+    run: Run,
+    lattice: Lattice,
+    used: list[tuple[Subject, Registration]],
+    turned: LabelMap,
+    shifts: NDArray[np.float64],
+) -> Fusion:
     """Label-only fusion: the atlases' warped trilinear label weights, summed."""
     votes = np.zeros((*lattice.shape, N_LABELS), dtype=np.float32)
     for atlas, registration in used:
@@ -193,4 +202,6 @@ def _label_votes(run: Run, lattice: Lattice, used: list[tuple[Subject, Registrat
             votes, atlas.labels, registration.target_to_atlas, lattice, threads=run.threads
         )
     values = np.arange(N_LABELS, dtype=np.uint8)
+    if run.options.match_areas:
+        votes = match_areas(votes, lattice, turned, shifts)
     return fusion_from_votes(votes, values, lattice.voxel_to_world)

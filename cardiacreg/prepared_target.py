@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.registration_options import RegistrationOptions
-from cardiacreg.target_samples import TargetSamples, labelled_slices, sample_target
+from cardiacreg.target_samples import EmptyPlane, TargetSamples, labelled_slices, sample_target
 
 Float = NDArray[np.float64]
 _MOST_CONTROL_POINTS = 5e6
@@ -23,6 +24,9 @@ class LabelCodes(NamedTuple):
 
     codes: NDArray[np.uint8]
     score: Float
+    n_labels: int
+    """How many codes stand for labels of the target. The next one stands for all others in an atlas,
+    those behind it for the voxels of planes beyond the ends."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +46,7 @@ def prepare_target(
     options: RegistrationOptions,
     *,
     unknown_labels: tuple[int, ...] = (),
+    empty_planes: Sequence[EmptyPlane] = (),
     domain_mm: tuple[Float, Float] | None = None,
 ) -> PreparedTarget:
     """Sample a target for registration with many atlases.
@@ -52,6 +57,8 @@ def prepare_target(
     options : RegistrationOptions
     unknown_labels : tuple of int
         See `register_labels`.
+    empty_planes : sequence of EmptyPlane
+        Planes across the stack where structures have ended, see `slice_coverage`.
     domain_mm : pair of ndarray, optional
         Lower and upper corner, in the target's axis-aligned mm frame, of the box the control lattice
         must cover; the labels' box and 30 mm around it when absent.
@@ -61,7 +68,7 @@ def prepare_target(
             "register_labels: the target holds no labels; check the preset and the frame.",
             code="EMPTY_LABELS",
         )
-    codes = _label_codes(target, options, unknown_labels)
+    codes = _label_codes(target, options, unknown_labels, empty_planes)
     thickness = target.spacing_mm[2]
     n = options.slice_samples
     offsets = tuple(float(o) for o in ((np.arange(n) + 0.5) / n - 0.5) * thickness)
@@ -71,6 +78,7 @@ def prepare_target(
         margin_mm=options.margin_mm,
         slice_offsets_mm=offsets,
         all_slices=options.background_slices,
+        beyond=[(plane, codes.n_labels + 1 + n) for n, plane in enumerate(empty_planes)],
     )
     lower, upper = _domain(samples, domain_mm)
     _check_lattice(lower, upper, options)
@@ -89,18 +97,25 @@ def _check_lattice(lower_mm: Float, upper_mm: Float, options: RegistrationOption
 
 
 def _label_codes(
-    target: LabelMap, options: RegistrationOptions, unknown_labels: tuple[int, ...]
+    target: LabelMap,
+    options: RegistrationOptions,
+    unknown_labels: tuple[int, ...],
+    empty_planes: Sequence[EmptyPlane],
 ) -> LabelCodes:
     labels = sorted({0, *target.present(), *unknown_labels})
     codes = np.full(256, len(labels), dtype=np.uint8)
     codes[labels] = np.arange(len(labels))
     weights = dict(options.class_weights)
-    score = np.zeros((len(labels) + 1, len(labels) + 1))
+    size = len(labels) + 1 + len(empty_planes)
+    score = np.zeros((size, size))
     for code, label in enumerate(labels):
         score[code, code] = weights.get(label, 1.0)
     for label in unknown_labels:
         score[0, codes[label]] = score[0, 0]
-    return LabelCodes(codes, score)
+    for row, plane in enumerate(empty_planes, start=len(labels) + 1):
+        score[row, : len(labels) + 1] = plane.weight
+        score[row, codes[list(plane.structures)]] = 0.0
+    return LabelCodes(codes, score, len(labels))
 
 
 def _domain(samples: TargetSamples, domain_mm: tuple[Float, Float] | None) -> tuple[Float, Float]:

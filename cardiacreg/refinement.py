@@ -14,14 +14,24 @@ from numpy.typing import ArrayLike, NDArray
 from cardiacreg._slabs import ProgressCallable, check_threads
 from cardiacreg.atlas_selection import diversity
 from cardiacreg.errors import InputWarning, ResultWarning
-from cardiacreg.gather import Pool, Target, gather_atlases, gather_target, structure_names
+from cardiacreg.gather import (
+    Pool,
+    Target,
+    gather_atlases,
+    gather_frames,
+    gather_target,
+    structure_names,
+)
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject, apply_matrix
 from cardiacreg.guards import find_problems
 from cardiacreg.label_consistency import labelled_slices
+from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.options import RefineOptions
+from cardiacreg.orientation import orient
 from cardiacreg.pipeline import Outcome, run_steps
-from cardiacreg.result import AtlasReport, RefineResult
+from cardiacreg.result import AtlasReport, Orientation, RefineResult
 from cardiacreg.run import Clock, Run
+from cardiacreg.slice_coverage import Coverage, stack_coverage
 from cardiacreg.stack_volumes import stack_volumes
 
 
@@ -33,6 +43,7 @@ def refine(
     atlases: Any = None,
     preset: str | Mapping[int, int] | None = None,
     frame: int | None = None,
+    frames: Sequence[Any] = (),
     spacing_mm: ArrayLike = (1.25, 1.25, 2.0),
     options: RefineOptions | None = None,
     threads: int | None = None,
@@ -57,6 +68,10 @@ def refine(
         ``"sslln"``) or a mapping from them to ours; canonical when absent.
     frame : int, optional
         Which frame of 4-D files.
+    frames : sequence, optional
+        Other frames of the same patient, stored alike: whatever `segmentation` may be, or numbers of
+        frames of a 4-D file. All of them together tell how the heart lies in its file, so that every
+        frame of a patient is oriented alike.
     spacing_mm : array_like, shape (3,)
         Spacing of the result along the target's (i, j, k).
     options : RefineOptions, optional
@@ -98,13 +113,18 @@ def refine(
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame)
             bank = gather_atlases(atlases, target.subject, settings.n_atlases, settings.metadata)
-        run = Run(
-            target.subject, target.unknown_labels, spacing_mm, settings, n_threads, progress, clock
-        )
+        run = _make_run(target, spacing_mm, settings, n_threads, progress, clock)
+        with clock.step("orient"):
+            others = [
+                _make_run(each, spacing_mm, settings, n_threads, progress, clock)
+                for each in gather_frames(segmentation, frames, preset)
+            ]
+            run, orientation = orient(run, others, bank)
+        run = run._replace(coverage=_coverage(target.subject.labels, run.landmarks, settings))
         outcome = run_steps(run, bank)
     notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
     _pass_on(caught)
-    result = _result(run, target, outcome, notes, bank)
+    result = _result(run, target, outcome, notes, bank, orientation)
     for finding in result.findings:
         warnings.warn(str(finding), ResultWarning, stacklevel=2)
     return result
@@ -117,12 +137,17 @@ def _pass_on(caught: Sequence[warnings.WarningMessage]) -> None:
 
 
 def _result(
-    run: Run, target: Target, outcome: Outcome, notes: tuple[str, ...], bank: Pool
+    run: Run,
+    target: Target,
+    outcome: Outcome,
+    notes: tuple[str, ...],
+    bank: Pool,
+    orientation: Orientation,
 ) -> RefineResult:
     labels, stack = outcome.fusion.labels, target.subject.labels
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
-        stack, labels, base_at_last_slice=_base_at_last_slice(stack, outcome.landmarks)
+        stack, labels, base_at_last_slice=_base_at_last_slice(stack, run.landmarks)
     )
     scatter = diversity(
         stack,
@@ -132,7 +157,7 @@ def _result(
     return RefineResult(
         labels=labels,
         confidence=outcome.fusion.confidence,
-        landmarks=outcome.landmarks,
+        landmarks=run.landmarks,
         slice_shifts_mm=outcome.slice_shifts_mm,
         slice_turns_degrees=outcome.slice_turns_degrees,
         atlases=_reports(outcome, bank),
@@ -150,8 +175,33 @@ def _result(
             volumes,
             slice_distance_mm=float(stack.spacing_mm[2]),
             atlas_diversity=scatter,
+            orientation_probability=orientation.probability,
         ),
+        orientation=orientation,
+        ends=run.coverage.ends,
     )
+
+
+def _make_run(
+    target: Target,
+    spacing_mm: ArrayLike,
+    options: RefineOptions,
+    threads: int,
+    progress: ProgressCallable | None,
+    clock: Clock,
+) -> Run:
+    subject = target.subject
+    landmarks = subject.landmarks or landmarks_from_labels(subject.labels)
+    coverage = _coverage(subject.labels, landmarks, options)
+    return Run(
+        subject, landmarks, coverage, target.unknown_labels, spacing_mm, options, threads, progress,
+        clock,
+    )  # fmt: skip
+
+
+def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) -> Coverage:
+    at_last = _base_at_last_slice(labels, landmarks)
+    return stack_coverage(labels, options.coverages, base_at_last_slice=at_last)
 
 
 def _base_at_last_slice(labels: LabelMap, landmarks: Landmarks) -> bool:

@@ -75,6 +75,7 @@ class LevelRunner:
         """Whether any labelled sample of the target meets its own label in the atlas."""
         labelled = self._prepared.codes.score.copy()
         labelled[0] = 0.0
+        labelled[self._prepared.codes.n_labels :] = 0.0
         objective = ConsistencyObjective(
             self._samples[1], self._cells, self._affine.matrix @ self._frame, labelled
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.guards import Finding
 from cardiacreg.options import RefineOptions
+from cardiacreg.slice_coverage import End
 from cardiacreg.stack_volumes import StructureVolume
 
 
@@ -53,6 +54,34 @@ class AtlasReport:
     stop_reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """How a heart was taken to lie in its file.
+
+    Parameters
+    ----------
+    name : str
+        ``"as-stored"``, ``"mirrored"`` (its hand is not that of the file's matrix: anterior and inferior
+        traded), ``"upside-down"`` (its base is not where the areas suggest) or both of the latter.
+    probability : float or None
+        How probable that is, 0 to 1; None where it was given.
+    reason : str
+        What it rests on.
+    """
+
+    name: str
+    probability: float | None
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """What a user should know, in one sentence; empty for a heart that lies as stored."""
+        if self.name == "as-stored":
+            return ""
+        sure = "" if self.probability is None else f" with a probability of {self.probability:.2f}"
+        return f"the heart is taken as stored {self.name}{sure}, {self.reason}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RefineResult:
     """A smooth, complete, high-resolution model and how it came about.
@@ -90,6 +119,10 @@ class RefineResult:
     slice_turns_degrees : ndarray, shape (n_slices,)
         In-plane turn of every shifted slice, from axis i towards axis j about the mean in-plane
         position of the labels; zero unless the options ask for turns.
+    orientation : Orientation or None
+        How the heart was taken to lie in its file.
+    ends : tuple of End
+        What was assumed about the stack's apical and basal end (`slice_coverage`).
     volumes : dict
         Structure name to `StructureVolume`: ml of the input, and of the model inside the labelled
         slices and beyond either end.
@@ -110,6 +143,8 @@ class RefineResult:
     structures_from_atlases: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     atlas_diversity: float | None = None
+    orientation: Orientation | None = None
+    ends: tuple[End, ...] = ()
     slice_turns_degrees: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     volumes: dict[str, StructureVolume] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()

@@ -79,6 +79,10 @@ def summary(result: RefineResult) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "target": result.target.name,
         "volumes_ml": volumes_ml(result.labels),
+        "orientation": None
+        if result.orientation is None
+        else dataclasses.asdict(result.orientation),
+        "ends": [end._asdict() for end in result.ends],
         "volumes": {name: dataclasses.asdict(v) for name, v in result.volumes.items()},
         "masses_g": masses_g(result.labels),
         "agreement_dice": result.agreement,

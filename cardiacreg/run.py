@@ -10,8 +10,9 @@ from typing import NamedTuple
 from numpy.typing import ArrayLike
 
 from cardiacreg._slabs import ProgressCallable
-from cardiacreg.geometry import Subject
+from cardiacreg.geometry import Landmarks, Subject
 from cardiacreg.options import RefineOptions
+from cardiacreg.slice_coverage import Coverage
 
 
 class Clock:
@@ -37,6 +38,9 @@ class Run(NamedTuple):
     """What every step of one refinement shares."""
 
     target: Subject
+    landmarks: Landmarks
+    """The target's, given or derived; they say which end is the base and which side is anterior."""
+    coverage: Coverage
     unknown_labels: tuple[int, ...]
     spacing_mm: ArrayLike
     options: RefineOptions

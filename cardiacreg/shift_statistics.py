@@ -176,7 +176,7 @@ def _regions(prepared: PreparedTarget) -> list[tuple[int, ...]]:
     shown = {n for n in prepared.labels.present() if n}
     drawn = [tuple(n for n in region if n in shown) for region in _REGIONS]
     known = {n for region in _REGIONS for n in region} - shown
-    unknown = {n for n in known if codes[n] < len(score) - 1 and score[0, codes[n]] > 0}
+    unknown = {n for n in known if codes[n] < prepared.codes.n_labels and score[0, codes[n]] > 0}
     whole = [
         region
         for region, wanted in zip(drawn, _REGIONS, strict=True)

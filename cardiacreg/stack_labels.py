@@ -44,14 +44,12 @@ def base_is_last(labels: LabelMap) -> bool:
     InvalidInputError
         If fewer than 2 slices show the LV.
     """
-    left, right = (_shows(labels.array, structures) for structures in (_LEFT, _RIGHT))
-    if left.sum() < 2:
+    if _shows(labels.array, _LEFT).sum() < 2:
         raise InvalidInputError(
             "degradation: the LV is labelled in fewer than 2 slices; needs a heart.",
             code="TOO_FEW_SLICES",
         )
-    chosen = left & right if (left & right).sum() > 1 else left
-    return base_is_at_last_slice(LabelMap(labels.array[:, :, chosen], np.eye(4)))
+    return base_is_at_last_slice(labels)
 
 
 def draw_as_experts(

@@ -6,7 +6,9 @@ axis-aligned frame (mm, origin at voxel 0), taken at every voxel or at a stride.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +26,14 @@ class TargetSamples:
     Parameters
     ----------
     labels : ndarray of uint8, shape (n_slices, ni, nj)
-        Label codes at the sampled in-plane positions.
+        Label codes at the sampled in-plane positions; planes beyond the ends come last.
     spans : ndarray of int64, shape (n_slices, ni, 2)
         First and last-plus-one j that count, per slice and row.
     position_mm : tuple of ndarray
         In-plane positions along i and j, and the position of each slice along k.
     slice_index : ndarray of int64, shape (n_slices,)
-        Target slice that each sampled slice belongs to (several when thickness is modelled).
+        Target slice that each sampled slice belongs to (several when thickness is modelled); for a plane
+        beyond the ends the nearest labelled one, with which it moves.
     frame_to_world : ndarray, shape (4, 4)
         The frame's mm to world mm; its axes are orthonormal.
     """
@@ -58,6 +61,27 @@ class TargetSamples:
         columns = np.arange(self.labels.shape[2])
         inside = (columns >= self.spans[..., :1]) & (columns < self.spans[..., 1:])
         return np.asarray(self.labels[inside])
+
+
+class EmptyPlane(NamedTuple):
+    """A plane across the stack where structures have ended.
+
+    Parameters
+    ----------
+    position : float
+        Along the slice axis, in slices from the target's first one.
+    slice_before : int
+        The outermost slice that shows the structures.
+    structures : tuple of int
+        Labels of what has ended; anything else may be there.
+    weight : float
+        Of its voxels in the consistency, 1 for those of a slice's background.
+    """
+
+    position: float
+    slice_before: int
+    structures: tuple[int, ...]
+    weight: float = 1.0
 
 
 def target_frame(voxel_to_world: Float, where: str) -> Float:
@@ -91,8 +115,9 @@ def sample_target(
     margin_mm: float,
     slice_offsets_mm: tuple[float, ...] = (0.0,),
     all_slices: bool = False,
+    beyond: Sequence[tuple[EmptyPlane, int]] = (),
 ) -> TargetSamples:
-    """Collect the target voxels within `margin_mm` in-plane of any label.
+    """Collect the target voxels within `margin_mm` in-plane of any label, and planes beyond the ends.
 
     Parameters
     ----------
@@ -106,6 +131,9 @@ def sample_target(
         Offsets through the slice at which it is sampled; several model its thickness.
     all_slices : bool
         Treat slices without labels as background instead of unknown.
+    beyond : sequence of (EmptyPlane, int)
+        Planes where structures have ended, and the label code of their voxels. They reach around the
+        structures' outline in the slice that they lie beyond.
     """
     slices = np.arange(target.shape[2]) if all_slices else labelled_slices(target.array)
     spacing = target.spacing_mm
@@ -121,12 +149,38 @@ def sample_target(
         np.arange(box[2], box[3]) * spacing[1],
         depth.ravel(),
     )
-    return TargetSamples(
+    samples = TargetSamples(
         np.repeat(labels, n_offsets, axis=0),
         np.repeat(spans, n_offsets, axis=0),
         positions,
         np.repeat(slices, n_offsets),
         target_frame(target.voxel_to_world, "sample_target"),
+    )
+    return _with_planes(samples, target, box, reach, beyond) if beyond else samples
+
+
+def _with_planes(
+    samples: TargetSamples,
+    target: LabelMap,
+    box: tuple[int, int, int, int],
+    reach: NDArray[np.int64],
+    beyond: Sequence[tuple[EmptyPlane, int]],
+) -> TargetSamples:
+    """Add planes where structures have ended, each around their outline in the slice before it."""
+    near = target.array[box[0] : box[1], box[2] : box[3]]
+    shown = [np.isin(near[:, :, plane.slice_before], plane.structures) for plane, _ in beyond]
+    spans = _row_spans(np.array(shown, dtype=np.uint8), reach)
+    codes = np.array([code for _, code in beyond], dtype=np.uint8)
+    planes = np.broadcast_to(codes[:, None, None], (len(codes), *samples.labels.shape[1:]))
+    depth = np.array([plane.position for plane, _ in beyond]) * target.spacing_mm[2]
+    before = np.array([plane.slice_before for plane, _ in beyond], dtype=np.int64)
+    x, y, z = samples.position_mm
+    return TargetSamples(
+        np.concatenate([samples.labels, planes]),
+        np.concatenate([samples.spans, spans]),
+        (x, y, np.concatenate([z, depth])),
+        np.concatenate([samples.slice_index, before]),
+        samples.frame_to_world,
     )
 
 

@@ -36,7 +36,7 @@ GROUPS = {
         "prepared_target",
         "registration_levels", "registration_options", "slice_interpolation", "label_fusion",
         "intensity_harmonisation", "patch_scene", "patch_votes", "joint_fusion", "staple_fusion",
-        "topology", "output_lattice",
+        "topology", "output_lattice", "slice_coverage", "area_matching",
     ),
     "transforms": ("transform_files_mirtk", "transform_files_itk", "displacement_field", "ffd_inverse"),
     "hearts": (
@@ -44,7 +44,7 @@ GROUPS = {
     ),
     "options": ("options",),
     "results": ("result", "result_files", "guards", "qc_*", "surface_figure"),
-    "run": ("run", "gather", "atlas_choice", "pipeline", "refinement"),
+    "run": ("run", "gather", "atlas_choice", "orientation", "pipeline", "refinement"),
     "commands": ("cli*", "demo_report", "__main__"),
     "door": ("__init__",),
 }  # fmt: skip
