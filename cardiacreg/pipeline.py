@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cardiacreg._slabs import run_tasks
 from cardiacreg.area_matching import match_areas
 from cardiacreg.atlas_choice import SelectedAtlas, select_atlases
+from cardiacreg.end_shapes import smooth_ends
 from cardiacreg.errors import InputWarning, RefinementError
 from cardiacreg.ffd_registration import (
     PreparedTarget,
@@ -94,6 +95,8 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
     used = [(selected[n].subject, registrations[n]) for n in kept]
     with run.clock.step("fuse"):
         fusion = _fuse(run, lattice, used, motion.shifts_mm, turns, turned)
+        if options.match_areas:
+            fusion = Fusion(smooth_ends(fusion.labels, turned), fusion.confidence)
         if options.clean_topology:
             fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
     shifts = motion.shifts_mm
