@@ -119,9 +119,9 @@ def refine(
                 _make_run(each, spacing_mm, settings, n_threads, progress, clock)
                 for each in gather_frames(segmentation, frames, preset)
             ]
-            run, orientation = orient(run, others, bank)
+            run, orientation, ranking = orient(run, others, bank)
         run = run._replace(coverage=_coverage(target.subject.labels, run.landmarks, settings))
-        outcome = run_steps(run, bank)
+        outcome = run_steps(run, bank, ranking)
     notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
     _pass_on(caught)
     result = _result(run, target, outcome, notes, bank, orientation)

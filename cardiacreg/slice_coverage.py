@@ -26,7 +26,7 @@ ENDS = ("apex", "base")
 _REACH_MM = 10.0
 """Planes where a ventricle has ended reach so far beyond its labels, and one slice at least."""
 _LEFT, _RIGHT = (LV_CAVITY, LV_WALL), (RV_CAVITY, RV_WALL)
-_PREFERENCES = ((_LEFT, 0.8, 0.12), (_RIGHT, 0.9, 0.12))
+_PREFERENCES = ((_LEFT, 0.75, 0.12), (_RIGHT, 0.9, 0.12))
 """Per ventricle: from this share of the interval on, its end is disfavoured with this weight; chosen on
 the volumes of 17 patients (`benchmarks.volumes`, development patients)."""
 _CUT_AREA, _CUT_DISTANCE = 0.42, 2.0
