@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, STRUCTURES
-from cardiacreg.stack_volumes import StructureVolume
+from cardiacreg.slice_volumes import StructureVolume
 
 FAILED_AGREEMENT = "FAILED_AGREEMENT"
 ORIENTATION_DOUBTFUL = "ORIENTATION_DOUBTFUL"

@@ -32,7 +32,7 @@ from cardiacreg.pipeline import Outcome, run_steps
 from cardiacreg.result import AtlasReport, Orientation, RefineResult
 from cardiacreg.run import Clock, Run
 from cardiacreg.slice_coverage import Coverage, stack_coverage
-from cardiacreg.stack_volumes import stack_volumes
+from cardiacreg.slice_volumes import stack_volumes
 
 
 def refine(

@@ -13,7 +13,7 @@ from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.guards import Finding
 from cardiacreg.options import RefineOptions
 from cardiacreg.slice_coverage import End
-from cardiacreg.stack_volumes import StructureVolume
+from cardiacreg.slice_volumes import StructureVolume
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,7 +35,7 @@ from cardiacreg.qc_views import (
     slice_box,
     slice_points,
 )
-from cardiacreg.stack_volumes import StructureVolume
+from cardiacreg.slice_volumes import StructureVolume
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
