@@ -147,7 +147,8 @@ def _doubtful_orientation(probability: float | None) -> Iterable[Finding]:
             ORIENTATION_DOUBTFUL,
             f"orientation of the stack doubtful: probability {probability:.2f}, needs at least "
             f"{LEAST_ORIENTATION_PROBABILITY:.2f}; check in qc.png that apex and RV are where they "
-            "should be, and give landmarks where they are not",
+            "should be; give other frames of the patient (frames= or --other-frame), or the orientation "
+            "where it is known (orientation= or --orientation)",
         )
 
 
@@ -186,7 +187,8 @@ def _beyond(
         yield Finding(
             BEYOND_ENDS,
             f"model beyond the labelled slices at the {end}: {', '.join(shown)}; that part comes from "
-            "the atlases alone, so check in qc.png that it looks like a heart",
+            "the atlases alone, so check in qc.png that it looks like a heart, and where the stack "
+            "does not end as assumed say so (coverage= or --coverage)",
         )
 
 

@@ -154,6 +154,12 @@ class RefineResult:
         """Smallest det(I + du/dx) over all selected atlases; above 0: no folding."""
         return min(report.minimum_jacobian for report in self.atlases)
 
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What was taken for granted, for a user to read: how the heart lies, where the stack ends."""
+        sentence = "" if self.orientation is None else self.orientation.sentence
+        return tuple(text for text in (sentence, ", ".join(map(str, self.ends))) if text)
+
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write labels, confidence, landmarks, result.json and qc.png into a folder.
 
