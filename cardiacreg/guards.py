@@ -147,8 +147,8 @@ def _doubtful_orientation(probability: float | None) -> Iterable[Finding]:
             ORIENTATION_DOUBTFUL,
             f"orientation of the stack doubtful: probability {probability:.2f}, needs at least "
             f"{LEAST_ORIENTATION_PROBABILITY:.2f}; check in qc.png that apex and RV are where they "
-            "should be; give other frames of the patient (frames= or --other-frame), or the orientation "
-            "where it is known (orientation= or --orientation)",
+            "should be, and give other frames of the patient (frames= or --other-frame), or, where it is "
+            "known, the orientation (orientation= or --orientation)",
         )
 
 

@@ -113,14 +113,13 @@ def refine(
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame)
             bank = gather_atlases(atlases, target.subject, settings.n_atlases, settings.metadata)
-        run = _make_run(target, spacing_mm, settings, n_threads, progress, clock)
+        run = make_run(target, spacing_mm, settings, n_threads, progress, clock)
         with clock.step("orient"):
             others = [
-                _make_run(each, spacing_mm, settings, n_threads, progress, clock)
+                make_run(each, spacing_mm, settings, n_threads, progress, clock)
                 for each in gather_frames(segmentation, frames, preset)
             ]
-            run, orientation = orient(run, others, bank)
-        run = run._replace(coverage=_coverage(target.subject.labels, run.landmarks, settings))
+            run, orientation = oriented_run(run, others, bank)
         outcome = run_steps(run, bank)
     notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
     _pass_on(caught)
@@ -182,7 +181,7 @@ def _result(
     )
 
 
-def _make_run(
+def make_run(
     target: Target,
     spacing_mm: ArrayLike,
     options: RefineOptions,
@@ -190,6 +189,7 @@ def _make_run(
     progress: ProgressCallable | None,
     clock: Clock,
 ) -> Run:
+    """Return what all steps share, for a heart that lies as stored where it has no landmarks."""
     subject = target.subject
     landmarks = subject.landmarks or landmarks_from_labels(subject.labels)
     coverage = _coverage(subject.labels, landmarks, options)
@@ -197,6 +197,15 @@ def _make_run(
         subject, landmarks, coverage, target.unknown_labels, spacing_mm, options, threads, progress,
         clock,
     )  # fmt: skip
+
+
+def oriented_run(
+    run: Run, others: Sequence[Run], bank: Sequence[Subject]
+) -> tuple[Run, Orientation]:
+    """Decide how the heart lies (`orientation.orient`), and where its ends are under that."""
+    run, orientation = orient(run, others, bank)
+    coverage = _coverage(run.target.labels, run.landmarks, run.options)
+    return run._replace(coverage=coverage), orientation
 
 
 def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) -> Coverage:

@@ -116,13 +116,13 @@ class RefineResult:
     atlas_diversity : float or None
         How much the selected atlases differ under their affines: mean share of the heart's voxels in the
         acquired slices on which two of them disagree (`atlas_selection.diversity`), 0 to 1.
-    slice_turns_degrees : ndarray, shape (n_slices,)
-        In-plane turn of every shifted slice, from axis i towards axis j about the mean in-plane
-        position of the labels; zero unless the options ask for turns.
     orientation : Orientation or None
         How the heart was taken to lie in its file.
     ends : tuple of End
         What was assumed about the stack's apical and basal end (`slice_coverage`).
+    slice_turns_degrees : ndarray, shape (n_slices,)
+        In-plane turn of every shifted slice, from axis i towards axis j about the mean in-plane
+        position of the labels; zero unless the options ask for turns.
     volumes : dict
         Structure name to `StructureVolume`: ml of the input, and of the model inside the labelled
         slices and beyond either end.
