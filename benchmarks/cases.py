@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -173,6 +173,11 @@ def acdc(patients: tuple[int, ...]) -> list[Acquisition]:
             )
         )
     return found
+
+
+def siblings(frame: Acquisition, frames: Sequence[Acquisition]) -> list[Acquisition]:
+    """Return the other frames of a frame's patient: those whose files lie beside its own."""
+    return [e for e in frames if e.labels.parent == frame.labels.parent and e.name != frame.name]
 
 
 def autofd() -> list[Acquisition]:

@@ -30,8 +30,9 @@ from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.label_fusion import FusionOptions
 from cardiacreg.nifti import read_volume
 from cardiacreg.options import RefineOptions
+from cardiacreg.refinement import make_run, oriented_run
 from cardiacreg.resampling import Lattice
-from cardiacreg.run import Clock, Run
+from cardiacreg.run import Clock
 from cardiacreg.topology import clean_topology
 
 LABEL_VOTES = "label votes (no image)"
@@ -113,7 +114,8 @@ def fuse_every_way(
     target = gather_target(labels, image, None, None, None)
     options, clock = RefineOptions(), Clock()
     bank = gather_atlases(None, target.subject, options.n_atlases)
-    shared = Run(target.subject, target.unknown_labels, SPACING_MM, options, 1, None, clock)
+    shared = make_run(target, SPACING_MM, options, 1, None, clock)
+    shared = oriented_run(shared, (), bank).run
     outcome = pipeline.run_steps(shared, bank)
     lattice = Lattice(outcome.fusion.labels.shape, outcome.fusion.labels.voxel_to_world)
     used = [
@@ -126,7 +128,7 @@ def fuse_every_way(
         own = shared._replace(options=replace(options, fusion=fusion))
         start = time.process_time()
         fused = pipeline._fuse(
-            own, lattice, used, outcome.slice_shifts_mm, outcome.slice_turns_degrees
+            own, lattice, used, outcome.slice_shifts_mm, outcome.slice_turns_degrees, outcome.turned
         )
         cleaned = clean_topology(fused.labels)
         found.append(Fused(method, cleaned, time.process_time() - start))

@@ -23,7 +23,6 @@ there is also a guess that does: the last slice once more.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,12 +76,8 @@ def run(quick: bool, cases: int = _PATIENTS) -> dict[str, Any]:
 
 
 def coverage_options(word: str) -> RefineOptions:
-    """Return the default options with a coverage; as they are where the library knows none."""
-    options = RefineOptions()
-    if not any(each.name == "coverage" for each in fields(options)):
-        return options
-    changed: dict[str, Any] = {"coverage": word}
-    return replace(options, **changed)
+    """Return the default options with a coverage."""
+    return RefineOptions(coverage=word)
 
 
 def _unit(frame: Acquisition, end: str, method: str) -> Unit:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,11 +80,15 @@ def _slices(labels: LabelMap, chosen: slice) -> LabelMap:
     return LabelMap(labels.array[:, :, chosen], matrix)
 
 
-def measure(acquisition: Acquisition) -> list[dict[str, Any]]:
-    """Fill the hidden slices of one frame by every method and score them."""
+def measure(acquisition: Acquisition, others: Sequence[Acquisition] = ()) -> list[dict[str, Any]]:
+    """Fill the hidden slices of one frame by every method and score them.
+
+    Every second slice of the patient's other frames is hidden, too.
+    """
     stack, hidden = every_second(canonical(acquisition))
+    frames = kept_stacks(others)
     start = time.perf_counter()
-    result = refine_quietly(stack, threads=1)
+    result = refine_quietly(stack, frames=frames, threads=1)
     seconds = time.perf_counter() - start
     fill: dict[str, Callable[[LabelMap], LabelMap]] = {
         **{name: partial(make, stack) for name, make in BASELINES.items()},
@@ -105,6 +109,17 @@ def measure(acquisition: Acquisition) -> list[dict[str, Any]]:
             }
         )
     return records
+
+
+def kept_stacks(acquisitions: Sequence[Acquisition]) -> list[LabelMap]:
+    """Return the kept slices of frames, without frames of too few slices."""
+    found = []
+    for each in acquisitions:
+        try:
+            found.append(every_second(canonical(each))[0])
+        except TooFewSlices:
+            continue
+    return found
 
 
 def as_acquired(

@@ -206,8 +206,22 @@ def models(
 ) -> list[LabelMap]:
     """Return the model of every phase by one method."""
     if method == OURS:
-        return [each.labels for each in measuring.refine_patient(frames, options=options)]
+        results = measuring.refine_patient(
+            frames, oriented_by=extreme_frames(frames), options=options
+        )
+        return [each.labels for each in results]
     return [BASELINES[method](frame, measuring.fine_lattice(frame)) for frame in frames]
+
+
+def extreme_frames(frames: list[LabelMap]) -> list[LabelMap]:
+    """Return the frames with the largest and the smallest LV cavity, area x slice distance.
+
+    A patient has one orientation. These two tell it to all phases; every phase told of every other
+    would cost the square of their number.
+    """
+    sizes = [volumes_ml(frame)[STRUCTURES[LV_CAVITY]] or 0.0 for frame in frames]
+    chosen = dict.fromkeys((int(np.argmax(sizes)), end_systole(frames)))
+    return [frames[n] for n in chosen]
 
 
 def end_systole(frames: list[LabelMap]) -> int:

@@ -35,10 +35,34 @@ def refine_quietly(segmentation: Any, **arguments: Any) -> RefineResult:
 
 
 def refine_patient(
-    frames: Sequence[LabelMap], *, options: RefineOptions | None = None, threads: int = 1
+    frames: Sequence[LabelMap],
+    *,
+    oriented_by: Sequence[LabelMap] | None = None,
+    options: RefineOptions | None = None,
+    threads: int = 1,
 ) -> list[RefineResult]:
-    """Refine all frames of one patient, canonical labels of one stack at several times."""
-    return [refine_quietly(frame, options=options, threads=threads) for frame in frames]
+    """Refine all frames of one patient, canonical labels of one stack at several times.
+
+    Every frame is told of all others, so that they are oriented alike; of many frames a few tell it.
+
+    Parameters
+    ----------
+    frames : sequence of LabelMap
+    oriented_by : sequence of LabelMap, optional
+        The frames that every other one is told of; all when absent.
+    options : RefineOptions, optional
+    threads : int
+    """
+    known = frames if oriented_by is None else oriented_by
+    return [
+        refine_quietly(
+            frame,
+            frames=[each for each in known if each is not frame],
+            options=options,
+            threads=threads,
+        )
+        for frame in frames
+    ]
 
 
 def fine_lattice(stack: LabelMap, *, beyond_slices: int = 2) -> LabelMap:

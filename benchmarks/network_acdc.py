@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine, tabulate
-from benchmarks.cases import Acquisition, DataAbsent, acdc, data_folder
+from benchmarks.cases import Acquisition, DataAbsent, acdc, data_folder, siblings
 from benchmarks.measuring import refine_quietly, rounded
 from benchmarks.network import require_torch
 from benchmarks.store import Unit, gather
@@ -65,20 +65,28 @@ def run(quick: bool) -> dict[str, Any]:
 
         model = load_weights(path)
         described.append({k: v for k, v in model.card.items() if k not in ("preset", "network")})
-        frames = acdc(tuple(held_out))[: 2 if quick else None]
+        everyone = acdc(tuple(held_out))
+        frames = everyone[: 2 if quick else None]
         refined = set(range(0, len(frames), max(1, len(frames) // (1 if quick else _REFINED))))
-        units += [_unit(f, model, method, number in refined) for number, f in enumerate(frames)]
+        units += [
+            _unit(frame, model, method, siblings(frame, everyone) if number in refined else None)
+            for number, frame in enumerate(frames)
+        ]
     if not units:
         raise DataAbsent("no network weights are shipped, and CARDIACREG_FOLDS names none")
     return {"seeds": [], "weights": described, "records": gather("network_acdc", units)}
 
 
-def _unit(frame: Acquisition, model: Any, method: str, refine: bool) -> Unit:
+def _unit(
+    frame: Acquisition, model: Any, method: str, others: Sequence[Acquisition] | None
+) -> Unit:
+    """Measure one frame; refine it, too, where the patient's other frames are given (or none exist)."""
     key = {
-        "case": frame.name, "method": method, "sha256": model.card["sha256"], "refine": refine,
+        "case": frame.name, "method": method, "sha256": model.card["sha256"],
+        "refine": others is not None, "frames": [each.name for each in others or ()],
         "code": _network_digest(),
     }  # fmt: skip
-    return Unit(key, lambda: rounded(_measure(frame, model, refine=refine) | {"method": method}))
+    return Unit(key, lambda: rounded(_measure(frame, model, others) | {"method": method}))
 
 
 @lru_cache
@@ -121,22 +129,30 @@ def without_rv_wall(labels: LabelMap) -> LabelMap:
     return LabelMap(np.where(labels.array == 3, 0, labels.array), labels.voxel_to_world)
 
 
-def _measure(frame: Acquisition, model: Any, *, refine: bool) -> dict[str, Any]:
+def _predicted(frame: Acquisition, model: Any) -> Subject:
+    """Labels and landmarks that a network finds in a frame, without warnings."""
     from cardiacreg_nn import predict
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        array = read_volume(frame.image).array
+        subject: Subject = predict((array, true_labels(frame).voxel_to_world), weights=model)
+    return subject
+
+
+def _measure(
+    frame: Acquisition, model: Any, others: Sequence[Acquisition] | None
+) -> dict[str, Any]:
     truth = true_labels(frame)
     record = {
         "case": frame.name,
         "group": frame.group,
         "phase": frame.phase,
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)
-        image = read_volume(frame.image)
-        try:
-            subject = predict((image.array, truth.voxel_to_world), weights=model)
-        except InvalidInputError as error:
-            return record | {"error": str(error)}
+    try:
+        subject = _predicted(frame, model)
+    except InvalidInputError as error:
+        return record | {"error": str(error)}
     found = without_rv_wall(subject.labels)
     record["scores"] = metrics.compare(found, truth, structures=LABELLED)
     points = landmarks_from_labels(truth).points_mm
@@ -149,9 +165,9 @@ def _measure(frame: Acquisition, model: Any, *, refine: bool) -> dict[str, Any]:
             "found": in_heart_frame(own.points_mm, points).tolist(),
         }
         record["completed"] = sum(e["origin"] == "labels" for e in subject.metadata["landmarks"])
-    if refine:
+    if others is not None:
         try:
-            record["refined"] = _refined(subject, truth)
+            record["refined"] = _refined(subject, truth, model, others)
         except (InvalidInputError, RefinementError) as error:
             record["refused"] = str(error)
     return record
@@ -173,13 +189,19 @@ def in_heart_frame(points_mm: Any, true_mm: Any) -> Any:
     return (points_mm - true_mm.mean(axis=0)) @ np.column_stack([up, across, anterior])
 
 
-def _refined(subject: Subject, truth: LabelMap) -> dict[str, Any]:
-    """Dice with the true labels at the acquired slices: network; refined; refined from the truth."""
+def _refined(
+    subject: Subject, truth: LabelMap, model: Any, others: Sequence[Acquisition]
+) -> dict[str, Any]:
+    """Dice with the true labels at the acquired slices: network; refined; refined from the truth.
+
+    Labels of the patient's other frames, the network's or the true ones, tell the orientation.
+    """
+    frames = [_predicted(other, model).labels for other in others]
     network = LabelMap(subject.labels.array, subject.labels.voxel_to_world)
     found = {
         "network": without_rv_wall(network),
-        "network, refined": _at_slices(network, truth, subject.landmarks),
-        "true labels, refined": _of_truth(truth),
+        "network, refined": _at_slices(network, truth, frames, subject.landmarks),
+        "true labels, refined": _of_truth(truth, [true_labels(other) for other in others]),
     }
     return {
         name: {STRUCTURES[n]: metrics.dice(labels, truth, n) for n in LABELLED}
@@ -187,9 +209,11 @@ def _refined(subject: Subject, truth: LabelMap) -> dict[str, Any]:
     }
 
 
-def _at_slices(labels: LabelMap, truth: LabelMap, landmarks: Any = None) -> LabelMap:
+def _at_slices(
+    labels: LabelMap, truth: LabelMap, frames: Sequence[LabelMap], landmarks: Any = None
+) -> LabelMap:
     """Refined labels where slices were acquired that show a heart in both."""
-    result = refine_quietly(labels, landmarks=landmarks, threads=1)
+    result = refine_quietly(labels, frames=frames, landmarks=landmarks, threads=1)
     array = sample_at_slices(truth, result.labels, result.slice_shifts_mm)
     shown = truth.array.any(axis=(0, 1)) & labels.array.any(axis=(0, 1))
     return without_rv_wall(LabelMap(array * shown, truth.voxel_to_world))
@@ -198,11 +222,11 @@ def _at_slices(labels: LabelMap, truth: LabelMap, landmarks: Any = None) -> Labe
 _refined_truths: dict[bytes, LabelMap] = {}
 
 
-def _of_truth(truth: LabelMap) -> LabelMap:
+def _of_truth(truth: LabelMap, frames: Sequence[LabelMap]) -> LabelMap:
     """Refine true labels once for all networks that are measured on them."""
     key = hashlib.sha256(truth.array.tobytes() + truth.voxel_to_world.tobytes()).digest()
     if key not in _refined_truths:
-        _refined_truths[key] = _at_slices(truth, truth)
+        _refined_truths[key] = _at_slices(truth, truth, frames)
     return _refined_truths[key]
 
 

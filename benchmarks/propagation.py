@@ -22,6 +22,7 @@ from cardiacreg.geometry import Affine, LabelMap, Subject, Volume
 from cardiacreg.options import RefineOptions
 from cardiacreg.output_lattice import lattice_over_heart, place_target_image
 from cardiacreg.pipeline import run_steps
+from cardiacreg.refinement import make_run, oriented_run
 from cardiacreg.resampling import Lattice, warp_labels, warp_volume
 from cardiacreg.run import Clock, Run
 
@@ -46,10 +47,8 @@ def _run(heart: Heart) -> tuple[Run, Any]:
     options = RefineOptions()
     gathered = gather_target(target.labels, target.image, None, None, None)
     bank = gather_atlases(default_atlases(), gathered.subject, options.n_atlases)
-    run = Run(
-        gathered.subject, gathered.unknown_labels, SPACING_MM, options, 1, None, Clock()
-    )  # fmt: skip
-    return run, bank
+    run = make_run(gathered, SPACING_MM, options, 1, None, Clock())
+    return oriented_run(run, (), bank).run, bank
 
 
 @lru_cache(maxsize=1)
@@ -74,8 +73,7 @@ def by_intensity(heart: Heart) -> Propagated:
     """Bring the selected atlases onto a heart's image by intensities; its slices stay as acquired."""
     start = time.process_time()
     run, bank = _run(heart)
-    _, chosen = select_atlases(run, bank)
-    chosen = chosen[: run.options.n_atlases]
+    chosen = select_atlases(run, bank)[: run.options.n_atlases]
     pairs = [(each.subject.labels, each.ranked.target_to_atlas) for each in chosen]
     lattice = lattice_over_heart(run.target.labels, pairs, SPACING_MM, run.options.margin_mm)
     shifts = np.zeros((run.target.labels.shape[2], 2))

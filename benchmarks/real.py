@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import hidden_slices, plots, scoring, tabulate
-from benchmarks.cases import Acquisition, DataAbsent, acdc, autofd
+from benchmarks.cases import Acquisition, DataAbsent, acdc, autofd, siblings
 from benchmarks.measuring import BASELINES, refine_quietly, rounded
 from benchmarks.store import Record, Unit, gather
 from cardiacreg import metrics
 from cardiacreg.geometry import STRUCTURES, LabelMap
+from cardiacreg.options import RefineOptions
 
 _PATIENTS = 100
 _SHOWN = ("LV cavity", "LV wall", "RV cavity")
@@ -38,28 +39,32 @@ def run(quick: bool, cases: int = _PATIENTS) -> dict[str, Any]:
             continue
     if not found:
         raise DataAbsent("neither acdc nor autofd is there")
-    found = found[:3] if quick else found
-    units = [_unit(each, kind) for each in found for kind in ("whole", "hidden")]
+    units = [
+        _unit(each, kind, siblings(each, found))
+        for each in (found[:3] if quick else found)
+        for kind in ("whole", "hidden")
+    ]
     whole, hidden = [], []
     for unit, record in zip(units, gather("real", units), strict=True):
         (whole if unit.key["kind"] == "whole" else hidden).append(record)
     return {"seeds": [], "records": whole, "hidden": [each for r in hidden for each in _flat(r)]}
 
 
-def _unit(acquisition: Acquisition, kind: str) -> Unit:
+def _unit(acquisition: Acquisition, kind: str, others: Sequence[Acquisition] = ()) -> Unit:
     data = "AutoFD" if acquisition.name.startswith("autofd") else "ACDC"
     head = {"case": acquisition.name, "group": acquisition.group, "phase": acquisition.phase}
     head["data"] = data
 
     def measure() -> Record:
         if kind == "whole":
-            return rounded(head | _measure(acquisition))
+            return rounded(head | _measure(acquisition, others))
         try:
-            return rounded(head | {"methods": hidden_slices.measure(acquisition)})
+            return rounded(head | {"methods": hidden_slices.measure(acquisition, others)})
         except hidden_slices.TooFewSlices as few:
             return head | {"skipped": str(few)}
 
-    return Unit(head | {"kind": kind}, measure)
+    told = {"frames": [each.name for each in others], "options": repr(RefineOptions())}
+    return Unit(head | {"kind": kind} | told, measure)
 
 
 def _flat(record: Record) -> list[Record]:
@@ -70,9 +75,14 @@ def _flat(record: Record) -> list[Record]:
     return [head | each for each in record["methods"]]
 
 
-def _measure(acquisition: Acquisition) -> Record:
+def _measure(acquisition: Acquisition, others: Sequence[Acquisition]) -> Record:
     start = time.perf_counter()
-    result = refine_quietly(acquisition.labels, preset=acquisition.preset, threads=1)
+    result = refine_quietly(
+        acquisition.labels,
+        frames=[each.labels for each in others],
+        preset=acquisition.preset,
+        threads=1,
+    )
     seconds = time.perf_counter() - start
     topology = {
         name: list(metrics.topology_counts(result.labels, label))

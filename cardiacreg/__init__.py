@@ -72,6 +72,7 @@ _PUBLIC = {
     "register_labels": "ffd_registration",
     "sample_heart": "phantoms",
     "simulate_low_resolution": "degradation",
+    "stack_volumes": "slice_volumes",
     "verify_atlas_bank": "bank_verification",
     "volumes_ml": "volumes",
     "warm_up": "refinement",
@@ -254,6 +255,7 @@ if TYPE_CHECKING:
         warp_volume as warp_volume,
     )
     from cardiacreg.result import RefineResult as RefineResult
+    from cardiacreg.slice_volumes import stack_volumes as stack_volumes
     from cardiacreg.topology import clean_topology as clean_topology
     from cardiacreg.transform_files_itk import read_itk_transform as read_itk_transform
     from cardiacreg.transform_files_itk import write_itk_transform as write_itk_transform

@@ -131,9 +131,12 @@ def slice_offsets(shares: Float, own: NDArray[np.uint8], drawn: tuple[int, ...])
 
 
 def _between(ordered: Float, count: int) -> float:
-    """Return a number above the first `count` of ordered ones and below the rest."""
+    """Return a number above the first `count` of ordered ones and below the rest.
+
+    A label that is drawn nowhere and wins nothing stays as it is: it would be lifted between slices.
+    """
     if count == 0:
-        return float(ordered[0]) - 1e-3
+        return min(float(ordered[0]) - 1e-3, 0.0)
     if count == len(ordered):
         return float(ordered[-1]) + 1e-3
     return float(ordered[count - 1] + ordered[count]) / 2

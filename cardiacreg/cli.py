@@ -5,6 +5,7 @@ Modules that take time to load are imported inside the commands, so that ``--hel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from cardiacreg.cli_atlas import atlas
 from cardiacreg.cli_demo import demo
 from cardiacreg.cli_doctor import doctor
 from cardiacreg.cli_evaluate import evaluate
+from cardiacreg.cli_heart import heart_options, told
 from cardiacreg.cli_result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli_segment import run as run_both
 from cardiacreg.cli_segment import segment
@@ -76,6 +78,7 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, doctor):
     "canonical (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity) when absent.",
 )
 @click.option("--frame", type=click.IntRange(min=0), help="Which frame of 4-D files.")
+@heart_options
 @click.option(
     "--spacing",
     "spacing_mm",
@@ -103,6 +106,8 @@ def refine(
     options_preset: str,
     only: tuple[tuple[str, tuple[str, ...]], ...],
     selection: str,
+    coverage: Mapping[str, str],
+    orientation: str | None,
     overwrite: bool,
     accept_failed: bool,
     surface: bool,
@@ -122,7 +127,8 @@ def refine(
     names = (*FILE_NAMES, _SURFACE) if surface else FILE_NAMES
     check_output(output, names, overwrite=overwrite)
     presets = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
-    options = replace(presets[options_preset](), metadata=only, selection=selection)
+    options = told(presets[options_preset](), coverage, orientation)
+    options = replace(options, metadata=only, selection=selection)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
     result.save(output, overwrite=overwrite)

@@ -82,6 +82,8 @@ def echo_result(
         echo_json(found | {"folder": output} | dict(more or {}))
     else:
         _echo_table(found, output)
+        for assumption in result.assumptions:
+            click.echo(assumption)
         for note in notes:
             say(note)
     _end_with_findings(result, output, accept_failed=accept_failed)

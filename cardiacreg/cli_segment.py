@@ -6,19 +6,20 @@ That package and torch are imported inside the commands, so that everything else
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cardiacreg.cli_heart import heart_options, told
 from cardiacreg.cli_result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli_support import EXIT_CODES, atlas_options, echo_json, progress_lines, say
 from cardiacreg.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from cardiacreg.geometry import Subject
+    from cardiacreg.geometry import LabelMap, Subject
 
 SEGMENT_FILES = ("segmentation.nii.gz", "segmentation_landmarks.json", "segmentation.json")
 
@@ -81,6 +82,7 @@ def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs:
 
 @click.command(epilog=EXIT_CODES)
 @_network_options
+@heart_options
 @atlas_options
 @accept_failed_option
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
@@ -92,6 +94,9 @@ def run(
     atlases: str | None,
     only: tuple[tuple[str, tuple[str, ...]], ...],
     selection: str,
+    coverage: Mapping[str, str],
+    orientation: str | None,
+    frames: Sequence[str | int],
     accept_failed: bool,
     threads: int | None,
     **inputs: Any,
@@ -106,12 +111,13 @@ def run(
     from cardiacreg.result_files import FILE_NAMES
 
     check_output(output, (*SEGMENT_FILES, *FILE_NAMES), overwrite=overwrite)
-    options = RefineOptions(metadata=only, selection=selection)
+    options = told(RefineOptions(metadata=only, selection=selection), coverage, orientation)
     subject = _predict(**inputs)
+    others = _other_frames(frames, **inputs)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine(
             subject.labels, image=subject.image, landmarks=subject.landmarks, atlases=atlases,
-            options=options, threads=threads, progress=progress,
+            frames=others, options=options, threads=threads, progress=progress,
         )  # fmt: skip
     network = subject.metadata["network"]
     provenance = {**result.provenance, "network": network}
@@ -137,6 +143,15 @@ def _predict(image: str, **options: Any) -> Subject:
         ) from error
     subject: Subject = predict(image, **options)
     return subject
+
+
+def _other_frames(frames: Sequence[str | int], **inputs: Any) -> list[LabelMap]:
+    """Segment other frames of the patient: images, or frames of the same image."""
+    found = []
+    for each in frames:
+        which = {"frame": each} if isinstance(each, int) else {"image": each, "frame": None}
+        found.append(_predict(**inputs | which).labels)
+    return found
 
 
 def _licence(subject: Subject) -> str:

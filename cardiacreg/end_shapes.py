@@ -1,8 +1,9 @@
 """Beyond a ventricle's outermost labelled slice its end is made smooth: no columns, spikes or notches.
 
-There the atlases alone tell the shape, cut off at planes where the ventricle has ended; a few disagreeing
-atlases leave single columns of voxels and ragged rims. In that zone the ventricle becomes the region where
-its smoothed indicator exceeds one half, and its cavity the part of it where the smoothed cavity does.
+There the atlases alone tell the shape, cut off at planes where the ventricle has ended; a few
+disagreeing atlases leave single columns of voxels and ragged rims. In that zone the ventricle becomes the
+region where its smoothed indicator exceeds one half, and its cavity the part of it where the smoothed
+cavity does.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def smooth_ends(labels: LabelMap, target: LabelMap) -> LabelMap:
     Returns
     -------
     LabelMap
-        Equal to the model between each ventricle's outermost slices, but for voxels of the other one's end.
+        Equal to the model between each ventricle's outermost slices, but for the other one's end.
     """
     array = np.array(labels.array)
     for structures in _VENTRICLES:
@@ -56,8 +57,8 @@ def end_roughness(labels: LabelMap, target: LabelMap) -> float:
     Returns
     -------
     float
-        Share of the ventricles' voxels beyond their outermost labelled slices that an opening by a ball of
-        2.5 mm radius removes or a closing adds. Every smooth rim has a little.
+        Share of the ventricles' voxels beyond their outermost labelled slices that an opening by a ball
+        of 2.5 mm radius removes or a closing adds. Every smooth rim has a little.
     """
     ball = _ball(labels.spacing_mm)
     changed = total = 0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, STRUCTURES
-from cardiacreg.stack_volumes import StructureVolume
+from cardiacreg.slice_volumes import StructureVolume
 
 FAILED_AGREEMENT = "FAILED_AGREEMENT"
 ORIENTATION_DOUBTFUL = "ORIENTATION_DOUBTFUL"
@@ -147,7 +147,8 @@ def _doubtful_orientation(probability: float | None) -> Iterable[Finding]:
             ORIENTATION_DOUBTFUL,
             f"orientation of the stack doubtful: probability {probability:.2f}, needs at least "
             f"{LEAST_ORIENTATION_PROBABILITY:.2f}; check in qc.png that apex and RV are where they "
-            "should be, and give landmarks where they are not",
+            "should be, and give other frames of the patient (frames= or --other-frame), or, where it is "
+            "known, the orientation (orientation= or --orientation)",
         )
 
 
@@ -186,7 +187,8 @@ def _beyond(
         yield Finding(
             BEYOND_ENDS,
             f"model beyond the labelled slices at the {end}: {', '.join(shown)}; that part comes from "
-            "the atlases alone, so check in qc.png that it looks like a heart",
+            "the atlases alone, so check in qc.png that it looks like a heart, and where the stack "
+            "does not end as assumed say so (coverage= or --coverage)",
         )
 
 

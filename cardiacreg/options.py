@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from cardiacreg.errors import InvalidInputError
@@ -176,8 +176,9 @@ class RefineOptions:
     def fast(cls) -> RefineOptions:
         """Return the default for about half the processor time, and nearly as good.
 
-        Slice motion looks at half as many atlases, fewer affines are improved, and the last lattice is twice as coarse, so that walls follow the acquired
-        slices less closely. ``docs/results.md`` (Presets) has the figures.
+        Slice motion looks at half as many atlases, fewer affines are improved, and the last lattice is
+        twice as coarse, so that walls follow the acquired slices less closely. ``docs/results.md``
+        (Presets) has the figures.
         """
         return cls(
             affine_candidates=12,

@@ -45,9 +45,10 @@ COLOURS = {1: "#d55e00", 2: "#f2b734", 3: "#56b4e9", 4: "#0a5fa8"}
 
 _N_SLICES = 6
 _LONGEST_NAME = 50
+_LONGEST_ASSUMPTIONS = 235
 _SIZE_INCHES = (14.0, 8.2)
-_PICTURES = {"left": 0.01, "right": 0.775, "top": 0.90, "bottom": 0.22, "hspace": 0.12}
-_NOTES = {"left": 0.82, "right": 0.99, "top": 0.90, "bottom": 0.22, "hspace": 0.22}
+_PICTURES = {"left": 0.01, "right": 0.775, "top": 0.885, "bottom": 0.22, "hspace": 0.12}
+_NOTES = {"left": 0.82, "right": 0.99, "top": 0.885, "bottom": 0.22, "hspace": 0.22}
 _STRIP = {"left": 0.012, "right": 0.99, "top": 0.19, "bottom": 0.015, "wspace": 0.08}
 _DOTS_PER_INCH = 120
 _GREY = "0.35"
@@ -109,6 +110,10 @@ def _draw_heading(figure: Figure, result: RefineResult) -> None:
         name = f"... {name[-_LONGEST_NAME:]}"
     style: dict[str, Any] = {"weight": "bold", "parse_math": False}
     figure.text(0.012, 0.94, name, fontsize=13, **style)
+    assumed = printable("; ".join(result.assumptions))
+    if len(assumed) > _LONGEST_ASSUMPTIONS:
+        assumed = f"{assumed[:_LONGEST_ASSUMPTIONS]} ..."
+    figure.text(0.012, 0.92, assumed, fontsize=7.5, color=_GREY, parse_math=False)
     if any(finding.code == FAILED_AGREEMENT for finding in result.findings):
         figure.text(0.012, 0.97, "FAILED REFINEMENT", fontsize=9, color=ALARM_COLOUR, **style)
     handles: list[Any] = [Patch(color=COLOURS[n], label=STRUCTURES[n]) for n in sorted(COLOURS)]

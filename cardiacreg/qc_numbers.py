@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from cardiacreg.geometry import STRUCTURES
 from cardiacreg.guards import FAILED_AGREEMENT, Finding
 from cardiacreg.result import RefineResult
-from cardiacreg.stack_volumes import StructureVolume
+from cardiacreg.slice_volumes import StructureVolume
 
 ALARM_COLOUR = "#b00020"
 _FINDING_COLOUR = "#8a4b00"

@@ -27,12 +27,12 @@ from cardiacreg.guards import find_problems
 from cardiacreg.label_consistency import labelled_slices
 from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.options import RefineOptions
-from cardiacreg.orientation import orient
+from cardiacreg.orientation import Oriented, orient
 from cardiacreg.pipeline import Outcome, run_steps
 from cardiacreg.result import AtlasReport, Orientation, RefineResult
 from cardiacreg.run import Clock, Run
 from cardiacreg.slice_coverage import Coverage, stack_coverage
-from cardiacreg.stack_volumes import stack_volumes
+from cardiacreg.slice_volumes import stack_volumes
 
 
 def refine(
@@ -113,18 +113,18 @@ def refine(
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame)
             bank = gather_atlases(atlases, target.subject, settings.n_atlases, settings.metadata)
-        run = _make_run(target, spacing_mm, settings, n_threads, progress, clock)
+        run = make_run(target, spacing_mm, settings, n_threads, progress, clock)
         with clock.step("orient"):
             others = [
-                _make_run(each, spacing_mm, settings, n_threads, progress, clock)
+                make_run(each, spacing_mm, settings, n_threads, progress, clock)
                 for each in gather_frames(segmentation, frames, preset)
             ]
-            run, orientation, ranking = orient(run, others, bank)
-        run = run._replace(coverage=_coverage(target.subject.labels, run.landmarks, settings))
-        outcome = run_steps(run, bank, ranking)
+            oriented = oriented_run(run, others, bank)
+            run = oriented.run
+        outcome = run_steps(run, bank, oriented.ranking)
     notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
     _pass_on(caught)
-    result = _result(run, target, outcome, notes, bank, orientation)
+    result = _result(run, target, outcome, notes, bank, oriented.orientation)
     for finding in result.findings:
         warnings.warn(str(finding), ResultWarning, stacklevel=2)
     return result
@@ -182,7 +182,7 @@ def _result(
     )
 
 
-def _make_run(
+def make_run(
     target: Target,
     spacing_mm: ArrayLike,
     options: RefineOptions,
@@ -190,6 +190,7 @@ def _make_run(
     progress: ProgressCallable | None,
     clock: Clock,
 ) -> Run:
+    """Return what all steps share, for a heart that lies as stored where it has no landmarks."""
     subject = target.subject
     landmarks = subject.landmarks or landmarks_from_labels(subject.labels)
     coverage = _coverage(subject.labels, landmarks, options)
@@ -197,6 +198,13 @@ def _make_run(
         subject, landmarks, coverage, target.unknown_labels, spacing_mm, options, threads, progress,
         clock,
     )  # fmt: skip
+
+
+def oriented_run(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented:
+    """Decide how the heart lies (`orientation.orient`), and where its ends are under that."""
+    found = orient(run, others, bank)
+    coverage = _coverage(run.target.labels, found.run.landmarks, run.options)
+    return found._replace(run=found.run._replace(coverage=coverage))
 
 
 def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) -> Coverage:

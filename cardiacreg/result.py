@@ -13,7 +13,7 @@ from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.guards import Finding
 from cardiacreg.options import RefineOptions
 from cardiacreg.slice_coverage import End
-from cardiacreg.stack_volumes import StructureVolume
+from cardiacreg.slice_volumes import StructureVolume
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,13 +116,13 @@ class RefineResult:
     atlas_diversity : float or None
         How much the selected atlases differ under their affines: mean share of the heart's voxels in the
         acquired slices on which two of them disagree (`atlas_selection.diversity`), 0 to 1.
-    slice_turns_degrees : ndarray, shape (n_slices,)
-        In-plane turn of every shifted slice, from axis i towards axis j about the mean in-plane
-        position of the labels; zero unless the options ask for turns.
     orientation : Orientation or None
         How the heart was taken to lie in its file.
     ends : tuple of End
         What was assumed about the stack's apical and basal end (`slice_coverage`).
+    slice_turns_degrees : ndarray, shape (n_slices,)
+        In-plane turn of every shifted slice, from axis i towards axis j about the mean in-plane
+        position of the labels; zero unless the options ask for turns.
     volumes : dict
         Structure name to `StructureVolume`: ml of the input, and of the model inside the labelled
         slices and beyond either end.
@@ -153,6 +153,12 @@ class RefineResult:
     def minimum_jacobian(self) -> float:
         """Smallest det(I + du/dx) over all selected atlases; above 0: no folding."""
         return min(report.minimum_jacobian for report in self.atlases)
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What was taken for granted, for a user to read: how the heart lies, where the stack ends."""
+        sentence = "" if self.orientation is None else self.orientation.sentence
+        return tuple(text for text in (sentence, ", ".join(map(str, self.ends))) if text)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write labels, confidence, landmarks, result.json and qc.png into a folder.

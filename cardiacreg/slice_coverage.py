@@ -54,6 +54,9 @@ class End(NamedTuple):
     coverage: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.coverage} ({self.reason})"
+
 
 class Coverage(NamedTuple):
     """Both ends of a stack, and the planes where its ventricles have ended."""
@@ -117,7 +120,8 @@ def _end(labels: LabelMap, name: str, word: str, areas_mm2: Float, base_at_last_
     at_last = base_at_last_slice == (name == "base")
     beyond = labels.shape[2] - 1 - held[-1] if at_last else held[0]
     if beyond > 0:
-        return End(name, "empty slice", f"{beyond} slices beyond the labels are empty")
+        slices = "1 slice" if beyond == 1 else f"{beyond} slices"
+        return End(name, "empty slice", f"{slices} without labels beyond them")
     if word == "whole":
         return End(name, "whole", "given")
     cut = _cut_apex if name == "apex" else _cut_base

@@ -265,6 +265,55 @@ def counted_voxels(array, reach, all_slices=False):
     return counted
 
 
+def plane_voxels(array, plane, reach):
+    """In-plane voxels of a plane where structures have ended, in the box of all labels.
+
+    It reaches around the structures' outline in the slice before it, as a slice does around its labels.
+    """
+    where = [index for index in np.ndindex(array.shape) if array[index]]
+    box = [
+        (min(n[axis] for n in where) - reach[axis], max(n[axis] for n in where) + reach[axis])
+        for axis in range(2)
+    ]
+    outline = [n for n in where if n[2] == plane.slice_before and array[n] in plane.structures]
+    counted = []
+    for i, j in np.ndindex(array.shape[:2]):
+        if not (box[0][0] <= i <= box[0][1] and box[1][0] <= j <= box[1][1]):
+            continue
+        near = [n[1] for n in outline if abs(n[0] - i) <= reach[0]]
+        if near and min(near) - reach[1] <= j <= max(near) + reach[1]:
+            counted.append((i, j))
+    return counted
+
+
+def plane_samples(array, matrix, planes, reach, shifts_mm):
+    """(plane, world point) of every voxel of every plane; it moves with the slice before it."""
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    samples = []
+    for plane in planes:
+        shift = shifts_mm[plane.slice_before]
+        for i, j in plane_voxels(array, plane, reach):
+            moved = (i + shift[0] / spacing[0], j + shift[1] / spacing[1], plane.position)
+            samples.append((plane, move(matrix, moved)))
+    return samples
+
+
+def consistency_with_planes(samples, planes, atlas, atlas_matrix, transform, matches=()):
+    """Mean over samples and planes: of a plane, the weight of anything but what has ended there."""
+    to_voxel = np.linalg.inv(atlas_matrix)
+    value, total = 0.0, 0.0
+    for label, point in samples:
+        total += 1.0
+        for index, share in corner_weights(move(to_voxel, transform(point))):
+            found = label_at(atlas, index)
+            value += share if found == label or (label, found) in matches else 0.0
+    for plane, point in planes:
+        total += plane.weight
+        for index, share in corner_weights(move(to_voxel, transform(point))):
+            value += plane.weight * share if label_at(atlas, index) not in plane.structures else 0.0
+    return value / total
+
+
 def label_consistency(samples, atlas, atlas_matrix, transform, class_weights=None, matches=()):
     """Weighted mean over (label, world point) samples of the matching labels' trilinear weight.
 

@@ -27,7 +27,7 @@ GROUPS = {
     "nouns": ("geometry",),
     "files": ("_nifti_header", "nifti", "landmark_files", "atlas_folder", "label_presets"),
     "checks": ("input_checks", "atlas_checks", "image_placement", "component_counts"),
-    "measures": ("metrics", "volumes", "stack_volumes", "structure_measures"),
+    "measures": ("metrics", "volumes", "slice_volumes", "structure_measures"),
     "steps": (
         "landmarks", "landmark_affine", "atlas_selection", "atlas_index", "image_selection",
         "affine_registration", "ffd", "ffd_chain", "composition", "spline_points",
@@ -36,7 +36,7 @@ GROUPS = {
         "prepared_target",
         "registration_levels", "registration_options", "slice_interpolation", "label_fusion",
         "intensity_harmonisation", "patch_scene", "patch_votes", "joint_fusion", "staple_fusion",
-        "topology", "output_lattice", "slice_coverage", "area_matching",
+        "topology", "output_lattice", "slice_coverage", "area_matching", "end_shapes",
     ),
     "transforms": ("transform_files_mirtk", "transform_files_itk", "displacement_field", "ffd_inverse"),
     "hearts": (

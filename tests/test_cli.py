@@ -11,17 +11,28 @@ import sys
 from typing import get_args
 
 import click
+import nibabel
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cardiacreg import __version__, cli_simulate, nifti, phantom_population, refinement
+from cardiacreg import (
+    __version__,
+    cli_heart,
+    cli_simulate,
+    nifti,
+    phantom_population,
+    refinement,
+    slice_coverage,
+)
 from cardiacreg.cli import main
 from cardiacreg.cli_support import ProgressLines
 from cardiacreg.degradation import Degradation
 from cardiacreg.errors import RefinementError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.guards import find_problems
+from cardiacreg.options import ORIENTATIONS, RefineOptions
+from cardiacreg.result import Orientation
 from cardiacreg.result_files import FILE_NAMES
 from cardiacreg.stack_labels import LabelRule
 
@@ -178,10 +189,10 @@ def refined_to(tiny_result, monkeypatch):
     """Let `refine` return at once a result of given agreement of the LV cavity."""
 
     def set_agreement(dice):
-        agreement = tiny_result.agreement | {"LV cavity": dice}
+        agreement = dict.fromkeys(tiny_result.agreement, 0.95) | {"LV cavity": dice}
         long = dataclasses.replace(tiny_result.volumes["LV wall"], beyond_base_mm=31.0)
         volumes = tiny_result.volumes | {"LV wall": long}
-        findings = find_problems(agreement, volumes, slice_distance_mm=8.0)
+        findings = find_problems(agreement, {"LV wall": long}, slice_distance_mm=8.0)
         result = dataclasses.replace(
             tiny_result, agreement=agreement, volumes=volumes, findings=findings
         )
@@ -213,6 +224,92 @@ def test_a_finding_is_a_warning_on_the_last_lines(refined_to, tiny_files, tmp_pa
     low, beyond = result.stderr.splitlines()
     assert low.startswith("warning [LOW_AGREEMENT]: ") and "LV cavity 0.84" in low
     assert beyond.startswith("warning [BEYOND_ENDS]: ") and "LV wall 31 mm" in beyond
+
+
+def test_the_summary_ends_with_what_was_assumed(refined_to, tiny_files, tmp_path):
+    result = refined_to(0.9)
+    assert [end.coverage for end in result.ends] == ["empty slice", "empty slice"]
+    ends = (
+        "apex: empty slice (1 slice without labels beyond them), "
+        "base: empty slice (1 slice without labels beyond them)"
+    )
+    assert result.orientation.name == "as-stored" and result.assumptions == (ends,)
+    assert run(*refine_arguments(tiny_files, tmp_path / "out")).stdout.splitlines()[-1] == ends
+
+
+def test_an_orientation_that_was_found_is_told_once(tiny_result, tiny_files, tmp_path, monkeypatch):
+    mirrored = Orientation("mirrored", 0.97, "by the atlases' fit to 2 frames")
+    result = dataclasses.replace(tiny_result, orientation=mirrored, findings=())
+    monkeypatch.setattr(refinement, "refine", lambda *_, **__: result)
+    shown = run(*refine_arguments(tiny_files, tmp_path / "out")).output
+    sentence = "mirrored with a probability of 0.97, by the atlases' fit to 2 frames"
+    assert shown.count(sentence) == 1 and sentence in shown.splitlines()[-3]
+    as_json = run(*refine_arguments(tiny_files, tmp_path / "json", "--json"))
+    assert json.loads(as_json.stdout)["orientation"]["name"] == "mirrored"
+
+
+def asked_of_refine(monkeypatch, tiny_result, *words):
+    """The arguments that the command hands to `refine`."""
+    asked = {}
+
+    def keep(segmentation, **given):
+        asked.update(given, segmentation=segmentation)
+        return dataclasses.replace(tiny_result, findings=())
+
+    monkeypatch.setattr(refinement, "refine", keep)
+    assert run(*words).exit_code == 0
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), ("auto", "auto")),
+        (("--coverage", "partial"), ("partial", "partial")),
+        (("--coverage", "apex=partial"), ("partial", "auto")),
+        (("--coverage", "apex=partial", "--coverage", "base=whole"), ("partial", "whole")),
+        (("--coverage", "whole", "--coverage", "base=partial"), ("whole", "partial")),
+        (("--options-preset", "paper"), ("partial", "partial")),
+        (("--options-preset", "paper", "--coverage", "base=whole"), ("partial", "whole")),
+    ],
+)
+def test_refine_is_told_the_coverage_of_each_end(
+    words, expected, tiny_result, tiny_files, tmp_path, monkeypatch
+):
+    line = refine_arguments(tiny_files, tmp_path / "out", *words)
+    assert asked_of_refine(monkeypatch, tiny_result, *line)["options"].coverages == expected
+
+
+def test_refine_is_told_orientation_and_other_frames(
+    tiny_result, tiny_files, tmp_path, monkeypatch
+):
+    words = ("--orientation", "mirrored", "--other-frame", "es.nii.gz", "--other-frame", 12)
+    line = refine_arguments(tiny_files, tmp_path / "out", *words)
+    asked = asked_of_refine(monkeypatch, tiny_result, *line)
+    assert asked["options"].orientation == "mirrored"
+    assert asked["frames"] == ("es.nii.gz", 12)
+    line = refine_arguments(tiny_files, tmp_path / "paper", "--options-preset", "paper")
+    assert asked_of_refine(monkeypatch, tiny_result, *line)["options"] == RefineOptions.paper()
+
+
+def test_words_about_a_heart_are_those_of_the_library():
+    assert cli_heart.ENDS == slice_coverage.ENDS
+    assert cli_heart.COVERAGES == slice_coverage.COVERAGES
+    assert cli_heart.ORIENTATIONS == ORIENTATIONS
+
+
+def test_a_frame_of_a_4d_file_is_oriented_by_another(tiny_files, tmp_path):
+    labels = nifti.read_labels(tiny_files.labels)
+    both = np.stack([np.zeros_like(labels.array), labels.array, labels.array], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(both, labels.voxel_to_world), tmp_path / "cine.nii.gz")
+    files = type(tiny_files)(tmp_path / "cine.nii.gz", tiny_files.image, tiny_files.atlases)
+    words = ("--frame", 1, "--other-frame", 2, "--json", "-q")
+    result = run(*refine_arguments(files, tmp_path / "out", *words))
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["orientation"]["reason"].endswith("2 frames")
+    words = ("--frame", 1, "--other-frame", 7)
+    result = run(*refine_arguments(files, tmp_path / "no", *words))
+    assert result.exit_code == 1 and result.stderr.startswith("error [")
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -277,6 +374,10 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
         ("refine", "-i", "a", "-o", "b", "--options-preset", "best"),
         ("refine", "-i", "a", "-o", "b", "--only", "phase"),
         ("refine", "-i", "a", "-o", "b", "--select-by", "looks"),
+        ("refine", "-i", "a", "-o", "b", "--coverage", "most"),
+        ("refine", "-i", "a", "-o", "b", "--coverage", "top=whole"),
+        ("refine", "-i", "a", "-o", "b", "--coverage", "apex="),
+        ("refine", "-i", "a", "-o", "b", "--orientation", "sideways"),
         ("unheard-of",),
         ("simulate", "--seed", "-1", "-o", "x"),
         ("evaluate", "-i", "a"),

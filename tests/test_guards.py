@@ -8,7 +8,7 @@ import pytest
 
 from cardiacreg import guards
 from cardiacreg.guards import CODES, Finding, find_problems
-from cardiacreg.stack_volumes import StructureVolume
+from cardiacreg.slice_volumes import StructureVolume
 
 GOOD = {"LV cavity": 0.99, "LV wall": 0.97, "RV wall": None, "RV cavity": 0.98}
 PLAIN = StructureVolume(100.0, 98.0, 1.0, 3.0, 102.0, 2.0, 6.0)

@@ -1,10 +1,13 @@
 """Contours, plane cuts, ends and volumes of the benchmarks on patients, on shapes known exactly."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks import (
     baselines,
+    cases,
     guidepoints,
     hidden_ends,
     hidden_slices,
@@ -387,10 +390,11 @@ class TestHiddenEnds:
         found = hidden_ends._end_error(empty, hidden, "LV wall")
         assert found == {"end_mm": None, "hidden": True, "missing": True}
 
-    def test_options_without_a_coverage_stay_as_they_are(self):
-        options = hidden_ends.coverage_options("whole")
-        assert isinstance(options, RefineOptions)
-        assert getattr(options, "coverage", "whole") == "whole"
+    def test_methods_differ_in_the_coverage_that_they_are_told(self):
+        for word in hidden_ends.COVERAGES.values():
+            options = hidden_ends.coverage_options(word)
+            assert options == RefineOptions(coverage=word)
+            assert options.coverages == (word, word)
 
     def test_records_give_tables(self):
         records = []
@@ -416,3 +420,30 @@ def test_all_frames_of_a_patient_are_refined_with_the_same_options(monkeypatch):
     measuring.refine_patient(["ED", "ES"], options=RefineOptions.fast())
     assert [frame for frame, _ in seen] == ["ED", "ES"]
     assert all(given["options"] == RefineOptions.fast() for _, given in seen)
+
+
+def test_every_frame_is_told_of_the_others_or_of_those_that_are_to_orient_it(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        measuring, "refine_quietly", lambda _, **given: told.append(given["frames"])
+    )
+    measuring.refine_patient(["a", "b", "c"])
+    assert told == [["b", "c"], ["a", "c"], ["a", "b"]]
+    told.clear()
+    measuring.refine_patient(["a", "b", "c"], oriented_by=["a", "c"])
+    assert told == [["c"], ["a", "c"], ["a"]]
+
+
+def test_the_largest_and_the_smallest_cavity_orient_all_phases():
+    frames = [stack_of([0, radius, radius, 0]) for radius in (9, 12, 7, 10)]
+    assert [frames.index(each) for each in long_axis.extreme_frames(frames)] == [1, 2]
+    assert long_axis.extreme_frames(frames[:1]) == frames[:1]
+
+
+def test_siblings_are_the_other_frames_in_the_same_folder():
+    frames = [
+        cases.Acquisition(name, Path(folder) / name, Path(folder), "acdc", "", "")
+        for folder, name in (("p1", "ed"), ("p1", "es"), ("p2", "ed"))
+    ]
+    assert cases.siblings(frames[0], frames) == [frames[1]]
+    assert cases.siblings(frames[2], frames) == []

@@ -35,7 +35,9 @@ from cardiacreg.qc_views import (
     slice_box,
     slice_points,
 )
-from cardiacreg.stack_volumes import StructureVolume
+from cardiacreg.result import Orientation
+from cardiacreg.slice_coverage import ENDS, End
+from cardiacreg.slice_volumes import StructureVolume
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
@@ -201,6 +203,11 @@ def worst(result):
         volumes=volumes,
         warnings=("word " * 60,) * 9,
         structures_from_atlases=tuple(STRUCTURES.values()),
+        orientation=Orientation("mirrored-upside-down", 0.4, "by the atlases' fit to 25 frames"),
+        ends=tuple(
+            End(name, "empty slice", "the outermost slice is wide, more so than any " * 4)
+            for name in ENDS
+        ),
         findings=find_problems(
             agreement,
             volumes,
@@ -247,6 +254,20 @@ def test_volumes_and_agreement_are_on_the_figure(tiny_result):
     bare = dataclasses.replace(tiny_result, volumes={"RV wall": absent}, agreement={})
     words = shown_words(bare)
     assert words[words.index("RV wall") + 1] == "–"
+
+
+def test_what_was_assumed_is_on_the_figure_in_one_line(tiny_result):
+    ends = (End("apex", "whole", "given"), End("base", "empty slice", "one was acquired"))
+    bare = dataclasses.replace(tiny_result, ends=ends)
+    assert "apex: whole (given), base: empty slice (one was acquired)" in shown_words(bare)
+    found = Orientation("mirrored", 0.97, "by the atlases' fit to 2 frames")
+    (line,) = (
+        w for w in shown_words(dataclasses.replace(bare, orientation=found)) if "apex: " in w
+    )
+    assert line.startswith("the heart is taken as stored mirrored with a probability of 0.97, by ")
+    assert line.endswith("; apex: whole (given), base: empty slice (one was acquired)")
+    (line,) = (w for w in shown_words(worst(tiny_result)) if w.startswith("the heart is taken"))
+    assert line.endswith(" ...") and "\n" not in line
 
 
 def test_findings_are_on_the_figure_and_a_failure_is_in_its_heading(tiny_result):

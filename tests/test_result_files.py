@@ -14,7 +14,7 @@ import pytest
 from cardiacreg import nifti, qc_figure, result_files
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.guards import Finding
-from cardiacreg.landmark_files import read_landmarks
+from cardiacreg.landmark_files import json_text, read_landmarks
 from cardiacreg.result_files import FILE_NAMES
 from cardiacreg.volumes import volumes_ml
 
@@ -61,6 +61,20 @@ def test_result_json_says_how_it_came_about(tiny_result, tmp_path):
     assert {"agreement_dice", "masses_g", "timings_seconds", "structures_from_atlases"} <= set(
         found
     )
+
+
+def test_what_was_assumed_is_in_result_json(tiny_result):
+    found = json.loads(json_text(result_files.summary(tiny_result)))
+    name, probability = tiny_result.orientation.name, tiny_result.orientation.probability
+    assert (found["orientation"]["name"], found["orientation"]["reason"]) == (
+        name,
+        "by the atlases' fit to 1 frame",
+    )
+    assert found["orientation"]["probability"] == pytest.approx(probability)
+    reason = "1 slice without labels beyond them"
+    assert found["ends"] == [
+        {"name": end, "coverage": "empty slice", "reason": reason} for end in ("apex", "base")
+    ]
 
 
 def test_findings_are_in_result_json_with_their_codes(tiny_result):

@@ -5,6 +5,7 @@ import json
 import warnings
 
 import nibabel
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -104,6 +105,32 @@ def test_run_chooses_atlases_as_refine_does(picture, oracle, tiny_files, tmp_pat
     assert options["selection"] == "image"
     none = run("run", "-i", picture, "-o", tmp_path / "no", *chosen, "--only", "phase=systole")
     assert none.exit_code == 1 and "phase" in none.stderr
+
+
+def test_run_segments_other_frames_too_and_passes_on_what_it_is_told(
+    picture, oracle, tiny_result, tmp_path, monkeypatch
+):
+    asked = {}
+
+    def keep(labels, **given):
+        asked.update(given, labels=labels)
+        return dataclasses.replace(tiny_result, findings=())
+
+    monkeypatch.setattr(refinement, "refine", keep)
+    one = coded_heart()[0]
+    cine = nibabel.Nifti1Image(np.stack([one.array] * 2, axis=-1), one.voxel_to_world)
+    nibabel.save(cine, tmp_path / "cine.nii.gz")
+    told = ("--coverage", "base=partial", "--orientation", "as-stored")
+    others = ("--other-frame", 1, "--other-frame", picture)
+    line = ("run", "-i", tmp_path / "cine.nii.gz", "--frame", 0, *told, *others)
+    result = run(*line, "-o", tmp_path / "out", "-q")
+    assert result.exit_code == 0, result.stderr
+    assert asked["options"].coverages == ("auto", "partial")
+    assert asked["options"].orientation == "as-stored"
+    assert len(asked["frames"]) == 2
+    for each in asked["frames"]:
+        np.testing.assert_array_equal(each.array, asked["labels"].array)
+    assert result.stdout.splitlines()[-1].startswith("apex: ")
 
 
 def test_real_weights_that_find_nothing_end_with_one_line(picture, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cardiacreg import InvalidInputError, LabelMap
 from cardiacreg.geometry import STRUCTURES
-from cardiacreg.stack_volumes import stack_volumes
+from cardiacreg.slice_volumes import stack_volumes
 from cardiacreg.volumes import volumes_ml
 from tests.strategies import light, oblique_matrix, random_labels, rotation, seeds
 
