@@ -28,8 +28,8 @@ _REACH_MM = 10.0
 _LEFT, _RIGHT = (LV_CAVITY, LV_WALL), (RV_CAVITY, RV_WALL)
 _PREFERENCES_MM = ((_LEFT, 2.5), (_RIGHT, 1.0))
 _PREFERENCE = 0.12
-"""So far before the next slice, but in its farther half, a ventricle's end is disfavoured with this weight;
-chosen on the volumes of 17 patients (`benchmarks.volumes`, development patients)."""
+"""So far before the next slice, but in the farther half of the interval, a ventricle's end is disfavoured
+with this weight; chosen on the volumes of 17 patients (`benchmarks.volumes`, development patients)."""
 _CUT_AREA, _CUT_DISTANCE = 0.42, 2.0
 """An apex was cut where the outermost slice has this share of the LV's largest area and areas reach zero
 more than so many slices further on: 3 % of 172 frames of ACDC with whole stacks of 10 mm."""
