@@ -48,7 +48,7 @@ def _run(heart: Heart) -> tuple[Run, Any]:
     gathered = gather_target(target.labels, target.image, None, None, None)
     bank = gather_atlases(default_atlases(), gathered.subject, options.n_atlases)
     run = make_run(gathered, SPACING_MM, options, 1, None, Clock())
-    return oriented_run(run, (), bank)[0], bank
+    return oriented_run(run, (), bank).run, bank
 
 
 @lru_cache(maxsize=1)

@@ -32,12 +32,12 @@ def match_areas(
     target: LabelMap,
     slice_shifts_mm: Float,
 ) -> NDArray[np.float32]:
-    """Return votes under which the acquired slices show structures as large as they were drawn.
+    """Change votes so that the acquired slices show structures as large as they were drawn.
 
     Parameters
     ----------
     votes : ndarray of float32, shape (i, j, k, N_LABELS)
-        Votes per label on the lattice, with the same sum everywhere.
+        Votes per label on the lattice, with the same sum everywhere; changed in place.
     lattice : Lattice
         With axes parallel to the target's.
     target : LabelMap
@@ -48,7 +48,7 @@ def match_areas(
     Returns
     -------
     ndarray of float32, shape (i, j, k, N_LABELS)
-        Votes and offsets; no longer with the same sum everywhere.
+        The same array; its sums differ now.
     """
     slices = labelled_slices(target.array)
     to_voxel = np.linalg.inv(lattice.voxel_to_world) @ target.voxel_to_world
@@ -60,7 +60,8 @@ def match_areas(
         offsets[row] = slice_offsets(shares, own, drawn)
     heights = to_voxel[2, 2] * slices + to_voxel[2, 3]
     field = _between_slices(offsets, heights, abs(to_voxel[2, 2]), votes.shape[2])
-    return (votes + scene.total * field[None, None]).astype(np.float32)
+    votes += (scene.total * field).astype(np.float32)
+    return votes
 
 
 class _Scene:

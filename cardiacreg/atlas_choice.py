@@ -77,13 +77,17 @@ class Ranking(NamedTuple):
     ranked: tuple[RankedAtlas, ...]
 
 
-def select_atlases(run: Run, bank: Sequence[Subject]) -> list[SelectedAtlas]:
+def select_atlases(
+    run: Run, bank: Sequence[Subject], ranking: Ranking | None = None
+) -> list[SelectedAtlas]:
     """Fit every atlas by its landmarks, rank all by NMI of labels or of images and keep the best.
 
     Parameters
     ----------
     run : Run
     bank : sequence of Subject
+    ranking : Ranking, optional
+        The bank under the run's landmarks, where it is known already.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def select_atlases(run: Run, bank: Sequence[Subject]) -> list[SelectedAtlas]:
     wanted = max(
         run.options.n_atlases, run.options.n_motion_atlases, run.options.n_statistics_atlases
     )
-    ranking = rank_by_landmarks(run, atlases, run.landmarks)
+    ranking = ranking or rank_by_landmarks(run, atlases, run.landmarks)
     candidates = run.options.affine_candidates
     if candidates:
         prepared = prepared_for_affines(run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from cardiacreg.errors import InvalidInputError
@@ -26,7 +26,7 @@ def _are_pairs(metadata: object) -> bool:
 def _shift_stage() -> RegistrationOptions:
     return RegistrationOptions(
         spacings_mm=(64.0,),
-        strides=(1,),
+        strides=(2,),
         iterations=(40,),
         bending_weight=30.0,
         estimate_shifts=True,
@@ -113,7 +113,7 @@ class RefineOptions:
     n_atlases: int = 5
     metadata: tuple[tuple[str, Any], ...] = ()
     selection: str = "labels"
-    affine_candidates: int = 32
+    affine_candidates: int = 64
     landmark_weight: float = 1e-4
     structure_weights: tuple[tuple[int, float], ...] | None = ((RV_WALL, 3.0),)
     registration: RegistrationOptions = field(default_factory=_deformation)
@@ -176,14 +176,13 @@ class RefineOptions:
     def fast(cls) -> RefineOptions:
         """Return the default for about half the processor time, and nearly as good.
 
-        Slice motion looks at every second pixel along each axis and at half as many atlases, fewer
-        affines are improved, and the last lattice is twice as coarse, so that walls follow the acquired
-        slices less closely. ``docs/results.md`` (Presets) has the figures.
+        Slice motion looks at half as many atlases, fewer affines are improved, and the last lattice is
+        twice as coarse, so that walls follow the acquired slices less closely. ``docs/results.md``
+        (Presets) has the figures.
         """
         return cls(
             affine_candidates=12,
             n_motion_atlases=6,
-            slice_motion=replace(_shift_stage(), strides=(2,)),
             registration=RegistrationOptions(
                 spacings_mm=(64.0, 32.0, 16.0), strides=(2, 2, 1), iterations=(10, 10, 20)
             ),

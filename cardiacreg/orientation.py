@@ -65,7 +65,16 @@ class _Hypothesis(NamedTuple):
 _HYPOTHESES = tuple(_Hypothesis(m, t) for t in (False, True) for m in (False, True))
 
 
-def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> tuple[Run, Orientation]:
+class Oriented(NamedTuple):
+    """A run whose landmarks say how the heart lies."""
+
+    run: Run
+    orientation: Orientation
+    ranking: Ranking | None
+    """The bank under those landmarks, where it was ranked to find them."""
+
+
+def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented:
     """Decide how a patient's heart lies, and give the run landmarks that say so.
 
     Parameters
@@ -78,30 +87,36 @@ def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> tuple[Ru
 
     Returns
     -------
-    Run
-        With the landmarks of the chosen orientation.
-    Orientation
-        Its name and probability; given landmarks or a given orientation are certain.
+    Oriented
+        With the landmarks of the chosen orientation, its name and probability; given landmarks or a given
+        orientation are certain.
     """
     if run.landmarks.source != "labels":
-        return run, Orientation("as-stored", None, "the landmarks were given")
+        return Oriented(run, Orientation("as-stored", None, "the landmarks were given"), None)
     asked = run.options.orientation
     if asked != "auto":
         chosen = next(h for h in _HYPOTHESES if h.name == asked)
-        return _oriented(run, chosen), Orientation(asked, None, "the orientation was given")
+        given = Orientation(asked, None, "the orientation was given")
+        return Oriented(_oriented(run, chosen), given, None)
     frames = [run, *others]
     prior = _prior(run.target.labels, any(_is_turned(run, other) for other in others))
     possible = [h for h in _HYPOTHESES if prior[h] > max(prior.values()) - _BASE_BY_AREAS]
     scores = np.array([prior[h] for h in possible])
+    rankings = [_rank(run, bank, h) for h in possible]
     for frame in frames:
-        found = np.array([_score(frame, bank, _as_of(h, run, frame)) for h in possible])
+        own = (
+            rankings
+            if frame is run
+            else [_rank(frame, bank, _as_of(h, run, frame)) for h in possible]
+        )
+        found = np.array([_score(frame, bank, ranking) for ranking in own])
         scores += np.maximum(_SHARPNESS * (found - found.max()), -_MOST_PER_FRAME)
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     best = int(np.argmax(shares))
     reason = f"by the atlases' fit to {len(frames)} frame{'s' if len(frames) > 1 else ''}"
     named = Orientation(possible[best].name, float(shares[best]), reason)
-    return _oriented(run, possible[best]), named
+    return Oriented(_oriented(run, possible[best]), named, rankings[best])
 
 
 def _prior(labels: LabelMap, frames_disagree: bool) -> dict[_Hypothesis, float]:
@@ -138,11 +153,14 @@ def _landmarks(labels: LabelMap, hypothesis: _Hypothesis) -> Landmarks:
     return Landmarks(found.points_mm[[2, 1, 0, 3, 4, 5]], source="labels")
 
 
-def _score(run: Run, bank: Sequence[Subject], hypothesis: _Hypothesis) -> float:
+def _rank(run: Run, bank: Sequence[Subject], hypothesis: _Hypothesis) -> Ranking:
+    return rank_by_landmarks(run, Anatomies(bank), _landmarks(run.target.labels, hypothesis))
+
+
+def _score(run: Run, bank: Sequence[Subject], ranking: Ranking) -> float:
     """NMI of the best atlases under an orientation, by landmarks plus by improved affines."""
-    atlases = Anatomies(bank)
-    ranking = rank_by_landmarks(run, atlases, _landmarks(run.target.labels, hypothesis))
-    improved = improve_affines(run, atlases, ranking, prepared_for_affines(run), _CANDIDATES)
+    prepared = prepared_for_affines(run)
+    improved = improve_affines(run, Anatomies(bank), ranking, prepared, _CANDIDATES)
     return _mean_nmi(ranking) + _mean_nmi(improved)
 
 

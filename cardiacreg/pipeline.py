@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cardiacreg._slabs import run_tasks
 from cardiacreg.area_matching import match_areas
-from cardiacreg.atlas_choice import SelectedAtlas, select_atlases
+from cardiacreg.atlas_choice import Ranking, SelectedAtlas, select_atlases
+from cardiacreg.end_shapes import smooth_ends
 from cardiacreg.errors import InputWarning, RefinementError
 from cardiacreg.ffd_registration import (
     PreparedTarget,
@@ -55,13 +56,15 @@ class Outcome(NamedTuple):
     registrations: tuple[Registration, ...]
 
 
-def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
+def run_steps(run: Run, atlases: Sequence[Subject], ranking: Ranking | None = None) -> Outcome:
     """Align, select, register, warp and fuse.
 
     Parameters
     ----------
     run : Run
     atlases : sequence of Subject
+    ranking : Ranking, optional
+        The atlases under the run's landmarks, where they are ranked already.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
     """
     labels, options = run.target.labels, run.options
     with run.clock.step("select"):
-        helpers = select_atlases(run, atlases)
+        helpers = select_atlases(run, atlases, ranking)
     pairs = [(atlas.subject.labels, atlas.ranked.target_to_atlas) for atlas in helpers]
     selected = helpers[: options.n_atlases]
     lattice = lattice_over_heart(
@@ -94,6 +97,8 @@ def run_steps(run: Run, atlases: Sequence[Subject]) -> Outcome:
     used = [(selected[n].subject, registrations[n]) for n in kept]
     with run.clock.step("fuse"):
         fusion = _fuse(run, lattice, used, motion.shifts_mm, turns, turned)
+        if options.match_areas:
+            fusion = Fusion(smooth_ends(fusion.labels, turned), fusion.confidence)
         if options.clean_topology:
             fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
     shifts = motion.shifts_mm

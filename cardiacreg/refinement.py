@@ -27,7 +27,7 @@ from cardiacreg.guards import find_problems
 from cardiacreg.label_consistency import labelled_slices
 from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.options import RefineOptions
-from cardiacreg.orientation import orient
+from cardiacreg.orientation import Oriented, orient
 from cardiacreg.pipeline import Outcome, run_steps
 from cardiacreg.result import AtlasReport, Orientation, RefineResult
 from cardiacreg.run import Clock, Run
@@ -119,8 +119,8 @@ def refine(
                 make_run(each, spacing_mm, settings, n_threads, progress, clock)
                 for each in gather_frames(segmentation, frames, preset)
             ]
-            run, orientation = oriented_run(run, others, bank)
-        outcome = run_steps(run, bank)
+            run, orientation, ranking = oriented_run(run, others, bank)
+        outcome = run_steps(run, bank, ranking)
     notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
     _pass_on(caught)
     result = _result(run, target, outcome, notes, bank, orientation)
@@ -199,13 +199,11 @@ def make_run(
     )  # fmt: skip
 
 
-def oriented_run(
-    run: Run, others: Sequence[Run], bank: Sequence[Subject]
-) -> tuple[Run, Orientation]:
+def oriented_run(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented:
     """Decide how the heart lies (`orientation.orient`), and where its ends are under that."""
-    run, orientation = orient(run, others, bank)
-    coverage = _coverage(run.target.labels, run.landmarks, run.options)
-    return run._replace(coverage=coverage), orientation
+    found = orient(run, others, bank)
+    coverage = _coverage(run.target.labels, found.run.landmarks, run.options)
+    return found._replace(run=found.run._replace(coverage=coverage))
 
 
 def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) -> Coverage:

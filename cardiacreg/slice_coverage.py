@@ -26,9 +26,10 @@ ENDS = ("apex", "base")
 _REACH_MM = 10.0
 """Planes where a ventricle has ended reach so far beyond its labels, and one slice at least."""
 _LEFT, _RIGHT = (LV_CAVITY, LV_WALL), (RV_CAVITY, RV_WALL)
-_PREFERENCES = ((_LEFT, 0.8, 0.12), (_RIGHT, 0.9, 0.12))
-"""Per ventricle: from this share of the interval on, its end is disfavoured with this weight; chosen on
-the volumes of 17 patients (`benchmarks.volumes`, development patients)."""
+_PREFERENCES_MM = ((_LEFT, 2.5), (_RIGHT, 1.0))
+_PREFERENCE = 0.12
+"""So far before the next slice, but in its farther half, a ventricle's end is disfavoured with this
+weight; chosen on the volumes of 17 patients (`benchmarks.volumes`, development patients)."""
 _CUT_AREA, _CUT_DISTANCE = 0.42, 2.0
 """An apex was cut where the outermost slice has this share of the LV's largest area and areas reach zero
 more than so many slices further on: 3 % of 172 frames of ACDC with whole stacks of 10 mm."""
@@ -93,7 +94,7 @@ def stack_coverage(
     >>> stack = LabelMap(array, np.diag([1.0, 1.0, 10.0, 1.0]))
     >>> found = stack_coverage(stack, ("whole", "partial"), base_at_last_slice=True)
     >>> [end.coverage for end in found.ends], [plane.position for plane in found.planes]
-    (['empty slice', 'partial'], [0.0, 0.2])
+    (['empty slice', 'partial'], [0.0, 0.25])
     """
     areas = _left_areas_mm2(labels, base_at_last_slice)
     ends = tuple(
@@ -155,10 +156,12 @@ def _planes(labels: LabelMap, sides: list[int]) -> tuple[EmptyPlane, ...]:
     """Planes beyond each ventricle's outermost slice on the given sides (-1: low k, 1: high k)."""
     count = max(1, int(np.ceil(_REACH_MM / labels.spacing_mm[2] - 1e-6)))
     planes = []
-    for structures, share, weight in _PREFERENCES:
+    distance_mm = float(labels.spacing_mm[2])
+    for structures, before_mm in _PREFERENCES_MM:
         held = np.flatnonzero(np.isin(labels.array, structures).any(axis=(0, 1)))
         for side in sides if len(held) else ():
             last = int(held[0] if side < 0 else held[-1])
-            steps = [(share, weight), *((step, 1.0) for step in range(1, count + 1))]
+            near = max(0.5, 1 - before_mm / distance_mm)
+            steps = [(near, _PREFERENCE), *((step, 1.0) for step in range(1, count + 1))]
             planes += [EmptyPlane(last + side * s, last, structures, w) for s, w in steps]
     return tuple(sorted(planes, key=lambda plane: (plane.structures, plane.position)))

@@ -36,7 +36,7 @@ GROUPS = {
         "prepared_target",
         "registration_levels", "registration_options", "slice_interpolation", "label_fusion",
         "intensity_harmonisation", "patch_scene", "patch_votes", "joint_fusion", "staple_fusion",
-        "topology", "output_lattice", "slice_coverage", "area_matching",
+        "topology", "output_lattice", "slice_coverage", "area_matching", "end_shapes",
     ),
     "transforms": ("transform_files_mirtk", "transform_files_itk", "displacement_field", "ffd_inverse"),
     "hearts": (

@@ -73,7 +73,7 @@ def run_of(labels, **options):
 def orientation(frames, bank, **options):
     """The orientation of the first frame, with the others."""
     first, *others = (run_of(labels, **options) for labels in frames)
-    return oriented_run(first, others, bank)
+    return oriented_run(first, others, bank)[:2]
 
 
 class TestShape:
@@ -194,7 +194,7 @@ class TestGiven:
         given = landmarks_from_labels(labels).points_mm
         target = gather_target(labels, None, given, None, None)
         run = make_run(target, PHANTOM_MM, RefineOptions(), 1, None, Clock())
-        kept, found = oriented_run(run, [], bank)
+        kept, found, _ = oriented_run(run, [], bank)
         assert found == Orientation("as-stored", None, "the landmarks were given")
         np.testing.assert_array_equal(kept.landmarks.points_mm, given)
 
