@@ -115,8 +115,8 @@ def fuse_every_way(
     options, clock = RefineOptions(), Clock()
     bank = gather_atlases(None, target.subject, options.n_atlases)
     shared = make_run(target, SPACING_MM, options, 1, None, clock)
-    shared = oriented_run(shared, (), bank).run
-    outcome = pipeline.run_steps(shared, bank)
+    shared, _, ranking = oriented_run(shared, (), bank)
+    outcome = pipeline.run_steps(shared, bank, ranking)
     lattice = Lattice(outcome.fusion.labels.shape, outcome.fusion.labels.voxel_to_world)
     used = [
         (atlas.subject, registration)

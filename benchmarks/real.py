@@ -18,6 +18,7 @@ from benchmarks.cases import Acquisition, DataAbsent, acdc, autofd, siblings
 from benchmarks.measuring import BASELINES, refine_quietly, rounded
 from benchmarks.store import Record, Unit, gather
 from cardiacreg import metrics
+from cardiacreg.end_shapes import end_roughness
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.options import RefineOptions
 
@@ -96,6 +97,10 @@ def _measure(acquisition: Acquisition, others: Sequence[Acquisition]) -> Record:
         "agreement": result.agreement,
         "topology": topology,
         "minimum_jacobian": result.minimum_jacobian,
+        "end_roughness": end_roughness(result.labels, result.target.labels),
+        "orientation": [result.orientation.name, result.orientation.probability],
+        "ends": [end.coverage for end in result.ends],
+        "findings": [finding.code for finding in result.findings],
         "shift_rms_mm": float(np.sqrt((result.slice_shifts_mm**2).mean())),
         "volumes_ml": metrics.volumes_ml(result.labels),
         "staircase_mm": {
@@ -136,6 +141,11 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "seconds, median": lambda own: f"{np.median([r['seconds'] for r in _good(own)]):.2f}",
         "seconds, largest": lambda own: f"{max(r['seconds'] for r in _good(own)):.2f}",
     }
+    if all("end_roughness" in r for r in _good(records)):
+        whole["ragged ends, %"] = _end_roughness
+        whole["mirrored"] = _share(lambda r: r["orientation"][0] == "mirrored")
+        whole["orientation doubtful"] = _found("ORIENTATION_DOUBTFUL")
+        whole["volume or ends worth a look"] = _found("VOLUME_DIFFERS", "BEYOND_ENDS")
     whole["flagged"] = lambda own: f"{sum(_flagged(r) for r in own)} of {len(own)}"
     hidden = [r for r in result.get("hidden", []) if "scores" in r]
     return {
@@ -161,6 +171,15 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
             own, "dice", label, alignment="translation", structures=_SHOWN
         )
     return figures
+
+
+def _end_roughness(own: Sequence[dict[str, Any]]) -> str:
+    return tabulate.mean_sd([100 * r["end_roughness"] for r in _good(own)], 1)
+
+
+def _found(*codes: str) -> Any:
+    """How many frames have one of these findings."""
+    return _share(lambda r: bool(set(codes) & set(r["findings"])))
 
 
 def _flagged(record: dict[str, Any]) -> bool:

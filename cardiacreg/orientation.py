@@ -11,6 +11,7 @@ areas towards the base. The result is a probability.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from cardiacreg.atlas_choice import (
     prepared_for_affines,
     rank_by_landmarks,
 )
+from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.landmarks import (
     base_is_at_last_slice,
@@ -91,9 +93,11 @@ def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented
         With the landmarks of the chosen orientation, its name and probability; given landmarks or a given
         orientation are certain.
     """
-    if run.landmarks.source != "labels":
-        return Oriented(run, Orientation("as-stored", None, "the landmarks were given"), None)
     asked = run.options.orientation
+    if run.landmarks.source != "labels":
+        if asked not in ("auto", "as-stored"):
+            _tell_that_landmarks_decide(asked)
+        return Oriented(run, Orientation("as-stored", None, "the landmarks were given"), None)
     if asked != "auto":
         chosen = next(h for h in _HYPOTHESES if h.name == asked)
         given = Orientation(asked, None, "the orientation was given")
@@ -117,6 +121,15 @@ def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented
     reason = f"by the atlases' fit to {len(frames)} frame{'s' if len(frames) > 1 else ''}"
     named = Orientation(possible[best].name, float(shares[best]), reason)
     return Oriented(_oriented(run, possible[best]), named, rankings[best])
+
+
+def _tell_that_landmarks_decide(asked: str) -> None:
+    warnings.warn(
+        f"refine: orientation {asked!r} is not used, since the landmarks that were given say how the "
+        "heart lies; leave the landmarks out, or give them in their right order.",
+        InputWarning,
+        stacklevel=3,
+    )
 
 
 def _prior(labels: LabelMap, frames_disagree: bool) -> dict[_Hypothesis, float]:

@@ -204,7 +204,8 @@ def oriented_run(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Or
     """Decide how the heart lies (`orientation.orient`), and where its ends are under that."""
     found = orient(run, others, bank)
     coverage = _coverage(run.target.labels, found.run.landmarks, run.options)
-    return found._replace(run=found.run._replace(coverage=coverage))
+    ranking = found.ranking if coverage.planes == run.coverage.planes else None
+    return found._replace(run=found.run._replace(coverage=coverage), ranking=ranking)
 
 
 def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) -> Coverage:

@@ -170,10 +170,15 @@ def height(k):
 NO_SHIFTS = np.zeros((N_SLICES + 2, 2))
 
 
+def matched(votes, *given):
+    """The votes after matching; those given stay."""
+    return match_areas(votes.copy(), *given)
+
+
 class TestVotes:
     def test_areas_match_at_the_slices_and_between_them(self):
         drawn, (votes, lattice) = plane(cavity=11.5, wall=16.3), votes_of(plane())
-        found = match_areas(votes.copy(), lattice, stack(drawn), NO_SHIFTS)
+        found = matched(votes, lattice, stack(drawn), NO_SHIFTS)
         assert found.shape == votes.shape and found.dtype == np.float32
         for z in range(height(1), height(N_SLICES) + 1):
             counted = areas(found[:, :, z])
@@ -183,7 +188,7 @@ class TestVotes:
 
     def test_offsets_fade_over_one_slice_distance_beyond_the_labels(self):
         votes, lattice = votes_of(plane())
-        added = match_areas(votes.copy(), lattice, stack(plane(cavity=12.0)), NO_SHIFTS) - votes
+        added = matched(votes, lattice, stack(plane(cavity=12.0)), NO_SHIFTS) - votes
         np.testing.assert_allclose(added, np.broadcast_to(added[:1, :1], added.shape), atol=1e-5)
         offsets = added[0, 0]
         at_slice = offsets[height(1)]
@@ -199,18 +204,18 @@ class TestVotes:
         drawn = stack(plane(cavity=12.0))
         other = LabelMap(drawn.array[:, :, ::-1], stack(plane(), flip=True).voxel_to_world)
         np.testing.assert_allclose(
-            match_areas(votes.copy(), lattice, other, NO_SHIFTS),
-            match_areas(votes.copy(), lattice, drawn, NO_SHIFTS),
+            matched(votes, lattice, other, NO_SHIFTS),
+            matched(votes, lattice, drawn, NO_SHIFTS),
             atol=1e-5,
         )
 
     def test_slices_are_looked_at_where_they_truly_lie(self):
         drawn = stack(plane(cavity=12.0))
         votes, lattice = votes_of(plane())
-        expected = match_areas(votes.copy(), lattice, drawn, NO_SHIFTS) - votes
+        expected = matched(votes, lattice, drawn, NO_SHIFTS) - votes
         moved, lattice = votes_of(plane(), shift=(2, -3))
         shifts = np.tile([2 * PIXEL_MM, -3 * PIXEL_MM], (N_SLICES + 2, 1))
-        found = match_areas(moved.copy(), lattice, drawn, shifts) - moved
+        found = matched(moved, lattice, drawn, shifts) - moved
         np.testing.assert_allclose(found[0, 0], expected[0, 0], atol=1e-5)
 
     def test_slices_differ_and_offsets_between_them_are_interpolated(self):
@@ -218,7 +223,7 @@ class TestVotes:
         drawn[:, :, 2] = plane(cavity=12.5, wall=17.5)
         votes, lattice = votes_of(plane())
         target = LabelMap(drawn, stack(plane()).voxel_to_world)
-        offsets = (match_areas(votes.copy(), lattice, target, NO_SHIFTS) - votes)[0, 0]
+        offsets = (matched(votes, lattice, target, NO_SHIFTS) - votes)[0, 0]
         between = (offsets[height(1)] * 2 + offsets[height(2)] * 3) / 5
         np.testing.assert_allclose(offsets[height(1.6)], between, atol=1e-5)
         assert offsets[height(2)][LV_CAVITY] > offsets[height(1)][LV_CAVITY] + 0.05

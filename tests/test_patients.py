@@ -94,23 +94,14 @@ def patient_frames(number):
 class TestPatients:
     """ACDC stores every stack base first under a right-handed matrix, which mirrors the heart."""
 
-    @pytest.mark.parametrize(
-        "number",
-        [
-            1,
-            31,
-            49,
-        ],
-    )
+    @pytest.mark.parametrize("number", [1, 25, 31, 49])
     def test_both_frames_are_mirrored_when_given_together(self, number):
         assert {found.name for found in self.orientations(number)} == {"mirrored"}
 
     @pytest.mark.parametrize("number", [1, 25, 31, 49])
-    def test_both_frames_are_oriented_alike_or_it_is_doubtful(self, number):
+    def test_both_frames_have_one_probability(self, number):
         first, second = self.orientations(number)
-        assert first.name == second.name
         assert first.probability == pytest.approx(second.probability, abs=1e-9)
-        assert first.name == "mirrored" or first.probability < 0.9
 
     @staticmethod
     def orientations(number):
