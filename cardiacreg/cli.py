@@ -62,7 +62,7 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, doctor):
     "--image",
     type=click.Path(),
     metavar="IMG",
-    help="The short-axis image; lets the atlases vote by how well they look like it.",
+    help="The short-axis image, for the figure and for --select-by image.",
 )
 @click.option(
     "--landmarks",

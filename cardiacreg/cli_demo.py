@@ -47,7 +47,7 @@ _GROUP, _PHASE = "healthy", "ED"
 def demo(output: Path, overwrite: bool, quiet: bool, **how: Any) -> None:
     """Refine a synthetic heart and compare with its truth.
 
-    The heart is none of the embedded atlases. Its thick, shifted slices are refined by default and as
+    The heart is none of the embedded atlases. A clinical stack of it is refined by default and as
     published, and compared with the truth beside two ways of interpolating them.
     """
     from cardiacreg._output_folder import check_output
@@ -71,12 +71,12 @@ def demo(output: Path, overwrite: bool, quiet: bool, **how: Any) -> None:
 
 
 def _simulated() -> tuple[Subject, LowResolution]:
-    from cardiacreg.degradation import simulate_low_resolution
+    from cardiacreg.degradation import Degradation
     from cardiacreg.phantoms import FIRST_EVALUATION_SEED, sample_heart
 
     say("making a heart that no atlas was made from, and its thick slices ...")
     heart = sample_heart(FIRST_EVALUATION_SEED, group=_GROUP, phase=_PHASE)
-    return heart, simulate_low_resolution(heart, seed=FIRST_EVALUATION_SEED)
+    return heart, Degradation().of(heart, seed=FIRST_EVALUATION_SEED)
 
 
 def _write_inputs(folder: Path, heart: Subject, stack: LowResolution) -> None:

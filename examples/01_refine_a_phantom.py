@@ -16,17 +16,20 @@ def main(folder="example_output", atlases=None):
     # was made, so that nothing of the answer is in the question.
     truth = cardiacreg.sample_heart(FIRST_EVALUATION_SEED + 3, group="hypertrophic")
 
-    # What a scanner would give of it: slices 10 mm thick, each displaced by breathing, the apex lost.
-    scan = cardiacreg.simulate_low_resolution(truth, seed=1, slice_thickness_mm=10.0)
+    # What a clinic would give of it: slices 10 mm thick, each displaced by breathing, tilted against the
+    # long axis, labelled as experts label.
+    scan = cardiacreg.Degradation().of(truth, seed=1)
     print(f"{scan.subject.labels.shape[2]} slices, spacing {scan.subject.labels.spacing_mm} mm")
 
-    # The whole method is one call. With the image the atlases vote by how well they look like it;
-    # without it, by their labels alone.
+    # The whole method is one call. The image is only looked at: atlases vote by their labels.
     result = cardiacreg.refine(scan.subject.labels, image=scan.subject.image, atlases=atlases)
 
     # The result knows how it came about ...
     print("atlases:", ", ".join(report.name for report in result.atlases))
     print(f"smallest Jacobian {result.minimum_jacobian:.2f} (above 0: nothing was folded)")
+
+    # ... what it assumed about both ends of the stack, and what speaks against it ...
+    print(*result.ends, *result.findings, sep="; ")
 
     # ... and can be compared with the truth, on the truth's lattice.
     model = interpolate_nearest(result.labels, scan.reference)
