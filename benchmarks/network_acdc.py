@@ -212,11 +212,10 @@ def _refined(
 def _at_slices(
     labels: LabelMap, truth: LabelMap, frames: Sequence[LabelMap], landmarks: Any = None
 ) -> LabelMap:
-    """Refined labels where slices were acquired that show a heart in both."""
+    """Refined labels at every acquired slice, where the network's own are scored too."""
     result = refine_quietly(labels, frames=frames, landmarks=landmarks, threads=1)
     array = sample_at_slices(truth, result.labels, result.slice_shifts_mm)
-    shown = truth.array.any(axis=(0, 1)) & labels.array.any(axis=(0, 1))
-    return without_rv_wall(LabelMap(array * shown, truth.voxel_to_world))
+    return without_rv_wall(LabelMap(array, truth.voxel_to_world))
 
 
 _refined_truths: dict[bytes, LabelMap] = {}
