@@ -35,7 +35,8 @@ LEAST_ORIENTATION_PROBABILITY = 0.9
 MOST_ATLAS_DIVERSITY = 0.45
 """Ten frames of five ACDC patients (002, 004, 006, 008, 012; end-diastole and end-systole), refined with
 the embedded bank by default, have 0.20 to 0.34."""
-_GUARDED_ENDS = (STRUCTURES[LV_CAVITY], STRUCTURES[LV_WALL], STRUCTURES[RV_CAVITY])
+_GUARDED = (STRUCTURES[LV_CAVITY], STRUCTURES[LV_WALL], STRUCTURES[RV_CAVITY])
+"""Not the RV wall: thick slices show it too thin or not at all, so that right models differ from it."""
 _ROUNDING = 1e-6
 
 
@@ -137,7 +138,7 @@ def _agreeing(agreement: Mapping[str, float | None], wanted: Callable[[float], b
     return ", ".join(
         f"{name} {dice:.2f}"
         for name, dice in agreement.items()
-        if dice is not None and wanted(dice)
+        if name in _GUARDED and dice is not None and wanted(dice)
     )
 
 
@@ -156,7 +157,7 @@ def _differing_volumes(volumes: Mapping[str, StructureVolume]) -> Iterable[Findi
     shown = [
         f"{name} {volume.total_ml:.1f} for {volume.input_ml:.1f} ml ({100 * change:+.0f} %)"
         for name, volume in volumes.items()
-        if volume.input_ml
+        if name in _GUARDED and volume.input_ml
         if abs(change := volume.total_ml / volume.input_ml - 1) > MOST_VOLUME_DIFFERENCE + _ROUNDING
     ]
     if shown:
@@ -173,7 +174,7 @@ def _beyond(
 ) -> Iterable[Finding]:
     """Report the structures that reach far past the labelled slices at one end."""
     shown = []
-    for name in _GUARDED_ENDS:
+    for name in _GUARDED:
         if name not in volumes:
             continue
         volume = volumes[name]
