@@ -102,24 +102,20 @@ def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented
         chosen = next(h for h in _HYPOTHESES if h.name == asked)
         given = Orientation(asked, None, "the orientation was given")
         return Oriented(_oriented(run, chosen), given, None)
-    frames = [run, *others]
     prior = _prior(run.target.labels, any(_is_turned(run, other) for other in others))
     possible = [h for h in _HYPOTHESES if prior[h] > max(prior.values()) - _BASE_BY_AREAS]
-    scores = np.array([prior[h] for h in possible])
     rankings = [_rank(run, bank, h) for h in possible]
-    for frame in frames:
-        own = (
-            rankings
-            if frame is run
-            else [_rank(frame, bank, _as_of(h, run, frame)) for h in possible]
-        )
-        found = np.array([_score(frame, bank, ranking) for ranking in own])
-        scores += np.maximum(_SHARPNESS * (found - found.max()), -_MOST_PER_FRAME)
+    scores = np.array([prior[h] for h in possible]) + _evidence(run, bank, rankings)
+    for other in others:
+        ranked = [_rank(other, bank, _as_of(h, run, other)) for h in possible]
+        scores += _evidence(other, bank, ranked)
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     best = int(np.argmax(shares))
-    reason = f"by the atlases' fit to {len(frames)} frame{'s' if len(frames) > 1 else ''}"
-    named = Orientation(possible[best].name, float(shares[best]), reason)
+    frames = "1 frame" if not others else f"{1 + len(others)} frames"
+    named = Orientation(
+        possible[best].name, float(shares[best]), f"by the atlases' fit to {frames}"
+    )
     return Oriented(_oriented(run, possible[best]), named, rankings[best])
 
 
@@ -168,6 +164,14 @@ def _landmarks(labels: LabelMap, hypothesis: _Hypothesis) -> Landmarks:
 
 def _rank(run: Run, bank: Sequence[Subject], hypothesis: _Hypothesis) -> Ranking:
     return rank_by_landmarks(run, Anatomies(bank), _landmarks(run.target.labels, hypothesis))
+
+
+def _evidence(
+    run: Run, bank: Sequence[Subject], rankings: Sequence[Ranking]
+) -> NDArray[np.float64]:
+    """Log-likelihood of a frame under every orientation, up to a constant."""
+    found = np.array([_score(run, bank, ranking) for ranking in rankings])
+    return np.asarray(np.maximum(_SHARPNESS * (found - found.max()), -_MOST_PER_FRAME))
 
 
 def _score(run: Run, bank: Sequence[Subject], ranking: Ranking) -> float:

@@ -23,8 +23,8 @@ from cardiacreg.target_samples import EmptyPlane, labelled_slices
 Float = NDArray[np.float64]
 COVERAGES = ("auto", "whole", "partial")
 ENDS = ("apex", "base")
-_REACH_MM = 10.0
-"""Planes where a ventricle has ended reach so far beyond its labels, and one slice at least."""
+_REACH_MM, _MOST_PLANES = 10.0, 10
+"""Planes where a ventricle has ended reach so far beyond its labels; one slice at least, ten at most."""
 _LEFT, _RIGHT = (LV_CAVITY, LV_WALL), (RV_CAVITY, RV_WALL)
 _PREFERENCES_MM = ((_LEFT, 2.5), (_RIGHT, 1.0))
 _PREFERENCE = 0.12
@@ -154,7 +154,8 @@ def _cut_base(areas_mm2: Float, distance_mm: float) -> str | None:
 
 def _planes(labels: LabelMap, sides: list[int]) -> tuple[EmptyPlane, ...]:
     """Planes beyond each ventricle's outermost slice on the given sides (-1: low k, 1: high k)."""
-    count = max(1, int(np.ceil(_REACH_MM / labels.spacing_mm[2] - 1e-6)))
+    count = int(np.ceil(_REACH_MM / labels.spacing_mm[2] - 1e-6))
+    count = min(max(1, count), _MOST_PLANES)
     planes = []
     distance_mm = float(labels.spacing_mm[2])
     for structures, before_mm in _PREFERENCES_MM:
