@@ -61,8 +61,8 @@ def _page(figures: Figures, result: RefineResult, true_shifts_mm: NDArray[np.flo
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>cardiacreg demo</title>",
         f"<style>{_STYLE}</style></head><body><h1>cardiacreg demo</h1>",
-        "<p>A synthetic heart that is none of the atlases was turned into thick, shifted slices "
-        "without its apex, refined, and compared with the heart it came from.</p>",
+        "<p>A synthetic heart that is none of the atlases was turned into a clinical stack of thick, "
+        "shifted, tilted slices, refined, and compared with the heart it came from.</p>",
         _picture("input and model from outside", draw_surface_figure(result)),
         _picture("input and model in cuts", draw_qc_figure(result)),
         *(_table(figures, *row) for row in _ROWS),
