@@ -316,7 +316,8 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
         panel.set_title(name)
         panel.set_xlabel("phase")
     axes[0, 0].set_ylabel("end of the model, mm past")
-    axes[0, 1].legend(loc="lower right")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    drawn.legend(handles, names, loc="outside lower center", ncols=len(names))
     return {"long-axis-ends": drawn}
 
 
