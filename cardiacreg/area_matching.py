@@ -1,7 +1,7 @@
 """The last step of label fusion: every acquired slice shows each structure as large as it was drawn.
 
-Averaging deformed atlases shrinks what is convex and thickens thin walls: the model's cavities are one to
-three per cent small in slices that say how large they are. For every acquired slice one offset per
+Averaging deformed atlases shrinks what is convex and thickens thin walls, although the slices say how
+large both are. For every acquired slice one offset per
 structure is added to its votes, the one under which the structure wins as many pixels of the slice as its
 outline holds. Between slices offsets are interpolated, beyond the outermost ones they fade over one slice
 distance. Only areas are matched, so that the slice's own outline, shifted or noisy, leaves no trace.

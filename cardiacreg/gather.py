@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 
 _THICK_MM = 4.0
+_ALIKE = np.cos(np.deg2rad(5.0))
+"""Cosine between axes of frames that are stored alike."""
 
 
 class Target(NamedTuple):
@@ -48,15 +51,41 @@ def gather_target(
 
 
 def gather_frames(
-    segmentation: Any, frames: Sequence[Any], preset: str | Mapping[int, int] | None
+    segmentation: Any,
+    frames: Sequence[Any],
+    preset: str | Mapping[int, int] | None,
+    target: Target,
 ) -> list[Target]:
-    """Read the other frames of a patient; a number is a frame of the same 4-D segmentation."""
+    """Read the other frames of a patient; a number is a frame of the same 4-D segmentation.
+
+    Raises
+    ------
+    InvalidInputError
+        If a frame is of no use, or its axes are not the target's (FRAMES_DIFFER).
+    """
     found = []
-    for each in frames:
-        number = isinstance(each, int)
-        source, which = (segmentation, each) if number else (each, None)
-        found.append(gather_target(source, None, None, preset, which))
+    for number, each in enumerate(frames):
+        source, which = (segmentation, int(each)) if isinstance(each, Integral) else (each, None)
+        try:
+            other = gather_target(source, None, None, preset, which)
+        except InvalidInputError as problem:
+            raise InvalidInputError(f"frames[{number}]: {problem}", code=problem.code) from problem
+        _check_stored_alike(number, target.subject.labels, other.subject.labels)
+        found.append(other)
     return found
+
+
+def _check_stored_alike(number: int, labels: LabelMap, other: LabelMap) -> None:
+    """Raise if another frame's axes point elsewhere: it would tell of another orientation."""
+    first, second = (each.voxel_to_world[:3, :3] / each.spacing_mm for each in (labels, other))
+    worst = float(np.sum(first * second, axis=0).min())
+    if worst < _ALIKE:
+        raise InvalidInputError(
+            f"frames[{number}]: its axes differ from the segmentation's by up to "
+            f"{np.rad2deg(np.arccos(np.clip(worst, -1, 1))):.0f} degrees; needs frames of the same "
+            "patient that are stored alike. Reorient it, or leave it out.",
+            code="FRAMES_DIFFER",
+        )
 
 
 def unknown_labels(labels: LabelMap) -> tuple[int, ...]:

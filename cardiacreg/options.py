@@ -23,6 +23,14 @@ def _are_pairs(metadata: object) -> bool:
     return fit and len({pair[0] for pair in metadata}) == len(metadata)
 
 
+def _is_coverage(coverage: object) -> bool:
+    """Whether this is a word for both ends, or a word for each."""
+    if isinstance(coverage, str):
+        return coverage in COVERAGES
+    pair = isinstance(coverage, tuple) and len(coverage) == 2
+    return pair and all(word in COVERAGES for word in coverage)  # type: ignore[attr-defined]
+
+
 def _shift_stage() -> RegistrationOptions:
     return RegistrationOptions(
         spacings_mm=(64.0,),
@@ -97,7 +105,8 @@ class RefineOptions:
     orientation : {"auto", "as-stored", "mirrored", "upside-down", "mirrored-upside-down"}
         How the heart lies in its file (`orientation`); auto weighs header, labels and other frames.
     match_areas : bool
-        End label fusion by making every acquired slice show each structure as large as it was drawn.
+        End label fusion by making every acquired slice show each structure as large as it was drawn, and
+        smooth the ventricles' ends beyond their outermost slices.
     fusion : FusionOptions or None
         Patch fusion (eq. 5) where target and atlases have images. None: the atlases' warped trilinear
         label weights are summed, which measured better once slice motion is corrected.
@@ -141,7 +150,7 @@ class RefineOptions:
                 f"RefineOptions: selection {self.selection!r}; needs one of {', '.join(SELECTIONS)}.",
                 code="BAD_OPTION",
             )
-        if not set(self.coverages) <= set(COVERAGES) or len(self.coverages) != 2:
+        if not _is_coverage(self.coverage):
             raise InvalidInputError(
                 f"RefineOptions: coverage {self.coverage!r}; needs one of {', '.join(COVERAGES)}, or a "
                 "pair of them for apex and base.",

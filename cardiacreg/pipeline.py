@@ -23,7 +23,7 @@ from cardiacreg.ffd_registration import (
     prepare_target,
     register_prepared,
 )
-from cardiacreg.geometry import N_LABELS, Affine, LabelMap, Subject
+from cardiacreg.geometry import N_LABELS, Affine, LabelMap, Subject, Volume
 from cardiacreg.label_consistency import target_frame
 from cardiacreg.label_fusion import Fusion, fuse_labels, fusion_from_votes
 from cardiacreg.output_lattice import (
@@ -207,6 +207,14 @@ def _label_votes(
             votes, atlas.labels, registration.target_to_atlas, lattice, threads=run.threads
         )
     values = np.arange(N_LABELS, dtype=np.uint8)
-    if run.options.match_areas:
-        votes = match_areas(votes, lattice, turned, shifts)
-    return fusion_from_votes(votes, values, lattice.voxel_to_world)
+    if not run.options.match_areas:
+        return fusion_from_votes(votes, values, lattice.voxel_to_world)
+    matched = match_areas(votes.copy(), lattice, turned, shifts)
+    labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
+    return Fusion(labels, _share_of_winner(votes, labels))
+
+
+def _share_of_winner(votes: NDArray[np.float32], labels: LabelMap) -> Volume:
+    """Share of the atlases' own votes that each voxel's label has, whatever made it win."""
+    won = np.take_along_axis(votes, labels.array[..., None].astype(np.int64), axis=3)[..., 0]
+    return Volume(np.minimum(won / votes.sum(axis=3), 1), labels.voxel_to_world)

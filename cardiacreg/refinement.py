@@ -117,7 +117,7 @@ def refine(
         with clock.step("orient"):
             others = [
                 make_run(each, spacing_mm, settings, n_threads, progress, clock)
-                for each in gather_frames(segmentation, frames, preset)
+                for each in gather_frames(segmentation, frames, preset, target)
             ]
             oriented = oriented_run(run, others, bank)
             run = oriented.run

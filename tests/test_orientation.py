@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from cardiacreg import Degradation, LabelMap, RefineOptions, sample_heart
+from cardiacreg import Degradation, InvalidInputError, LabelMap, RefineOptions, sample_heart
 from cardiacreg.gather import Pool, gather_target
 from cardiacreg.landmarks import landmarks_from_labels
 from cardiacreg.options import ORIENTATIONS
@@ -229,3 +229,18 @@ class TestRefine:
         options = tiny_options(orientation="auto")
         found = self.tiny(options=options, frames=[pair, tiny_heart(size=0.95).labels])
         assert found.orientation.reason.endswith("3 frames")
+
+    @pytest.mark.parametrize("axis", [0, 2])
+    def test_a_frame_that_is_stored_otherwise_is_refused(self, axis):
+        labels = tiny_heart().labels
+        matrix = labels.voxel_to_world.copy()
+        matrix[:3, axis] *= -1
+        other = LabelMap(labels.array, matrix)
+        with pytest.raises(InvalidInputError, match=r"frames\[1\].*180 degrees.*stored alike"):
+            self.tiny(options=tiny_options(orientation="auto"), frames=[labels, other])
+
+    def test_a_frame_of_no_use_is_named(self):
+        labels = tiny_heart().labels
+        empty = LabelMap(np.zeros_like(labels.array), labels.voxel_to_world)
+        with pytest.raises(InvalidInputError, match=r"frames\[0\]: "):
+            self.tiny(options=tiny_options(orientation="auto"), frames=[empty])

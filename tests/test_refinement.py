@@ -164,6 +164,21 @@ class TestModel:
             tiny.labels.voxel_to_world[:3, :3] / tiny.labels.spacing_mm, axes, atol=1e-9
         )
 
+    def test_confidence_is_that_of_the_atlases_whatever_areas_are_matched(self):
+        target, atlases = tiny_target(), tiny_atlases(5)
+        matched, plain = (
+            refine(
+                target.labels, atlases=atlases, spacing_mm=SPACING_MM,
+                options=replace(tiny_options(), match_areas=match, fusion=None),
+            )
+            for match in (True, False)
+        )  # fmt: skip
+        same = matched.labels.array == plain.labels.array
+        assert 0.5 < same.mean() < 1
+        np.testing.assert_allclose(
+            matched.confidence.array[same], plain.confidence.array[same], atol=1e-6
+        )
+
     def test_confidence_is_a_share_on_the_same_lattice(self, tiny):
         assert tiny.confidence.shape == tiny.labels.shape
         np.testing.assert_array_equal(tiny.confidence.voxel_to_world, tiny.labels.voxel_to_world)

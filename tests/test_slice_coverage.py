@@ -190,3 +190,9 @@ class TestOption:
         with pytest.raises(InvalidInputError, match="orientation") as caught:
             RefineOptions(orientation="sideways")
         assert caught.value.code == "BAD_OPTION"
+
+
+@pytest.mark.parametrize("coverage", ["half", ("whole",), ("whole", "half"), 5, None])
+def test_a_coverage_that_is_none_is_refused(coverage):
+    with pytest.raises(InvalidInputError, match="needs one of auto, whole, partial, or a pair"):
+        RefineOptions(coverage=coverage)
