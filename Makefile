@@ -14,9 +14,8 @@ export OPENBLAS_NUM_THREADS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Tests that run every kernel; they run a second time with every index checked.
-KERNEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,affine_registration atlas_selection ffd \
-  ffd_inverse ffd_registration label_consistency label_fusion lbfgs phantoms refinement regularisation \
-  resampling shift_statistics slice_motion topology))
+KERNEL_TESTS := $(addprefix tests/,compute transforms registration slice_motion fusion \
+  atlases/test_ranking.py phantoms/test_hearts.py refinement/test_refine.py anatomy/test_topology.py)
 
 .PHONY: demo test bench bench-quick clean
 
@@ -39,7 +38,7 @@ bench: $(INSTALLED)
 bench-quick: $(INSTALLED)
 	$(BIN)/python -m benchmarks all --quick --json bench_output/quick
 
-$(INSTALLED): pyproject.toml setup.py constraints-test.txt $(wildcard cardiacreg/*.pyx)
+$(INSTALLED): pyproject.toml setup.py constraints-test.txt $(wildcard cardiacreg/*/*.pyx)
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
 	  'cardiacreg needs Python >= 3.11, this is ' + sys.version.split()[0] + \
 	  '; try for instance: make PYTHON=python3.12')"

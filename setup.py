@@ -8,8 +8,8 @@ setup(
     ext_modules=cythonize(
         [
             Extension(
-                "cardiacreg._label_counts",
-                ["cardiacreg/_label_counts.pyx"],
+                "cardiacreg.compute.label_counts",
+                ["cardiacreg/compute/label_counts.pyx"],
                 include_dirs=[numpy.get_include()],
                 define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
                 extra_compile_args=["-O3", "-ffp-contract=off"],

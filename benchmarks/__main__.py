@@ -3,7 +3,7 @@
 ``all`` runs every benchmark, ``report`` fills the documents' tables and draws their figures. A benchmark
 is a module of this package with ``run(quick: bool) -> dict``; optional are ``tables(result) -> dict`` of
 markdown tables that `report` puts between the markers of the documents, ``plots_of(result) -> dict`` of
-figures, and an argument ``cases`` of `run`. What is measured is kept (see `benchmarks.store`): an
+figures, and an argument ``cases`` of `run`. What is measured is kept (see `benchmarks.harness.store`): an
 interrupted run goes on where it stopped.
 """
 
@@ -21,8 +21,8 @@ from types import ModuleType
 from typing import Any
 
 import benchmarks
-from benchmarks import machine, store
-from benchmarks.cases import DataAbsent
+from benchmarks.harness import machine, store
+from benchmarks.harness.cases import DataAbsent
 
 _LAST = ("startup", "scaling", "speed")
 ALIASES = {"high_resolution": "network_hr", "gaps": "network_hr", "landmarks": "network_acdc"}
@@ -30,17 +30,22 @@ ALIASES = {"high_resolution": "network_hr", "gaps": "network_hr", "landmarks": "
 
 def names() -> list[str]:
     """Return the names of all benchmarks: the modules that define ``run``."""
+    return sorted(_places())
+
+
+def _places() -> dict[str, str]:
+    """Dotted module of every benchmark by its name."""
     folder = Path(benchmarks.__path__[0])
-    return [
-        file.stem
-        for file in sorted(folder.glob("*.py"))
+    return {
+        file.stem: f"benchmarks.{file.parent.name}.{file.stem}"
+        for file in folder.glob("*/*.py")
         if "\ndef run(" in file.read_text(encoding="utf-8")
-    ]
+    }
 
 
 def load(name: str) -> ModuleType:
     """Import one benchmark."""
-    return importlib.import_module(f"benchmarks.{name}")
+    return importlib.import_module(_places()[name])
 
 
 def measure(name: str, *, quick: bool, cases: int | None = None) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
     chosen = _parser().parse_args(arguments)
     if chosen.name in ("report", "plots"):
-        from benchmarks import report
+        from benchmarks.documents import report
 
         return report.main(figures_only=chosen.name == "plots")
     store.settings = store.Settings(

@@ -1,5 +1,5 @@
 """``python -m cardiacreg`` is the command line."""
 
-from cardiacreg.cli import main
+from cardiacreg.cli.app import main
 
 main(prog_name="cardiacreg")

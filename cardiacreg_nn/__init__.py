@@ -2,18 +2,15 @@
 
 ``cardiacreg_nn.predict("sax.nii.gz")`` returns a `cardiacreg.Subject` whose labels and landmarks go into
 `cardiacreg.refine`. Needs torch (``pip install cardiacreg[nn]``).
+
+The rooms, from the bottom::
+
+    networks/   The networks: SSLLN, a slice-wise U-Net, and those they are compared with.
+    data/       Training data: hearts, tissues, contrasts, augmentation, batches.
+    training/   Training: configuration, losses, the loop, what a run leaves behind.
+    inference/  From an image to labels and landmarks: weights, preprocessing, orientation, prediction.
 """
 
-from cardiacreg_nn.network import SSLLN, NetworkConfig
-from cardiacreg_nn.prediction import load_model, predict
-from cardiacreg_nn.weights import Model, load_weights, save_weights
+import lazy_loader
 
-__all__ = [
-    "SSLLN",
-    "Model",
-    "NetworkConfig",
-    "load_model",
-    "load_weights",
-    "predict",
-    "save_weights",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,8 +7,8 @@ which takes about a minute.
 import sys
 
 import cardiacreg
-from cardiacreg.phantoms import FIRST_EVALUATION_SEED
-from cardiacreg.slice_interpolation import interpolate_nearest
+from cardiacreg.metrics.baselines import interpolate_nearest
+from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 
 
 def main(folder="example_output", atlases=None):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import cardiacreg
-from cardiacreg.nifti import write_labels, write_volume
+from cardiacreg.io.nifti import write_labels, write_volume
 
 
 def main(folder="example_output", n_atlases=4, spacing_mm=(2.0, 2.0, 2.5)):

@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import cardiacreg
-from cardiacreg.atlas_selection import diversity, with_metadata
-from cardiacreg.phantoms import FIRST_EVALUATION_SEED
+from cardiacreg.atlases.ranking import diversity, with_metadata
+from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 
 MODES = {
     "majority": cardiacreg.FusionOptions(mode="majority"),

@@ -27,8 +27,8 @@ def own_cache(tmp_path_factory):
 def tiny_result():
     """The tiny heart, with its image, refined with two smaller ones."""
     from cardiacreg.errors import InputWarning
-    from cardiacreg.refinement import refine
-    from cardiacreg.tiny_heart import tiny_heart
+    from cardiacreg.phantoms.toy_heart import tiny_heart
+    from cardiacreg.refinement._refine import refine
 
     heart = tiny_heart()
     with warnings.catch_warnings():
@@ -54,8 +54,8 @@ class TinyFiles:
 @pytest.fixture(scope="session")
 def tiny_files(tmp_path_factory):
     """The tiny heart on disk."""
-    from cardiacreg.nifti import write_labels, write_volume
-    from cardiacreg.tiny_heart import tiny_heart
+    from cardiacreg.io.nifti import write_labels, write_volume
+    from cardiacreg.phantoms.toy_heart import tiny_heart
 
     folder = tmp_path_factory.mktemp("tiny")
     hearts = {"": 1.0, "atlases/small": 0.95, "atlases/smaller": 0.9}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import cardiacreg
-from benchmarks import report
-from cardiacreg import atlas_bank
+from benchmarks.documents import report
+from cardiacreg.atlases import bank
 from cardiacreg.errors import InputWarning
-from cardiacreg.phantoms import HeartSpecification
+from cardiacreg.phantoms.hearts import HeartSpecification
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -67,7 +67,7 @@ def test_options_named_in_the_paper_map_exist():
 def test_files_named_in_the_design_exist():
     text = (ROOT / "docs/design.md").read_text(encoding="utf-8")
     for name in re.findall(r"`([\w*]+\.pyx?)`", text):
-        assert list((ROOT / "cardiacreg").glob(name)), name
+        assert list((ROOT / "cardiacreg").rglob(name)), name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -93,8 +93,8 @@ def test_stored_tables_are_the_documented_ones():
 
 def test_the_readme_example_runs(monkeypatch, tmp_path, capsys):
     few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    monkeypatch.setattr(atlas_bank, "default_specifications", lambda: few)
-    monkeypatch.setattr(atlas_bank, "_model_key", lambda: "readme")
+    monkeypatch.setattr(bank, "default_specifications", lambda: few)
+    monkeypatch.setattr(bank, "_model_key", lambda: "readme")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
@@ -110,7 +110,7 @@ GROUPS = ("pulmonary_hypertension", "healthy")
 
 
 def test_the_readme_names_every_command_and_both_make_targets():
-    from cardiacreg.cli import main
+    from cardiacreg.cli.app import main
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in main.commands:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cardiacreg.atlas_bank import build_atlas_bank
-from cardiacreg.phantoms import HeartSpecification, sample_heart
+from cardiacreg.atlases.bank import build_atlas_bank
+from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

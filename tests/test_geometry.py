@@ -13,8 +13,8 @@ from cardiacreg.geometry import (
     same_lattice,
     voxel_grid,
 )
-from tests.naive import move
-from tests.strategies import affines, label_maps, light, oblique_matrix, random_labels
+from tests.helpers.naive import move
+from tests.helpers.strategies import affines, label_maps, light, oblique_matrix, random_labels
 
 
 def refused(code, make, *arguments, **keywords):

@@ -46,7 +46,7 @@ def test_the_source_distribution_holds_what_the_extension_is_built_from(source, 
     subprocess.run(command, cwd=source, check=True, capture_output=True, text=True)
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"setup.py", "cardiacreg/_label_counts.pyx"} <= held
+    assert {"setup.py", "cardiacreg/compute/label_counts.pyx"} <= held
     assert not [name for name in held if name.endswith((".c", ".so"))]
 
 
@@ -59,7 +59,7 @@ def test_the_wheel_holds_every_module(wheel):
         for path in (ROOT / name).rglob(pattern)
     }
     assert wanted - held == set()
-    assert any(name.startswith("cardiacreg/_label_counts.") for name in held - wanted)
+    assert any(name.startswith("cardiacreg/compute/label_counts.") for name in held - wanted)
     assert not [name for name in held if name.split("/")[0] in ("tests", "benchmarks", "examples")]
     assert not [name for name in held if name.endswith((".c", ".pyx"))]
 
@@ -68,10 +68,10 @@ def test_the_wheel_works_without_the_checkout(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "unpacked")
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import cardiacreg, cardiacreg._label_counts as counts\n"
+        "import cardiacreg, cardiacreg.compute.label_counts as counts\n"
         "assert cardiacreg.__file__.startswith(sys.argv[1]), cardiacreg.__file__\n"
         "assert counts.__file__.startswith(sys.argv[1]), counts.__file__\n"
-        "from cardiacreg.tiny_heart import tiny_heart\n"
+        "from cardiacreg.phantoms.toy_heart import tiny_heart\n"
         "print(cardiacreg.landmarks_from_labels(tiny_heart().labels).points_mm.shape)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "unpacked")]

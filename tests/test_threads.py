@@ -8,14 +8,15 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from cardiacreg import Affine, InvalidInputError, label_consistency
-from cardiacreg._slabs import Progress, check_threads, run_tasks, slab_ranges
-from cardiacreg.atlas_selection import rank_atlases
-from cardiacreg.ffd_registration import RegistrationOptions, register_labels
-from cardiacreg.label_fusion import FusionOptions, fuse_labels
-from cardiacreg.refinement import refine
-from cardiacreg.resampling import add_label_votes, warp_labels, warp_volume
-from tests.tiny_bank import (
+from cardiacreg import Affine, InvalidInputError
+from cardiacreg.atlases.ranking import rank_atlases
+from cardiacreg.compute.threads import Progress, check_threads, run_tasks, slab_ranges
+from cardiacreg.fusion.label_fusion import FusionOptions, fuse_labels
+from cardiacreg.refinement._refine import refine
+from cardiacreg.registration import label_consistency
+from cardiacreg.registration.ffd_registration import RegistrationOptions, register_labels
+from cardiacreg.transforms.resampling import add_label_votes, warp_labels, warp_volume
+from tests.helpers.tiny_bank import (
     SPACING_MM,
     expect_tiny_findings,
     tiny_atlases,

@@ -10,14 +10,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from cardiacreg import cli_segment, nifti, refinement
-from cardiacreg.cli import main
+from cardiacreg.cli import segment
+from cardiacreg.cli.app import main
 from cardiacreg.errors import ResultWarning
-from cardiacreg.guards import FAILED_AGREEMENT, Finding
-from cardiacreg.landmark_files import read_landmarks
-from cardiacreg.result_files import FILE_NAMES
-from cardiacreg_nn import prediction, save_weights
-from cardiacreg_nn.network import SSLLN
+from cardiacreg.io import nifti
+from cardiacreg.io.landmark_files import read_landmarks
+from cardiacreg.refinement import _refine
+from cardiacreg.results.files import FILE_NAMES
+from cardiacreg.results.guards import FAILED_AGREEMENT, Finding
+from cardiacreg_nn import save_weights
+from cardiacreg_nn.inference import prediction
+from cardiacreg_nn.networks.sslln import SSLLN
 from tests.nn.tiny_training import PRESET, coded_heart, oracle_model, tiny_config
 
 
@@ -43,7 +46,7 @@ def test_segment_writes_labels_landmarks_and_the_licence(picture, oracle, tmp_pa
     out = tmp_path / "out"
     result = run("segment", "-i", picture, "-o", out)
     assert result.exit_code == 0, result.stderr
-    assert sorted(p.name for p in out.iterdir()) == sorted(cli_segment.SEGMENT_FILES)
+    assert sorted(p.name for p in out.iterdir()) == sorted(segment.SEGMENT_FILES)
     labels = nifti.read_labels(out / "segmentation.nii.gz")
     assert (labels.array == coded_heart()[0].array).mean() > 0.95
     assert b"oracle; weights Apache-2.0" in bytes(
@@ -67,7 +70,7 @@ def test_run_segments_and_refines(picture, oracle, tiny_files, tmp_path):
     out = tmp_path / "out"
     result = run("run", "-i", picture, "-o", out, "--atlases", tiny_files.atlases, "--threads", 1)
     assert result.exit_code == 0, result.stderr
-    assert {p.name for p in out.iterdir()} == {*cli_segment.SEGMENT_FILES, *FILE_NAMES}
+    assert {p.name for p in out.iterdir()} == {*segment.SEGMENT_FILES, *FILE_NAMES}
     kept = json.loads((out / "result.json").read_text())
     assert kept["provenance"]["network"]["licence"] == "Apache-2.0"
     assert kept["target"] == picture.name
@@ -83,11 +86,11 @@ def test_run_ends_a_failed_refinement_as_refine_does(
         warnings.warn(str(finding), ResultWarning, stacklevel=2)
         return dataclasses.replace(tiny_result, findings=(finding,))
 
-    monkeypatch.setattr(refinement, "refine", fail)
+    monkeypatch.setattr(_refine, "refine", fail)
     out = tmp_path / "out"
     result = run("run", "-i", picture, "-o", out, "--json")
     assert result.exit_code == 3 and json.loads(result.stdout)["network"]["name"] == "oracle"
-    assert {p.name for p in out.iterdir()} == {*cli_segment.SEGMENT_FILES, *FILE_NAMES}
+    assert {p.name for p in out.iterdir()} == {*segment.SEGMENT_FILES, *FILE_NAMES}
     assert result.stderr.splitlines() == [
         "warning [FAILED_AGREEMENT]: agreement 0.1; look at it",
         "error [FAILED_AGREEMENT]: failed refinement: agreement 0.1; the files in "
@@ -116,7 +119,7 @@ def test_run_segments_other_frames_too_and_passes_on_what_it_is_told(
         asked.update(given, labels=labels)
         return dataclasses.replace(tiny_result, findings=())
 
-    monkeypatch.setattr(refinement, "refine", keep)
+    monkeypatch.setattr(_refine, "refine", keep)
     one = coded_heart()[0]
     cine = nibabel.Nifti1Image(np.stack([one.array] * 2, axis=-1), one.voxel_to_world)
     nibabel.save(cine, tmp_path / "cine.nii.gz")

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.geometry import LabelMap, Volume
-from cardiacreg.landmarks import landmarks_from_labels
-from cardiacreg.tiny_heart import tiny_heart
-from cardiacreg_nn.configuration import Config
-from cardiacreg_nn.network import NetworkConfig, Prediction
-from cardiacreg_nn.preprocessing import Preset
-from cardiacreg_nn.sources import source_from_pair
-from cardiacreg_nn.training_data import TrainingData
-from cardiacreg_nn.weights import Model
+from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg_nn.data.batches import TrainingData
+from cardiacreg_nn.data.training_hearts import source_from_pair
+from cardiacreg_nn.inference.preprocessing import Preset
+from cardiacreg_nn.inference.weights import Model
+from cardiacreg_nn.networks.sslln import NetworkConfig, Prediction
+from cardiacreg_nn.training.configuration import Config
 
 PRESET = Preset((48, 48, 8), (2.5, 2.5, 8.0), native_slices=True)
 VALUES = {

@@ -1,0 +1,1 @@
+"""How right refined models are: synthetic hearts, real anatomies, patients."""

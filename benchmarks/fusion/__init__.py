@@ -1,0 +1,1 @@
+"""Label fusion against other implementations, and its modes against each other."""

@@ -1,0 +1,1 @@
+"""What benchmarks share: cases, measuring, scoring, storing, tables and figures."""

@@ -1,0 +1,1 @@
+"""One pair of label maps against other registration packages."""

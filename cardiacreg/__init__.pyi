@@ -1,0 +1,89 @@
+from .anatomy import (
+    canonical_labels as canonical_labels,
+    clean_topology as clean_topology,
+    landmarks_from_labels as landmarks_from_labels,
+    masses_g as masses_g,
+    stack_volumes as stack_volumes,
+    volumes_ml as volumes_ml,
+)
+from .atlases import (
+    AtlasBank as AtlasBank,
+    AtlasIndex as AtlasIndex,
+    RankedAtlas as RankedAtlas,
+    append_to_atlas_bank as append_to_atlas_bank,
+    build_atlas_bank as build_atlas_bank,
+    default_atlases as default_atlases,
+    normalized_mutual_information as normalized_mutual_information,
+    open_atlas_folder as open_atlas_folder,
+    rank_atlases as rank_atlases,
+    rank_atlases_by_image as rank_atlases_by_image,
+    verify_atlas_bank as verify_atlas_bank,
+    with_metadata as with_metadata,
+)
+from .compute import Progress as Progress
+from .errors import (
+    InputWarning as InputWarning,
+    InvalidInputError as InvalidInputError,
+    RefinementError as RefinementError,
+    ResultWarning as ResultWarning,
+)
+from .fusion import Fusion as Fusion, FusionOptions as FusionOptions, fuse_labels as fuse_labels
+from .geometry import (
+    Affine as Affine,
+    LabelMap as LabelMap,
+    Landmarks as Landmarks,
+    Subject as Subject,
+    Volume as Volume,
+)
+from .io import (
+    read_labels as read_labels,
+    read_landmarks as read_landmarks,
+    read_volume as read_volume,
+    write_labels as write_labels,
+    write_landmarks as write_landmarks,
+    write_volume as write_volume,
+)
+from .metrics import (
+    average_surface_distance_mm as average_surface_distance_mm,
+    compare as compare,
+    dice as dice,
+    hausdorff95_mm as hausdorff95_mm,
+    hausdorff_mm as hausdorff_mm,
+    hausdorff_slicewise_mm as hausdorff_slicewise_mm,
+    normalized_surface_dice as normalized_surface_dice,
+)
+from .phantoms import (
+    Degradation as Degradation,
+    LowResolution as LowResolution,
+    sample_heart as sample_heart,
+    simulate_low_resolution as simulate_low_resolution,
+)
+from .refinement import RefineOptions as RefineOptions, refine as refine, warm_up as warm_up
+from .registration import (
+    LandmarkFit as LandmarkFit,
+    Registration as Registration,
+    RegistrationOptions as RegistrationOptions,
+    StopReason as StopReason,
+    fit_landmark_affine as fit_landmark_affine,
+    register_labels as register_labels,
+)
+from .results import RefineResult as RefineResult
+from .transforms import (
+    FFD as FFD,
+    DisplacementField as DisplacementField,
+    FFDChain as FFDChain,
+    Lattice as Lattice,
+    dense_displacement as dense_displacement,
+    invert_points as invert_points,
+    jacobian_map as jacobian_map,
+    read_displacement_field as read_displacement_field,
+    read_dof as read_dof,
+    read_itk_transform as read_itk_transform,
+    warp_labels as warp_labels,
+    warp_volume as warp_volume,
+    write_displacement_field as write_displacement_field,
+    write_dof as write_dof,
+    write_itk_transform as write_itk_transform,
+)
+
+__version__: str

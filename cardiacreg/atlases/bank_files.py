@@ -1,0 +1,159 @@
+"""Files of an atlas bank: parts that are memory-mapped, and an index that says which of them are whole.
+
+A part is made each time that atlases are added: the flat uint8 arrays of all labels and of all images,
+one atlas after the other, one line of JSON per atlas, and where each line ends. The index is small, names
+the parts and is replaced last: opening reads nothing else, however many atlases there are, and a crash
+leaves what was there before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.io.atomic_write import write_bytes_atomically
+
+FORMAT = 3
+INDEX = "index.json"
+_FILES = {"labels": ".npy", "images": ".npy", "entries": ".jsonl", "ends": ".npy"}
+
+
+def part_file(folder: Path, kind: str, part: int) -> Path:
+    """Return the file of a part; those of the first have no number."""
+    return folder / f"{kind}{f'-{part}' if part else ''}{_FILES[kind]}"
+
+
+def read_index(folder: Path) -> list[dict[str, int]]:
+    """Return ``{"voxels": ..., "atlases": ...}`` of every part.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, TypeError
+        If there is no index, or none of this format.
+    """
+    index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    if index["format"] != FORMAT:
+        raise ValueError(f"format {index['format']}, needs {FORMAT}")
+    return [{name: int(part[name]) for name in ("voxels", "atlases")} for part in index["parts"]]
+
+
+def write_index(folder: Path, parts: list[dict[str, int]]) -> None:
+    """Write the index, which says what is complete, last and at once."""
+    text = json.dumps({"format": FORMAT, "parts": parts}, indent=1)
+    write_bytes_atomically(folder / INDEX, text.encode())
+
+
+class Part:
+    """One part of a bank, open for reading; nothing is read but what is asked for.
+
+    Parameters
+    ----------
+    folder : Path
+        The bank.
+    number : int
+    voxels, atlases : int
+        As its index says.
+
+    Raises
+    ------
+    OSError, ValueError
+        If a file is missing or of another size.
+    """
+
+    def __init__(self, folder: Path, number: int, *, voxels: int, atlases: int) -> None:
+        self.labels = _open_array(part_file(folder, "labels", number), np.uint8, voxels)
+        self.images = _open_array(part_file(folder, "images", number), np.uint8, voxels)
+        self._ends = _open_array(part_file(folder, "ends", number), np.int64, atlases)
+        text = part_file(folder, "entries", number)
+        if atlases == 0 or text.stat().st_size != self._ends[-1]:
+            raise ValueError(
+                f"{text.name} holds {text.stat().st_size} bytes, needs as many as said"
+            )
+        self._text = np.memmap(text, dtype=np.uint8, mode="r")
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def entry(self, number: int) -> dict[str, Any]:
+        """Return what is known of an atlas besides its voxels; ``start`` is where these begin."""
+        first = self._ends[number - 1] if number else 0
+        found: dict[str, Any] = json.loads(self._text[first : self._ends[number]].tobytes())
+        return found
+
+
+class PartWriter:
+    """A part that is written atlas by atlas.
+
+    Parameters
+    ----------
+    folder : Path
+    number : int
+    """
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._folder, self._number = folder, number
+        self._voxels, self._ends = 0, [0]
+
+    def __enter__(self) -> PartWriter:
+        self._labels, self._images, self._entries = (
+            part_file(self._folder, kind, self._number).open("wb")
+            for kind in ("labels", "images", "entries")
+        )
+        self._write_heads()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write the lengths into the heads, and all to disk."""
+        self._write_heads()
+        ends = part_file(self._folder, "ends", self._number).open("wb")
+        np.save(ends, np.array(self._ends[1:], np.int64))
+        for stream in (self._labels, self._images, self._entries, ends):
+            _to_disk(stream)
+            stream.close()
+
+    def _write_heads(self) -> None:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (self._voxels,)}
+        for stream in (self._labels, self._images):
+            stream.seek(0)
+            np.lib.format.write_array_header_1_0(stream, header)
+
+    def add(
+        self, labels: NDArray[np.uint8], image: NDArray[np.uint8], entry: dict[str, Any]
+    ) -> None:
+        """Add an atlas: flat labels, flat grey levels, and what else is known."""
+        line = json.dumps(entry | {"start": self._voxels}).encode() + b"\n"
+        self._entries.write(line)
+        self._ends.append(self._ends[-1] + len(line))
+        self._labels.write(np.ascontiguousarray(labels).data)
+        self._images.write(np.ascontiguousarray(image).data)
+        self._voxels += labels.size
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the index is to say of this part."""
+        return {"voxels": self._voxels, "atlases": len(self._ends) - 1}
+
+
+def _to_disk(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _open_array(path: Path, dtype: Any, size: int) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.dtype != dtype or array.shape != (size,):
+        raise ValueError(
+            f"{path.name} holds {array.dtype} {array.shape}, needs {np.dtype(dtype)} ({size},)"
+        )
+    return np.asarray(array)

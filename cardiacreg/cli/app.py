@@ -1,0 +1,145 @@
+"""The command line: ``cardiacreg refine``, ``segment``, ``run``, ``evaluate``, ``simulate``, ...
+
+Modules that take time to load are imported inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cardiacreg import __version__
+from cardiacreg.cli.atlas import atlas
+from cardiacreg.cli.demo import demo
+from cardiacreg.cli.doctor import doctor
+from cardiacreg.cli.evaluate import evaluate
+from cardiacreg.cli.heart import heart_options, told
+from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
+from cardiacreg.cli.segment import run as run_both, segment
+from cardiacreg.cli.simulate import simulate
+from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
+
+if TYPE_CHECKING:
+    from cardiacreg.results.result import RefineResult
+
+_SURFACE = "surface.png"
+
+
+@click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="cardiacreg")
+def main() -> None:
+    """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
+
+
+for _command in (segment, run_both, evaluate, simulate, demo, atlas, doctor):
+    main.add_command(_command)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.option(
+    "-i",
+    "--input",
+    "segmentation",
+    required=True,
+    type=click.Path(),
+    metavar="SEG",
+    help="Short-axis segmentation, NIfTI.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Folder for the results; made when missing.",
+)
+@click.option(
+    "--image",
+    type=click.Path(),
+    metavar="IMG",
+    help="The short-axis image, for the figure and for --select-by image.",
+)
+@click.option(
+    "--landmarks",
+    type=click.Path(),
+    metavar="FILE",
+    help="The six landmarks, JSON; derived from the segmentation when absent.",
+)
+@atlas_options
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="Meaning of the labels: acdc, mms, ukbb, digital_heart, ...; "
+    "canonical (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity) when absent.",
+)
+@click.option("--frame", type=click.IntRange(min=0), help="Which frame of 4-D files.")
+@heart_options
+@click.option(
+    "--spacing",
+    "spacing_mm",
+    nargs=3,
+    type=float,
+    default=(1.25, 1.25, 2.0),
+    show_default=True,
+    help="Spacing of the model in mm.",
+)
+@click.option(
+    "--options-preset",
+    type=click.Choice(["default", "fast", "paper"]),
+    default="default",
+    show_default=True,
+    help="The best we have, nearly as good in half the time, or the method as published.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
+@accept_failed_option
+@click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def refine(
+    output: Path,
+    options_preset: str,
+    only: tuple[tuple[str, tuple[str, ...]], ...],
+    selection: str,
+    coverage: Mapping[str, str],
+    orientation: str | None,
+    overwrite: bool,
+    accept_failed: bool,
+    surface: bool,
+    as_json: bool,
+    quiet: bool,
+    **inputs: Any,
+) -> None:
+    """Refine a segmentation into a high-resolution model.
+
+    Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json.
+    """
+    from cardiacreg.io.output_folder import check_output
+    from cardiacreg.refinement._refine import refine as run
+    from cardiacreg.refinement.options import RefineOptions
+    from cardiacreg.results.files import FILE_NAMES
+
+    names = (*FILE_NAMES, _SURFACE) if surface else FILE_NAMES
+    check_output(output, names, overwrite=overwrite)
+    presets = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
+    options = told(presets[options_preset](), coverage, orientation)
+    options = replace(options, metadata=only, selection=selection)
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
+        result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
+    result.save(output, overwrite=overwrite)
+    if surface:
+        _save_surface(result, output)
+    notes = () if quiet else (f"look at {output / 'qc.png'}",)
+    echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)
+
+
+def _save_surface(result: RefineResult, output: Path) -> None:
+    from cardiacreg.io.atomic_write import write_bytes_atomically
+    from cardiacreg.results.qc_figure import png_bytes
+    from cardiacreg.results.surface_figure import draw_surface_figure
+
+    write_bytes_atomically(output / _SURFACE, png_bytes(draw_surface_figure(result)))

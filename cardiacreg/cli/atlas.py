@@ -1,0 +1,139 @@
+"""``cardiacreg atlas``: make a bank of atlases, and look at one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cardiacreg.cli.support import EXIT_CODES, echo_json, say
+from cardiacreg.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from cardiacreg.atlases.bank import AtlasBank
+
+
+@click.group(epilog=EXIT_CODES)
+def atlas() -> None:
+    """Make a bank of atlases, or describe one."""
+
+
+@atlas.command(epilog=EXIT_CODES)
+@click.argument("source", required=False, type=click.Path(path_type=Path), metavar="[SRC_FOLDER]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="BANK",
+    help="Folder of the bank; needed with SRC_FOLDER.",
+)
+@click.option("--preset", metavar="NAME", help="Meaning of the labels in SRC_FOLDER.")
+@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier bank.")
+def build(
+    source: Path | None, output: Path | None, preset: str, threads: int | None, overwrite: bool
+) -> None:
+    """Pack atlases into a bank that opens at once.
+
+    SRC_FOLDER holds one folder per atlas with labels.nii.gz and, where there are any, image.nii.gz
+    (on the same grid), landmarks.json and metadata.json. Without it the embedded synthetic population
+    is built, into the cache or into BANK.
+    """
+    from cardiacreg.atlases.bank import build_atlas_bank, default_atlases, default_specifications
+
+    if source is None and output is None:
+        say("building the embedded atlases, once; this takes about a minute ...")
+        _echo_bank(default_atlases(threads=threads))
+        return
+    if output is None:
+        raise click.UsageError("with SRC_FOLDER, say where the bank is to be: -o BANK")
+    _check_place(output, overwrite)
+    subjects: Any = default_specifications() if source is None else _subjects(source, preset)
+    _echo_bank(build_atlas_bank(output, subjects, threads=threads))
+
+
+def _subjects(source: Path, preset: str) -> Any:
+    from cardiacreg.anatomy.label_presets import canonical_labels
+    from cardiacreg.atlases.folder import open_atlas_folder
+
+    return open_atlas_folder(source, translate=lambda labels: canonical_labels(labels, preset))
+
+
+def _check_place(output: Path, overwrite: bool) -> None:
+    """Refuse to replace anything but an earlier bank."""
+    from cardiacreg.atlases.bank import AtlasBank
+
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not overwrite:
+        raise InvalidInputError(
+            f"{output}: exists already; choose another place or add --overwrite.",
+            code="OUTPUT_EXISTS",
+        )
+    AtlasBank(output)
+
+
+@atlas.command(epilog=EXIT_CODES)
+@click.argument("bank", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path), metavar="SRC_FOLDER")
+@click.option("--preset", metavar="NAME", help="Meaning of the labels in SRC_FOLDER.")
+@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
+def append(bank: Path, source: Path, preset: str, threads: int | None) -> None:
+    """Add the atlases of SRC_FOLDER to BANK; those it holds already are left out."""
+    from cardiacreg.atlases.bank import append_to_atlas_bank
+
+    _echo_bank(append_to_atlas_bank(bank, _subjects(source, preset), threads=threads))
+
+
+@atlas.command(epilog=EXIT_CODES)
+@click.argument("bank", type=click.Path(path_type=Path))
+def verify(bank: Path) -> None:
+    """Check hashes, geometry, labels and landmarks of every atlas of BANK."""
+    from cardiacreg.atlases.bank_verification import verify_atlas_bank
+
+    problems = verify_atlas_bank(bank)
+    for problem in problems:
+        click.echo(f"{problem.atlas}: {problem.what}")
+    if problems:
+        raise InvalidInputError(
+            f"{bank}: {len(problems)} problems; see above.", code="BAD_ATLAS_BANK"
+        )
+    click.echo(f"{bank}: all is well")
+
+
+@atlas.command(epilog=EXIT_CODES)
+@click.argument("bank", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(bank: Path | None, as_json: bool) -> None:
+    """Describe a bank; without BANK the embedded one, which is built if need be."""
+    from cardiacreg.atlases.bank import AtlasBank, default_atlases
+
+    opened = default_atlases() if bank is None else AtlasBank(bank)
+    if as_json:
+        echo_json(_description(opened))
+        return
+    _echo_bank(opened)
+
+
+def _description(bank: AtlasBank) -> dict[str, Any]:
+    kinds = Counter(
+        " ".join(str(entry[key]) for key in ("group", "phase") if key in entry) or "not stated"
+        for entry in bank.metadata
+    )
+    size = sum(path.stat().st_size for path in bank.folder.iterdir())
+    return {
+        "folder": bank.folder,
+        "atlases": len(bank),
+        "megabytes": round(size / 1e6, 1),
+        "kinds": dict(sorted(kinds.items())),
+        "names": list(bank.names),
+    }
+
+
+def _echo_bank(bank: AtlasBank) -> None:
+    found = _description(bank)
+    click.echo(f"{found['folder']}: {found['atlases']} atlases, {found['megabytes']} MB")
+    for kind, count in found["kinds"].items():
+        click.echo(f"  {count:4d}  {kind}")

@@ -1,0 +1,127 @@
+"""``cardiacreg demo``: the whole method on a synthetic heart, judged against its truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cardiacreg.cli.support import EXIT_CODES, progress_lines, say
+
+if TYPE_CHECKING:
+    from cardiacreg.geometry import LabelMap, Subject
+    from cardiacreg.phantoms.acquisition import LowResolution
+    from cardiacreg.results.result import RefineResult
+
+_GROUP, _PHASE = "healthy", "ED"
+
+
+@click.command(epilog=EXIT_CODES)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("demo_output"),
+    show_default=True,
+    metavar="DIR",
+)
+@click.option(
+    "--atlases",
+    type=click.Path(),
+    metavar="DIR",
+    help="Folder of atlases or a built bank; the synthetic population when absent.",
+)
+@click.option(
+    "--spacing",
+    "spacing_mm",
+    nargs=3,
+    type=float,
+    default=(1.25, 1.25, 2.0),
+    show_default=True,
+    help="Spacing of the models in mm.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier demo.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def demo(output: Path, overwrite: bool, quiet: bool, **how: Any) -> None:
+    """Refine a synthetic heart and compare with its truth.
+
+    The heart is none of the embedded atlases. A clinical stack of it is refined by default and as
+    published, and compared with the truth beside two ways of interpolating them.
+    """
+    from cardiacreg.cli.demo_report import FILE_NAME, write_report
+    from cardiacreg.io.output_folder import check_output
+    from cardiacreg.metrics.overlap import compare
+
+    check_output(output, (FILE_NAME,), overwrite=overwrite)
+    heart, stack = _simulated()
+    _write_inputs(output / "inputs", heart, stack)
+    results = _refined(stack, quiet, how)
+    for name, result in results.items():
+        result.save(output / name, overwrite=True)
+    models = _interpolated(stack) | {name: result.labels for name, result in results.items()}
+    figures = {
+        name: compare(_on_truth(model, stack.reference), stack.reference)
+        for name, model in models.items()
+    }
+    write_report(output, figures, results["refined"], stack.slice_shifts_mm)
+    _echo_figures(figures)
+    click.echo(f"look at {output / FILE_NAME} and {output / 'refined' / 'qc.png'}")
+
+
+def _simulated() -> tuple[Subject, LowResolution]:
+    from cardiacreg.phantoms.acquisition import Degradation
+    from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
+
+    say("making a heart that no atlas was made from, and its thick slices ...")
+    heart = sample_heart(FIRST_EVALUATION_SEED, group=_GROUP, phase=_PHASE)
+    return heart, Degradation().of(heart, seed=FIRST_EVALUATION_SEED)
+
+
+def _write_inputs(folder: Path, heart: Subject, stack: LowResolution) -> None:
+    from cardiacreg.cli.simulate import write_simulation
+
+    write_simulation(folder, heart, stack, overwrite=True)
+
+
+def _refined(stack: LowResolution, quiet: bool, how: dict[str, Any]) -> dict[str, RefineResult]:
+    """Refine by default and as published; the name is that of the folder."""
+    from cardiacreg.atlases.bank import default_atlases
+    from cardiacreg.refinement._refine import refine
+    from cardiacreg.refinement.options import RefineOptions
+
+    if how["atlases"] is None:
+        say("opening the atlases; the first time they are made, which takes about a minute ...")
+        default_atlases(threads=how["threads"])
+    labels, image, found = stack.subject.labels, stack.subject.image, {}
+    for name, options in (("refined", RefineOptions()), ("as_published", RefineOptions.paper())):
+        say(f"refining: {name} ...")
+        with progress_lines(quiet) as progress:
+            found[name] = refine(labels, image=image, options=options, progress=progress, **how)
+    return found
+
+
+def _interpolated(stack: LowResolution) -> dict[str, LabelMap]:
+    from cardiacreg.metrics.baselines import interpolate_nearest, interpolate_shape_based
+
+    labels, truth = stack.subject.labels, stack.reference
+    return {
+        "nearest_neighbour": interpolate_nearest(labels, truth),
+        "shape_based": interpolate_shape_based(labels, truth),
+    }
+
+
+def _on_truth(model: LabelMap, truth: LabelMap) -> LabelMap:
+    from cardiacreg.metrics.baselines import interpolate_nearest
+
+    return interpolate_nearest(model, truth)
+
+
+def _echo_figures(figures: dict[str, dict[str, dict[str, Any]]]) -> None:
+    from cardiacreg.cli.evaluate import table
+
+    for name, rows in figures.items():
+        click.echo(f"\n{name.replace('_', ' ')}")
+        click.echo(table(rows))
+    click.echo()

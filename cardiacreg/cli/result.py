@@ -1,0 +1,118 @@
+"""How ``cardiacreg refine`` and ``cardiacreg run`` end: the table, every finding and the exit code."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cardiacreg.cli.support import echo_json, say
+from cardiacreg.errors import RefinementError, ResultWarning
+
+if TYPE_CHECKING:
+    from cardiacreg.results.result import RefineResult
+
+_FAILED = "FAILED_AGREEMENT"
+_COLUMNS = (
+    ("input ml", "input_ml"),
+    ("inside ml", "inside_ml"),
+    ("beyond apex ml", "beyond_apex_ml"),
+    ("beyond base ml", "beyond_base_ml"),
+    ("total ml", "total_ml"),
+)
+
+
+def accept_failed_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that lets a command end well although the model does not follow its input."""
+    return click.option(
+        "--accept-failed",
+        is_flag=True,
+        help="End with exit code 0 although a structure of the model agrees with the input by less "
+        "than 0.5 (failed refinement).",
+    )(command)
+
+
+@contextmanager
+def findings_kept_for_the_end() -> Iterator[None]:
+    """Show no finding while the work goes on: `echo_result` shows them all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResultWarning)
+        yield
+
+
+def echo_result(
+    result: RefineResult,
+    output: Path,
+    *,
+    as_json: bool,
+    accept_failed: bool,
+    more: Mapping[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
+) -> None:
+    """Show a saved result and end the command.
+
+    Parameters
+    ----------
+    result : RefineResult
+    output : pathlib.Path
+        The folder with its files.
+    as_json : bool
+        Print the summary as JSON in place of the table.
+    accept_failed : bool
+        End well although the model does not follow its input.
+    more : mapping, optional
+        Added to the JSON.
+    notes : tuple of str
+        Lines for stderr, before the findings; left out beside JSON.
+
+    Raises
+    ------
+    RefinementError
+        If a structure of the model agrees with the input by less than 0.5 (FAILED_AGREEMENT) and
+        that is not accepted.
+    """
+    from cardiacreg.results.files import summary
+
+    found = summary(result)
+    if as_json:
+        echo_json(found | {"folder": output} | dict(more or {}))
+    else:
+        _echo_table(found, output)
+        for assumption in result.assumptions:
+            click.echo(assumption)
+        for note in notes:
+            say(note)
+    _end_with_findings(result, output, accept_failed=accept_failed)
+
+
+def _echo_table(found: dict[str, Any], output: Path) -> None:
+    heads = [f"{head:>{len(head) + 2}s}" for head, _ in _COLUMNS]
+    click.echo(f"{'structure':10s}{''.join(heads)}{'mass g':>9s}{'agreement':>11s}")
+    for name, volume in found["volumes"].items():
+        mass, dice = found["masses_g"].get(name), found["agreement_dice"].get(name)
+        cells = [f"{_cell(volume[key], 1):>{len(head) + 2}s}" for head, key in _COLUMNS]
+        click.echo(f"{name:10s}{''.join(cells)}{_cell(mass, 1):>9s}{_cell(dice, 3):>11s}")
+    click.echo(
+        f"smallest Jacobian {found['minimum_jacobian']:.3f}; the chosen atlases differ on "
+        f"{100 * found['atlas_diversity']:.0f} % of the heart; written to {output}"
+    )
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _end_with_findings(result: RefineResult, output: Path, *, accept_failed: bool) -> None:
+    """Write every finding to stderr; the last line is an error where one of them is a failure."""
+    for finding in result.findings:
+        say(f"warning [{finding.code}]: {finding.message}")
+    failed = [finding for finding in result.findings if finding.code == _FAILED]
+    if failed and not accept_failed:
+        raise RefinementError(
+            f"failed refinement: {failed[0].found}; the files in {output} are there to look at.",
+            code=_FAILED,
+        )

@@ -1,0 +1,185 @@
+"""``cardiacreg segment`` and ``cardiacreg run``: from an image alone, with `cardiacreg_nn`.
+
+That package and torch are imported inside the commands, so that everything else works without them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cardiacreg.cli.heart import heart_options, told
+from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
+from cardiacreg.cli.support import EXIT_CODES, atlas_options, echo_json, progress_lines, say
+from cardiacreg.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from cardiacreg.geometry import LabelMap, Subject
+
+SEGMENT_FILES = ("segmentation.nii.gz", "segmentation_landmarks.json", "segmentation.json")
+
+_Command = Callable[..., Any]
+
+
+def _network_options(command: _Command) -> _Command:
+    """Add what both commands share."""
+    options = [
+        click.option(
+            "-i", "--input", "image", required=True, type=click.Path(), metavar="IMG",
+            help="Short-axis image, NIfTI.",
+        ),
+        click.option(
+            "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT",
+            help="Folder for the results; made when missing.",
+        ),
+        click.option(
+            "--weights", type=click.Path(), metavar="FILE",
+            help="A .safetensors file with its card; the shipped ones when absent.",
+        ),
+        click.option("--frame", type=click.IntRange(min=0), help="Which frame of a 4-D file."),
+        click.option("--device", help="cpu, cuda, cuda:1, ...; a GPU when there is one."),
+        click.option(
+            "--turn", type=click.Choice(["over", "none", "any"]), default="over", show_default=True,
+            help="Rotations by right angles to try: base first or last, none, or quarter turns too.",
+        ),
+        click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT."),
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command(epilog=EXIT_CODES)
+@_network_options
+def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs: Any) -> None:
+    """Segment an image and find its six landmarks.
+
+    Writes segmentation.nii.gz (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity, on the image's own
+    lattice), segmentation_landmarks.json and, last, segmentation.json, which names the weights and
+    their licence.
+    """
+    from cardiacreg.io.output_folder import check_output
+
+    check_output(output, SEGMENT_FILES, overwrite=overwrite)
+    subject = _predict(**inputs)
+    _write_segmentation(output, subject, overwrite=overwrite)
+    found = _summary(subject)
+    if as_json:
+        echo_json(found | {"folder": output})
+        return
+    for name, volume in found["volumes_ml"].items():
+        click.echo(f"{name:12s} {'-' if volume is None else f'{volume:.1f}':>10s} ml")
+    if not quiet:
+        say(_licence(subject))
+
+
+@click.command(epilog=EXIT_CODES)
+@_network_options
+@heart_options
+@atlas_options
+@accept_failed_option
+@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
+def run(
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    atlases: str | None,
+    only: tuple[tuple[str, tuple[str, ...]], ...],
+    selection: str,
+    coverage: Mapping[str, str],
+    orientation: str | None,
+    frames: Sequence[str | int],
+    accept_failed: bool,
+    threads: int | None,
+    **inputs: Any,
+) -> None:
+    """Segment an image and refine the segmentation into a high-resolution model.
+
+    Writes what `cardiacreg segment` and `cardiacreg refine` write.
+    """
+    from cardiacreg.io.output_folder import check_output
+    from cardiacreg.refinement._refine import refine
+    from cardiacreg.refinement.options import RefineOptions
+    from cardiacreg.results.files import FILE_NAMES
+
+    check_output(output, (*SEGMENT_FILES, *FILE_NAMES), overwrite=overwrite)
+    options = told(RefineOptions(metadata=only, selection=selection), coverage, orientation)
+    subject = _predict(**inputs)
+    others = _other_frames(frames, **inputs)
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
+        result = refine(
+            subject.labels, image=subject.image, landmarks=subject.landmarks, atlases=atlases,
+            frames=others, options=options, threads=threads, progress=progress,
+        )  # fmt: skip
+    network = subject.metadata["network"]
+    provenance = {**result.provenance, "network": network}
+    named = replace(result.target, name=subject.name)
+    result = replace(result, provenance=provenance, target=named)
+    _write_segmentation(output, subject, overwrite=overwrite)
+    result.save(output, overwrite=overwrite)
+    notes = () if quiet else (_licence(subject), f"look at {output / 'qc.png'}")
+    echo_result(
+        result, output, as_json=as_json, accept_failed=accept_failed, more={"network": network},
+        notes=notes,
+    )  # fmt: skip
+
+
+def _predict(image: str, **options: Any) -> Subject:
+    try:
+        from cardiacreg_nn import predict
+    except ImportError as error:
+        raise InvalidInputError(
+            f"the network needs torch and safetensors ({error}); install them with: pip install "
+            "'cardiacreg[nn]'.",
+            code="NO_TORCH",
+        ) from error
+    subject: Subject = predict(image, **options)
+    return subject
+
+
+def _other_frames(frames: Sequence[str | int], **inputs: Any) -> list[LabelMap]:
+    """Segment other frames of the patient: images, or frames of the same image."""
+    found = []
+    for each in frames:
+        which = {"frame": each} if isinstance(each, int) else {"image": each, "frame": None}
+        found.append(_predict(**inputs | which).labels)
+    return found
+
+
+def _licence(subject: Subject) -> str:
+    network = subject.metadata["network"]
+    return f"weights {network.get('name')}, licence {network.get('licence', 'unknown')}"
+
+
+def _summary(subject: Subject) -> dict[str, Any]:
+    from cardiacreg.anatomy.volumes import volumes_ml
+
+    return {
+        "name": subject.name,
+        "volumes_ml": volumes_ml(subject.labels),
+        "landmarks": subject.metadata["landmarks"],
+        "network": subject.metadata["network"],
+    }
+
+
+def _write_segmentation(folder: Path, subject: Subject, *, overwrite: bool) -> None:
+    from cardiacreg.io.landmark_files import json_text, write_landmarks
+    from cardiacreg.io.nifti import write_labels
+    from cardiacreg.io.output_folder import all_or_nothing
+
+    names = [n for n in SEGMENT_FILES if subject.landmarks is not None or "landmarks" not in n]
+    network = subject.metadata["network"]
+    note = f"{network.get('name')}; weights {network.get('licence', 'unknown licence')}"
+    with all_or_nothing(folder, names, overwrite=overwrite) as place:
+        write_labels(os.fspath(place / SEGMENT_FILES[0]), subject.labels, description=note)
+        if subject.landmarks is not None:
+            write_landmarks(place / SEGMENT_FILES[1], subject.landmarks)
+        (place / SEGMENT_FILES[2]).write_text(json_text(_summary(subject)) + "\n", encoding="utf-8")

@@ -1,0 +1,199 @@
+"""What every command shares: exit codes, one-line errors and warnings, progress, JSON."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TextIO
+
+import click
+
+from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
+
+EXIT_INPUT, EXIT_USAGE, EXIT_REFINEMENT, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    an input or output is not usable; the message says why
+  2    wrong usage of the command
+  3    the refinement failed although its inputs were valid, or its model does not follow them
+  130  interrupted"""
+
+
+class SafeGroup(click.Group):
+    """A group whose commands end with one clear line and a documented exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the chosen command."""
+        with _one_line_errors(), _termination_as_interrupt(), _warnings_as_lines():
+            return super().invoke(context)
+
+
+def say(message: str) -> None:
+    """Write a line about the work itself to stderr; results go to stdout."""
+    click.echo(message, err=True)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except InvalidInputError as error:
+        _fail(error.code, error, EXIT_INPUT)
+    except RefinementError as error:
+        _fail(error.code, error, EXIT_REFINEMENT)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _fail("FILE_ERROR", error, EXIT_INPUT)
+    except KeyboardInterrupt:
+        say("interrupted; nothing was left half-written.")
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+def _fail(code: str, error: Exception, exit_code: int) -> None:
+    say(f"error [{code}]: {' '.join(str(error).split())}")
+    raise click.exceptions.Exit(exit_code) from None
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, with temporary files removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show each `InputWarning` once, as one line on stderr."""
+    seen: set[str] = set()
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, InputWarning):
+                others(message, category, filename, lineno, file, line)
+            elif str(message) not in seen:
+                seen.add(str(message))
+                say(f"warning: {' '.join(str(message).split())}")
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", InputWarning)
+        yield
+
+
+class ProgressLines:
+    """A progress callable: a bar on a terminal, a line per step elsewhere, nothing when quiet.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show nothing.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._start = time.perf_counter()
+        self._step = ""
+        self._bar: Any = None
+
+    def __call__(self, progress: Any) -> None:
+        """Receive a `Progress`."""
+        if self._quiet:
+            return
+        if sys.stderr.isatty():
+            self._advance(progress)
+        elif progress.done == progress.total:
+            seconds = time.perf_counter() - self._start
+            say(f"[{seconds:6.1f} s] {progress.step}: {progress.done}/{progress.total}")
+
+    def _advance(self, progress: Any) -> None:
+        from tqdm import tqdm
+
+        if progress.step != self._step or self._bar is None:
+            self.close()
+            self._step = progress.step
+            self._bar = tqdm(total=progress.total, desc=progress.step, leave=False)
+        self._bar.update(progress.done - self._bar.n)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+@contextmanager
+def progress_lines(quiet: bool) -> Iterator[ProgressLines]:
+    """Give a progress callable, and tidy the terminal afterwards."""
+    progress = ProgressLines(quiet=quiet)
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def echo_json(content: Any) -> None:
+    """Write JSON to stdout, as the files have it."""
+    from cardiacreg.io.landmark_files import json_text
+
+    click.echo(json_text(content))
+
+
+def metadata_pairs(
+    context: click.Context, parameter: click.Parameter, words: tuple[str, ...]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Turn ``KEY=VALUE`` words into pairs of a key and all its values, as `RefineOptions.metadata`."""
+    found: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not (key and equals and value):
+            raise click.BadParameter(f"{word!r}; needs KEY=VALUE, as phase=ED.")
+        found[key] = (*found.get(key, ()), value)
+    return tuple(found.items())
+
+
+def atlas_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what tells a refinement which atlases to choose among: `atlases`, `only` and `selection`."""
+    options = (
+        click.option(
+            "--atlases", type=click.Path(), metavar="DIR",
+            help="Folder of atlases or a built bank; the synthetic population when absent.",
+        ),
+        click.option(
+            "--only", multiple=True, metavar="KEY=VALUE", callback=metadata_pairs,
+            help="Choose among the atlases with this metadata, as phase=ED. May be repeated: another key "
+            "narrows the choice, another value of the same key widens it.",
+        ),
+        click.option(
+            "--select-by", "selection", type=click.Choice(["labels", "image"]), default="labels",
+            show_default=True,
+            help="What the chosen atlases resemble most; image needs the image and atlases with images.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,271 @@
+"""What a NIfTI header says about layout and place, and whether that can be true.
+
+Works on the header objects of nibabel without importing it; `nifti` is its only caller.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import Affine
+from cardiacreg.io.source_name import warn_about_source
+
+_LARGEST_SHEAR = 1e-3
+_UNNOTICED_SHEAR = 1e-5
+_MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
+_UNIT_NAMES = {1: "metres", 3: "micrometres"}
+
+
+class Layout(NamedTuple):
+    """Where the voxels lie in the file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+
+    @property
+    def end(self) -> int:
+        """The first byte after the voxels."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+
+def bad_header(message: str, code: str = "BAD_HEADER") -> InvalidInputError:
+    """Make the error for a header that cannot be true."""
+    return InvalidInputError(f"{message}; export the file again or repair it.", code=code)
+
+
+def header_layout(header: Any) -> Layout:
+    """Return the shape, dtype and position of the voxels that a header promises.
+
+    Parameters
+    ----------
+    header : nibabel Nifti1Header or Nifti2Header
+        Unchecked header.
+
+    Raises
+    ------
+    InvalidInputError
+        If a dimension is not positive (BAD_HEADER, EMPTY_IMAGE), the voxels are colours, complex
+        or of unknown type (BAD_DTYPE), or their position is not a position (BAD_HEADER).
+    """
+    n_dimensions = int(header["dim"][0])
+    if not 1 <= n_dimensions <= 7:
+        raise bad_header(f"the header has {n_dimensions} dimensions; needs 1 to 7")
+    shape = tuple(int(n) for n in header["dim"][1 : n_dimensions + 1])
+    if min(shape) < 0:
+        raise bad_header(f"the header has a negative dimension in {shape}")
+    if min(shape) == 0:
+        raise bad_header(f"the image is empty, its shape is {shape}", "EMPTY_IMAGE")
+    return Layout(shape, _voxel_dtype(header), _voxel_offset(header))
+
+
+def _voxel_dtype(header: Any) -> np.dtype[Any]:
+    code = int(header["datatype"])
+    try:
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
+    except Exception as error:
+        raise bad_header(f"the voxel type code {code} is unknown", "BAD_DTYPE") from error
+    if dtype.kind not in "iuf":
+        kind = {"c": "complex numbers"}.get(dtype.kind, "colours or bits")
+        raise InvalidInputError(
+            f"the voxels are {kind} (type code {code}); needs one real number per voxel.",
+            code="BAD_DTYPE",
+        )
+    return dtype
+
+
+def _voxel_offset(header: Any) -> int:
+    offset = float(header["vox_offset"])
+    smallest = int(header["sizeof_hdr"]) + 4
+    if offset == 0:
+        return smallest
+    if not (math.isfinite(offset) and offset >= smallest and offset == int(offset)):
+        raise bad_header(f"the voxels start at byte {offset}; needs a whole number from {smallest}")
+    return int(offset)
+
+
+def header_scaling(header: Any) -> tuple[float, float]:
+    """Return (slope, intercept) to apply to the stored numbers; (1, 0) where none is set."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or math.isnan(slope):
+        return 1.0, 0.0
+    if not (math.isfinite(slope) and math.isfinite(intercept)):
+        raise bad_header(f"the scaling of the intensities is {slope} and {intercept}")
+    return slope, intercept
+
+
+def header_matrix(header: Any) -> NDArray[np.float64]:
+    """Return voxel_to_world in mm: the sform if its code is set, else the qform, else the spacing.
+
+    Parameters
+    ----------
+    header : nibabel Nifti1Header or Nifti2Header
+        Unchecked header.
+
+    Raises
+    ------
+    InvalidInputError
+        If no frame is set and the spacing is unknown too (SPACING_UNKNOWN), or the qform that is
+        set cannot be decoded (BAD_HEADER).
+
+    Warns
+    -----
+    InputWarning
+        If the two frames or the spacings differ, none is set, or the unit is not millimetres.
+    """
+    qform = _qform(header)
+    if int(header["sform_code"]) > 0:
+        matrix = _sform(header)
+        if qform is not None and not np.allclose(matrix, qform, atol=1e-3, rtol=0, equal_nan=True):
+            warn_about_source(
+                "the header's sform and qform place the image differently (by up to "
+                f"{np.abs(matrix - qform).max():.3g}); the sform is used."
+            )
+    elif qform is not None:
+        matrix = qform
+    else:
+        matrix = _unplaced_matrix(header)
+    return _in_mm(matrix, header)
+
+
+def _sform(header: Any) -> NDArray[np.float64]:
+    """Return the sform; one of unit scale takes the spacing that pixdim states.
+
+    Converters (that of ACDC among them) leave a sform of ones beside a right pixdim, and others
+    leave a pixdim of ones beside a right sform, which is no contradiction.
+    """
+    matrix = np.asarray(header.get_sform(), dtype=np.float64)
+    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    scale = np.linalg.norm(matrix[:3, :3], axis=0)
+    stated = bool(np.isfinite(spacing).all() and (spacing > 0).all() and (spacing != 1).any())
+    if not stated and np.array_equal(np.abs(matrix), np.eye(4)):
+        warn_about_source(
+            "the header has a spacing of 1 x 1 x 1 mm at the origin, as when nobody filled it in; "
+            "all sizes are wrong if the spacing is another."
+        )
+    if not stated or not np.isfinite(scale).all() or np.allclose(scale, spacing, rtol=1e-3):
+        return matrix
+    found = f"the sform has spacing {scale.round(4).tolist()}, pixdim {spacing.round(4).tolist()}"
+    if not np.allclose(scale, 1.0, atol=1e-6):
+        warn_about_source(f"{found}; the sform is used.")
+        return matrix
+    warn_about_source(f"{found}; the spacing of pixdim is used.")
+    matrix[:3, :3] *= spacing
+    return matrix
+
+
+def _qform(header: Any) -> NDArray[np.float64] | None:
+    if int(header["qform_code"]) <= 0:
+        return None
+    try:
+        return np.asarray(header.get_qform(), dtype=np.float64)
+    except Exception as error:
+        if int(header["sform_code"]) > 0:
+            return None
+        raise bad_header(f"the qform cannot be decoded ({error})") from error
+
+
+def _unplaced_matrix(header: Any) -> NDArray[np.float64]:
+    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        raise InvalidInputError(
+            f"neither sform nor qform is set and the voxel spacing is {spacing}; the spacing is "
+            "unknown, set the header's affine.",
+            code="SPACING_UNKNOWN",
+        )
+    warn_about_source(
+        "neither sform nor qform is set; only the spacing is known, orientation is assumed."
+    )
+    return np.asarray(header.get_base_affine(), dtype=np.float64)
+
+
+def _in_mm(matrix: NDArray[np.float64], header: Any) -> NDArray[np.float64]:
+    unit = int(header["xyzt_units"]) & 7
+    if unit not in _MM_PER_UNIT:
+        warn_about_source(f"the header's unit code {unit} is unknown; millimetres are assumed.")
+    factor = _MM_PER_UNIT.get(unit, 1.0)
+    if factor == 1:
+        return matrix
+    warn_about_source(f"the header gives {_UNIT_NAMES[unit]}; they are converted to millimetres.")
+    return np.diag([factor, factor, factor, 1.0]) @ matrix
+
+
+def checked_matrix(
+    matrix: NDArray[np.float64], shape: tuple[int, ...], *, check_spacing: bool
+) -> NDArray[np.float64]:
+    """Return a matrix that is finite, invertible, without shear and of plausible spacing.
+
+    Parameters
+    ----------
+    matrix : numpy.ndarray, shape (4, 4)
+        Voxel indices to world mm.
+    shape : tuple of int
+        Voxels along (i, j, k); a small shear is removed about the centre of the lattice.
+    check_spacing : bool
+        Whether to refuse a spacing outside 0.3 to 5 mm in plane and 1 to 20 mm between slices.
+
+    Raises
+    ------
+    InvalidInputError
+        BAD_MATRIX, SINGULAR_MATRIX, SHEARED_MATRIX or IMPLAUSIBLE_SPACING.
+
+    Warns
+    -----
+    InputWarning
+        If a shear below 1e-3 was removed.
+    """
+    valid = Affine(matrix).matrix
+    spacing = np.linalg.norm(valid[:3, :3], axis=0)
+    if check_spacing:
+        _check_spacing(spacing)
+    directions = valid[:3, :3] / spacing
+    shear = float(np.abs(directions.T @ directions - np.eye(3)).max())
+    if shear < _UNNOTICED_SHEAR:
+        return valid
+    if shear > _LARGEST_SHEAR:
+        raise InvalidInputError(
+            f"the axes of the image are sheared by {shear:.2g}; needs perpendicular axes (up to "
+            f"{_LARGEST_SHEAR:g} is repaired): resample the image onto a straight lattice.",
+            code="SHEARED_MATRIX",
+        )
+    warn_about_source(
+        f"the axes of the image are sheared by {shear:.2g}; they are made perpendicular."
+    )
+    return _without_shear(valid, spacing, shape)
+
+
+def _without_shear(
+    matrix: NDArray[np.float64], spacing: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    left, _, right = np.linalg.svd(matrix[:3, :3] / spacing)
+    straight = np.eye(4)
+    straight[:3, :3] = (left @ right) * spacing
+    centre = (np.array(shape[:3]) - 1) / 2
+    straight[:3, 3] = matrix[:3, 3] + (matrix[:3, :3] - straight[:3, :3]) @ centre
+    return straight
+
+
+def _check_spacing(spacing: NDArray[np.float64]) -> None:
+    spacing = spacing.round(5)  # headers hold float32
+    in_plane, between = spacing[:2], spacing[2]
+    if in_plane.min() >= 0.3 and in_plane.max() <= 5 and 1 <= between <= 20:
+        return
+    thickest = int(spacing.argmax())
+    hint = (
+        f" The slices seem to lie along axis {thickest}; move that axis to the end."
+        if thickest != 2 and 2 <= spacing[thickest] <= 20
+        else " The header's unit may be wrong."
+        if spacing.max() > 300 or spacing.max() < 0.1
+        else ""
+    )
+    raise InvalidInputError(
+        f"the spacing is {spacing.tolist()} mm; needs 0.3 to 5 mm in plane (axes 0 and 1) "
+        "and 1 to 20 mm between slices (axis 2): correct the header, or pass check_spacing=False "
+        f"if this is right.{hint}",
+        code="IMPLAUSIBLE_SPACING",
+    )

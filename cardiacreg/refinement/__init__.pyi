@@ -1,0 +1,2 @@
+from ._refine import refine as refine, warm_up as warm_up
+from .options import RefineOptions as RefineOptions

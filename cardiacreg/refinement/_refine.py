@@ -1,0 +1,275 @@
+"""The main call: from a thick-slice segmentation to a smooth, complete bi-ventricular model."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.slice_volumes import stack_volumes
+from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
+from cardiacreg.atlases.ranking import diversity
+from cardiacreg.compute.threads import ProgressCallable, check_threads
+from cardiacreg.errors import InputWarning, ResultWarning
+from cardiacreg.geometry import LabelMap, Landmarks, Subject
+from cardiacreg.metrics.agreement import slice_agreement
+from cardiacreg.refinement.context import Clock, Run
+from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.orientation import Oriented, orient
+from cardiacreg.refinement.steps import Outcome, run_steps
+from cardiacreg.refinement.target import (
+    Pool,
+    Target,
+    gather_atlases,
+    gather_frames,
+    gather_target,
+    structure_names,
+)
+from cardiacreg.results.guards import find_problems
+from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
+
+
+def refine(
+    segmentation: Any,
+    *,
+    image: Any = None,
+    landmarks: Any = None,
+    atlases: Any = None,
+    preset: str | Mapping[int, int] | None = None,
+    frame: int | None = None,
+    frames: Sequence[Any] = (),
+    spacing_mm: ArrayLike = (1.25, 1.25, 2.0),
+    options: RefineOptions | None = None,
+    threads: int | None = None,
+    progress: ProgressCallable | None = None,
+) -> RefineResult:
+    """Refine a short-axis segmentation into a smooth, complete, high-resolution bi-ventricular model.
+
+    Parameters
+    ----------
+    segmentation : path, nibabel image, (array, voxel_to_world) or LabelMap
+        The target's labels on its native lattice (i, j, k = slice), oblique or left-handed.
+    image : path, nibabel image, (array, voxel_to_world) or Volume, optional
+        The target's short-axis image; shown in figures, and used where the options ask for patch
+        fusion (eq. 5) or for selection by image.
+    landmarks : path, (6, 3) array in world RAS+ mm or Landmarks, optional
+        The six landmarks of the paper; derived from the segmentation when absent.
+    atlases : folder or sequence of Subject, optional
+        The bank; the embedded population when absent. Which part of it may be chosen, as the same
+        phase, is `RefineOptions.metadata`.
+    preset : str or mapping, optional
+        Meaning of the label values (``"acdc"``, ``"mms"``, ``"ukbb"``, ``"digital_heart"``,
+        ``"sslln"``) or a mapping from them to ours; canonical when absent.
+    frame : int, optional
+        Which frame of 4-D files.
+    frames : sequence, optional
+        Other frames of the same patient, stored alike: whatever `segmentation` may be, or numbers of
+        frames of a 4-D file. All of them together tell how the heart lies in its file, so that every
+        frame of a patient is oriented alike.
+    spacing_mm : array_like, shape (3,)
+        Spacing of the result along the target's (i, j, k).
+    options : RefineOptions, optional
+        `RefineOptions` is the best we have, `RefineOptions.fast` takes half the time,
+        `RefineOptions.paper` is the published method.
+    threads : int, optional
+        All CPUs of this process when absent; the result is the same for any number.
+    progress : callable, optional
+        Receives a `Progress` after each piece of work; raising inside it cancels.
+
+    Returns
+    -------
+    RefineResult
+
+    Raises
+    ------
+    InvalidInputError
+        If an input cannot give a right answer; the message says what to do.
+    RefinementError
+        If no atlas could be registered.
+
+    Warns
+    -----
+    InputWarning
+        For everything that was repaired or should be known; also kept in ``result.warnings``.
+    ResultWarning
+        For every reason to look at the result before it is used, as ``"[CODE] message"``; also kept in
+        ``result.findings``.
+
+    Examples
+    --------
+    >>> import cardiacreg
+    >>> result = cardiacreg.refine("seg.nii.gz", image="sax.nii.gz", preset="acdc")  # doctest: +SKIP
+    >>> result.save("out/")  # doctest: +SKIP
+    """
+    settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        with clock.step("read"):
+            target = gather_target(segmentation, image, landmarks, preset, frame)
+            bank = gather_atlases(atlases, target.subject, settings.n_atlases, settings.metadata)
+        run = make_run(target, spacing_mm, settings, n_threads, progress, clock)
+        with clock.step("orient"):
+            others = [
+                make_run(each, spacing_mm, settings, n_threads, progress, clock)
+                for each in gather_frames(segmentation, frames, preset, target)
+            ]
+            oriented = oriented_run(run, others, bank)
+            run = oriented.run
+        outcome = run_steps(run, bank, oriented.ranking)
+    notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
+    _pass_on(caught)
+    result = _result(run, target, outcome, notes, bank, oriented.orientation)
+    for finding in result.findings:
+        warnings.warn(str(finding), ResultWarning, stacklevel=2)
+    return result
+
+
+def _pass_on(caught: Sequence[warnings.WarningMessage]) -> None:
+    """Show the collected warnings to the caller of `refine`."""
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _result(
+    run: Run,
+    target: Target,
+    outcome: Outcome,
+    notes: tuple[str, ...],
+    bank: Pool,
+    orientation: Orientation,
+) -> RefineResult:
+    labels, stack = outcome.fusion.labels, target.subject.labels
+    agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
+    volumes = stack_volumes(
+        stack, labels, base_at_last_slice=_base_at_last_slice(stack, run.landmarks)
+    )
+    scatter = diversity(
+        stack,
+        [atlas.subject for atlas in outcome.selected],
+        [atlas.ranked.target_to_atlas for atlas in outcome.selected],
+    )
+    return RefineResult(
+        labels=labels,
+        confidence=outcome.fusion.confidence,
+        landmarks=run.landmarks,
+        slice_shifts_mm=outcome.slice_shifts_mm,
+        slice_turns_degrees=outcome.slice_turns_degrees,
+        atlases=_reports(outcome, bank),
+        agreement=agreement,
+        timings_seconds=run.clock.timings_seconds(),
+        target=target.subject,
+        options=run.options,
+        warnings=notes,
+        structures_from_atlases=structure_names(target.unknown_labels),
+        provenance=_provenance(target.subject, run.threads, len(bank)),
+        atlas_diversity=scatter,
+        volumes=volumes,
+        findings=find_problems(
+            agreement,
+            volumes,
+            slice_distance_mm=float(stack.spacing_mm[2]),
+            atlas_diversity=scatter,
+            orientation_probability=orientation.probability,
+        ),
+        orientation=orientation,
+        ends=run.coverage.ends,
+    )
+
+
+def make_run(
+    target: Target,
+    spacing_mm: ArrayLike,
+    options: RefineOptions,
+    threads: int,
+    progress: ProgressCallable | None,
+    clock: Clock,
+) -> Run:
+    """Return what all steps share, for a heart that lies as stored where it has no landmarks."""
+    subject = target.subject
+    landmarks = subject.landmarks or landmarks_from_labels(subject.labels)
+    coverage = _coverage(subject.labels, landmarks, options)
+    return Run(
+        subject, landmarks, coverage, target.unknown_labels, spacing_mm, options, threads, progress,
+        clock,
+    )  # fmt: skip
+
+
+def oriented_run(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented:
+    """Decide how the heart lies (`orientation.orient`), and where its ends are under that."""
+    found = orient(run, others, bank)
+    coverage = _coverage(run.target.labels, found.run.landmarks, run.options)
+    ranking = found.ranking if coverage.planes == run.coverage.planes else None
+    return found._replace(run=found.run._replace(coverage=coverage), ranking=ranking)
+
+
+def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) -> Coverage:
+    at_last = _base_at_last_slice(labels, landmarks)
+    return stack_coverage(labels, options.coverages, base_at_last_slice=at_last)
+
+
+def _base_at_last_slice(labels: LabelMap, landmarks: Landmarks) -> bool:
+    """Return whether the way from apex to mitral valve leads towards large k."""
+    apex, mitral = landmarks.points_mm[4:6]
+    rise = np.linalg.inv(labels.voxel_to_world)[2, :3] @ (mitral - apex)
+    return bool(rise > 0)
+
+
+def _reports(outcome: Outcome, bank: Pool) -> tuple[AtlasReport, ...]:
+    return tuple(
+        AtlasReport(
+            index=bank.positions[atlas.ranked.index],
+            name=atlas.subject.name or f"atlas {atlas.ranked.index}",
+            nmi=atlas.ranked.nmi,
+            landmark_residual_mm=atlas.fit.residual_mm,
+            affine_model=atlas.fit.model,
+            consistency_before=r.consistency_before,
+            consistency_after=r.consistency_after,
+            minimum_jacobian=r.minimum_jacobian,
+            iterations=r.iterations,
+            stop_reason=r.stop_reason.name,
+        )
+        for atlas, r in zip(outcome.selected, outcome.registrations, strict=True)
+    )
+
+
+def _provenance(target: Subject, threads: int, bank_size: int) -> dict[str, Any]:
+    import numba
+    import scipy
+
+    from cardiacreg import __version__
+
+    hashes = {"labels_sha256": hashlib.sha256(target.labels.array.tobytes()).hexdigest()}
+    if target.image is not None:
+        hashes["image_sha256"] = hashlib.sha256(target.image.array.tobytes()).hexdigest()
+    return {
+        "cardiacreg": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "numba": numba.__version__,
+        "threads": threads,
+        "bank_size": bank_size,
+        **hashes,
+    }
+
+
+def warm_up(threads: int | None = None) -> None:
+    """Refine a tiny heart once, so that every kernel is compiled and cached.
+
+    Parameters
+    ----------
+    threads : int, optional
+    """
+    from cardiacreg.phantoms.toy_heart import tiny_heart
+    from cardiacreg.slice_motion.shift_statistics import FEWEST_ATLASES
+
+    heart, atlases = tiny_heart(), [tiny_heart(size=0.95)] * FEWEST_ATLASES
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        refine(heart.labels, image=heart.image, atlases=atlases, threads=threads)

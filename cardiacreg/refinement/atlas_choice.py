@@ -1,0 +1,251 @@
+"""Which atlases are registered: landmark affines for all, NMI over all, the best improved and kept.
+
+The paper fits every atlas by its landmarks and keeps the five with the best NMI. The default goes on:
+the affine of the best candidates is improved on the labels themselves, and the mean Dice of the target's
+structures then decides among them, since NMI hardly sees a thin RV wall. Selection by image puts the NMI
+of images in the place of both.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.atlases.ranking import RankedAtlas, rank_atlases
+from cardiacreg.atlases.ranking_by_image import image_of, rank_atlases_by_image
+from cardiacreg.compute.threads import run_tasks
+from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
+from cardiacreg.refinement.context import Run
+from cardiacreg.refinement.output_lattice import upsample_labels
+from cardiacreg.refinement.target import Pool
+from cardiacreg.registration.ffd_registration import PreparedTarget, prepare_target
+from cardiacreg.registration.label_affine import improve_affine
+from cardiacreg.registration.landmark_affine import LandmarkFit, fit_landmark_affine
+from cardiacreg.slices import labelled_slices
+
+_KEPT_ATLASES = 256
+
+
+class Anatomies(Sequence[Subject]):
+    """A bank seen without its images; keeps the atlases it read last, since selection reads twice.
+
+    Parameters
+    ----------
+    bank : sequence of Subject
+        One with a method ``without_image(index)`` is spared the reading of its images.
+    """
+
+    def __init__(self, bank: Sequence[Subject]) -> None:
+        self._read = getattr(bank, "without_image", bank.__getitem__)
+        self._size = len(bank)
+        self._kept: dict[int, Subject] = {}
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(self._size))]
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        if index not in self._kept:
+            if len(self._kept) >= _KEPT_ATLASES:
+                self._kept.clear()
+            self._kept[index] = self._read(index)
+        return self._kept[index]
+
+
+class SelectedAtlas(NamedTuple):
+    """An atlas that was chosen: its place in the ranking, how it was aligned, and itself."""
+
+    ranked: RankedAtlas
+    fit: LandmarkFit
+    subject: Subject
+
+
+class Ranking(NamedTuple):
+    """A whole bank ranked under one set of target landmarks."""
+
+    landmarks: Landmarks
+    fits: dict[int, LandmarkFit]
+    ranked: tuple[RankedAtlas, ...]
+
+
+def select_atlases(
+    run: Run, bank: Sequence[Subject], ranking: Ranking | None = None
+) -> list[SelectedAtlas]:
+    """Fit every atlas by its landmarks, rank all by NMI of labels or of images and keep the best.
+
+    Parameters
+    ----------
+    run : Run
+    bank : sequence of Subject
+    ranking : Ranking, optional
+        The bank under the run's landmarks, where it is known already.
+
+    Returns
+    -------
+    list of SelectedAtlas
+        Best first: those to fuse, and behind them, without images, those that only help to estimate
+        slice motion, and at the end, with affines from landmarks alone, those that only serve statistics.
+
+    Raises
+    ------
+    InvalidInputError
+        If selection is by image and the target or every atlas lacks one (NO_IMAGE).
+    """
+    by_image = run.options.selection == "image"
+    if by_image:
+        image_of(run.target)
+    atlases = Anatomies(bank)
+    wanted = max(
+        run.options.n_atlases, run.options.n_motion_atlases, run.options.n_statistics_atlases
+    )
+    ranking = ranking or rank_by_landmarks(run, atlases, run.landmarks)
+    candidates = run.options.affine_candidates
+    if candidates:
+        prepared = prepared_for_affines(run)
+        if by_image:
+            ranking = _by_image(run, bank, ranking)
+        improved = max(candidates, run.options.n_atlases, run.options.n_motion_atlases)
+        ranking = improve_affines(run, atlases, ranking, prepared, improved)
+        if by_image:
+            ranking = ranking._replace(ranked=ranking.ranked[:improved])
+    if by_image:
+        ranking = _by_image(run, bank, ranking)
+    return [
+        SelectedAtlas(
+            r, ranking.fits[r.index], (bank if n < run.options.n_atlases else atlases)[r.index]
+        )
+        for n, r in enumerate(ranking.ranked[:wanted])
+    ]
+
+
+def prepared_for_affines(run: Run) -> PreparedTarget:
+    """Return the target as affines are improved on it."""
+    return prepare_target(
+        run.target.labels,
+        run.options.registration,
+        unknown_labels=run.unknown_labels,
+        empty_planes=run.coverage.planes,
+    )
+
+
+def rank_by_landmarks(run: Run, atlases: Sequence[Subject], landmarks: Landmarks) -> Ranking:
+    """Align a whole bank by landmarks and rank it by NMI of labels."""
+
+    def fit(atlas: Subject) -> LandmarkFit | InvalidInputError:
+        try:
+            return fit_landmark_affine(landmarks, _atlas_landmarks(atlas, landmarks.source))
+        except InvalidInputError as problem:
+            return problem
+
+    found = run_tasks(fit, atlases, threads=run.threads, step="align", progress=run.progress)
+    _tell_unusable(atlases, found)
+    fits = {n: f for n, f in enumerate(found) if isinstance(f, LandmarkFit)}
+    usable = list(fits)
+    scored = _score(run, [atlases[n] for n in usable], [fits[n].target_to_atlas for n in usable])
+    ranked = tuple(replace(r, index=usable[r.index]) for r in scored)
+    return Ranking(landmarks, fits, ranked)
+
+
+def _by_image(run: Run, bank: Sequence[Subject], ranking: Ranking) -> Ranking:
+    """Rank the same atlases under the same affines by their images."""
+    before = ranking.ranked
+    found = rank_atlases_by_image(
+        run.target,
+        Pool(bank, [r.index for r in before]),
+        [r.target_to_atlas for r in before],
+        threads=run.threads,
+        progress=run.progress,
+    )
+    return ranking._replace(ranked=tuple(replace(r, index=before[r.index].index) for r in found))
+
+
+def _tell_unusable(
+    atlases: Sequence[Subject], fits: Sequence[LandmarkFit | InvalidInputError]
+) -> None:
+    """Warn about atlases that cannot be aligned; raise if none can."""
+    problems = {n: f for n, f in enumerate(fits) if isinstance(f, InvalidInputError)}
+    if problems and len(problems) == len(fits):
+        raise next(iter(problems.values()))
+    for n, problem in problems.items():
+        name = atlases[n].name or str(n)
+        warnings.warn(f"atlas {name} is left out: {problem}", InputWarning, stacklevel=2)
+
+
+def _score(
+    run: Run, atlases: Sequence[Subject], affines: Sequence[Affine]
+) -> tuple[RankedAtlas, ...]:
+    return rank_atlases(
+        _scored_labels(run),
+        atlases,
+        affines,
+        unknown_labels=run.unknown_labels,
+        whole_lattice=run.options.upsample_target,
+        empty_planes=_background_planes(run),
+        threads=run.threads,
+        progress=run.progress,
+    )
+
+
+def _background_planes(run: Run) -> list[float]:
+    """Positions beyond all labels where both ventricles have ended."""
+    held = labelled_slices(run.target.labels.array)
+    beyond = {p.position for p in run.coverage.planes if p.weight == 1}
+    return sorted(position for position in beyond if not held[0] <= position <= held[-1])
+
+
+def _scored_labels(run: Run) -> LabelMap:
+    labels = run.target.labels
+    return upsample_labels(labels, run.spacing_mm) if run.options.upsample_target else labels
+
+
+def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
+    """Landmarks by the same definition as the target's: its own, or derived by the same rule."""
+    own = atlas.landmarks
+    if own is not None and (source != "labels" or own.source == "labels"):
+        return own
+    return landmarks_from_labels(atlas.labels)
+
+
+def improve_affines(
+    run: Run,
+    atlases: Sequence[Subject],
+    ranking: Ranking,
+    prepared: PreparedTarget,
+    candidates: int,
+) -> Ranking:
+    """Improve the affines of the best candidates on the labels and rank those again before the others."""
+    indices = [r.index for r in ranking.ranked[:candidates]]
+
+    def improve(index: int) -> Affine:
+        atlas = atlases[index]
+        points = (ranking.landmarks, _atlas_landmarks(atlas, ranking.landmarks.source))
+        return improve_affine(
+            prepared,
+            atlas.labels,
+            ranking.fits[index].target_to_atlas,
+            landmarks=points,
+            landmark_weight=run.options.landmark_weight,
+        )
+
+    affines = run_tasks(improve, indices, threads=run.threads, step="affine", progress=run.progress)
+    again = _score(run, [atlases[index] for index in indices], affines)
+    renamed = [replace(r, index=indices[r.index]) for r in again]
+    weights = run.options.structure_weights
+    if weights is not None:
+        renamed.sort(key=lambda r: -_mean_dice(r, dict(weights)))
+    return ranking._replace(ranked=(*renamed, *ranking.ranked[len(indices) :]))
+
+
+def _mean_dice(atlas: RankedAtlas, weights: dict[int, float]) -> float:
+    """Mean Dice of the target's structures, weighted: thin walls say more than large cavities."""
+    used = [weights.get(label, 1.0) for label in atlas.dice]
+    return float(np.dot(used, list(atlas.dice.values()))) / sum(used)

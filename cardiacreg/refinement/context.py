@@ -1,0 +1,49 @@
+"""What all steps of one refinement share: target, options, threads, progress and the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from numpy.typing import ArrayLike
+
+from cardiacreg.anatomy.stack_coverage import Coverage
+from cardiacreg.compute.threads import ProgressCallable
+from cardiacreg.geometry import Landmarks, Subject
+from cardiacreg.refinement.options import RefineOptions
+
+
+class Clock:
+    """Wall-clock seconds per named step."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to a step."""
+        begin = time.perf_counter()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def timings_seconds(self) -> dict[str, float]:
+        """Return seconds per step and ``"total"`` since the clock was made."""
+        return {**self._seconds, "total": time.perf_counter() - self._start}
+
+
+class Run(NamedTuple):
+    """What every step of one refinement shares."""
+
+    target: Subject
+    landmarks: Landmarks
+    """The target's, given or derived; they say which end is the base and which side is anterior."""
+    coverage: Coverage
+    unknown_labels: tuple[int, ...]
+    spacing_mm: ArrayLike
+    options: RefineOptions
+    threads: int
+    progress: ProgressCallable | None
+    clock: Clock

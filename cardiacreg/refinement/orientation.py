@@ -1,0 +1,186 @@
+"""How a heart lies in its file, decided once per patient: which end is the base, which side anterior.
+
+Headers of public data sets often carry a matrix without meaning (slices stored base first under a
+right-handed unit matrix), so that the heart looks mirrored, anterior and inferior traded. Each of four
+orientations is scored by the atlases: aligned by the landmarks of that orientation, and once more with
+improved affines, the best ones' NMI tells how well a heart of that hand explains the labels. These
+scores add up over all frames of a patient, since a patient has one orientation. They are weighed against
+what the header says, where it is one of a scanner (an oblique slice normal), and against the growth of
+areas towards the base. The result is a probability.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.anatomy.landmarks import (
+    base_is_at_last_slice,
+    base_is_uncertain,
+    landmarks_from_labels,
+)
+from cardiacreg.errors import InputWarning
+from cardiacreg.geometry import LabelMap, Landmarks, Subject
+from cardiacreg.refinement.atlas_choice import (
+    Anatomies,
+    Ranking,
+    improve_affines,
+    prepared_for_affines,
+    rank_by_landmarks,
+)
+from cardiacreg.refinement.context import Run
+from cardiacreg.results.result import Orientation
+
+_CANDIDATES, _BEST = 6, 3
+_SHARPNESS = 40.0
+"""Log-likelihood per unit of NMI, summed over both alignments: chosen on 34 frames of 17 patients, whose
+differences between the right hand and the other one are 0.15 on average with a deviation of 0.08."""
+_MOST_PER_FRAME = 8.0
+_BASE_BY_AREAS, _BASE_BY_UNCERTAIN_AREAS = 6.0, 2.0
+_HAND_BY_HEADER, _BASE_BY_HEADER = 5.0, 5.0
+_OBLIQUE = np.cos(np.deg2rad(15.0))
+_APEX_DIRECTION = np.array([-1.0, 1.0, -1.0]) / np.sqrt(3.0)
+"""From base to apex: left, anterior and inferior, in RAS+."""
+
+
+class _Hypothesis(NamedTuple):
+    """One way a heart may lie in its file."""
+
+    mirrored: bool
+    """Whether its hand is not the one of the file's matrix."""
+    turned: bool
+    """Whether its base is not where the areas suggest."""
+
+    @property
+    def name(self) -> str:
+        """Its name in `RefineOptions.orientation`."""
+        words = [
+            word for word, holds in zip(("mirrored", "upside-down"), self, strict=True) if holds
+        ]
+        return "-".join(words) or "as-stored"
+
+
+_HYPOTHESES = tuple(_Hypothesis(m, t) for t in (False, True) for m in (False, True))
+
+
+class Oriented(NamedTuple):
+    """A run whose landmarks say how the heart lies."""
+
+    run: Run
+    orientation: Orientation
+    ranking: Ranking | None
+    """The bank under those landmarks, where it was ranked to find them."""
+
+
+def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented:
+    """Decide how a patient's heart lies, and give the run landmarks that say so.
+
+    Parameters
+    ----------
+    run : Run
+        With landmarks given, or derived as if the heart lay as stored.
+    others : sequence of Run
+        Other frames of the same patient, stored alike.
+    bank : sequence of Subject
+
+    Returns
+    -------
+    Oriented
+        With the landmarks of the chosen orientation, its name and probability; given landmarks or a given
+        orientation are certain.
+    """
+    asked = run.options.orientation
+    if run.landmarks.source != "labels":
+        if asked not in ("auto", "as-stored"):
+            _tell_that_landmarks_decide(asked)
+        return Oriented(run, Orientation("as-stored", None, "the landmarks were given"), None)
+    if asked != "auto":
+        chosen = next(h for h in _HYPOTHESES if h.name == asked)
+        given = Orientation(asked, None, "the orientation was given")
+        return Oriented(_oriented(run, chosen), given, None)
+    prior = _prior(run.target.labels, any(_is_turned(run, other) for other in others))
+    possible = [h for h in _HYPOTHESES if prior[h] > max(prior.values()) - _BASE_BY_AREAS]
+    rankings = [_rank(run, bank, h) for h in possible]
+    scores = np.array([prior[h] for h in possible]) + _evidence(run, bank, rankings)
+    for other in others:
+        ranked = [_rank(other, bank, _as_of(h, run, other)) for h in possible]
+        scores += _evidence(other, bank, ranked)
+    shares = np.exp(scores - scores.max())
+    shares /= shares.sum()
+    best = int(np.argmax(shares))
+    frames = "1 frame" if not others else f"{1 + len(others)} frames"
+    named = Orientation(
+        possible[best].name, float(shares[best]), f"by the atlases' fit to {frames}"
+    )
+    return Oriented(_oriented(run, possible[best]), named, rankings[best])
+
+
+def _tell_that_landmarks_decide(asked: str) -> None:
+    warnings.warn(
+        f"refine: orientation {asked!r} is not used, since the landmarks that were given say how the "
+        "heart lies; leave the landmarks out, or give them in their right order.",
+        InputWarning,
+        stacklevel=3,
+    )
+
+
+def _prior(labels: LabelMap, frames_disagree: bool) -> dict[_Hypothesis, float]:
+    """Log-prior of every orientation: from the growth of areas, and from a scanner's header."""
+    doubtful = base_is_uncertain(labels) or frames_disagree
+    areas = _BASE_BY_UNCERTAIN_AREAS if doubtful else _BASE_BY_AREAS
+    normal = labels.voxel_to_world[:3, 2] / labels.spacing_mm[2]
+    oblique = bool(np.abs(normal).max() < _OBLIQUE)
+    to_apex = -normal if base_is_at_last_slice(labels) else normal
+    upright = _BASE_BY_HEADER * float(to_apex @ _APEX_DIRECTION) if oblique else 0.0
+    hand = _HAND_BY_HEADER if oblique else 0.0
+    return {h: -hand * h.mirrored - (areas + upright) * h.turned for h in _HYPOTHESES}
+
+
+def _is_turned(run: Run, other: Run) -> bool:
+    """Whether areas suggest the base at the other end in another frame."""
+    return base_is_at_last_slice(run.target.labels) != base_is_at_last_slice(other.target.labels)
+
+
+def _as_of(hypothesis: _Hypothesis, run: Run, frame: Run) -> _Hypothesis:
+    """Return the same orientation in the words of another frame's areas."""
+    return hypothesis._replace(turned=hypothesis.turned != _is_turned(run, frame))
+
+
+def _oriented(run: Run, hypothesis: _Hypothesis) -> Run:
+    return run._replace(landmarks=_landmarks(run.target.labels, hypothesis))
+
+
+def _landmarks(labels: LabelMap, hypothesis: _Hypothesis) -> Landmarks:
+    at_last = base_is_at_last_slice(labels) != hypothesis.turned
+    found = landmarks_from_labels(labels, base_at_last_slice=at_last)
+    if not hypothesis.mirrored:
+        return found
+    return Landmarks(found.points_mm[[2, 1, 0, 3, 4, 5]], source="labels")
+
+
+def _rank(run: Run, bank: Sequence[Subject], hypothesis: _Hypothesis) -> Ranking:
+    return rank_by_landmarks(run, Anatomies(bank), _landmarks(run.target.labels, hypothesis))
+
+
+def _evidence(
+    run: Run, bank: Sequence[Subject], rankings: Sequence[Ranking]
+) -> NDArray[np.float64]:
+    """Log-likelihood of a frame under every orientation, up to a constant."""
+    found = np.array([_score(run, bank, ranking) for ranking in rankings])
+    return np.asarray(np.maximum(_SHARPNESS * (found - found.max()), -_MOST_PER_FRAME))
+
+
+def _score(run: Run, bank: Sequence[Subject], ranking: Ranking) -> float:
+    """NMI of the best atlases under an orientation, by landmarks plus by improved affines."""
+    prepared = prepared_for_affines(run)
+    improved = improve_affines(run, Anatomies(bank), ranking, prepared, _CANDIDATES)
+    return _mean_nmi(ranking) + _mean_nmi(improved)
+
+
+def _mean_nmi(ranking: Ranking) -> float:
+    values: NDArray[np.float64] = np.array([r.nmi for r in ranking.ranked[:_BEST]])
+    return float(values.mean())

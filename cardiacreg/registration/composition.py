@@ -1,0 +1,112 @@
+"""What composing deformations needs: the atlas as a frozen map shows it, and consistency under a chain.
+
+Where the guard against folding holds a deformation T_1 back, the atlas is resampled through T_1 and
+registered again from rest: ``T = T_1 o (id + u_2)``. The registration sees labels resampled once per
+link; what is reported and what decides is the consistency of the atlas itself under the whole chain.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.geometry import LabelMap, apply_matrix
+from cardiacreg.registration.atlas_lookup import AtlasCells
+from cardiacreg.registration.prepared_target import PreparedTarget
+from cardiacreg.transforms.ffd import FFD
+from cardiacreg.transforms.ffd_chain import FFDChain
+from cardiacreg.transforms.jacobian import dense_positions, refined_minimum
+from cardiacreg.transforms.resampling import Lattice, warp_labels
+
+Float = NDArray[np.float64]
+_MOST_VOXELS = 4e6
+
+
+def frozen_atlas(
+    prepared: PreparedTarget, atlas: LabelMap, transform: FFD | FFDChain, threads: int = 1
+) -> LabelMap:
+    """Return the atlas resampled through a transform over the registration's domain.
+
+    Parameters
+    ----------
+    prepared : PreparedTarget
+    atlas : LabelMap
+    transform : FFD or FFDChain
+        Target world mm to atlas world mm.
+    threads : int
+
+    Returns
+    -------
+    LabelMap
+        Along the target's axes, at half the finest spacing that target or atlas has.
+    """
+    extent = prepared.upper_mm - prepared.lower_mm
+    spacing = 0.5 * min(prepared.labels.spacing_mm.min(), atlas.spacing_mm.min())
+    spacing = max(spacing, float((np.prod(extent) / _MOST_VOXELS) ** (1 / 3)))
+    local = np.diag([spacing, spacing, spacing, 1.0])
+    local[:3, 3] = prepared.lower_mm
+    counts = np.ceil(extent / spacing).astype(int) + 1
+    shape = (int(counts[0]), int(counts[1]), int(counts[2]))
+    lattice = Lattice(shape, prepared.samples.frame_to_world @ local)
+    return warp_labels(atlas, transform, lattice, threads=threads)
+
+
+def extended(transform: FFD | FFDChain, further: FFD) -> FFDChain:
+    """Return a transform with a further deformation before it."""
+    links = transform.links if isinstance(transform, FFDChain) else (transform,)
+    return FFDChain((further, *links))
+
+
+def minimum_of_chain(chain: FFDChain) -> float:
+    """Return the smallest determinant over the first link's domain; see `jacobian.minimum_jacobian`."""
+    first = chain.links[0]
+
+    def determinants(positions: Float) -> Float:
+        slopes = chain.displacement_gradient(apply_matrix(first.lattice_to_world, positions))
+        return np.asarray(np.linalg.det(np.eye(3) + slopes))
+
+    positions = dense_positions(first.displacements_mm.shape)
+    grid = np.stack(np.meshgrid(*positions, indexing="ij"), axis=-1)
+    return refined_minimum(determinants(grid), positions, determinants)
+
+
+def consistency_under(
+    prepared: PreparedTarget, cells: AtlasCells, transform: FFD | FFDChain, shifts_mm: Float
+) -> float:
+    """Return the class-weighted label consistency at full sampling under any transform.
+
+    Parameters
+    ----------
+    prepared : PreparedTarget
+    cells : AtlasCells
+    transform : FFD or FFDChain
+    shifts_mm : ndarray, shape (n_slices, 2)
+        Of the target's slices.
+    """
+    samples, score = prepared.samples, prepared.codes.score
+    columns = np.arange(samples.labels.shape[2])
+    counts = (columns >= samples.spans[..., :1]) & (columns < samples.spans[..., 1:])
+    s, i, j = np.nonzero(counts)
+    x, y, z = samples.position_mm
+    moved = shifts_mm[samples.slice_index]
+    frame_mm = np.stack([x[i] + moved[s, 0], y[j] + moved[s, 1], z[s]], axis=-1)
+    to_voxel = np.linalg.inv(cells.voxel_to_world) @ transform.affine.matrix
+    world = apply_matrix(samples.frame_to_world, frame_mm)
+    voxels = apply_matrix(to_voxel, world + transform.displacement(world))
+    weights = score[samples.labels[s, i, j]]
+    return float(_matching(cells.codes[0], voxels, weights).sum() / weights.max(axis=1).sum())
+
+
+def _matching(codes: NDArray[np.uint8], voxels: Float, weights: Float) -> Float:
+    """Trilinear weight of the matching corners around each point; outside is background."""
+    limit = np.array(codes.shape) - 1
+    inside = np.asarray(((voxels >= 0) & (voxels < limit)).all(axis=1))
+    lower = np.where(inside[:, None], voxels, 0).astype(np.int64)
+    part = voxels - lower
+    total = np.zeros(len(voxels))
+    rows = np.arange(len(voxels))
+    for corner in np.ndindex(2, 2, 2):
+        share = np.where(corner, part, 1 - part).prod(axis=1)
+        a, b, c = (lower + np.array(corner)).T
+        total += share * weights[rows, codes[a, b, c]]
+    return np.asarray(np.where(inside, total, weights[:, codes[0, 0, 0]]))

@@ -1,0 +1,250 @@
+"""Step 4: the B-spline free-form deformation that maximises label consistency (eq. 4).
+
+Minimises ``1 - C(S, l o T) + w_b * bending(u) + w_s * sum |s|^2`` over control-point displacements and,
+when asked, one in-plane shift s per acquired slice. (The paper writes argmin of C, a quantity to be
+maximised.) Coarse to fine: each level halves the control-point spacing by exact subdivision. The bending
+energy is the mean over the lattice of the squared second derivatives of u, with u and x in mm. No
+result folds: where a level's Jacobian determinant falls too low, the control points around are pulled
+back towards its start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.compute.threads import check_threads
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import Affine, LabelMap
+from cardiacreg.registration.atlas_lookup import atlas_cells
+from cardiacreg.registration.composition import (
+    consistency_under,
+    extended,
+    frozen_atlas,
+    minimum_of_chain,
+)
+from cardiacreg.registration.multiresolution import LevelRunner, State
+from cardiacreg.registration.options import RegistrationOptions as RegistrationOptions
+from cardiacreg.registration.prepared_target import (
+    LabelCodes as LabelCodes,
+    PreparedTarget as PreparedTarget,
+    prepare_target as prepare_target,
+    widened,
+)
+from cardiacreg.transforms.ffd import FFD
+from cardiacreg.transforms.ffd_chain import FFDChain
+
+Float = NDArray[np.float64]
+_LEAST_GAIN = 1e-3
+"""Consistency that a composed deformation must gain to be kept."""
+
+
+class StopReason(Enum):
+    """Why a registration ended; the value says what it means."""
+
+    CONVERGED = "the objective stopped improving"
+    ITERATION_LIMIT = "the iteration limit was reached; raise `iterations` if the overlap is poor"
+    STEP_TOO_SMALL = "no step along the search direction improved the objective any more"
+    NO_OVERLAP = "target and atlas do not overlap after the affine; check landmarks and frames"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registration:
+    """The result of one target-to-atlas registration.
+
+    Parameters
+    ----------
+    target_to_atlas : FFD or FFDChain
+        T, target world mm to atlas world mm; a chain where deformations were composed.
+    consistency_before, consistency_after : float
+        Class-weighted label consistency at full sampling under the affine alone and under T.
+    slice_shifts_mm : ndarray, shape (n_slices, 2)
+        In-plane shift of every target slice along its i and j axes: true position = stored position
+        + shift. Zero where not estimated or given.
+    minimum_jacobian : float
+        Smallest det(I + du/dx) over the domain, of the whole map.
+    iterations : tuple of int
+        Line searches of each level.
+    stop_reason : StopReason
+        Of the last level.
+    held_back : bool
+        Whether the guard against folding held the last deformation back: its determinant fell below
+        `RegistrationOptions.folding_threshold`, or a level was pulled back.
+    """
+
+    target_to_atlas: FFD | FFDChain
+    consistency_before: float
+    consistency_after: float
+    slice_shifts_mm: Float
+    minimum_jacobian: float
+    iterations: tuple[int, ...] = ()
+    stop_reason: StopReason = StopReason.CONVERGED
+    held_back: bool = False
+
+
+def register_labels(
+    target: LabelMap,
+    atlas: LabelMap,
+    target_to_atlas: Affine | None = None,
+    *,
+    options: RegistrationOptions | None = None,
+    slice_shifts_mm: NDArray[np.float64] | None = None,
+    unknown_labels: tuple[int, ...] = (),
+    threads: int | None = None,
+) -> Registration:
+    """Deform an atlas onto a target by label consistency.
+
+    Parameters
+    ----------
+    target, atlas : LabelMap
+        Label maps with the same meaning of labels, on any orthogonal lattices.
+    target_to_atlas : Affine, optional
+        Where to start, target world mm to atlas world mm; the identity when absent.
+    options : RegistrationOptions, optional
+    slice_shifts_mm : ndarray, shape (n_slices, 2), optional
+        In-plane shifts of the target's slices that are already known (start values when
+        `options.estimate_shifts`).
+    unknown_labels : tuple of int
+        Labels that the target does not show although they exist (an RV wall that was never drawn):
+        target background matches them in the atlas.
+    threads : int, optional
+        The result is the same for any number.
+
+    Returns
+    -------
+    Registration
+
+    Raises
+    ------
+    InvalidInputError
+        If the target or the atlas is empty or the target's lattice is sheared.
+    """
+    settings = options or RegistrationOptions()
+    prepared = prepare_target(target, settings, unknown_labels=unknown_labels)
+    return register_prepared(
+        prepared,
+        atlas,
+        target_to_atlas or Affine.identity(),
+        slice_shifts_mm=slice_shifts_mm,
+        threads=check_threads(threads),
+    )
+
+
+def register_prepared(
+    prepared: PreparedTarget,
+    atlas: LabelMap,
+    target_to_atlas: Affine,
+    *,
+    slice_shifts_mm: NDArray[np.float64] | None = None,
+    start: FFD | FFDChain | None = None,
+    threads: int = 1,
+) -> Registration:
+    """Register one atlas with a target that is already sampled; see `register_labels`.
+
+    Parameters
+    ----------
+    prepared : PreparedTarget
+    atlas : LabelMap
+    target_to_atlas : Affine
+    slice_shifts_mm : ndarray, shape (n_slices, 2), optional
+    start : FFD or FFDChain, optional
+        Deformation to start the first level from; used if it lies on that level's lattice.
+    threads : int
+    """
+    if not atlas.array.any():
+        raise InvalidInputError("register_labels: the atlas holds no labels.", code="EMPTY_LABELS")
+    shifts = _initial_shifts(prepared.labels.shape[2], slice_shifts_mm)
+    prepared = widened(prepared, shifts)
+    first = start if isinstance(start, FFD) else None
+    found = _register_once(prepared, atlas, target_to_atlas, shifts, first, threads)
+    for _ in range(prepared.options.compositions):
+        further = _composed(prepared, atlas, found, threads) if found.held_back else None
+        if further is None:
+            break
+        found = further
+    return found
+
+
+def _composed(
+    prepared: PreparedTarget, atlas: LabelMap, found: Registration, threads: int
+) -> Registration | None:
+    """Register on top of a frozen map; None where that gains nothing."""
+    frozen = frozen_atlas(prepared, atlas, found.target_to_atlas, threads)
+    if not frozen.array.any():
+        return None
+    further = _register_once(
+        prepared, frozen, Affine.identity(), found.slice_shifts_mm, None, threads
+    )
+    assert isinstance(further.target_to_atlas, FFD)
+    chain = extended(found.target_to_atlas, further.target_to_atlas)
+    cells = atlas_cells(atlas, prepared.codes.codes)
+    after = consistency_under(prepared, cells, chain, further.slice_shifts_mm)
+    if after < found.consistency_after + _LEAST_GAIN:
+        return None
+    minimum = minimum_of_chain(chain)
+    if minimum <= 0:
+        return None
+    return replace(
+        further,
+        target_to_atlas=chain,
+        consistency_before=found.consistency_before,
+        consistency_after=after,
+        minimum_jacobian=minimum,
+        iterations=found.iterations + further.iterations,
+    )
+
+
+def _register_once(
+    prepared: PreparedTarget,
+    atlas: LabelMap,
+    target_to_atlas: Affine,
+    shifts: Float,
+    start: FFD | None,
+    threads: int,
+) -> Registration:
+    options = prepared.options
+    run = LevelRunner(prepared, atlas_cells(atlas, prepared.codes.codes), target_to_atlas, threads)
+    state = run.start(options.spacings_mm[0], shifts)
+    before, overlaps = run.consistency(state), run.overlaps(state)
+    state = state if start is None else run.warm(state, start)
+    if not overlaps:
+        return _report(run, state, before, before, (), StopReason.NO_OVERLAP)
+    counts, reason = [], "converged"
+    for level in range(len(options.spacings_mm)):
+        if level:
+            state = run.refine(state)
+        state, count, reason = run.level(state, level)
+        counts.append(count)
+    reasons = {r.name.replace("_", " ").lower(): r for r in StopReason}
+    return _report(run, state, before, run.consistency(state), tuple(counts), reasons[reason])
+
+
+def _initial_shifts(n_slices: int, shifts_mm: NDArray[np.float64] | None) -> Float:
+    if shifts_mm is None:
+        return np.zeros((n_slices, 2))
+    shifts = np.array(shifts_mm, dtype=np.float64)
+    if shifts.shape != (n_slices, 2) or not np.isfinite(shifts).all():
+        raise InvalidInputError(
+            f"register_labels: slice_shifts_mm of shape {shifts.shape}; needs ({n_slices}, 2) finite "
+            "values, one in-plane shift per target slice.",
+            code="BAD_SHAPE",
+        )
+    return shifts
+
+
+def _report(
+    run: LevelRunner,
+    state: State,
+    before: float,
+    after: float,
+    counts: tuple[int, ...],
+    reason: StopReason,
+) -> Registration:
+    minimum = run.minimum_jacobian(state)
+    held = run.pulled_back or minimum < run.folding_threshold
+    return Registration(
+        run.ffd(state), before, after, state.shifts_mm, minimum, counts, reason, held
+    )

@@ -1,0 +1,443 @@
+"""Eq. (4): smooth label consistency of a target's acquired slices and an atlas, with exact gradient.
+
+``C = sum_x c(S(x)) w(x) / sum_x c(S(x))`` over the sampled target voxels x, where S(x) is the target's
+label, c its class weight and ``w(x) = sum_v t_v [l(v) matches S(x)]`` the trilinear weight, around
+T(x + s), of the atlas voxels v whose label l matches. C is in [0, 1], higher is better, and equals
+``sum_i P(i, i)`` of the paper when T hits atlas voxels and all classes weigh the same. s is the in-plane
+shift of x's slice. Labels are categories: only matches count, through a table.
+
+The transform is evaluated and its gradient collected separably: the control points are contracted along
+k to the plane of a slice, along j to the columns of its voxels and along i to a row of voxels, each step
+on long rows of numbers. The affine and the atlas lattice are folded into the control points, so that the
+spline gives atlas voxel coordinates at once. Where the eight atlas voxels around T(x) agree, one look-up
+settles the voxel and the gradient is zero; the other voxels of a slice are listed and treated together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.compute.jit import kernel
+from cardiacreg.compute.threads import run_tasks, slab_ranges
+from cardiacreg.registration.atlas_lookup import AtlasCells
+from cardiacreg.registration.target_sampling import (
+    TargetSamples as TargetSamples,
+    sample_target as sample_target,
+)
+from cardiacreg.slices import labelled_slices as labelled_slices, target_frame as target_frame
+from cardiacreg.transforms.bspline import spline_table
+
+Float = NDArray[np.float64]
+_VOXELS_WORTH_THREADS = 100_000
+"""Below this a pass takes less than a millisecond, hardly more than starting its threads."""
+
+
+class Consistency(NamedTuple):
+    """Value and gradient of label consistency."""
+
+    value: float
+    displacement_gradient: Float
+    """Per mm of each control point, in the target frame's axes, shape (na, nb, nc, 3)."""
+    shift_gradient: Float
+    """Per mm of in-plane shift of each sampled slice, shape (n_slices, 2)."""
+
+
+class ConsistencyObjective:
+    """Label consistency as a function of control-point displacements and slice shifts.
+
+    Parameters
+    ----------
+    samples : TargetSamples
+    atlas : AtlasCells
+    frame_to_atlas : ndarray, shape (4, 4)
+        Target frame mm to atlas world mm: the affine A after the frame's own placement.
+    score : ndarray, shape (n_codes, n_codes)
+        Class weight where the target code (row) matches the atlas code (column), else 0.
+    threads : int
+    shift_gradient : bool
+        Whether the gradient per shift is wanted; without it a pass costs a third less.
+    """
+
+    def __init__(
+        self,
+        samples: TargetSamples,
+        atlas: AtlasCells,
+        frame_to_atlas: Float,
+        score: Float,
+        threads: int = 1,
+        *,
+        shift_gradient: bool = True,
+    ) -> None:
+        self._samples = samples
+        self._atlas = atlas
+        self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ frame_to_atlas
+        # One column per code a cell may have; 255, for mixed cells, is worth nothing.
+        self._score = np.zeros((len(score), 256))
+        self._score[:, : len(score)] = score / _total_weight(samples, score)
+        self._threads = threads if len(samples.counted()) >= _VOXELS_WORTH_THREADS else 1
+        self._orders = (0, 1) if shift_gradient else (0,)
+        self._known_tables: tuple[object, ...] = ()
+
+    def __call__(
+        self, displacements_mm: Float, origin_mm: Float, spacing_mm: Float, shifts_mm: Float
+    ) -> Consistency:
+        """Return value and gradient.
+
+        Parameters
+        ----------
+        displacements_mm : ndarray, shape (na, nb, nc, 3)
+            Control-point displacements along the target frame's axes.
+        origin_mm, spacing_mm : ndarray, shape (3,)
+            First control point and control-point spacing in the target frame.
+        shifts_mm : ndarray, shape (n_slices, 2)
+            In-plane shift of each sampled slice.
+        """
+        na, nb, nc = displacements_mm.shape[:3]
+        tables = self._tables((na, nb, nc), origin_mm, spacing_mm, shifts_mm)
+        coefficients = np.empty((nc, na, 3 * nb))
+        _place_control_points(displacements_mm, self._to_voxel, origin_mm, spacing_mm, coefficients)
+        n_slices = len(self._samples.labels)
+        planes = np.zeros((n_slices, na, 3 * nb))
+        sums = np.zeros((n_slices, 3))
+
+        def run(slab: tuple[int, int]) -> None:
+            _consistency_kernel(
+                slab[0], slab[1], coefficients, *tables, self._samples.labels,
+                self._samples.spans, self._atlas.codes, self._score, planes, sums,
+            )  # fmt: skip
+
+        size = n_slices if self._threads == 1 else -(-n_slices // (2 * self._threads))
+        run_tasks(run, slab_ranges(n_slices, size), threads=self._threads)
+        gradient = np.empty(displacements_mm.shape)
+        _collect_gradient(planes, tables[2], self._to_voxel, gradient)
+        return Consistency(float(sums[:, 0].sum()), gradient, sums[:, 1:])
+
+    def _tables(
+        self, lattice: tuple[int, int, int], origin_mm: Float, spacing_mm: Float, shifts_mm: Float
+    ) -> tuple[Float, Float, Float]:
+        """Spline weights of all samples; kept while neither lattice nor shifts change."""
+        key = (lattice, origin_mm.tobytes(), spacing_mm.tobytes(), shifts_mm.tobytes())
+        if not self._known_tables or self._known_tables[0] != key:
+            self._known_tables = (key, self._make_tables(lattice, origin_mm, spacing_mm, shifts_mm))
+        return self._known_tables[1]  # type: ignore[return-value]
+
+    def _make_tables(
+        self, lattice: tuple[int, int, int], origin_mm: Float, spacing_mm: Float, shifts_mm: Float
+    ) -> tuple[Float, Float, Float]:
+        """Index of the first control point, weights and slopes: per row, per column, per slice.
+
+        Slices that are shifted alike share tables; the last column of the slices' tells which is theirs.
+        """
+        different, which = _distinct_rows(shifts_mm)
+        in_plane = []
+        for axis in range(2):
+            positions = self._samples.position_mm[axis][None] + different[:, axis, None]
+            scaled = (positions - origin_mm[axis]) / spacing_mm[axis]
+            packed = self._packed(scaled.ravel(), lattice[axis], float(spacing_mm[axis]))
+            in_plane.append(packed.reshape(*scaled.shape, -1))
+        depth = (self._samples.position_mm[2] - origin_mm[2]) / spacing_mm[2]
+        table = spline_table(depth, lattice[2])
+        along_k = np.column_stack([table.first, table.weights, which])
+        return in_plane[0], np.ascontiguousarray(in_plane[1].transpose(0, 2, 1)), along_k
+
+    def _packed(self, positions: Float, n_control: int, spacing_mm: float) -> Float:
+        packed = np.empty((len(positions), 1 + 4 * len(self._orders)))
+        for n, order in enumerate(self._orders):
+            table = spline_table(positions, n_control, derivative=order)
+            packed[:, 0] = table.first
+            packed[:, 1 + 4 * n : 5 + 4 * n] = table.weights / spacing_mm**order
+        return packed
+
+
+def _distinct_rows(shifts_mm: Float) -> tuple[Float, NDArray[np.int64]]:
+    """The different rows and which of them each row is."""
+    if (shifts_mm == shifts_mm[0]).all():
+        return shifts_mm[:1], np.zeros(len(shifts_mm), dtype=np.int64)
+    return shifts_mm, np.arange(len(shifts_mm))
+
+
+def _total_weight(samples: TargetSamples, score: Float) -> float:
+    class_weight = score.max(axis=1)
+    return float(class_weight[samples.counted()].sum())
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _place_control_points(displacements, matrix, origin, spacing, out):
+    """Atlas voxel coordinates of the moved control points, shape (nc, na, 3 nb)."""
+    na, nb, nc, _ = displacements.shape
+    for c in range(nc):
+        z0 = origin[2] + spacing[2] * c
+        for a in range(na):
+            x0 = origin[0] + spacing[0] * a
+            for b in range(nb):
+                x = x0 + displacements[a, b, c, 0]
+                y = origin[1] + spacing[1] * b + displacements[a, b, c, 1]
+                z = z0 + displacements[a, b, c, 2]
+                for d in range(3):
+                    out[c, a, d * nb + b] = (
+                        matrix[d, 3] + matrix[d, 0] * x + matrix[d, 1] * y + matrix[d, 2] * z
+                    )
+
+
+@kernel
+def _collect_gradient(planes, table_k, matrix, gradient):
+    """Adjoint of the contraction along k and of `_place_control_points`."""
+    na, nb, nc, _ = gradient.shape
+    sums = np.zeros((nc, na, 3 * nb))
+    for s in range(planes.shape[0]):
+        first = int(table_k[s, 0])
+        for t in range(4):
+            weight = table_k[s, 1 + t]
+            for a in range(na):
+                given, out = planes[s, a], sums[first + t, a]
+                for n in range(out.size):
+                    out[n] += weight * given[n]
+    for a in range(na):
+        for b in range(nb):
+            for c in range(nc):
+                x, y, z = sums[c, a, b], sums[c, a, nb + b], sums[c, a, 2 * nb + b]
+                for d in range(3):
+                    gradient[a, b, c, d] = matrix[0, d] * x + matrix[1, d] * y + matrix[2, d] * z
+
+
+@kernel
+def _consistency_kernel(
+    start, stop, coefficients, table_i, table_j, table_k, labels, spans, atlas, score, planes, sums
+):
+    """Value, gradient per plane of control points and gradient per shift of slices start..stop."""
+    na, nb = coefficients.shape[1], coefficients.shape[2] // 3
+    ni, nj = labels.shape[1], labels.shape[2]
+    plane = np.empty((na, 3 * nb))
+    columns, column_gradient = np.empty((na, 3 * nj)), np.empty((na, 3 * nj))
+    points, indices = np.empty(3 * nj), np.empty(nj, np.int64)
+    cells, codes = atlas[1].reshape(atlas[1].size), atlas[0].reshape(atlas[0].size)
+    extent = np.array([atlas.shape[1], atlas.shape[2], atlas.shape[3]])
+    # Voxels of a slice in mixed cells: column, and where each row's begin; corners and coordinates.
+    mixed, begins = np.empty(ni * nj + 1, np.int64), np.zeros(ni + 1, np.int64)
+    corners = np.empty((12, ni * nj))
+    for s in range(start, stop):
+        which = int(table_k[s, 5])
+        _contract_slice(coefficients, table_k[s], plane)
+        _contract_columns(plane, table_j[which], columns)
+        for i in range(ni):
+            lo, hi, begin = spans[s, i, 0], spans[s, i, 1], begins[i]
+            begins[i + 1] = begin
+            if lo < hi:
+                _contract_spans(columns, table_i[which, i], lo, hi, points)
+                _find_cells(points, lo, hi, extent, indices)
+                value, end = _match_uniform(
+                    indices, labels[s, i], cells, score, lo, hi, mixed, begin
+                )
+                sums[s, 0] += value
+                begins[i + 1] = end
+                _gather_corners(
+                    points, indices, labels[s, i], codes, extent, score, mixed, begin, end, corners
+                )
+        sums[s, 0] += _interpolate(corners, begins[ni])
+        column_gradient[:] = 0.0
+        for i in range(ni):
+            sums[s, 1] += _spread_row(
+                corners,
+                mixed,
+                begins[i],
+                begins[i + 1],
+                table_i[which, i],
+                columns,
+                column_gradient,
+            )
+        if table_j.shape[1] > 5:
+            sums[s, 2] += _slope_along_j(plane, table_j[which], column_gradient)
+        _spread_columns(column_gradient, table_j[which], planes[s])
+
+
+@kernel
+def _combine(first, second, third, fourth, w0, w1, w2, w3, out):
+    """Weighted sum of four rows of numbers."""
+    for n in range(out.size):
+        out[n] = w0 * first[n] + w1 * second[n] + w2 * third[n] + w3 * fourth[n]
+
+
+@kernel
+def _contract_slice(coefficients, table, plane):
+    """Spline along k: the control-point planes around a slice, weighted into one plane."""
+    f = int(table[0])
+    w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
+    for a in range(plane.shape[0]):
+        _combine(
+            coefficients[f, a], coefficients[f + 1, a], coefficients[f + 2, a],
+            coefficients[f + 3, a], w0, w1, w2, w3, plane[a],
+        )  # fmt: skip
+
+
+@kernel
+def _contract_columns(plane, table, columns):
+    """Spline along j: control points of a slice's plane to the columns of its voxels."""
+    nj = table.shape[1]
+    nb = plane.shape[1] // 3
+    first = table[0]
+    w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
+    for a in range(plane.shape[0]):
+        for d in range(3):
+            given, out = plane[a, d * nb : (d + 1) * nb], columns[a, d * nj : (d + 1) * nj]
+            for j in range(nj):
+                f = int(first[j])
+                out[j] = (
+                    w0[j] * given[f]
+                    + w1[j] * given[f + 1]
+                    + w2[j] * given[f + 2]
+                    + w3[j] * given[f + 3]
+                )
+
+
+@kernel
+def _contract_spans(columns, table, lo, hi, points):
+    """Spline along i: atlas voxel coordinates of a row of voxels, x then y then z."""
+    nj = points.size // 3
+    f = int(table[0])
+    w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
+    for d in range(3):
+        a, b = d * nj + lo, d * nj + hi
+        _combine(
+            columns[f, a:b], columns[f + 1, a:b], columns[f + 2, a:b], columns[f + 3, a:b],
+            w0, w1, w2, w3, points[a:b],
+        )  # fmt: skip
+
+
+@kernel
+def _find_cells(points, lo, hi, extent, indices):
+    """Flat index of the atlas cell around each point of a row; outside, the last one. No branches."""
+    nj = indices.size
+    ni, mj, mk = extent[0], extent[1], extent[2]
+    x, y, z = points[lo:hi], points[nj + lo : nj + hi], points[2 * nj + lo : 2 * nj + hi]
+    top_x, top_y, top_z = float(ni - 1), float(mj - 1), float(mk - 1)
+    outside = ni * mj * mk - 1
+    out = indices[lo:hi]
+    for n in range(out.size):
+        inside = (
+            (x[n] >= 0.0)
+            & (x[n] < top_x)
+            & (y[n] >= 0.0)
+            & (y[n] < top_y)
+            & (z[n] >= 0.0)
+            & (z[n] < top_z)
+        )
+        cell = (int(x[n]) * mj + int(y[n])) * mk + int(z[n])
+        out[n] = cell if inside else outside
+
+
+@kernel
+def _match_uniform(indices, labels, cells, score, lo, hi, mixed, begin):
+    """Consistency of the voxels of a row in uniform cells; lists the others. Returns the list's end."""
+    even, odd, n = 0.0, 0.0, begin
+    for j in range(lo, hi):
+        code = cells[indices[j]]
+        even, odd = odd, even + score[labels[j], code]
+        mixed[n] = j
+        n += code == 255
+    return even + odd, n
+
+
+@kernel
+def _gather_corners(points, indices, labels, codes, extent, score, mixed, begin, end, corners):
+    """What the eight corners of each listed cell are worth, and the coordinates of each point."""
+    nj = indices.size
+    step_j, step_i = extent[2], extent[1] * extent[2]
+    for n in range(begin, end):
+        j = mixed[n]
+        weight, cell = score[labels[j]], indices[j]
+        corners[0, n], corners[1, n] = weight[codes[cell]], weight[codes[cell + 1]]
+        cell += step_j
+        corners[2, n], corners[3, n] = weight[codes[cell]], weight[codes[cell + 1]]
+        cell += step_i
+        corners[6, n], corners[7, n] = weight[codes[cell]], weight[codes[cell + 1]]
+        cell -= step_j
+        corners[4, n], corners[5, n] = weight[codes[cell]], weight[codes[cell + 1]]
+        corners[8, n], corners[9, n], corners[10, n] = points[j], points[nj + j], points[2 * nj + j]
+
+
+@kernel
+def _interpolate(corners, count):
+    """Sum of the trilinear weights of the matching corners; gradients replace the coordinates."""
+    c0, c1, c2, c3 = corners[0, :count], corners[1, :count], corners[2, :count], corners[3, :count]
+    c4, c5, c6, c7 = corners[4, :count], corners[5, :count], corners[6, :count], corners[7, :count]
+    x, y, z = corners[8, :count], corners[9, :count], corners[10, :count]
+    value = corners[11, :count]
+    for n in range(value.size):
+        p, q, r = x[n] - np.floor(x[n]), y[n] - np.floor(y[n]), z[n] - np.floor(z[n])
+        d00, d01, d10, d11 = c1[n] - c0[n], c3[n] - c2[n], c5[n] - c4[n], c7[n] - c6[n]
+        m00, m01, m10, m11 = c0[n] + r * d00, c2[n] + r * d01, c4[n] + r * d10, c6[n] + r * d11
+        e0, e1 = m01 - m00, m11 - m10
+        m0, m1 = m00 + q * e0, m10 + q * e1
+        value[n] = m0 + p * (m1 - m0)
+        lower, upper = d00 + q * (d01 - d00), d10 + q * (d11 - d10)
+        x[n], y[n], z[n] = m1 - m0, e0 + p * (e1 - e0), lower + p * (upper - lower)
+    total = 0.0
+    for n in range(value.size):
+        total += value[n]
+    return total
+
+
+@kernel
+def _spread_row(corners, mixed, begin, end, table, columns, column_gradient):
+    """Adjoint of `_contract_spans` for the listed voxels of a row; returns their gradient along i."""
+    nj = columns.shape[1] // 3
+    f = int(table[0])
+    along = 0.0
+    for t in range(4):
+        weight, out = table[1 + t], column_gradient[f + t]
+        for n in range(begin, end):
+            j = mixed[n]
+            out[j] += weight * corners[8, n]
+            out[nj + j] += weight * corners[9, n]
+            out[2 * nj + j] += weight * corners[10, n]
+    if table.size > 5:
+        for t in range(4):
+            row, slope = columns[f + t], table[5 + t]
+            for n in range(begin, end):
+                j = mixed[n]
+                along += slope * (
+                    corners[8, n] * row[j]
+                    + corners[9, n] * row[nj + j]
+                    + corners[10, n] * row[2 * nj + j]
+                )
+    return along
+
+
+@kernel
+def _spread_columns(column_gradient, table, plane):
+    """Adjoint of `_contract_columns`."""
+    nj = table.shape[1]
+    nb = plane.shape[1] // 3
+    for a in range(plane.shape[0]):
+        for d in range(3):
+            given, out = column_gradient[a, d * nj : (d + 1) * nj], plane[a, d * nb : (d + 1) * nb]
+            for j in range(nj):
+                if given[j] != 0.0:
+                    f = int(table[0, j])
+                    for t in range(4):
+                        out[f + t] += table[1 + t, j] * given[j]
+
+
+@kernel
+def _slope_along_j(plane, table, column_gradient):
+    """Gradient per mm along j of a slice: slopes along j, times the gradient of the columns."""
+    nj = table.shape[1]
+    nb = plane.shape[1] // 3
+    total = 0.0
+    for a in range(plane.shape[0]):
+        for d in range(3):
+            for j in range(nj):
+                given = column_gradient[a, d * nj + j]
+                if given != 0.0:
+                    f = d * nb + int(table[0, j])
+                    slope = 0.0
+                    for t in range(4):
+                        slope += table[5 + t, j] * plane[a, f + t]
+                    total += slope * given
+    return total

@@ -1,0 +1,137 @@
+"""A target sampled once for registration with many atlases: its voxels, label codes and domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import LabelMap
+from cardiacreg.registration.options import RegistrationOptions
+from cardiacreg.registration.target_sampling import TargetSamples, sample_target
+from cardiacreg.slices import EmptyPlane, labelled_slices
+
+Float = NDArray[np.float64]
+_MOST_CONTROL_POINTS = 5e6
+_REACH_MM = (15.0, 15.0, 30.0)
+
+
+class LabelCodes(NamedTuple):
+    """Compact codes of labels, and which target code matches which atlas code how strongly."""
+
+    codes: NDArray[np.uint8]
+    score: Float
+    n_labels: int
+    """How many codes stand for labels of the target. The next one stands for all others in an atlas,
+    those behind it for the voxels of planes beyond the ends."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedTarget:
+    """A target sampled once for many atlases; see `prepare_target`."""
+
+    labels: LabelMap
+    samples: TargetSamples
+    codes: LabelCodes
+    lower_mm: Float
+    upper_mm: Float
+    options: RegistrationOptions = field(default_factory=RegistrationOptions)
+
+
+def prepare_target(
+    target: LabelMap,
+    options: RegistrationOptions,
+    *,
+    unknown_labels: tuple[int, ...] = (),
+    empty_planes: Sequence[EmptyPlane] = (),
+    domain_mm: tuple[Float, Float] | None = None,
+) -> PreparedTarget:
+    """Sample a target for registration with many atlases.
+
+    Parameters
+    ----------
+    target : LabelMap
+    options : RegistrationOptions
+    unknown_labels : tuple of int
+        See `register_labels`.
+    empty_planes : sequence of EmptyPlane
+        Planes across the stack where structures have ended, see `slice_coverage`.
+    domain_mm : pair of ndarray, optional
+        Lower and upper corner, in the target's axis-aligned mm frame, of the box the control lattice
+        must cover; the labels' box and 30 mm around it when absent.
+    """
+    if len(labelled_slices(target.array)) == 0:
+        raise InvalidInputError(
+            "register_labels: the target holds no labels; check the preset and the frame.",
+            code="EMPTY_LABELS",
+        )
+    codes = _label_codes(target, options, unknown_labels, empty_planes)
+    thickness = target.spacing_mm[2]
+    n = options.slice_samples
+    offsets = tuple(float(o) for o in ((np.arange(n) + 0.5) / n - 0.5) * thickness)
+    samples = sample_target(
+        target,
+        codes.codes,
+        margin_mm=options.margin_mm,
+        slice_offsets_mm=offsets,
+        all_slices=options.background_slices,
+        beyond=[(plane, codes.n_labels + 1 + n) for n, plane in enumerate(empty_planes)],
+    )
+    lower, upper = _domain(samples, domain_mm)
+    _check_lattice(lower, upper, options)
+    return PreparedTarget(target, samples, codes, lower, upper, options)
+
+
+def _check_lattice(lower_mm: Float, upper_mm: Float, options: RegistrationOptions) -> None:
+    finest = options.spacings_mm[-1]
+    points = float(np.prod((upper_mm - lower_mm) / finest + 4))
+    if not points <= _MOST_CONTROL_POINTS:
+        raise InvalidInputError(
+            f"register_labels: a lattice of {finest} mm over {np.round(upper_mm - lower_mm)} mm would "
+            f"have {points:.3g} control points, more than {_MOST_CONTROL_POINTS:.0e}; use a coarser one.",
+            code="BAD_LATTICE",
+        )
+
+
+def _label_codes(
+    target: LabelMap,
+    options: RegistrationOptions,
+    unknown_labels: tuple[int, ...],
+    empty_planes: Sequence[EmptyPlane],
+) -> LabelCodes:
+    labels = sorted({0, *target.present(), *unknown_labels})
+    codes = np.full(256, len(labels), dtype=np.uint8)
+    codes[labels] = np.arange(len(labels))
+    weights = dict(options.class_weights)
+    size = len(labels) + 1 + len(empty_planes)
+    score = np.zeros((size, size))
+    for code, label in enumerate(labels):
+        score[code, code] = weights.get(label, 1.0)
+    for label in unknown_labels:
+        score[0, codes[label]] = score[0, 0]
+    for row, plane in enumerate(empty_planes, start=len(labels) + 1):
+        score[row, : len(labels) + 1] = plane.weight
+        score[row, codes[list(plane.structures)]] = 0.0
+    return LabelCodes(codes, score, len(labels))
+
+
+def _domain(samples: TargetSamples, domain_mm: tuple[Float, Float] | None) -> tuple[Float, Float]:
+    lower = np.array([p.min() for p in samples.position_mm]) - _REACH_MM
+    upper = np.array([p.max() for p in samples.position_mm]) + _REACH_MM
+    if domain_mm is None:
+        return lower, upper
+    lower[2], upper[2] = samples.position_mm[2].min(), samples.position_mm[2].max()
+    return np.minimum(lower, domain_mm[0]), np.maximum(upper, domain_mm[1])
+
+
+def widened(prepared: PreparedTarget, shifts_mm: Float) -> PreparedTarget:
+    """Widen the domain for given shifts beyond its reach: splines must be complete at every sample."""
+    beyond = np.append(np.maximum(np.abs(shifts_mm).max(axis=0) - _REACH_MM[:2], 0.0), 0.0)
+    if not beyond.any():
+        return prepared
+    lower, upper = prepared.lower_mm - beyond, prepared.upper_mm + beyond
+    return replace(prepared, lower_mm=lower, upper_mm=upper)

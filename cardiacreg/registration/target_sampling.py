@@ -1,0 +1,167 @@
+"""The target voxels that count in a registration, with their label codes and positions.
+
+They are the voxels of the acquired slices within an in-plane margin of any label, in the target's own
+axis-aligned frame (mm, origin at voxel 0), taken at every voxel or at a stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.geometry import LabelMap
+from cardiacreg.slices import EmptyPlane, labelled_slices, target_frame
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetSamples:
+    """The target voxels that count, in the target's own axis-aligned frame (mm, origin at voxel 0).
+
+    Parameters
+    ----------
+    labels : ndarray of uint8, shape (n_slices, ni, nj)
+        Label codes at the sampled in-plane positions; planes beyond the ends come last.
+    spans : ndarray of int64, shape (n_slices, ni, 2)
+        First and last-plus-one j that count, per slice and row.
+    position_mm : tuple of ndarray
+        In-plane positions along i and j, and the position of each slice along k.
+    slice_index : ndarray of int64, shape (n_slices,)
+        Target slice that each sampled slice belongs to (several when thickness is modelled); for a plane
+        beyond the ends the nearest labelled one, with which it moves.
+    frame_to_world : ndarray, shape (4, 4)
+        The frame's mm to world mm; its axes are orthonormal.
+    """
+
+    labels: NDArray[np.uint8]
+    spans: NDArray[np.int64]
+    position_mm: tuple[Float, Float, Float]
+    slice_index: NDArray[np.int64]
+    frame_to_world: Float
+
+    def every(self, stride: int) -> TargetSamples:
+        """Return the samples at every `stride`-th in-plane position."""
+        if stride == 1:
+            return self
+        offset = stride // 2
+        rows, columns = slice(offset, None, stride), slice(offset, None, stride)
+        spans = (self.spans[:, rows] - offset + stride - 1) // stride
+        positions = (self.position_mm[0][rows], self.position_mm[1][columns], self.position_mm[2])
+        labels = np.ascontiguousarray(self.labels[:, rows, columns])
+        spans = np.ascontiguousarray(np.clip(spans, 0, labels.shape[2]))
+        return TargetSamples(labels, spans, positions, self.slice_index, self.frame_to_world)
+
+    def counted(self) -> NDArray[np.uint8]:
+        """Return the label codes of all samples that count, in order."""
+        columns = np.arange(self.labels.shape[2])
+        inside = (columns >= self.spans[..., :1]) & (columns < self.spans[..., 1:])
+        return np.asarray(self.labels[inside])
+
+
+def sample_target(
+    target: LabelMap,
+    codes: NDArray[np.uint8],
+    *,
+    margin_mm: float,
+    slice_offsets_mm: tuple[float, ...] = (0.0,),
+    all_slices: bool = False,
+    beyond: Sequence[tuple[EmptyPlane, int]] = (),
+) -> TargetSamples:
+    """Collect the target voxels within `margin_mm` in-plane of any label, and planes beyond the ends.
+
+    Parameters
+    ----------
+    target : LabelMap
+        Native lattice, any orthogonal orientation.
+    codes : ndarray of uint8, shape (256,)
+        Label to label code.
+    margin_mm : float
+        In-plane distance around the labels of each slice's neighbourhood that counts as background.
+    slice_offsets_mm : tuple of float
+        Offsets through the slice at which it is sampled; several model its thickness.
+    all_slices : bool
+        Treat slices without labels as background instead of unknown.
+    beyond : sequence of (EmptyPlane, int)
+        Planes where structures have ended, and the label code of their voxels. They reach around the
+        structures' outline in the slice that they lie beyond.
+    """
+    slices = np.arange(target.shape[2]) if all_slices else labelled_slices(target.array)
+    spacing = target.spacing_mm
+    reach = np.ceil(margin_mm / spacing[:2] - 1e-6).astype(int)
+    box = _in_plane_box(target.array, reach)
+    labels = codes[target.array[box[0] : box[1], box[2] : box[3]][:, :, slices]]
+    labels = np.ascontiguousarray(labels.transpose(2, 0, 1))
+    spans = _row_spans(labels, reach)
+    n_offsets = len(slice_offsets_mm)
+    depth = slices[:, None] * spacing[2] + np.asarray(slice_offsets_mm)[None]
+    positions = (
+        np.arange(box[0], box[1]) * spacing[0],
+        np.arange(box[2], box[3]) * spacing[1],
+        depth.ravel(),
+    )
+    samples = TargetSamples(
+        np.repeat(labels, n_offsets, axis=0),
+        np.repeat(spans, n_offsets, axis=0),
+        positions,
+        np.repeat(slices, n_offsets),
+        target_frame(target.voxel_to_world, "sample_target"),
+    )
+    return _with_planes(samples, target, box, reach, beyond) if beyond else samples
+
+
+def _with_planes(
+    samples: TargetSamples,
+    target: LabelMap,
+    box: tuple[int, int, int, int],
+    reach: NDArray[np.int64],
+    beyond: Sequence[tuple[EmptyPlane, int]],
+) -> TargetSamples:
+    """Add planes where structures have ended, each around their outline in the slice before it."""
+    near = target.array[box[0] : box[1], box[2] : box[3]]
+    shown = [np.isin(near[:, :, plane.slice_before], plane.structures) for plane, _ in beyond]
+    spans = _row_spans(np.array(shown, dtype=np.uint8), reach)
+    codes = np.array([code for _, code in beyond], dtype=np.uint8)
+    planes = np.broadcast_to(codes[:, None, None], (len(codes), *samples.labels.shape[1:]))
+    depth = np.array([plane.position for plane, _ in beyond]) * target.spacing_mm[2]
+    before = np.array([plane.slice_before for plane, _ in beyond], dtype=np.int64)
+    x, y, z = samples.position_mm
+    return TargetSamples(
+        np.concatenate([samples.labels, planes]),
+        np.concatenate([samples.spans, spans]),
+        (x, y, np.concatenate([z, depth])),
+        np.concatenate([samples.slice_index, before]),
+        samples.frame_to_world,
+    )
+
+
+def _in_plane_box(array: NDArray[np.uint8], reach: NDArray[np.int64]) -> tuple[int, int, int, int]:
+    present = (array != 0).any(axis=2)
+    rows, columns = np.flatnonzero(present.any(axis=1)), np.flatnonzero(present.any(axis=0))
+    return (
+        max(0, int(rows[0] - reach[0])),
+        min(array.shape[0], int(rows[-1] + reach[0]) + 1),
+        max(0, int(columns[0] - reach[1])),
+        min(array.shape[1], int(columns[-1] + reach[1]) + 1),
+    )
+
+
+def _row_spans(labels: NDArray[np.uint8], reach: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Span of j per row that lies within reach (a box) of the labels of the same slice."""
+    n_slices, ni, nj = labels.shape
+    reach_i, reach_j = int(reach[0]), int(reach[1])
+    present = labels != 0
+    first = np.where(present.any(axis=2), present.argmax(axis=2), nj + reach_j)
+    last = np.where(present.any(axis=2), nj - present[:, :, ::-1].argmax(axis=2), -reach_j)
+    spans = np.zeros((n_slices, ni, 2), dtype=np.int64)
+    empty = ~present.any(axis=(1, 2))
+    for row in range(ni):
+        rows = slice(max(0, row - reach_i), row + reach_i + 1)
+        spans[:, row, 0] = np.maximum(0, first[:, rows].min(axis=1) - reach_j)
+        spans[:, row, 1] = np.minimum(nj, last[:, rows].max(axis=1) + reach_j)
+    spans[empty] = (0, nj)
+    spans[..., 1] = np.maximum(spans[..., 0], spans[..., 1])
+    return spans

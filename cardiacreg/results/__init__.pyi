@@ -1,0 +1,1 @@
+from .result import RefineResult as RefineResult

@@ -1,0 +1,101 @@
+"""A result as a folder of files: all of them, or none.
+
+``result.json`` comes last, so that its presence says that the rest is there, and holds the checksum of
+each other file, so that anyone can tell later whether they still belong together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from cardiacreg.anatomy.volumes import masses_g, volumes_ml
+from cardiacreg.io import nifti
+from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.landmark_files import write_json, write_landmarks
+from cardiacreg.io.output_folder import all_or_nothing
+from cardiacreg.results.result import RefineResult
+
+SCHEMA_VERSION = 2
+FILE_NAMES = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json", "qc.png", "result.json")
+
+
+def save_result(result: RefineResult, folder: Path, *, overwrite: bool) -> Path:
+    """Write a result into a folder, complete or not at all.
+
+    Parameters
+    ----------
+    result : RefineResult
+    folder : pathlib.Path
+        Made when missing.
+    overwrite : bool
+        Replace the files of an earlier result.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder, now with `FILE_NAMES`.
+
+    Raises
+    ------
+    InvalidInputError
+        If files of these names exist and `overwrite` is not set (OUTPUT_EXISTS), or the folder cannot
+        be made or written (OUTPUT_NOT_WRITABLE).
+    """
+    with all_or_nothing(Path(folder), FILE_NAMES, overwrite=overwrite) as stage:
+        _write_files(result, stage)
+    return Path(folder)
+
+
+def _write_files(result: RefineResult, stage: Path) -> None:
+    from cardiacreg.results.qc_figure import draw_qc_figure, png_bytes
+
+    nifti.write_labels(stage / "labels.nii.gz", result.labels)
+    nifti.write_volume(stage / "confidence.nii.gz", result.confidence)
+    write_landmarks(stage / "landmarks.json", result.landmarks)
+    write_bytes_atomically(stage / "qc.png", png_bytes(draw_qc_figure(result)))
+    checksums = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(stage.iterdir())
+    }
+    write_json(stage / "result.json", summary(result) | {"files_sha256": checksums})
+
+
+def summary(result: RefineResult) -> dict[str, Any]:
+    """Return what ``result.json`` says, in terms that `landmark_files.write_json` can write.
+
+    Parameters
+    ----------
+    result : RefineResult
+
+    Returns
+    -------
+    dict
+        Measures of the model, agreement with the input, findings, atlases, shifts, warnings, options,
+        provenance and timings; lengths in mm, volumes in ml, times in seconds.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "target": result.target.name,
+        "volumes_ml": volumes_ml(result.labels),
+        "orientation": None
+        if result.orientation is None
+        else dataclasses.asdict(result.orientation),
+        "ends": [end._asdict() for end in result.ends],
+        "volumes": {name: dataclasses.asdict(v) for name, v in result.volumes.items()},
+        "masses_g": masses_g(result.labels),
+        "agreement_dice": result.agreement,
+        "minimum_jacobian": result.minimum_jacobian,
+        "atlases": [dataclasses.asdict(atlas) for atlas in result.atlases],
+        "atlas_diversity": result.atlas_diversity,
+        "slice_shifts_mm": result.slice_shifts_mm,
+        "slice_turns_degrees": result.slice_turns_degrees,
+        "structures_from_atlases": list(result.structures_from_atlases),
+        "findings": [dataclasses.asdict(finding) for finding in result.findings],
+        "warnings": list(result.warnings),
+        "output": {"shape": list(result.labels.shape), "spacing_mm": result.labels.spacing_mm},
+        "options": dataclasses.asdict(result.options),
+        "provenance": result.provenance,
+        "timings_seconds": result.timings_seconds,
+    }

@@ -1,0 +1,106 @@
+"""The slices of a stack: which are labelled, how they lie in the world, where structures have ended."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import LabelMap
+
+Float = NDArray[np.float64]
+
+
+class EmptyPlane(NamedTuple):
+    """A plane across the stack where structures have ended.
+
+    Parameters
+    ----------
+    position : float
+        Along the slice axis, in slices from the target's first one.
+    slice_before : int
+        The outermost slice that shows the structures.
+    structures : tuple of int
+        Labels of what has ended; anything else may be there.
+    weight : float
+        Of its voxels in the consistency, 1 for those of a slice's background.
+    """
+
+    position: float
+    slice_before: int
+    structures: tuple[int, ...]
+    weight: float = 1.0
+
+
+def target_frame(voxel_to_world: Float, where: str) -> Float:
+    """Return the map from a lattice's axis-aligned mm frame to world mm.
+
+    Raises
+    ------
+    InvalidInputError
+        If the lattice's axes are not orthogonal.
+    """
+    frame = np.array(voxel_to_world)
+    frame[:3, :3] /= np.linalg.norm(frame[:3, :3], axis=0)
+    if np.abs(frame[:3, :3].T @ frame[:3, :3] - np.eye(3)).max() > 2e-3:
+        raise InvalidInputError(
+            f"{where}: the target's axes are not orthogonal (a sheared header); resample it onto "
+            "an orthogonal lattice first.",
+            code="SHEARED_TARGET",
+        )
+    return frame
+
+
+def labelled_slices(array: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the slices (k) that hold any label."""
+    return np.flatnonzero((array != 0).any(axis=(0, 1)))
+
+
+def labelled_box(labels: LabelMap) -> tuple[slice, slice, slice]:
+    """Return the smallest box that holds every label above 0.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Any label map.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none (EMPTY_LABELS).
+    """
+    boxes = ndimage.find_objects((labels.array > 0).astype(np.uint8))
+    if not boxes:
+        raise InvalidInputError(
+            f"labels: all {labels.array.size} voxels are background; needs a segmented heart, so "
+            "check the file and the frame.",
+            code="EMPTY_LABELS",
+        )
+    i, j, k = boxes[0]
+    return i, j, k
+
+
+def slice_axis_mm(target: LabelMap) -> Float:
+    """Return where the axis of the turns crosses the slices: the mean in-plane position of all labels.
+
+    Parameters
+    ----------
+    target : LabelMap
+        With labels.
+
+    Returns
+    -------
+    ndarray, shape (2,)
+        mm along the target's i and j axes from its first voxel.
+    """
+    rows, columns, _ = np.nonzero(target.array)
+    return np.array([rows.mean(), columns.mean()]) * target.spacing_mm[:2]
+
+
+def rotation(degrees: float) -> Float:
+    """Return the in-plane rotation from axis i towards axis j, shape (2, 2)."""
+    angle = np.deg2rad(degrees)
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

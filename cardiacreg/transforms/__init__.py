@@ -1,0 +1,5 @@
+"""Splines, deformations and warps, and the transform files of other tools."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

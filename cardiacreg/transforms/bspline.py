@@ -1,0 +1,162 @@
+"""Uniform cubic B-splines along the axes of a control lattice: weights, subdivision, Gram matrices.
+
+All interpolation weights are built here and shared with the other steps as data: per axis, the index of
+the first of four control points and their four weights (`SplineTable`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cardiacreg.compute.jit import kernel
+
+Float = NDArray[np.float64]
+
+
+class SplineTable(NamedTuple):
+    """Cubic B-spline weights of n positions along one axis of a lattice."""
+
+    first: NDArray[np.int64]
+    """Index of the first of the four control points, shape (n,)."""
+    weights: Float
+    """Weights of the four control points, shape (n, 4)."""
+
+
+def spline_table(positions: ArrayLike, n_control: int, *, derivative: int = 0) -> SplineTable:
+    """Return the four cubic B-spline weights of each position along one axis.
+
+    Parameters
+    ----------
+    positions : array_like, shape (n,)
+        Positions in control-point indices (0 is the first control point).
+    n_control : int
+        Control points along the axis, at least 4.
+    derivative : {0, 1, 2}
+        Order of the derivative with respect to the position, per control-point spacing.
+
+    Returns
+    -------
+    SplineTable
+        Control points beyond either end weigh zero.
+    """
+    position = np.ascontiguousarray(positions, dtype=np.float64)
+    table = SplineTable(np.empty(position.shape, np.int64), np.empty((*position.shape, 4)))
+    _fill_table(position, n_control, derivative, table.first, table.weights)
+    return table
+
+
+def contract_axis(coefficients: Float, table: SplineTable, axis: int) -> Float:
+    """Replace a lattice axis by positions: the four-term weighted sum of control points along it."""
+    moved = np.moveaxis(coefficients, axis, 0)
+    shape = (-1,) + (1,) * (moved.ndim - 1)
+    total = table.weights[:, 0].reshape(shape) * moved[table.first]
+    for tap in range(1, 4):
+        total += table.weights[:, tap].reshape(shape) * moved[table.first + tap]
+    return np.moveaxis(total, 0, axis)
+
+
+def lattice_over_box(
+    lower_mm: ArrayLike, upper_mm: ArrayLike, spacing_mm: ArrayLike
+) -> tuple[Float, tuple[int, int, int]]:
+    """Return the origin (mm) and shape of a control lattice whose splines are complete on a box.
+
+    Parameters
+    ----------
+    lower_mm, upper_mm : array_like, shape (3,)
+        Corners of the box in a frame whose axes are the lattice's.
+    spacing_mm : array_like, shape (3,) or scalar
+        Distance between control points.
+    """
+    lower = np.asarray(lower_mm, dtype=np.float64)
+    spacing = np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), 3)
+    cells = np.maximum(1, np.ceil((np.asarray(upper_mm) - lower) / spacing - 1e-9)).astype(int)
+    slack = (cells * spacing - (np.asarray(upper_mm) - lower)) / 2
+    return lower - slack - spacing, (int(cells[0]) + 3, int(cells[1]) + 3, int(cells[2]) + 3)
+
+
+def subdivide(coefficients: Float) -> Float:
+    """Return the coefficients of the same spline on a lattice of half the spacing, same first point.
+
+    Exact wherever all four control points of the coarse lattice exist (Lane and Riesenfeld 1980):
+    ``(c[n-1] + 6 c[n] + c[n+1]) / 8`` on old points, ``(c[n] + c[n+1]) / 2`` between them.
+
+    Parameters
+    ----------
+    coefficients : ndarray, shape (na, nb, nc, m)
+
+    Returns
+    -------
+    ndarray, shape (2 na - 1, 2 nb - 1, 2 nc - 1, m)
+    """
+    fine = coefficients
+    for axis in range(3):
+        coarse = np.moveaxis(fine, axis, 0)
+        padded = np.concatenate([0 * coarse[:1], coarse, 0 * coarse[:1]])
+        doubled = np.empty((2 * len(coarse) - 1, *coarse.shape[1:]))
+        doubled[::2] = (padded[:-2] + 6 * padded[1:-1] + padded[2:]) / 8
+        doubled[1::2] = (coarse[:-1] + coarse[1:]) / 2
+        fine = np.moveaxis(doubled, 0, axis)
+    return np.ascontiguousarray(fine)
+
+
+def bending_matrices(n_control: int, spacing_mm: float) -> Float:
+    """Return the Gram matrices of a spline axis: integrals of products of equal derivatives.
+
+    ``G_d[a, b]`` is the integral over the lattice's complete part of the d-th derivatives of basis
+    functions a and b, in mm, for d = 0, 1, 2; exact by four-point Gauss quadrature per cell. The bending
+    energy of the paper's [29] is a sum of Kronecker products of these.
+
+    Returns
+    -------
+    ndarray, shape (3, n_control, n_control)
+    """
+    nodes, node_weights = np.polynomial.legendre.leggauss(4)
+    cells = np.arange(1, n_control - 2, dtype=np.float64)
+    positions = (cells[:, None] + (nodes + 1) / 2).ravel()
+    weights = np.tile(node_weights / 2, len(cells)) * spacing_mm
+    grams = np.zeros((3, n_control, n_control))
+    for order in range(3):
+        table = spline_table(positions, n_control, derivative=order)
+        basis = np.zeros((len(positions), n_control))
+        np.put_along_axis(basis, table.first[:, None] + np.arange(4), table.weights, axis=1)
+        basis /= spacing_mm**order
+        grams[order] = np.einsum("na,n,nb->ab", basis, weights, basis)
+    return grams
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _cubic_weights(t, derivative):
+    """The four weights, or their derivatives, at the share t of a cell."""
+    if derivative == 0:
+        square, cube = t * t, t**3.0
+        second = (3 * cube - 6 * square + 4) / 6
+        third = (-3 * cube + 3 * square + 3 * t + 1) / 6
+        return (1 - t) ** 3.0 / 6, second, third, cube / 6
+    if derivative == 1:
+        square, left = t * t, 1 - t
+        return (
+            -left * left / 2,
+            (3 * square - 4 * t) / 2,
+            (-3 * square + 2 * t + 1) / 2,
+            square / 2,
+        )
+    return 1 - t, 3 * t - 2, 1 - 3 * t, t
+
+
+@kernel
+def _fill_table(positions, n_control, derivative, first, weights):
+    """First control point and weights of each position; those beyond the ends weigh nothing."""
+    for n in range(positions.size):
+        base = np.floor(positions[n])
+        wanted = int(base) - 1
+        first[n] = min(max(wanted, 0), n_control - 4)
+        four = _cubic_weights(positions[n] - base, derivative)
+        for tap in range(4):
+            source = tap + first[n] - wanted
+            weights[n, tap] = four[source] if 0 <= source < 4 else 0.0

@@ -1,0 +1,129 @@
+"""The inverse of a deformation at given points, by damped Newton steps, with a report.
+
+``T(x) = A(x + u(x)) = y`` is solved for x: with z the inverse affine of y, the step is
+``(I + du/dx)^-1 (z - x - u(x))``, halved while it does not bring a point closer. Where the deformation
+does not fold there is exactly one solution; where it does, or a point starts too far away, the report
+says that the point did not converge.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import Affine
+from cardiacreg.transforms.ffd import FFD
+from cardiacreg.transforms.ffd_chain import FFDChain
+
+Float = NDArray[np.float64]
+
+
+class Inverse(NamedTuple):
+    """Points found by `invert_points`, and how well they were found."""
+
+    points_mm: Float
+    """x with T(x) near y, shape (..., 3)."""
+    residual_mm: Float
+    """Distance in mm, before the affine, between x + u(x) and where it should be, shape (...)."""
+    converged: NDArray[np.bool_]
+    """Whether the residual is within the tolerance, shape (...)."""
+    iterations: int
+    """Newton steps made."""
+
+
+def invert_points(
+    transform: FFD | FFDChain | Affine,
+    points_mm: ArrayLike,
+    *,
+    tolerance_mm: float = 1e-3,
+    iterations: int = 50,
+) -> Inverse:
+    """Return the points that a transform maps to given points.
+
+    Parameters
+    ----------
+    transform : FFD, FFDChain or Affine
+        Target world mm to atlas world mm. A chain is inverted link by link, the last one first.
+    points_mm : array_like, shape (..., 3)
+        Atlas world points: landmarks, or the vertices of a mesh.
+    tolerance_mm : float
+        Largest residual of a point that counts as found.
+    iterations : int
+        Most Newton steps.
+
+    Returns
+    -------
+    Inverse
+
+    Raises
+    ------
+    InvalidInputError
+        If the points are not finite triples.
+    """
+    points = np.asarray(points_mm, dtype=np.float64)
+    if points.shape[-1:] != (3,) or not np.isfinite(points).all():
+        raise InvalidInputError(
+            f"invert_points: points of shape {points.shape}; needs finite (..., 3).",
+            code="BAD_SHAPE",
+        )
+    affine = transform if isinstance(transform, Affine) else transform.affine
+    wanted = affine.inverse().apply(points.reshape(-1, 3))
+    if isinstance(transform, Affine):
+        residual = np.zeros(points.shape[:-1])
+        return Inverse(wanted.reshape(points.shape), residual, residual == 0, 0)
+    links = transform.links if isinstance(transform, FFDChain) else (transform,)
+    found, steps = wanted, 0
+    for link in reversed(links):
+        found, gap, more = _newton(link, found, tolerance_mm / len(links), iterations)
+        steps += more
+    if len(links) > 1:
+        gap = np.linalg.norm(wanted - found - transform.displacement(found), axis=1)
+    residual = gap.reshape(points.shape[:-1])
+    return Inverse(found.reshape(points.shape), residual, residual <= tolerance_mm, steps)
+
+
+def _newton(ffd: FFD, wanted: Float, tolerance: float, iterations: int) -> tuple[Float, Float, int]:
+    x = wanted.copy()
+    missing = wanted - x - ffd.displacement(x)
+    gap = np.linalg.norm(missing, axis=1)
+    steps = 0
+    while steps < iterations:
+        # One digit beyond the tolerance costs one more step and spares later doubts.
+        open_points = np.flatnonzero(gap > 0.1 * tolerance)
+        if len(open_points) == 0:
+            break
+        steps += 1
+        slope = np.eye(3) + ffd.displacement_gradient(x[open_points])
+        slope[np.abs(np.linalg.det(slope)) < 1e-3] = np.eye(3)
+        step = np.linalg.solve(slope, missing[open_points][..., None])[..., 0].astype(np.float64)
+        if not _move_closer(ffd, wanted, open_points, step, x, missing, gap):
+            break
+    return x, gap, steps
+
+
+def _move_closer(
+    ffd: FFD,
+    wanted: Float,
+    points: NDArray[np.int64],
+    step: Float,
+    x: Float,
+    missing: Float,
+    gap: Float,
+) -> bool:
+    """Take each point's step, halved until it helps; returns whether any point came closer."""
+    moved = False
+    for halving in range(6):
+        trial = x[points] + 0.5**halving * step
+        left = wanted[points] - trial - ffd.displacement(trial)
+        distance = np.linalg.norm(left, axis=1)
+        closer = distance < gap[points]
+        chosen = points[closer]
+        x[chosen], missing[chosen], gap[chosen] = trial[closer], left[closer], distance[closer]
+        moved = moved or bool(closer.any())
+        points, step = points[~closer], step[~closer]
+        if len(points) == 0:
+            break
+    return moved

@@ -1,0 +1,364 @@
+"""The Jacobian determinant of a spline displacement, and a penalty on folding with its exact gradient.
+
+The determinant is that of ``I + du/dx`` with u and x in mm along the control lattice's axes: 1 means no
+local change of volume, values at or below zero mean folding. The penalty is the mean of
+``max(0, t - det(I + du/dx))^2`` over points twice as dense as the control points; it is zero wherever
+volume shrinks to no less than the share t. Points are the product of three lists of positions; the
+spline is contracted along k, then i, then j, each time for a whole row of numbers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cardiacreg.compute.jit import kernel
+from cardiacreg.transforms.bspline import spline_table
+from cardiacreg.transforms.bspline_points import spline_at_points
+
+Float = NDArray[np.float64]
+_PER_SPACING = 4
+_LOW, _MOST_LOW = 0.3, 200
+
+
+def jacobian_determinants(
+    displacements_mm: Float, spacing_mm: Float, positions: Sequence[Float]
+) -> Float:
+    """Return det(I + du/dx) on the product of three lists of positions.
+
+    Parameters
+    ----------
+    displacements_mm : ndarray, shape (na, nb, nc, 3)
+        Control-point displacements along the lattice's own axes.
+    spacing_mm : ndarray, shape (3,)
+    positions : sequence of three ndarray
+        Positions along each axis in control-point indices.
+
+    Returns
+    -------
+    ndarray, shape (len(i), len(j), len(k))
+    """
+    i, j, k = _tables(displacements_mm.shape, spacing_mm, positions)
+    out = np.empty([len(along) for along in positions])
+    _determinant_kernel(np.ascontiguousarray(displacements_mm), i, j, k, out)
+    return out
+
+
+def minimum_jacobian(
+    displacements_mm: Float, spacing_mm: Float, *, enough: float = -np.inf
+) -> float:
+    """Return the smallest det(I + du/dx) where the spline is complete.
+
+    Points are four times as dense as the control points, and where they lie below 0.3 sixteen times:
+    between points of strong deformation the determinant dips far lower than at them. Below `enough`
+    nobody looks closer.
+    """
+    return DenseDeterminants(displacements_mm, spacing_mm).minimum(enough=enough)
+
+
+class DenseDeterminants:
+    """Determinants at the points of `minimum_jacobian`, kept while control points are moved.
+
+    Parameters
+    ----------
+    displacements_mm : ndarray, shape (na, nb, nc, 3)
+    spacing_mm : ndarray, shape (3,)
+    """
+
+    def __init__(self, displacements_mm: Float, spacing_mm: Float) -> None:
+        self.displacements_mm, self._spacing_mm = displacements_mm, spacing_mm
+        self._positions = dense_positions(displacements_mm.shape)
+        self._values = jacobian_determinants(displacements_mm, spacing_mm, self._positions)
+        self._known_closer: tuple[Float, Float] | None = None
+
+    def move(self, displacements_mm: Float, moved: NDArray[np.bool_]) -> None:
+        """Take over displacements that differ where `moved`, shape (na, nb, nc), says."""
+        self.displacements_mm, self._known_closer = displacements_mm, None
+        near = []
+        for axis, along in enumerate(self._positions):
+            changed = np.flatnonzero(moved.any(axis=tuple({0, 1, 2} - {axis})))
+            first = np.searchsorted(along, changed[0] - 2)
+            near.append(slice(first, np.searchsorted(along, changed[-1] + 2, side="right")))
+        positions = [along[part] for along, part in zip(self._positions, near, strict=True)]
+        found = jacobian_determinants(displacements_mm, self._spacing_mm, positions)
+        self._values[tuple(near)] = found
+
+    def minimum(self, *, enough: float = -np.inf) -> float:
+        """Return the smallest determinant; below `enough` nobody looks between the points."""
+        lowest = float(self._values.min())
+        if lowest < enough:
+            return lowest
+        return min(lowest, float(self._closer()[1].min(initial=np.inf)))
+
+    def control_points_below(self, limit: float) -> NDArray[np.bool_]:
+        """Return which control points act where the determinant is below a limit, shape (na, nb, nc).
+
+        Where the minimum is at least the limit, no control point is.
+        """
+        where = np.nonzero(self._values < limit)
+        points = np.stack([a[n] for a, n in zip(self._positions, where, strict=True)], axis=-1)
+        if len(points) == 0:
+            closer, determinants = self._closer()
+            points = closer[determinants < limit]
+        shape = self.displacements_mm.shape[:3]
+        found = np.zeros(shape, dtype=np.bool_)
+        first = np.minimum(np.floor(points).astype(int) - 1, np.array(shape) - 4)
+        for tap in np.ndindex(4, 4, 4):
+            found[tuple((first + tap).T)] = True
+        return found
+
+    def _closer(self) -> tuple[Float, Float]:
+        """Points around the lowest, shape (n, 3), and their determinants; none where none is low."""
+        if self._known_closer is None:
+            points = _points_around_lowest(self._values, self._positions)
+            slopes = spline_at_points(points, self.displacements_mm)[1] / self._spacing_mm
+            self._known_closer = points, np.asarray(np.linalg.det(np.eye(3) + slopes))
+        return self._known_closer
+
+
+def dense_positions(shape: tuple[int, ...]) -> list[Float]:
+    """Return positions four times as dense as the control points, where all 64 of them exist."""
+    return [1 + np.arange(_PER_SPACING * (n - 3) + 1) / _PER_SPACING for n in shape[:3]]
+
+
+def refined_minimum(
+    values: Float, positions: Sequence[Float], determinants: Callable[[Float], Float]
+) -> float:
+    """Return the least of determinants on a lattice and four times as dense around its lowest points.
+
+    Parameters
+    ----------
+    values : ndarray, shape (len(i), len(j), len(k))
+        At the product of `positions` (see `dense_positions`).
+    positions : sequence of three ndarray
+    determinants : callable
+        Determinants at positions of shape (n, 3), in control-point indices.
+    """
+    points = _points_around_lowest(values, positions)
+    lowest = float(values.min())
+    return min(lowest, float(determinants(points).min())) if len(points) else lowest
+
+
+def _points_around_lowest(values: Float, positions: Sequence[Float]) -> Float:
+    """Points four times as dense around those with the lowest determinants below 0.3, shape (n, 3)."""
+    low = np.flatnonzero(values < _LOW)
+    low = low[np.argsort(values.ravel()[low], kind="stable")[:_MOST_LOW]]
+    where = np.unravel_index(low, values.shape)
+    points = np.stack([along[n] for along, n in zip(positions, where, strict=True)], axis=-1)
+    steps = np.arange(-2, 3) / (4 * _PER_SPACING)
+    around = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+    limits = np.array([(along[0], along[-1]) for along in positions])
+    return np.clip(points[:, None] + around, limits[:, 0], limits[:, 1]).reshape(-1, 3)
+
+
+def _tables(shape: tuple[int, ...], spacing_mm: Float, positions: Sequence[Float]) -> list[Float]:
+    """Weights of value and slope (per mm) along each axis, shape (n, 9): the last is the index."""
+    tables = []
+    for axis, along in enumerate(positions):
+        value = spline_table(along, shape[axis])
+        slope = spline_table(along, shape[axis], derivative=1)
+        packed = [value.weights, slope.weights / spacing_mm[axis], value.first]
+        tables.append(np.column_stack(packed))
+    return tables
+
+
+class FoldingPenalty:
+    """Mean squared shortfall of the Jacobian determinant below a threshold, and its gradient.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape (na, nb, nc, 3) of the control-point displacements.
+    spacing_mm : ndarray, shape (3,)
+    threshold : float
+        Determinant of I + du/dx below which a point counts.
+    """
+
+    def __init__(self, shape: tuple[int, ...], spacing_mm: Float, threshold: float) -> None:
+        positions = [1 + np.arange(2 * (shape[axis] - 3) + 1) / 2 for axis in range(3)]
+        self._tables = _tables(shape, spacing_mm, positions)
+        self._n_points = int(np.prod([len(along) for along in positions]))
+        self._spacing_mm = spacing_mm
+        self._threshold = threshold
+
+    def __call__(self, displacements_mm: Float) -> tuple[float, Float]:
+        """Return the penalty and its gradient per mm of each control point."""
+        gradient = np.zeros_like(displacements_mm)
+        if self._is_gentle(displacements_mm):
+            return 0.0, gradient
+        total = np.zeros(1)
+        i, j, k = self._tables
+        _folding_kernel(displacements_mm, i, j, k, self._threshold, gradient, total)
+        if total[0]:
+            gradient /= self._n_points
+        return float(total[0] / self._n_points), gradient
+
+    def _is_gentle(self, displacements_mm: Float) -> bool:
+        """Whether all |du/dx| entries are so small that no determinant can fall below 0.3."""
+        return self._threshold <= 0.3 and steepest_slope(displacements_mm, self._spacing_mm) < 0.2
+
+
+def steepest_slope(displacements_mm: Float, spacing_mm: Float) -> float:
+    """Return a bound of all entries of |du/dx|: the largest step between neighbouring control points."""
+    slopes = np.zeros(3)
+    _largest_steps(displacements_mm, slopes)
+    return float((slopes / spacing_mm).max())
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _largest_steps(displacements, slopes):
+    """Largest difference of neighbouring control points along each axis."""
+    na, nb, nc = displacements.shape[:3]
+    for axis in range(3):
+        di, dj, dk = int(axis == 0), int(axis == 1), int(axis == 2)
+        largest = 0.0
+        for a in range(na - di):
+            for b in range(nb - dj):
+                for c in range(nc - dk):
+                    for d in range(3):
+                        step = displacements[a + di, b + dj, c + dk, d] - displacements[a, b, c, d]
+                        largest = max(largest, abs(step))
+        slopes[axis] = largest
+
+
+@kernel
+def _combine(first, second, third, fourth, w0, w1, w2, w3, out):
+    """Weighted sum of four rows of numbers."""
+    for n in range(out.size):
+        out[n] = w0 * first[n] + w1 * second[n] + w2 * third[n] + w3 * fourth[n]
+
+
+@kernel
+def _contract(rows, table, offset, out):
+    """Spline (offset 0) or its slope (offset 4) of rows of numbers at one position."""
+    f = int(table[8])
+    w0, w1, w2, w3 = table[offset], table[offset + 1], table[offset + 2], table[offset + 3]
+    _combine(rows[f], rows[f + 1], rows[f + 2], rows[f + 3], w0, w1, w2, w3, out)
+
+
+@kernel
+def _contract_k(displacements, table_k, value, slope):
+    """Spline and slope along k at all positions, shape (na, nb, 3 nk): one component after another."""
+    na, nb = displacements.shape[:2]
+    nk = table_k.shape[0]
+    for a in range(na):
+        for b in range(nb):
+            for k in range(nk):
+                f = int(table_k[k, 8])
+                for c in range(3):
+                    v, d = 0.0, 0.0
+                    for t in range(4):
+                        v += table_k[k, t] * displacements[a, b, f + t, c]
+                        d += table_k[k, 4 + t] * displacements[a, b, f + t, c]
+                    value[a, b, c * nk + k] = v
+                    slope[a, b, c * nk + k] = d
+
+
+@kernel
+def _row_of_determinants(jacobian, out):
+    """Determinant of I + du/dx for a row of points from its nine entries, shape (3, 3 nk)."""
+    nk = out.size
+    xi, yi, zi = jacobian[0, :nk], jacobian[0, nk : 2 * nk], jacobian[0, 2 * nk :]
+    xj, yj, zj = jacobian[1, :nk], jacobian[1, nk : 2 * nk], jacobian[1, 2 * nk :]
+    xk, yk, zk = jacobian[2, :nk], jacobian[2, nk : 2 * nk], jacobian[2, 2 * nk :]
+    for k in range(nk):
+        p, q, r = 1.0 + xi[k], 1.0 + yj[k], 1.0 + zk[k]
+        out[k] = (
+            p * (q * r - yk[k] * zj[k])
+            - xj[k] * (yi[k] * r - yk[k] * zi[k])
+            + xk[k] * (yi[k] * zj[k] - q * zi[k])
+        )
+
+
+@kernel
+def _determinant_kernel(displacements, table_i, table_j, table_k, out):
+    """Determinant of I + du/dx on the product of three lists of positions."""
+    na, nb = displacements.shape[:2]
+    nk = table_k.shape[0]
+    value, slope = np.empty((na, nb, 3 * nk)), np.empty((na, nb, 3 * nk))
+    _contract_k(displacements, table_k, value, slope)
+    planes, jacobian = np.empty((3, nb, 3 * nk)), np.empty((3, 3 * nk))
+    for i in range(table_i.shape[0]):
+        _planes_at(value, slope, table_i[i], planes)
+        for j in range(table_j.shape[0]):
+            _jacobian_row(planes, table_j[j], jacobian)
+            _row_of_determinants(jacobian, out[i, j])
+
+
+@kernel
+def _planes_at(value, slope, table, planes):
+    """Planes of control points at one i: slope along i, value, slope along k."""
+    na, nb, n = value.shape
+    flat_value, flat_slope = value.reshape(na, nb * n), slope.reshape(na, nb * n)
+    _contract(flat_value, table, 4, planes[0].reshape(nb * n))
+    _contract(flat_value, table, 0, planes[1].reshape(nb * n))
+    _contract(flat_slope, table, 0, planes[2].reshape(nb * n))
+
+
+@kernel
+def _jacobian_row(planes, table, jacobian):
+    """The nine entries of du/dx for a row of points at one (i, j)."""
+    _contract(planes[0], table, 0, jacobian[0])
+    _contract(planes[1], table, 4, jacobian[1])
+    _contract(planes[2], table, 0, jacobian[2])
+
+
+@kernel
+def _folding_kernel(displacements, table_i, table_j, table_k, threshold, gradient, total):
+    """Sum of squared shortfalls and its gradient over the product of three lists of positions."""
+    na, nb = displacements.shape[:2]
+    nk = table_k.shape[0]
+    value, slope = np.empty((na, nb, 3 * nk)), np.empty((na, nb, 3 * nk))
+    _contract_k(displacements, table_k, value, slope)
+    planes, jacobian = np.empty((3, nb, 3 * nk)), np.empty((3, 3 * nk))
+    determinants, cofactor = np.empty(nk), np.empty((3, 3))
+    for i in range(table_i.shape[0]):
+        _planes_at(value, slope, table_i[i], planes)
+        for j in range(table_j.shape[0]):
+            _jacobian_row(planes, table_j[j], jacobian)
+            _row_of_determinants(jacobian, determinants)
+            for k in range(nk):
+                if determinants[k] < threshold:
+                    shortfall = threshold - determinants[k]
+                    total[0] += shortfall * shortfall
+                    _cofactors(jacobian, k, cofactor)
+                    _spread_point(
+                        -2 * shortfall, cofactor, table_i[i], table_j[j], table_k[k], gradient
+                    )
+
+
+@kernel
+def _cofactors(jacobian, k, cofactor):
+    """Derivative of point k's determinant with respect to each entry (component, axis)."""
+    nk = jacobian.shape[1] // 3
+    for c in range(3):
+        for d in range(3):
+            p, q, r, s = (c + 1) % 3, (c + 2) % 3, (d + 1) % 3, (d + 2) % 3
+            pr = jacobian[r, p * nk + k] + (1.0 if p == r else 0.0)
+            qs = jacobian[s, q * nk + k] + (1.0 if q == s else 0.0)
+            ps = jacobian[s, p * nk + k] + (1.0 if p == s else 0.0)
+            qr = jacobian[r, q * nk + k] + (1.0 if q == r else 0.0)
+            cofactor[c, d] = pr * qs - ps * qr
+
+
+@kernel
+def _spread_point(scale, cofactor, table_i, table_j, table_k, gradient):
+    """Add scale times the determinant's gradient of one point to its 64 control points."""
+    fi, fj, fk = int(table_i[8]), int(table_j[8]), int(table_k[8])
+    for a in range(4):
+        for b in range(4):
+            for c in range(4):
+                along_i = table_i[4 + a] * table_j[b] * table_k[c]
+                along_j = table_i[a] * table_j[4 + b] * table_k[c]
+                along_k = table_i[a] * table_j[b] * table_k[4 + c]
+                for d in range(3):
+                    gradient[fi + a, fj + b, fk + c, d] += scale * (
+                        along_i * cofactor[d, 0]
+                        + along_j * cofactor[d, 1]
+                        + along_k * cofactor[d, 2]
+                    )

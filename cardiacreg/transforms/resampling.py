@@ -1,0 +1,321 @@
+"""Step 5: warp an atlas's labels and image through a transform onto a lattice.
+
+One pass over the lattice in slabs of slices: the displacement is evaluated separably, the affine and the
+atlas lattice are folded into one matrix, and the atlas is looked up at once; no dense field is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cardiacreg.compute.jit import kernel
+from cardiacreg.compute.threads import check_threads, run_tasks, slab_ranges
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import Affine, LabelMap, Volume, apply_matrix, voxel_grid
+from cardiacreg.transforms.ffd import FFD
+
+Float = NDArray[np.float64]
+_SLICES_PER_SLAB = 8
+
+
+class Lattice(NamedTuple):
+    """Where to sample: a shape and its voxel indices to world mm (a Volume or LabelMap also serves)."""
+
+    shape: tuple[int, int, int]
+    voxel_to_world: Float
+
+
+class PointMap(Protocol):
+    """Anything that maps points: an `Affine`, an `FFD`, a `DisplacementField`."""
+
+    def apply(self, points_mm: ArrayLike) -> Float:
+        """Map points of shape (..., 3) in mm."""
+
+
+Grid = Lattice | Volume | LabelMap
+Transform = FFD | Affine | PointMap
+
+
+def warp_labels(
+    atlas: LabelMap,
+    target_to_atlas: Transform,
+    grid: Grid,
+    *,
+    interpolation: str = "linear",
+    threads: int | None = None,
+) -> LabelMap:
+    """Bring an atlas's labels onto a lattice of the target's world.
+
+    Parameters
+    ----------
+    atlas : LabelMap
+    target_to_atlas : FFD, Affine or DisplacementField
+        Target world mm to atlas world mm.
+    grid : Lattice, Volume or LabelMap
+        Where to sample.
+    interpolation : {"linear", "nearest"}
+        ``"linear"`` gives the label with the largest trilinear weight (ties: lowest label), smoother
+        than the nearest voxel's label; never a label that the atlas does not have there.
+    threads : int, optional
+
+    Returns
+    -------
+    LabelMap
+        Outside the atlas's lattice: 0.
+    """
+    if interpolation not in ("linear", "nearest"):
+        raise InvalidInputError(
+            f"warp_labels: interpolation {interpolation!r}; needs 'linear' or 'nearest'.",
+            code="BAD_OPTION",
+        )
+    out = np.zeros(grid.shape, dtype=np.uint8)
+    linear = interpolation == "linear"
+
+    def write(points: Float, first: int) -> None:
+        _labels_kernel(points, atlas.array, linear, out, first)
+
+    _warp(atlas.voxel_to_world, target_to_atlas, grid, write, check_threads(threads))
+    return LabelMap(out, grid.voxel_to_world)
+
+
+def warp_volume(
+    atlas: Volume, target_to_atlas: Transform, grid: Grid, *, threads: int | None = None
+) -> Volume:
+    """Bring an atlas's image onto a lattice of the target's world by trilinear interpolation.
+
+    Parameters
+    ----------
+    atlas : Volume
+    target_to_atlas : FFD, Affine or DisplacementField
+        Target world mm to atlas world mm.
+    grid : Lattice, Volume or LabelMap
+        Where to sample.
+    threads : int, optional
+
+    Returns
+    -------
+    Volume
+        Outside the atlas's lattice: the nearest voxel's intensity.
+    """
+    out = np.zeros(grid.shape, dtype=np.float32)
+
+    def write(points: Float, first: int) -> None:
+        _volume_kernel(points, atlas.array, out, first)
+
+    _warp(atlas.voxel_to_world, target_to_atlas, grid, write, check_threads(threads))
+    return Volume(out, grid.voxel_to_world)
+
+
+def add_label_votes(
+    votes: NDArray[np.float32],
+    atlas: LabelMap,
+    target_to_atlas: Transform,
+    grid: Grid,
+    *,
+    threads: int = 1,
+) -> None:
+    """Add an atlas's trilinear label weights, warped onto a lattice, to `votes` in place.
+
+    Parameters
+    ----------
+    votes : ndarray of float32, shape (i, j, k, n_labels)
+        Labels at or above n_labels are ignored.
+    """
+
+    def write(points: Float, first: int) -> None:
+        _votes_kernel(points, atlas.array, votes, first)
+
+    _warp(atlas.voxel_to_world, target_to_atlas, grid, write, threads)
+
+
+def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, threads: int) -> None:  # type: ignore[no-untyped-def]
+    if not isinstance(transform, FFD | Affine):
+        _warp_points(voxel_to_world, transform, grid, write, threads)
+        return
+    affine = transform.affine if isinstance(transform, FFD) else transform
+    to_voxel = np.linalg.inv(voxel_to_world) @ affine.matrix
+    onto = to_voxel @ grid.voxel_to_world
+
+    def run(slab: tuple[int, int]) -> None:
+        points = np.empty((*grid.shape[:2], slab[1] - slab[0], 3))
+        rows = None
+        if isinstance(transform, FFD):
+            rows = transform.grid_rows(grid.shape, grid.voxel_to_world, slice(*slab))
+        if rows is not None:
+            table, sums = rows
+            _points_kernel(onto, to_voxel, table.first, table.weights, sums, slab[0], points)
+        else:
+            _affine_kernel(onto, slab[0], points)
+            if isinstance(transform, FFD):
+                u = transform.grid_displacement(grid.shape, grid.voxel_to_world, slice(*slab))
+                for c, d in np.ndindex(3, 3):
+                    points[..., c] += to_voxel[c, d] * u[..., d]
+        write(points, slab[0])
+
+    run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
+
+
+def _warp_points(
+    voxel_to_world: Float,
+    transform: PointMap,
+    grid: Grid,
+    write: Callable[[Float, int], None],
+    threads: int,
+) -> None:
+    """Any map of points: evaluated at the voxel centres of one slab after the other."""
+    to_voxel: Float = np.linalg.inv(voxel_to_world).astype(np.float64)
+
+    def run(slab: tuple[int, int]) -> None:
+        start = grid.voxel_to_world.copy()
+        start[:3, 3] += slab[0] * start[:3, 2]
+        world = voxel_grid((*grid.shape[:2], slab[1] - slab[0]), start)
+        points = apply_matrix(to_voxel, transform.apply(world))
+        write(np.ascontiguousarray(points), slab[0])
+
+    run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+@kernel
+def _affine_kernel(onto, first, points):
+    """Atlas voxel positions of lattice voxels by an affine."""
+    for i in range(points.shape[0]):
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
+                for c in range(3):
+                    along_k = onto[c, 3] + (first + k) * onto[c, 2]
+                    points[i, j, k, c] = along_k + (i * onto[c, 0] + j * onto[c, 1])
+
+
+@kernel
+def _points_kernel(onto, to_voxel, start, weights, sums, first, points):
+    """The same with a spline, summed along j and k, before the affine."""
+    for i in range(points.shape[0]):
+        w0, w1, w2, w3 = weights[i, 0], weights[i, 1], weights[i, 2], weights[i, 3]
+        s0, s1, s2, s3 = sums[start[i]], sums[start[i] + 1], sums[start[i] + 2], sums[start[i] + 3]
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
+                u = w0 * s0[j, k, 0] + w1 * s1[j, k, 0] + w2 * s2[j, k, 0] + w3 * s3[j, k, 0]
+                v = w0 * s0[j, k, 1] + w1 * s1[j, k, 1] + w2 * s2[j, k, 1] + w3 * s3[j, k, 1]
+                w = w0 * s0[j, k, 2] + w1 * s1[j, k, 2] + w2 * s2[j, k, 2] + w3 * s3[j, k, 2]
+                for c in range(3):
+                    along_k = onto[c, 3] + (first + k) * onto[c, 2]
+                    still = along_k + (i * onto[c, 0] + j * onto[c, 1])
+                    moved = still + to_voxel[c, 0] * u
+                    moved = moved + to_voxel[c, 1] * v
+                    points[i, j, k, c] = moved + to_voxel[c, 2] * w
+
+
+@kernel
+def _alike(atlas, a, b, c):
+    """Whether the eight voxels from (a, b, c) on hold one label."""
+    label = atlas[a, b, c]
+    near = (atlas[a, b, c + 1] == label) & (atlas[a, b + 1, c] == label)
+    near &= (atlas[a, b + 1, c + 1] == label) & (atlas[a + 1, b, c] == label)
+    far = (atlas[a + 1, b, c + 1] == label) & (atlas[a + 1, b + 1, c] == label)
+    return near & far & (atlas[a + 1, b + 1, c + 1] == label)
+
+
+@kernel
+def _corners(atlas, x, y, z, labels, weights):
+    """Labels of the eight voxels around a point (0 outside) and, if they differ, their weights.
+
+    Returns whether they differ, which is rare; if not, only the first label is written.
+    """
+    ni, nj, nk = atlas.shape
+    a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+    inside = a >= 0 and b >= 0 and c >= 0 and a < ni - 1 and b < nj - 1 and c < nk - 1
+    if inside and _alike(atlas, a, b, c):
+        labels[0] = atlas[a, b, c]
+        return False
+    mixed = False
+    for n in range(8):
+        i, j, k = a + (n >> 2), b + ((n >> 1) & 1), c + (n & 1)
+        labels[n] = 0
+        if inside or (0 <= i < ni and 0 <= j < nj and 0 <= k < nk):
+            labels[n] = atlas[i, j, k]
+        mixed = mixed or labels[n] != labels[0]
+    if mixed:
+        x, y, z = x - a, y - b, z - c
+        for n in range(8):
+            p, q, r = n >> 2, (n >> 1) & 1, n & 1
+            weights[n] = (x if p else 1 - x) * (y if q else 1 - y) * (z if r else 1 - z)
+    return mixed
+
+
+@kernel
+def _labels_kernel(points, atlas, linear, out, first):
+    """Label with the largest trilinear weight, or of the nearest voxel, at each point."""
+    ni, nj, nk = atlas.shape
+    labels, weights, sums = np.empty(8, np.uint8), np.empty(8), np.zeros(256)
+    for i in range(points.shape[0]):
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
+                x, y, z = points[i, j, k, 0], points[i, j, k, 1], points[i, j, k, 2]
+                if not linear:
+                    a, b, c = int(np.floor(x + 0.5)), int(np.floor(y + 0.5)), int(np.floor(z + 0.5))
+                    if 0 <= a < ni and 0 <= b < nj and 0 <= c < nk:
+                        out[i, j, first + k] = atlas[a, b, c]
+                    continue
+                if not _corners(atlas, x, y, z, labels, weights):
+                    out[i, j, first + k] = labels[0]
+                    continue
+                for n in range(8):
+                    sums[labels[n]] += weights[n]
+                best = labels[0]
+                for n in range(1, 8):
+                    label = labels[n]
+                    if sums[label] > sums[best] or (sums[label] == sums[best] and label < best):
+                        best = label
+                for n in range(8):
+                    sums[labels[n]] = 0.0
+                out[i, j, first + k] = best
+
+
+@kernel
+def _votes_kernel(points, atlas, votes, first):
+    """Add the trilinear weight of each label at each point; outside the atlas label 0 gets it."""
+    labels, weights = np.empty(8, np.uint8), np.empty(8)
+    for i in range(points.shape[0]):
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
+                x, y, z = points[i, j, k, 0], points[i, j, k, 1], points[i, j, k, 2]
+                if not _corners(atlas, x, y, z, labels, weights):
+                    if labels[0] < votes.shape[3]:
+                        votes[i, j, first + k, labels[0]] += 1.0
+                    continue
+                for n in range(8):
+                    if labels[n] < votes.shape[3]:
+                        votes[i, j, first + k, labels[n]] += weights[n]
+
+
+@kernel
+def _volume_kernel(points, atlas, out, first):
+    """Trilinear intensity at each point, coordinates clamped to the atlas."""
+    ni, nj, nk = atlas.shape
+    for i in range(points.shape[0]):
+        for j in range(points.shape[1]):
+            for k in range(points.shape[2]):
+                x = min(max(points[i, j, k, 0], 0.0), ni - 1.0)
+                y = min(max(points[i, j, k, 1], 0.0), nj - 1.0)
+                z = min(max(points[i, j, k, 2], 0.0), nk - 1.0)
+                a, b, c = (
+                    min(int(x), max(ni - 2, 0)),
+                    min(int(y), max(nj - 2, 0)),
+                    min(int(z), max(nk - 2, 0)),
+                )
+                p, q, r = min(a + 1, ni - 1), min(b + 1, nj - 1), min(c + 1, nk - 1)
+                x, y, z = x - a, y - b, z - c
+                lower = (1 - y) * ((1 - z) * atlas[a, b, c] + z * atlas[a, b, r]) + y * (
+                    (1 - z) * atlas[a, q, c] + z * atlas[a, q, r]
+                )
+                upper = (1 - y) * ((1 - z) * atlas[p, b, c] + z * atlas[p, b, r]) + y * (
+                    (1 - z) * atlas[p, q, c] + z * atlas[p, q, r]
+                )
+                out[i, j, first + k] = (1 - x) * lower + x * upper

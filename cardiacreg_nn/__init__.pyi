@@ -1,0 +1,7 @@
+from .inference.prediction import load_model as load_model, predict as predict
+from .inference.weights import (
+    Model as Model,
+    load_weights as load_weights,
+    save_weights as save_weights,
+)
+from .networks.sslln import SSLLN as SSLLN, NetworkConfig as NetworkConfig

@@ -1,0 +1,1 @@
+"""Training data: hearts, tissues, contrasts, augmentation, batches."""

@@ -1,0 +1,283 @@
+"""From a short-axis image to labels and landmarks: the meeting point with `cardiacreg`.
+
+The network looks at the image (`looking`), the probabilities of its views are averaged at the native
+voxels, and what is called heart is kept where it hangs together. Landmarks are averaged too, and
+completed from the labels.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.geometry import (
+    LANDMARK_NAMES,
+    N_LABELS,
+    LabelMap,
+    Landmarks,
+    Subject,
+    Volume,
+    apply_matrix,
+)
+from cardiacreg.io.nifti import read_volume
+from cardiacreg_nn.inference.orientation_search import (
+    WITHOUT_LANDMARKS,
+    Look,
+    best_look,
+    largest_piece,
+    views_of,
+)
+from cardiacreg_nn.inference.preprocessing import to_native
+from cardiacreg_nn.inference.weights import Model, load_weights, read_card
+from cardiacreg_nn.networks.sslln import fold_normalisation
+
+SHIPPED = Path(__file__).parents[1] / "shipped"
+FEWEST_SLICES = 3
+_FEWEST_HEART_ML = 5.0
+
+
+def predict(
+    image: Any,
+    *,
+    weights: Model | str | os.PathLike[str] | None = None,
+    frame: int | None = None,
+    device: str | None = None,
+    turn: str = "over",
+    views: int = 3,
+    name: str | None = None,
+) -> Subject:
+    """Segment a short-axis stack and find its six landmarks.
+
+    Parameters
+    ----------
+    image : path, nibabel image, SimpleITK image, (array, voxel_to_world) or Volume
+        The stack on its native lattice (i, j, k = slice); a matrix is in RAS+ mm.
+    weights : Model or path, optional
+        A ``.safetensors`` file with its card; the shipped default when absent.
+    frame : int, optional
+        Which frame of a 4-D image.
+    device : str, optional
+        ``"cpu"``, ``"cuda"``, ...; a GPU when there is one.
+    turn : {"over", "none", "any"}
+        Which rotations by right angles are tried: turning the stack over (base first or last), none,
+        or quarter turns in the plane as well. Networks without a head for landmarks also see the stack
+        mirrored, since headers of public data often have the wrong handedness.
+    views : int
+        Over how many views, turned by up to 12 degrees in the plane, probabilities and landmarks are
+        averaged.
+    name : str, optional
+        Of the subject; the file's name when absent.
+
+    Returns
+    -------
+    Subject
+        The image; canonical labels on its lattice; six `Landmarks` in world mm, ``source="network"``,
+        or derived from the labels for a network that sees every slice on its own or has no head for
+        landmarks;
+        metadata with the weights' name, licence and sha256, and per landmark its presence (peak
+        probability), spread in mm and origin (``"network"`` or ``"labels"``).
+
+    Raises
+    ------
+    InvalidInputError
+        If the image cannot be read or placed (as `cardiacreg.read_volume`), is constant
+        (CONSTANT_IMAGE), has fewer than 3 slices (TOO_FEW_SLICES), the weights cannot be used (as
+        `load_weights`, NO_WEIGHTS), or no heart is found (NO_HEART).
+    RefinementError
+        If memory does not suffice (OUT_OF_MEMORY).
+
+    Warns
+    -----
+    InputWarning
+        If landmarks are missing and were completed from the labels.
+    """
+    volume = checked_volume(image, frame)
+    model = weights if isinstance(weights, Model) else load_model(weights, device)
+    check_classes(model)
+    looks = views_of(best_look(volume, model, turn), volume, model, views)
+    labels = _labels(looks, volume, model)
+    from_labels = model.card.get("kind") in WITHOUT_LANDMARKS
+    landmarks, report = _landmarks(looks, labels, from_labels=from_labels)
+    given = str(image) if isinstance(image, str | os.PathLike) else None
+    return Subject(
+        labels,
+        image=volume,
+        landmarks=landmarks,
+        name=name or (Path(given).name if given else "target"),
+        metadata={"network": describe(model), "landmarks": report},
+    )
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Return what every output must say about the weights that made it."""
+    keys = ("name", "licence", "citation", "sha256")
+    return {key: model.card[key] for key in keys if key in model.card}
+
+
+def load_model(weights: str | os.PathLike[str] | None = None, device: str | None = None) -> Model:
+    """Load weights once per process, ready to predict; the shipped default when none are named."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    path = default_weights() if weights is None else Path(weights)
+    stamp = path.stat().st_mtime_ns if path.is_file() else 0
+    return _loaded(path, stamp, device)
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: Path, stamp: int, device: str) -> Model:
+    model = load_weights(path, device=device)
+    return replace(model, network=fold_normalisation(model.network))
+
+
+def default_weights() -> Path:
+    """Return the shipped weight file whose card says ``"default": true``."""
+    for card in sorted(SHIPPED.glob("*/*.json")):
+        if read_card(card).get("default"):
+            return card.with_suffix(".safetensors")
+    raise InvalidInputError(
+        "cardiacreg_nn: no weights are shipped with this version; train some (python -m "
+        "cardiacreg_nn.training.train) and pass weights=.",
+        code="NO_WEIGHTS",
+    )
+
+
+def checked_volume(image: Any, frame: int | None = None) -> Volume:
+    """Read an image and check that it can be a short-axis stack."""
+    volume = read_volume(image, frame=frame)
+    if volume.shape[2] < FEWEST_SLICES:
+        raise InvalidInputError(
+            f"predict: the image has {volume.shape[2]} slices along its last axis (shape "
+            f"{volume.shape}); needs at least {FEWEST_SLICES}. If the slices lie along another axis, "
+            "move it to the end.",
+            code="TOO_FEW_SLICES",
+        )
+    low, high = np.percentile(volume.array, (1, 99))
+    if not high > low:
+        raise InvalidInputError(
+            f"predict: the image is constant ({float(low):g} from the 1st to the 99th percentile); "
+            "needs a picture. Was the right file or frame given?",
+            code="CONSTANT_IMAGE",
+        )
+    return volume
+
+
+def check_classes(model: Model) -> None:
+    """Refuse weights that do not predict the five canonical classes and six landmarks."""
+    config: Any = model.network.config
+    if (config.structures, config.landmarks) != (N_LABELS, len(LANDMARK_NAMES)):
+        raise InvalidInputError(
+            f"{model.path or model.name}: the weights predict {config.structures} structures and "
+            f"{config.landmarks} landmarks; needs {N_LABELS} (background, LV cavity, LV wall, RV wall, "
+            f"RV cavity) and {len(LANDMARK_NAMES)}.",
+            code="WEIGHTS_MISMATCH",
+        )
+
+
+def _labels(looks: Sequence[Look], volume: Volume, model: Model) -> LabelMap:
+    total = sum(to_native(each.structures, each.placement) for each in looks)
+    array = np.asarray(total).argmax(axis=0).astype(np.uint8)
+    _keep_largest_pieces(array)
+    labels = LabelMap(array, volume.voxel_to_world)
+    ml = (array > 0).sum() * float(np.prod(volume.spacing_mm)) / 1000
+    held = int(array.any(axis=(0, 1)).sum())
+    if ml < _FEWEST_HEART_ML or held < FEWEST_SLICES:
+        raise InvalidInputError(
+            f"predict: {model.name} finds {ml:.1f} ml of heart in {held} slices of an image of shape "
+            f"{volume.shape}; needs a short-axis stack of both ventricles, slices along the last axis. "
+            "turn='any' also tries quarter turns.",
+            code="NO_HEART",
+        )
+    return labels
+
+
+def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
+    """Set all but the largest piece of the heart, and then of each structure, to background."""
+    for mask in (array > 0, *(array == label for label in range(1, N_LABELS))):
+        array[mask & ~largest_piece(mask, np.ones((3, 3, 3), dtype=int))] = 0
+
+
+def _landmarks(
+    looks: Sequence[Look], labels: LabelMap, *, from_labels: bool = False
+) -> tuple[Landmarks | None, list[dict[str, Any]]]:
+    """Return the network's landmarks, completed by those derived from the labels, and a report.
+
+    Where `from_labels`, they are all derived.
+    """
+    if from_labels:
+        return _landmarks_of_labels(labels)
+    names, views = np.array(LANDMARK_NAMES), np.stack([_points_mm(p, labels) for p in looks])
+    seen: NDArray[np.bool_] = np.asarray(np.isfinite(views).all(axis=2), dtype=bool)
+    missing: NDArray[np.bool_] = np.asarray(~seen.any(axis=0), dtype=bool)
+    points = np.nansum(views, axis=0) / np.maximum(seen.sum(axis=0), 1)[:, None]
+    if missing.any():
+        derived = _derived(labels, looks[0], list(names[missing]))
+        if derived is None:
+            return None, []
+        points[missing] = derived[missing]
+    report = [_entry(number, looks, bool(missing[number])) for number in range(len(names))]
+    return Landmarks(points, source="labels" if missing.all() else "network"), report
+
+
+def _landmarks_of_labels(labels: LabelMap) -> tuple[Landmarks | None, list[dict[str, Any]]]:
+    try:
+        landmarks = landmarks_from_labels(labels)
+    except InvalidInputError as error:
+        warnings.warn(
+            f"predict: the subject has no landmarks, since the labels do not tell them: {error}",
+            InputWarning,
+            stacklevel=4,
+        )
+        return None, []
+    return landmarks, [{"name": name, "origin": "labels"} for name in LANDMARK_NAMES]
+
+
+def _points_mm(found: Look, labels: LabelMap) -> NDArray[np.float64]:
+    """World positions of the landmarks of one look, NaN where missing."""
+    points = np.full((len(LANDMARK_NAMES), 3), np.nan)
+    for number, each in enumerate(found.landmarks):
+        if not each.missing:
+            native = found.placement.points_to_native(each.position[[1, 2, 0]])
+            points[number] = apply_matrix(labels.voxel_to_world, native)
+    return points
+
+
+def _entry(number: int, looks: Sequence[Look], missing: bool) -> dict[str, Any]:
+    """What is reported of one landmark; presence counts views without it as 0."""
+    entry: dict[str, Any] = {"name": LANDMARK_NAMES[number]}
+    if missing:
+        return entry | {"origin": "labels"}
+    own = [each.landmarks[number] for each in looks]
+    spreads = [each.spread_mm for each in own if np.isfinite(each.spread_mm)]
+    entry |= {"origin": "network", "presence": round(float(np.mean([e.presence for e in own])), 4)}
+    return entry | ({"spread_mm": round(float(np.mean(spreads)), 2)} if spreads else {})
+
+
+def _derived(labels: LabelMap, found: Look, names: list[str]) -> NDArray[np.float64] | None:
+    """Derive landmarks from the labels; the placement says where the base is."""
+    up = found.placement.to_native[2, 2] > 0
+    try:
+        points = landmarks_from_labels(labels, base_at_last_slice=bool(up)).points_mm
+    except InvalidInputError:
+        warnings.warn(
+            f"predict: the landmarks {', '.join(names)} were not found, and cannot be derived from "
+            "the labels either; the subject has no landmarks.",
+            InputWarning,
+            stacklevel=4,
+        )
+        return None
+    warnings.warn(
+        f"predict: the network did not find {', '.join(names)}; completed from the labels.",
+        InputWarning,
+        stacklevel=4,
+    )
+    return points

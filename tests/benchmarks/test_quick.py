@@ -1,0 +1,91 @@
+"""Quick runs of the benchmarks, on a bank of a few atlases and hearts of coarse voxels.
+
+`make bench-quick` runs every benchmark; here it is those that need no data but ours and take seconds.
+Those whose data are absent show that they say so.
+"""
+
+import json
+import warnings
+from functools import partial
+
+import pytest
+
+from benchmarks import __main__ as runner
+from benchmarks.harness import cases, store
+from cardiacreg.atlases import bank
+from cardiacreg.errors import InputWarning
+from cardiacreg.phantoms.hearts import HeartSpecification
+
+COARSE_MM = (2.5, 2.5, 4.0)
+CHEAP = ("comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "startup")
+COARSE = ("long_axis", "pathology")
+ABSENT = ("anatomy_transfer", "hidden_ends", "network_acdc", "real", "volumes")
+TIMES = "times fresh processes or every kernel for minutes"
+TRAINS = "trains or runs a network; the network has tests of its own"
+LEFT_OUT = {
+    "ablation": "refines whole hearts in every step of the ablation, half a minute",
+    "anatomy": "samples every group and phase of the population, a minute",
+    "banks": "reads banks in fresh processes, with packages of the extra bench-peers",
+    "figures": "writes into the documentation",
+    "fusion": TIMES,
+    "fusion_modes": "fuses whole hearts in every mode; the modes have tests of their own",
+    "network": TRAINS,
+    "network_gpu": TRAINS,
+    "network_hr": TRAINS,
+    "network_labels": "draws and refines whole hearts; its parts are tested in test_learned_comparators",
+    "optimisers": "registers with every optimiser for minutes; its parts have tests of their own",
+    "population_figure": "draws whole hearts; no numbers",
+    "roofline": TIMES,
+    "scaling": TIMES,
+    "selection": "simulates a bank of hundreds",
+    "selection_by_image": "refines whole hearts thrice",
+    "selection_large": "simulates hearts; its parts are tested in test_benchmarks",
+    "simulated": "refines whole hearts for minutes; the steps that it shares with `comparison` run here",
+    "speed": TIMES,
+}
+GROUPS = ("pulmonary_hypertension", "healthy", "healthy", "pulmonary_hypertension", "dilated")
+
+
+def test_every_benchmark_runs_here_or_has_a_reason():
+    assert {*CHEAP, *ABSENT, *LEFT_OUT} == set(runner.names())
+    assert len(CHEAP) + len(ABSENT) + len(LEFT_OUT) == len(runner.names())
+
+
+@pytest.fixture
+def few_hearts(monkeypatch, tmp_path):
+    """A bank of five atlases, no data, and nothing measured before."""
+    few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
+    monkeypatch.setattr(bank, "default_specifications", lambda: few)
+    monkeypatch.setattr(bank, "_model_key", lambda: "quick")
+    monkeypatch.setattr(store, "FOLDER", tmp_path)
+    monkeypatch.setattr(store, "settings", store.Settings())
+    monkeypatch.setenv(cases.DATA_VARIABLE, str(tmp_path))
+
+
+@pytest.fixture
+def coarse_hearts(monkeypatch):
+    """Hearts of coarse voxels."""
+    monkeypatch.setattr(cases, "sample_heart", partial(cases.sample_heart, spacing_mm=COARSE_MM))
+    cases._synthetic_case.cache_clear()
+    yield
+    cases._synthetic_case.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised inside SimpleITK
+@pytest.mark.parametrize("name", CHEAP)
+def test_a_quick_run_measures_without_error_and_fills_its_tables(name, few_hearts, request):
+    if name in COARSE:
+        request.getfixturevalue("coarse_hearts")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        result = json.loads(json.dumps(runner.measure(name, quick=True)))
+    assert result["quick"] and result["machine"]["commit"]
+    assert result["records"] and not [r["error"] for r in result["records"] if "error" in r]
+    tables = runner.load(name).tables(result)
+    assert tables and all(table.count("\n") > 1 for table in tables.values())
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_what_needs_data_says_which_are_absent(name, few_hearts):
+    with pytest.raises(cases.DataAbsent, match=r"set CARDIACREG_DATA|is there"):
+        runner.measure(name, quick=True)
