@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 
 class InvalidInputError(ValueError):
     """An input that cannot give a right answer: wrong shape, dtype, frame, label set or file.
@@ -33,3 +35,8 @@ class InputWarning(UserWarning):
 
 class ResultWarning(InputWarning):
     """A result that should be looked at before it is used; the text begins with a code in brackets."""
+
+
+def warn(message: str) -> None:
+    """Warn about an input, as seen from the caller of the function that calls this one."""
+    warnings.warn(message, InputWarning, stacklevel=3)

@@ -336,6 +336,30 @@ def voxel_grid(
     return apply_matrix(voxel_to_world, indices)
 
 
+def nearest_labels(labels: LabelMap, voxels: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the label of the nearest voxel; 0 outside the lattice.
+
+    Parameters
+    ----------
+    labels : LabelMap
+    voxels : ndarray, shape (..., 3)
+        Positions in voxels of `labels`.
+
+    Returns
+    -------
+    ndarray of uint8, shape (...)
+    """
+    return labels_at(labels, np.rint(voxels).astype(np.int64))
+
+
+def labels_at(labels: LabelMap, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the labels at voxel indices of shape (..., 3); 0 outside the lattice."""
+    last = np.array(labels.shape) - 1
+    inside = ((indices >= 0) & (indices <= last)).all(axis=-1)
+    i, j, k = np.moveaxis(np.clip(indices, 0, last), -1, 0)
+    return np.where(inside, labels.array[i, j, k], 0).astype(np.uint8)
+
+
 def same_lattice(
     first: Volume | LabelMap, second: Volume | LabelMap, *, tolerance_mm: float = 1e-3
 ) -> bool:

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
-
-Float = NDArray[np.float64]
 
 
 class EmptyPlane(NamedTuple):

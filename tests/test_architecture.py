@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOUNS = ("errors", "geometry")
+NOUNS = ("errors", "arrays", "geometry")
 
 ROOMS = {
     "cardiacreg": {
         "errors": (),
-        "geometry": ("errors",),
+        "arrays": (),
+        "geometry": ("errors", "arrays"),
         "slices": NOUNS,
-        "compute": ("errors",),
+        "compute": ("errors", "arrays"),
         "io": NOUNS,
         "anatomy": (*NOUNS, "slices"),
         "transforms": (*NOUNS, "compute", "io"),

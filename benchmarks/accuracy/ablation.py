@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from benchmarks.harness import baselines, plots, tabulate
+from benchmarks.harness import plots, tabulate
 from benchmarks.harness.cases import (
     ANATOMIES,
     Case,
@@ -34,6 +34,7 @@ from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.atlases.bank import default_atlases
 from cardiacreg.fusion.label_fusion import FusionOptions
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
+from cardiacreg.metrics import baselines
 from cardiacreg.phantoms.acquisition import Degradation
 from cardiacreg.refinement.options import RefineOptions
 
@@ -252,7 +253,7 @@ def _curve_unit(heart: Heart, point: Point) -> Unit:
         case = heart.case()
         given = {} if point.prepare is None else point.prepare(case)
         labels = given.get("labels", case.target.labels)
-        found = baselines.shape_based(labels, case.truth)
+        found = baselines.interpolate_shape_based(labels, case.truth)
         return rounded(scored(case, name, found, 0.0, score=dice_only))
 
     key = unit.key | {"curve": point.curve, "x": point.x, "line": point.method}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import baselines, comparators, paper, plots, store, tabulate
+from benchmarks.harness import comparators, paper, plots, store, tabulate
 from benchmarks.harness.cases import Heart, synthetic_hearts
 from benchmarks.harness.measuring import (
     BASELINES,
@@ -29,6 +29,7 @@ from benchmarks.harness.measuring import (
 from benchmarks.harness.propagation import Propagated, by_intensity, by_labels
 from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.anatomy.topology import clean_topology
+from cardiacreg.metrics import baselines
 from cardiacreg.refinement.options import RefineOptions
 
 DEFAULT, PAPER = "cardiacreg", "paper preset, with image"
@@ -124,7 +125,7 @@ def _fused(heart: Heart, name: str) -> Unit:
         cleaned = clean_topology(fused)
         cpu += atlases.seconds + time.process_time() - started
         seconds = time.perf_counter() - start
-        found = baselines.nearest_neighbour(cleaned, case.truth)
+        found = baselines.interpolate_nearest(cleaned, case.truth)
         return rounded(scored(case, name, found, seconds) | {"cpu_seconds": cpu})
 
     return Unit(heart_key(heart, name), measure)

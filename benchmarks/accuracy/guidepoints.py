@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, LabelMap
 
-Float = NDArray[np.float64]
 SHORT_AXIS = (1, 2, 3, 4, 5, 6)
 LONG_AXIS = (7, 8, 9, 11)
 PHASES = tuple(range(25))

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.accuracy import guidepoints, plane_cuts
 from benchmarks.accuracy.guidepoints import Phase, Plane
@@ -36,6 +35,7 @@ from benchmarks.harness.cases import (
 from benchmarks.harness.measuring import BASELINES, rounded
 from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -48,7 +48,6 @@ from cardiacreg.geometry import (
 from cardiacreg.metrics.overlap import volumes_ml
 from cardiacreg.refinement.options import RefineOptions
 
-Float = NDArray[np.float64]
 OURS = "cardiacreg"
 CONTOURS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     "LV endocardium": (("LAX_LV_ENDOCARDIAL",), (LV_CAVITY,)),

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.harness import baselines
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
+from cardiacreg.metrics import baselines
 
-Float = NDArray[np.float64]
 PIXEL_MM, COARSE_PIXEL_MM = 0.5, 1.0
 RADIUS_MM = 3.0
 _RAY_MM, _STEP_MM = 80.0, 0.25
@@ -41,7 +41,7 @@ def plane_over(labels: LabelMap, through_mm: Float, first: Float, second: Float)
 
 def cut(labels: LabelMap, grid: LabelMap) -> LabelMap:
     """Return the labels in a plane; background outside the map."""
-    return baselines.nearest_neighbour(labels, grid)
+    return baselines.interpolate_nearest(labels, grid)
 
 
 def beyond_points_mm(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import baselines, hidden_slices, tabulate
+from benchmarks.harness import hidden_slices, tabulate
 from benchmarks.harness.cases import (
     ANATOMIES,
     Acquisition,
@@ -29,6 +29,7 @@ from benchmarks.harness.measuring import heart_key, refine_quietly, rounded
 from benchmarks.harness.scoring import dice_only, wilcoxon_p
 from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.geometry import LabelMap
+from cardiacreg.metrics import baselines
 from cardiacreg.phantoms.toy_heart import tiny_heart
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.results.result import RefineResult
@@ -79,7 +80,7 @@ def _against_truth(make: Callable[[], Case], population: str) -> Record:
     case = make()
 
     def score(result: RefineResult) -> dict[str, Any]:
-        return dice_only(baselines.nearest_neighbour(result.labels, case.truth), case.truth)
+        return dice_only(baselines.interpolate_nearest(result.labels, case.truth), case.truth)
 
     head = {"case": case.name, "seed": case.seed, "population": population}
     return head | _measure(case.target.labels, score)

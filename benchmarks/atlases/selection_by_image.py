@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fusion.fusion_modes import ALIGNMENTS, PATIENTS, SPACING_MM, of_stack
-from benchmarks.harness import baselines, hidden_slices, tabulate
+from benchmarks.harness import hidden_slices, tabulate
 from benchmarks.harness.cases import Acquisition, DataAbsent, Heart, acdc, synthetic_hearts
 from benchmarks.harness.measuring import heart_key, refine_quietly, rounded
 from benchmarks.harness.scoring import dice_only
@@ -25,6 +25,7 @@ from cardiacreg.atlases.bank import default_atlases
 from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import LabelMap, Subject, Volume
 from cardiacreg.io.nifti import read_volume
+from cardiacreg.metrics import baselines
 from cardiacreg.refinement.atlas_choice import select_atlases
 from cardiacreg.refinement.context import Clock, Run
 from cardiacreg.refinement.options import RefineOptions
@@ -88,7 +89,7 @@ def _measure_synthetic(heart: Heart) -> Record:
     assert case.target.image is not None
 
     def score(result: RefineResult) -> dict[str, Any]:
-        return dice_only(baselines.nearest_neighbour(result.labels, case.truth), case.truth)
+        return dice_only(baselines.interpolate_nearest(result.labels, case.truth), case.truth)
 
     head = {"case": case.name, "seed": case.seed, "data": "synthetic"}
     return head | _measure(case.target.labels, case.target.image, score)

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from benchmarks.harness import baselines, machine
+from benchmarks.harness import machine
 from benchmarks.harness.cases import DataAbsent, autofd, degrade
 from benchmarks.harness.measuring import refine_quietly
 from cardiacreg.geometry import LV_CAVITY, STRUCTURES, LabelMap
 from cardiacreg.io.nifti import read_labels
-from cardiacreg.metrics import overlap
+from cardiacreg.metrics import baselines, overlap
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
 from cardiacreg.results.qc_figure import COLOURS, draw_qc_figure, png_bytes
 
@@ -43,9 +43,9 @@ def _overview(path: Path) -> Path:
     result = refine_quietly(low.subject.labels)
     truth = low.reference
     maps = {
-        "acquired slices": baselines.nearest_neighbour(low.subject.labels, truth),
-        "shape-based interpolation": baselines.shape_based(low.subject.labels, truth),
-        "cardiacreg": baselines.nearest_neighbour(result.labels, truth),
+        "acquired slices": baselines.interpolate_nearest(low.subject.labels, truth),
+        "shape-based interpolation": baselines.interpolate_shape_based(low.subject.labels, truth),
+        "cardiacreg": baselines.interpolate_nearest(result.labels, truth),
         "truth": truth,
     }
     figure = Figure(figsize=(11, 5.6), dpi=120, facecolor="white")

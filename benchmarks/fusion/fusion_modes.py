@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.harness import baselines, hidden_slices, tabulate
+from benchmarks.harness import hidden_slices, tabulate
 from benchmarks.harness.cases import Acquisition, DataAbsent, Heart, acdc, synthetic_hearts
 from benchmarks.harness.measuring import heart_key, rounded
 from benchmarks.harness.scoring import dice_only
@@ -27,6 +27,7 @@ from cardiacreg.errors import InputWarning
 from cardiacreg.fusion.label_fusion import FusionOptions
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.io.nifti import read_volume
+from cardiacreg.metrics import baselines
 from cardiacreg.refinement import steps
 from cardiacreg.refinement._refine import make_run, oriented_run
 from cardiacreg.refinement.context import Clock
@@ -162,7 +163,7 @@ def _measure_synthetic(heart: Heart, compared: dict[str, FusionOptions | None]) 
     assert case.target.image is not None
 
     def score(model: LabelMap, _: steps.Outcome) -> dict[str, Any]:
-        return dice_only(baselines.nearest_neighbour(model, case.truth), case.truth)
+        return dice_only(baselines.interpolate_nearest(model, case.truth), case.truth)
 
     head = {"case": case.name, "seed": case.seed, "data": "synthetic"}
     return head | _measure(case.target.labels, case.target.image, compared, score)

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.harness import ants_fusion, baselines
+from benchmarks.harness import ants_fusion
 from benchmarks.harness.propagation import Propagated
 from cardiacreg.fusion.label_fusion import FusionOptions, fuse_labels
 from cardiacreg.geometry import LabelMap, Volume
+from cardiacreg.metrics import baselines
 
 GAUSSIAN_IN_PLANE_MM, GAUSSIAN_THROUGH_MM = 1.0, 4.0
 # Search and patch of CIMAS's demonstration; of h in 10, 400, 1600 the best for these images.

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import baselines, scoring
+from benchmarks.harness import scoring
 from benchmarks.harness.cases import Acquisition
 from benchmarks.harness.measuring import BASELINES, refine_quietly
 from cardiacreg.anatomy.label_presets import canonical_labels
 from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.io.nifti import read_labels
+from cardiacreg.metrics import baselines
 from cardiacreg.slices import labelled_slices
 
 OURS, IN_PLACE = "cardiacreg", "cardiacreg, not moved back"
@@ -92,7 +93,7 @@ def measure(acquisition: Acquisition, others: Sequence[Acquisition] = ()) -> lis
     seconds = time.perf_counter() - start
     fill: dict[str, Callable[[LabelMap], LabelMap]] = {
         **{name: partial(make, stack) for name, make in BASELINES.items()},
-        IN_PLACE: partial(baselines.nearest_neighbour, result.labels),
+        IN_PLACE: partial(baselines.interpolate_nearest, result.labels),
         OURS: partial(as_acquired, result.labels, stack, result.slice_shifts_mm),
     }
     records = []
@@ -143,7 +144,7 @@ def as_acquired(
     shift = [float(np.interp(height, slices, shifts_mm[:, axis])) for axis in (0, 1)]
     matrix = hidden.voxel_to_world.copy()
     matrix[:3, 3] += stack.voxel_to_world[:3, :2] / stack.spacing_mm[:2] @ shift
-    found = baselines.nearest_neighbour(model, LabelMap(hidden.array, matrix))
+    found = baselines.interpolate_nearest(model, LabelMap(hidden.array, matrix))
     return LabelMap(found.array, hidden.voxel_to_world)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 import cardiacreg
-from benchmarks.harness import baselines, scoring
+from benchmarks.harness import scoring
 from benchmarks.harness.cases import Case, Heart
 from benchmarks.harness.store import Record, Unit
 from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
-from cardiacreg.metrics import overlap
+from cardiacreg.metrics import baselines, overlap
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.results.result import RefineResult
 from cardiacreg.slices import labelled_slices
@@ -23,8 +23,8 @@ from cardiacreg.slices import labelled_slices
 THIN_MM = 2.0
 Score = Callable[[LabelMap, LabelMap], dict[str, scoring.Scores]]
 BASELINES: dict[str, Callable[[LabelMap, LabelMap], LabelMap]] = {
-    "nearest neighbour": baselines.nearest_neighbour,
-    "shape-based": baselines.shape_based,
+    "nearest neighbour": baselines.interpolate_nearest,
+    "shape-based": baselines.interpolate_shape_based,
 }
 
 
@@ -108,7 +108,7 @@ def refined(
         threads=threads,
     )
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    found = baselines.nearest_neighbour(result.labels, case.truth)
+    found = baselines.interpolate_nearest(result.labels, case.truth)
     slices = labelled_slices(case.target.labels.array)
     return _record(case, method, seconds) | {
         "cpu_seconds": cpu,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, N_LABELS, STRUCTURES, LabelMap
 from cardiacreg.metrics import overlap
@@ -39,7 +40,6 @@ _KEPT = (
 )
 REGIONS = ("apex", "mid", "base")
 BACKGROUND = "background"
-Float = NDArray[np.float64]
 Scores = dict[str, dict[str, Any]]
 
 

@@ -26,7 +26,6 @@ from benchmarks.harness import machine
 Record = dict[str, Any]
 FOLDER = machine.ROOT / "bench_output" / "units"
 _SHARED = (
-    "baselines",
     "cases",
     "comparators",
     "hidden_slices",

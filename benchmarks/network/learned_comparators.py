@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.harness import baselines, machine
+from benchmarks.harness import machine
 from benchmarks.harness.cases import Case, degrade
 from cardiacreg.geometry import N_LABELS, LabelMap
+from cardiacreg.metrics import baselines
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg_nn.networks.baseline_networks import convolutions_3d
 from cardiacreg_nn.training.export import has_bfloat16
@@ -284,7 +285,7 @@ def _heart(number: int) -> Any:
 def _boxes(heart: Any, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the boxes of one degraded heart and its truth."""
     low = degrade(heart, seed)
-    stack = baselines.nearest_neighbour(low.subject.labels, low.reference).array
+    stack = baselines.interpolate_nearest(low.subject.labels, low.reference).array
     first = corner(stack)
     return _cropped(stack, first), _cropped(low.reference.array, first)
 
@@ -319,7 +320,7 @@ def _shares(boxes: Tensor) -> Tensor:
 
 def complete(case: Case, network: nn.Module) -> LabelMap:
     """Return the heart that a network makes of a case's stack, on the lattice of the truth."""
-    stack = baselines.nearest_neighbour(case.target.labels, case.truth)
+    stack = baselines.interpolate_nearest(case.target.labels, case.truth)
     first = corner(stack.array)
     with torch.inference_mode():
         box = torch.from_numpy(_cropped(stack.array, first)[None])

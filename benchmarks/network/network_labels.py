@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import baselines, paper, scoring, tabulate
+from benchmarks.harness import paper, scoring, tabulate
 from benchmarks.harness.cases import Case, Heart, degrade, synthetic_hearts
 from benchmarks.harness.measuring import heart_key, refine_quietly, rounded, scored
 from benchmarks.harness.store import Record, Unit, gather
 from benchmarks.network.network import require_torch
 from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import LabelMap, Subject, Volume
+from cardiacreg.metrics import baselines
 from cardiacreg.phantoms.anatomy import heart_fields, structure_fractions
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.mr_image import render_image
@@ -70,10 +71,10 @@ def _measure(heart: Heart, source: str, way: str) -> Record:
         given = network_labels(heart, str(_weights(source)))
     labels = LabelMap(given.labels.array, given.labels.voxel_to_world)
     if way == SIMPLE:
-        found = baselines.shape_based(labels, case.truth)
+        found = baselines.interpolate_shape_based(labels, case.truth)
     else:
         model = refine_quietly(labels, landmarks=given.landmarks, threads=1)
-        found = baselines.nearest_neighbour(model.labels, case.truth)
+        found = baselines.interpolate_nearest(model.labels, case.truth)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     return scored(case, f"{source}, {way}", found, seconds) | {
         "cpu_seconds": cpu,
@@ -83,7 +84,7 @@ def _measure(heart: Heart, source: str, way: str) -> Record:
 
 def _slice_dice(labels: LabelMap, case: Case) -> dict[str, float]:
     """Dice of the labels that go in with the stack's true ones, on the stack."""
-    found = baselines.nearest_neighbour(labels, case.target.labels)
+    found = baselines.interpolate_nearest(labels, case.target.labels)
     figures = scoring.raw_dice(found, case.target.labels)["raw"]
     return {name: each["dice"] for name, each in figures.items()}
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 
-Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _VENTRICLES = ((RV_CAVITY, RV_WALL), (LV_CAVITY, LV_WALL))
 """Cavity and wall; the LV comes last, so that no RV is left where it is."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import (
     LV_CAVITY,
@@ -27,7 +28,6 @@ from cardiacreg.geometry import (
     apply_matrix,
 )
 
-Float = NDArray[np.float64]
 _APEX_FIT_SHARE = 0.8
 _FARTHEST_APEX_STEPS = 2.5
 _FARTHEST_APEX_MM = 12.0

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy.volumes import volumes_ml
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.slices import labelled_box
 
-Float = NDArray[np.float64]
 _ROUNDING = 1e-6
 """In slices: a voxel whose centre lies on a face is inside, whatever the last bits say."""
 

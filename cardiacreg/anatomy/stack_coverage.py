@@ -15,12 +15,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.slices import EmptyPlane, labelled_slices
 
-Float = NDArray[np.float64]
 COVERAGES = ("auto", "whole", "partial")
 ENDS = ("apex", "base")
 _REACH_MM, _MOST_PLANES = 10.0, 10

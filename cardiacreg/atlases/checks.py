@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import N_LABELS, RV_WALL, STRUCTURES, LabelMap, Subject
 
 
@@ -85,11 +84,9 @@ def check_atlases(
         )
     without_wall = [position for position in indices if not walls[position]]
     if 0 < len(without_wall) < len(indices):
-        _warn(
-            f"atlases: {_listed(without_wall)} have no RV wall while others do; it votes thinner."
-        )
+        warn(f"atlases: {_listed(without_wall)} have no RV wall while others do; it votes thinner.")
     if n_atlases > len(indices):
-        _warn(f"atlases: {n_atlases} asked for, {len(indices)} there; all of them are used.")
+        warn(f"atlases: {n_atlases} asked for, {len(indices)} there; all of them are used.")
     return AtlasPool(tuple(indices), min(n_atlases, len(indices)))
 
 
@@ -167,14 +164,14 @@ def _first_of_each(keys: Mapping[int, str]) -> list[int]:
     kept = sorted(first.values())
     repeated = sorted(set(keys) - set(kept))
     if repeated:
-        _warn(f"atlases: {_listed(repeated)} repeat the labels of others; each is used once.")
+        warn(f"atlases: {_listed(repeated)} repeat the labels of others; each is used once.")
     return kept
 
 
 def _without(indices: list[int], keys: Mapping[int, str], target_key: str) -> list[int]:
     same = [position for position in indices if keys[position] == target_key]
     if same:
-        _warn(f"atlases: {_listed(same)} is the target itself and is left out.")
+        warn(f"atlases: {_listed(same)} is the target itself and is left out.")
     return [position for position in indices if position not in same]
 
 
@@ -182,7 +179,3 @@ def _listed(positions: Sequence[int]) -> str:
     shown = ", ".join(str(position) for position in positions[:10])
     more = f" and {len(positions) - 10} more" if len(positions) > 10 else ""
     return f"number {shown}{more}"
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, InputWarning, stacklevel=3)

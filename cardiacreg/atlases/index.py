@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import N_LABELS, LabelMap, Landmarks, Subject, apply_matrix
+from cardiacreg.geometry import N_LABELS, LabelMap, Landmarks, Subject, apply_matrix, nearest_labels
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.registration.landmark_affine import fit_landmark_affine
 
@@ -228,11 +228,7 @@ def telling_points(sample: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
 def read_labels_at(labels: LabelMap, points_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return the label of the nearest voxel at world points (n, 3); 0 outside."""
     to_voxel = np.asarray(np.linalg.inv(labels.voxel_to_world), dtype=np.float64)
-    voxels = np.rint(apply_matrix(to_voxel, points_mm)).astype(np.int64)
-    last = np.array(labels.shape) - 1
-    inside = ((voxels >= 0) & (voxels <= last)).all(axis=1)
-    i, j, k = np.clip(voxels, 0, last).T
-    return np.where(inside, labels.array[i, j, k], 0).astype(np.uint8)
+    return nearest_labels(labels, apply_matrix(to_voxel, points_mm))
 
 
 def _nmi(labels: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDArray[np.float64]:

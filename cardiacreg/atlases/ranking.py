@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cardiacreg.compute.label_counts import joint_counts, joint_counts_affine
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Affine, LabelMap, Subject
+from cardiacreg.geometry import Affine, LabelMap, Subject, labels_at
 
 Counts = NDArray[np.int64]
 _MOST_SHOWN = 20
@@ -264,10 +264,7 @@ class _ScoringPoints:
         """Label of the nearest atlas voxel at every point."""
         matrix = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ self._voxel_to_world
         voxels = np.floor(self._points @ matrix[:3, :3].T + matrix[:3, 3] + 0.5).astype(np.int64)
-        last = np.array(atlas.shape) - 1
-        i, j, k = np.clip(voxels, 0, last).T
-        inside = ((voxels >= 0) & (voxels <= last)).all(axis=1)
-        return np.where(inside, atlas.array[i, j, k], 0).astype(np.uint8)
+        return labels_at(atlas, voxels)
 
     def counts(self, atlas: LabelMap, affine: Affine, unknown_labels: tuple[int, ...]) -> Counts:
         """Joint label histogram: target labels in rows, atlas labels in columns."""

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cardiacreg.cli.support import as_cell
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.results.qc_figure import draw_qc_figure, png_bytes
 from cardiacreg.results.result import RefineResult
@@ -85,14 +86,10 @@ def _table(figures: Figures, key: str, title: str, digits: int) -> str:
     lines = [f"<h2>{html.escape(title)}</h2><table><tr><th></th>{head}</tr>"]
     for method, rows in figures.items():
         cells = "".join(
-            f"<td>{_cell(rows.get(name, {}).get(key), digits)}</td>" for name in structures
+            f"<td>{as_cell(rows.get(name, {}).get(key), digits)}</td>" for name in structures
         )
         lines.append(f"<tr><td>{html.escape(method.replace('_', ' '))}</td>{cells}</tr>")
     return "\n".join([*lines, "</table>"])
-
-
-def _cell(value: Any, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _shift_sentence(result: RefineResult, true_shifts_mm: NDArray[np.float64]) -> str:

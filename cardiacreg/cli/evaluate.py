@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.support import EXIT_CODES, echo_json, say
+from cardiacreg.cli.support import EXIT_CODES, as_cell, echo_json, say
 
 if TYPE_CHECKING:
     from cardiacreg.geometry import LabelMap
@@ -80,11 +80,7 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
     """Return the figures of `compare` as text, a line per structure; distances in mm."""
     lines = [f"{'structure':12s}" + "".join(f"{title:>11s}" for title, _ in COLUMNS.values())]
     for name, row in figures.items():
-        cells = [_cell(row.get(key), digits) for key, (_, digits) in COLUMNS.items()]
+        cells = [as_cell(row.get(key), digits) for key, (_, digits) in COLUMNS.items()]
         note = "  in one map only" if row["missed"] else ""
         lines.append(f"{name:12s}" + "".join(f"{cell:>11s}" for cell in cells) + note)
     return "\n".join(lines)
-
-
-def _cell(value: Any, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

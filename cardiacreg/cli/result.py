@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.support import echo_json, say
+from cardiacreg.cli.support import as_cell, echo_json, say
 from cardiacreg.errors import RefinementError, ResultWarning
 
 if TYPE_CHECKING:
@@ -94,16 +94,12 @@ def _echo_table(found: dict[str, Any], output: Path) -> None:
     click.echo(f"{'structure':10s}{''.join(heads)}{'mass g':>9s}{'agreement':>11s}")
     for name, volume in found["volumes"].items():
         mass, dice = found["masses_g"].get(name), found["agreement_dice"].get(name)
-        cells = [f"{_cell(volume[key], 1):>{len(head) + 2}s}" for head, key in _COLUMNS]
-        click.echo(f"{name:10s}{''.join(cells)}{_cell(mass, 1):>9s}{_cell(dice, 3):>11s}")
+        cells = [f"{as_cell(volume[key], 1):>{len(head) + 2}s}" for head, key in _COLUMNS]
+        click.echo(f"{name:10s}{''.join(cells)}{as_cell(mass, 1):>9s}{as_cell(dice, 3):>11s}")
     click.echo(
         f"smallest Jacobian {found['minimum_jacobian']:.3f}; the chosen atlases differ on "
         f"{100 * found['atlas_diversity']:.0f} % of the heart; written to {output}"
     )
-
-
-def _cell(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _end_with_findings(result: RefineResult, output: Path, *, accept_failed: bool) -> None:

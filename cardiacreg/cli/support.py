@@ -197,3 +197,8 @@ def atlas_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def as_cell(value: float | None, digits: int) -> str:
+    """Return a number for a table, a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -10,11 +10,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 
-Float = NDArray[np.float64]
 _BLOCK = 8192
 """Numbers that are summed by themselves in a dot product."""
 

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.slices import labelled_slices
 from cardiacreg.transforms.resampling import Lattice
 
-Float = NDArray[np.float64]
 _MATCHED = (RV_CAVITY, LV_CAVITY, LV_WALL)
 _LARGEST_OFFSET = 0.35
 """In shares of all votes; about a voxel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.geometry import STRUCTURES, LabelMap, apply_matrix
+from cardiacreg.geometry import STRUCTURES, LabelMap, apply_matrix, nearest_labels
 from cardiacreg.slices import labelled_slices
 
 
@@ -49,9 +49,4 @@ def sample_at_slices(
         np.meshgrid(*(np.arange(n, dtype=float) for n in target.shape), indexing="ij"), -1
     )
     grid[..., :2] += (slice_shifts_mm / target.spacing_mm[:2])[None, None]
-    nearest = np.rint(apply_matrix(to_voxel, grid)).astype(np.int64)
-    limit = np.array(refined.shape) - 1
-    inside = ((nearest >= 0) & (nearest <= limit)).all(axis=-1)
-    clipped = np.clip(nearest, 0, limit)
-    found = refined.array[clipped[..., 0], clipped[..., 1], clipped[..., 2]]
-    return np.where(inside, found, 0).astype(np.uint8)
+    return nearest_labels(refined, apply_matrix(to_voxel, grid))

@@ -15,9 +15,10 @@ from scipy import ndimage
 
 from cardiacreg.anatomy.component_counts import TopologyCounts, count_components, topology_counts
 from cardiacreg.anatomy.volumes import AgreementLimits, limits_of_agreement, masses_g, volumes_ml
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_WALL, RV_WALL, STRUCTURES, LabelMap, same_lattice
-from cardiacreg.metrics.surfaces import Floats, Mask, border_points_mm, nearest_mm, surface_elements
+from cardiacreg.metrics.surfaces import Mask, border_points_mm, nearest_mm, surface_elements
 
 __all__ = [
     "AgreementLimits",
@@ -329,7 +330,7 @@ def _with_error(
     return {f"{what}_{unit}": ours, f"true_{what}_{unit}": true, f"{what}_error_{unit}": error}
 
 
-def _outline_distance_mm(first: Mask, second: Mask, spacing_mm: Floats) -> float:
+def _outline_distance_mm(first: Mask, second: Mask, spacing_mm: Float) -> float:
     a = border_points_mm(ndimage.binary_fill_holes(first), spacing_mm)
     b = border_points_mm(ndimage.binary_fill_holes(second), spacing_mm)
     return float(max(nearest_mm(a, b).max(), nearest_mm(b, a).max()))
@@ -353,11 +354,11 @@ def _mask(labels: LabelMap, label: int | None) -> Mask:
 class _Distances(NamedTuple):
     """Distances of each border voxel of one map to the other, both ways."""
 
-    to_second_mm: Floats
-    to_first_mm: Floats
+    to_second_mm: Float
+    to_first_mm: Float
 
 
-def _directed_distances(first: Mask, second: Mask, spacing_mm: Floats) -> _Distances:
+def _directed_distances(first: Mask, second: Mask, spacing_mm: Float) -> _Distances:
     a, b = border_points_mm(first, spacing_mm), border_points_mm(second, spacing_mm)
     if len(a) and len(b):
         return _Distances(nearest_mm(a, b), nearest_mm(b, a))
@@ -365,7 +366,7 @@ def _directed_distances(first: Mask, second: Mask, spacing_mm: Floats) -> _Dista
     return _Distances(np.array([distance]), np.array([distance]))
 
 
-def _diagonal_mm(shape: tuple[int, ...], spacing_mm: Floats) -> float:
+def _diagonal_mm(shape: tuple[int, ...], spacing_mm: Float) -> float:
     return float(np.linalg.norm(np.array(shape) * spacing_mm))
 
 

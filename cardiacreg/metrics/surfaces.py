@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from cardiacreg.arrays import Float
+
 Mask = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 
 
 class SurfaceElements(NamedTuple):
     """Pieces of a surface: where each is, shape (n, 3) mm, and its area, shape (n,) mm^2."""
 
-    points_mm: Floats
-    areas_mm2: Floats
+    points_mm: Float
+    areas_mm2: Float
 
 
-def border_points_mm(mask: Mask, spacing_mm: Floats) -> Floats:
+def border_points_mm(mask: Mask, spacing_mm: Float) -> Float:
     """Return the voxels that touch the outside with a face (or an edge in 2-D), shape (n, d) mm.
 
     Parameters
@@ -45,13 +46,13 @@ def border_points_mm(mask: Mask, spacing_mm: Floats) -> Floats:
     return np.asarray((np.argwhere(border) + start) * spacing_mm, dtype=np.float64)
 
 
-def nearest_mm(points_mm: Floats, others_mm: Floats) -> Floats:
+def nearest_mm(points_mm: Float, others_mm: Float) -> Float:
     """Return the distance of each point to the nearest of the others, shape (n,) mm."""
     distances, _ = cKDTree(others_mm).query(points_mm)
     return np.asarray(distances, dtype=np.float64)
 
 
-def surface_elements(mask: Mask, spacing_mm: Floats) -> SurfaceElements:
+def surface_elements(mask: Mask, spacing_mm: Float) -> SurfaceElements:
     """Return the surface of a 3-D mask as elements, one for each 2x2x2 cell that it crosses.
 
     Parameters
@@ -76,7 +77,7 @@ def surface_elements(mask: Mask, spacing_mm: Floats) -> SurfaceElements:
 
 
 @lru_cache(maxsize=32)
-def cell_areas_mm2(spacing_mm: tuple[float, ...]) -> Floats:
+def cell_areas_mm2(spacing_mm: tuple[float, ...]) -> Float:
     """Return the area of the surface inside a cell for each of the 256 fillings of its corners."""
     areas = np.zeros(256)
     for code, triangles in enumerate(_cell_triangles()):
@@ -87,7 +88,7 @@ def cell_areas_mm2(spacing_mm: tuple[float, ...]) -> Floats:
 
 
 @lru_cache(maxsize=1)
-def _cell_triangles() -> tuple[Floats, ...]:
+def _cell_triangles() -> tuple[Float, ...]:
     """Triangles, shape (n, 3 corners, 3), through a unit cell for each filling of its corners.
 
     Ambiguous faces separate the corners of the minority, so that a filling and its complement have

@@ -13,12 +13,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Subject, Volume
 from cardiacreg.phantoms.stack_labels import LabelRule, base_is_last, draw_as_experts, lose_apex
 from cardiacreg.phantoms.thick_slices import Motion, majority_labels, mean_image, plan_stack
 
-_FloatArray = NDArray[np.float64]
 EmptySlices = tuple[int, int] | Literal["random"] | None
 _MOST_RANDOM_EMPTY = 2
 
@@ -45,10 +45,10 @@ class LowResolution:
     """
 
     subject: Subject
-    slice_shifts_mm: _FloatArray
+    slice_shifts_mm: Float
     reference: LabelMap
-    slice_turns_degrees: _FloatArray
-    tilt_degrees: _FloatArray
+    slice_turns_degrees: Float
+    tilt_degrees: Float
 
 
 def simulate_low_resolution(
@@ -221,7 +221,7 @@ class Degradation:
         self,
         stack: NDArray[np.uint8],
         heart: LabelMap,
-        pixel_mm: _FloatArray,
+        pixel_mm: Float,
         empty: tuple[int, int] | None,
     ) -> slice:
         """Remove labels in place by the rule and at the apex; return the slices that are acquired."""

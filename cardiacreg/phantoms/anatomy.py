@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
+from cardiacreg.arrays import Float
 from cardiacreg.phantoms.published_measures import (
     CREST_WALL_RATIO,
     INSERTION_FILLET_RATIO,
@@ -40,8 +41,6 @@ from cardiacreg.phantoms.published_measures import (
     TRICUSPID_RADIUS_MM,
 )
 from cardiacreg.phantoms.radii import N_AZIMUTH, N_POLAR, table_angles
-
-_FloatArray = NDArray[np.float64]
 
 
 class _Lookup(NamedTuple):
@@ -83,26 +82,26 @@ class HeartShape:
     rv_factor: float
     rv_wall_mm: float
     septal_flattening_mm: float
-    endocardium_mm: _FloatArray
-    wall_mm: _FloatArray
-    rv_body_mm: _FloatArray
-    rv_centre_mm: _FloatArray
-    tricuspid_mm: _FloatArray
-    pulmonary_mm: _FloatArray
-    aortic_mm: _FloatArray
-    roof_mm: _FloatArray
-    mitral_slope: _FloatArray
+    endocardium_mm: Float
+    wall_mm: Float
+    rv_body_mm: Float
+    rv_centre_mm: Float
+    tricuspid_mm: Float
+    pulmonary_mm: Float
+    aortic_mm: Float
+    roof_mm: Float
+    mitral_slope: Float
 
-    def inner_radius_mm(self) -> _FloatArray:
+    def inner_radius_mm(self) -> Float:
         """Return the LV endocardial radius table, shape (73, 144)."""
         polar, azimuth = table_angles()
         bulge = np.exp(-((azimuth / np.radians(55.0)) ** 2)) * np.sin(polar) ** 2
-        radius: _FloatArray = (
+        radius: Float = (
             self.endocardium_factor * self.endocardium_mm - self.septal_flattening_mm * bulge
         )
         return np.asarray(np.maximum(radius, 4.0))
 
-    def outer_radius_mm(self) -> _FloatArray:
+    def outer_radius_mm(self) -> Float:
         """Return the LV epicardial radius table, shape (73, 144)."""
         return self.inner_radius_mm() + self.wall_factor * self.wall_mm
 
@@ -110,7 +109,7 @@ class HeartShape:
         """Return the LV epicardial radius towards the RV at the height of the LV centre."""
         return float(self.outer_radius_mm()[N_POLAR // 2, 0])
 
-    def free_radius_mm(self) -> _FloatArray:
+    def free_radius_mm(self) -> Float:
         """Return the RV body radius table; `rv_factor` acts on the free side, not on the septal."""
         polar, azimuth = table_angles()
         towards_septum = -np.cos(azimuth) * np.sin(polar)
@@ -122,7 +121,7 @@ class HeartShape:
         shorter = min(limit / self._visible_depth_mm(radius) - 1.0, 0.0)
         return np.asarray(radius * (1.0 + shorter * np.clip(1.5 * np.cos(polar), 0.0, 1.0)))
 
-    def _visible_depth_mm(self, radius: _FloatArray) -> float:
+    def _visible_depth_mm(self, radius: Float) -> float:
         """How far below its centre the RV body reaches outside the LV."""
         polar, azimuth = table_angles()
         in_plane = radius * np.sin(polar)
@@ -170,9 +169,7 @@ class HeartFields:
     valves: NDArray[np.float32]
 
 
-def heart_fields(
-    shape: HeartShape, axes_mm: tuple[_FloatArray, _FloatArray, _FloatArray]
-) -> HeartFields:
+def heart_fields(shape: HeartShape, axes_mm: tuple[Float, Float, Float]) -> HeartFields:
     """Evaluate the distance fields of a heart on the grid spanned by three axes.
 
     Parameters
@@ -276,7 +273,7 @@ def _polar_lookup(
     return _Lookup(row * (N_AZIMUTH + 2) + column, polar - row, azimuth - column), radius
 
 
-def _interpolate(table: _FloatArray, lookup: _Lookup) -> NDArray[np.float32]:
+def _interpolate(table: Float, lookup: _Lookup) -> NDArray[np.float32]:
     """Bilinear interpolation in a radius table, closed around the azimuth."""
     width = table.shape[1] + 2
     closed = np.concatenate([table, table[:, :2]], axis=1).astype(np.float32)
@@ -291,7 +288,7 @@ def _interpolate(table: _FloatArray, lookup: _Lookup) -> NDArray[np.float32]:
 
 
 def _distance(
-    field: NDArray[np.float32], axes_mm: tuple[_FloatArray, _FloatArray, _FloatArray]
+    field: NDArray[np.float32], axes_mm: tuple[Float, Float, Float]
 ) -> NDArray[np.float32]:
     """First-order distance in mm: the field over the length of its gradient."""
     steps = [np.float32(axis[1] - axis[0]) for axis in axes_mm]

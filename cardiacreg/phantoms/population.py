@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.phantoms import published_measures as measures
 from cardiacreg.phantoms.anatomy import HeartShape, heart_fields, structure_fractions
@@ -20,7 +20,6 @@ from cardiacreg.phantoms.radii import radius_table, random_deviation
 
 MUSCLE_DENSITY_G_PER_ML = 1.05
 PHASES = ("ED", "ES")
-_FloatArray = NDArray[np.float64]
 _COARSE_MM, _SOFTNESS_MM = 4.0, 1.0
 # Share of the thin RV wall that survives in a label map, where each voxel has one structure.
 _RV_WALL_KEPT = 0.95
@@ -138,7 +137,7 @@ def shape_volumes(shape: HeartShape) -> HeartVolumes:
     )
 
 
-def coarse_axes(shape: HeartShape) -> tuple[_FloatArray, _FloatArray, _FloatArray]:
+def coarse_axes(shape: HeartShape) -> tuple[Float, Float, Float]:
     """Return axes in mm, 4 mm apart, of a grid that holds the whole heart."""
     limits = ((-105.0, 50.0), (-75.0, 70.0), (-105.0, 25.0))
     stretch = (shape.scale, shape.scale, shape.scale * max(shape.elongation, 0.9))
@@ -182,19 +181,19 @@ def _draw_targets(rng: np.random.Generator, group: Group) -> HeartVolumes:
 
 def _profile(
     rng: np.random.Generator, mean: tuple[float, ...], deviation: tuple[tuple[float, ...], ...]
-) -> _FloatArray:
+) -> Float:
     """Draw a radius table about a mean profile."""
     return radius_table(np.array(mean)) + random_deviation(rng, deviation)
 
 
 def _around(
     rng: np.random.Generator, mean: tuple[float, ...], deviation: tuple[float, ...]
-) -> _FloatArray:
-    draws: _FloatArray = np.clip(rng.standard_normal(len(mean)), -2.0, 2.0)
+) -> Float:
+    draws: Float = np.clip(rng.standard_normal(len(mean)), -2.0, 2.0)
     return np.asarray(np.array(mean) + np.array(deviation) * draws)
 
 
-def _draw_base(rng: np.random.Generator) -> tuple[_FloatArray, _FloatArray]:
+def _draw_base(rng: np.random.Generator) -> tuple[Float, Float]:
     """Draw tricuspid, pulmonary and aortic centre (3, 3) and the RV roof (9, 5), which vary together."""
     modes = np.array(measures.RV_BASE_MODES_MM)
     draws = np.clip(rng.standard_normal(len(modes)), -2.0, 2.0)

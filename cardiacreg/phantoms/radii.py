@@ -5,17 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.special import gammaln, lpmv
 
+from cardiacreg.arrays import Float
 from cardiacreg.phantoms.published_measures import VARIATION_ANGLES, VARIATION_LENGTH_DEGREES
 
 N_POLAR, N_AZIMUTH = 73, 144
-_FloatArray = NDArray[np.float64]
 
 
-def radius_table(profile_mm: _FloatArray) -> _FloatArray:
+def radius_table(profile_mm: Float) -> Float:
     """Return the radii (73, 144) by polar angle and azimuth of a profile of spherical harmonics."""
     basis = _harmonics()[:, : len(profile_mm)]
     return np.asarray((basis @ profile_mm).reshape(N_POLAR, N_AZIMUTH))
@@ -23,7 +22,7 @@ def radius_table(profile_mm: _FloatArray) -> _FloatArray:
 
 def random_deviation(
     rng: np.random.Generator, deviation_mm: tuple[tuple[float, ...], ...]
-) -> _FloatArray:
+) -> Float:
     """Return a smooth random change of radii (73, 144).
 
     Parameters
@@ -54,7 +53,7 @@ def random_deviation(
 
 
 @lru_cache(maxsize=1)
-def table_angles() -> tuple[_FloatArray, _FloatArray]:
+def table_angles() -> tuple[Float, Float]:
     """Return polar angle and azimuth (-pi to pi) of every table entry, each (73, 144)."""
     polar = np.linspace(0.0, np.pi, N_POLAR)
     azimuth = np.arange(N_AZIMUTH) * (2.0 * np.pi / N_AZIMUTH)
@@ -63,7 +62,7 @@ def table_angles() -> tuple[_FloatArray, _FloatArray]:
 
 
 @lru_cache(maxsize=1)
-def _harmonics() -> _FloatArray:
+def _harmonics() -> Float:
     """Real spherical harmonics up to degree 8 over the table, each of unit mean square."""
     polar, azimuth = (angle.ravel() for angle in table_angles())
     columns = []

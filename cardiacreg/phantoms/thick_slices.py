@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.slices import rotation
 
-_Float = NDArray[np.float64]
 _LAYER_MM = 2.0
 """The thickest layer of a tilted slice."""
 
@@ -25,29 +25,29 @@ _LAYER_MM = 2.0
 class Stack(NamedTuple):
     """Where the slices of a stack lie; mm along the heart's axes from its first voxel, unless said."""
 
-    voxel_to_world: _Float
+    voxel_to_world: Float
     shape: tuple[int, int, int]
-    pixel_mm: _Float
+    pixel_mm: Float
     """Shape (2,)."""
     thickness_mm: float
-    first_mm: _Float
+    first_mm: Float
     """Shape (3,): the first voxel's centre along the stack's axes; `pivot_mm` is the same along both."""
-    pivot_mm: _Float
+    pivot_mm: Float
     """Shape (3,): the mean position of the labels."""
-    turn: _Float
+    turn: Float
     """Shape (3, 3): the stack's axes as columns."""
 
 
 class Motion(NamedTuple):
     """How each slice moved: true = stored position + shift, then turned about the pivot."""
 
-    shifts_mm: _Float
+    shifts_mm: Float
     """Shape (n_slices, 2), along the stack's i and j axes."""
-    turns_degrees: _Float
+    turns_degrees: Float
     """Shape (n_slices,)."""
 
 
-def tilt_matrix(degrees: _Float) -> _Float:
+def tilt_matrix(degrees: Float) -> Float:
     """Return the rotation by one angle about axis i after one about axis j, shape (3, 3)."""
     about_i, about_j = (rotation(float(angle)) for angle in degrees)
     first, second = np.eye(3), np.eye(3)
@@ -59,9 +59,9 @@ def tilt_matrix(degrees: _Float) -> _Float:
 def plan_stack(
     labels: LabelMap,
     *,
-    pixel_mm: _Float,
+    pixel_mm: Float,
     thickness_mm: float,
-    tilt_degrees: _Float,
+    tilt_degrees: Float,
     phase_mm: float,
     more_slices: int,
 ) -> Stack:
@@ -164,14 +164,14 @@ def mean_image(image: Volume, stack: Stack, motion: Motion) -> NDArray[np.float3
     return found
 
 
-def _sums_along_slices(array: NDArray[np.generic]) -> _Float:
+def _sums_along_slices(array: NDArray[np.generic]) -> Float:
     """Sum of all slices below each face between slices, shape (i, j, n_slices + 1)."""
     sums = np.zeros((*array.shape[:2], array.shape[2] + 1))
     np.cumsum(array, axis=2, out=sums[:, :, 1:], dtype=np.float64)
     return sums
 
 
-def _layers(stack: Stack, motion: Motion, k: int, spacing_mm: _Float) -> _Float:
+def _layers(stack: Stack, motion: Motion, k: int, spacing_mm: Float) -> Float:
     """Where the thin layers of a slice truly lie, shape (n_layers, 4, i, j).
 
     In voxels of the heart: i and j of each pixel, and its lower and its upper face, both counted in
@@ -199,7 +199,7 @@ def _layers(stack: Stack, motion: Motion, k: int, spacing_mm: _Float) -> _Float:
     return placed
 
 
-def _mean(sums: _Float, layers: _Float) -> _Float:
+def _mean(sums: Float, layers: Float) -> Float:
     """Mean over the layers between their faces; shape (i, j)."""
     total = np.zeros(layers.shape[2:])
     for i, j, low, high in layers:

@@ -6,13 +6,11 @@ their matrices make good, and sometimes on lattices that contradict each other, 
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import LabelMap, Volume, apply_matrix, corner_distance_mm
 from cardiacreg.slices import labelled_box
 
@@ -52,7 +50,7 @@ def check_image(image: Volume, labels: LabelMap) -> Volume | None:
     placed = _place_or_refuse(image, labels)
     around = placed.array[labelled_box(labels)]
     if around.min() == around.max():
-        _warn(
+        warn(
             f"image: the intensities around the labels are constant ({around.min():g}); the image "
             "is left aside and the labels alone are used."
         )
@@ -68,7 +66,7 @@ def _place_or_refuse(image: Volume, labels: LabelMap) -> Volume:
         return image
     shift = _corner_shift_voxels(image, labels)
     if shift <= _LARGEST_SHIFT_VOXELS:
-        _warn(
+        warn(
             f"image: its matrix differs from that of the labels by up to {distance:.3g} mm "
             f"({shift:.2f} voxels); that of the labels is used for both."
         )
@@ -179,8 +177,4 @@ def _check_overlap(
             code="LATTICE_MISMATCH",
         )
     if inside < 1:
-        _warn(f"image: only {inside:.1%} of the labelled voxels lie inside it; 0 is used outside.")
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, InputWarning, stacklevel=3)
+        warn(f"image: only {inside:.1%} of the labelled voxels lie inside it; 0 is used outside.")

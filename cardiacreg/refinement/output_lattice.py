@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap, Volume, apply_matrix
 from cardiacreg.slices import labelled_slices, target_frame
 from cardiacreg.transforms.resampling import Lattice
 
-Float = NDArray[np.float64]
 _LARGEST_EXTENT_MM = 400.0
 
 

@@ -6,7 +6,6 @@ it goes on with a reservation, and raises `InvalidInputError` where it cannot.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.atlases.checks import AtlasPool, check_atlases, check_label_set
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -134,15 +133,15 @@ def _warn_about_labels(
     counts: NDArray[np.int64], missing: tuple[int, ...], gaps: tuple[int, ...]
 ) -> None:
     if missing:
-        _warn(
+        warn(
             f"labels: {_named(missing)} missing; the rest is refined, and what is missing comes "
             "from the atlases alone."
         )
     tiny = tuple(label for label in STRUCTURES if 0 < counts[label] < _FEWEST_VOXELS)
     if tiny:
-        _warn(f"labels: {_named(tiny)} of fewer than {_FEWEST_VOXELS} voxels; is it noise?")
+        warn(f"labels: {_named(tiny)} of fewer than {_FEWEST_VOXELS} voxels; is it noise?")
     if gaps:
-        _warn(
+        warn(
             f"labels: slices {list(gaps)} are empty between labelled slices; they are filled from "
             "the atlases."
         )
@@ -199,7 +198,3 @@ def _distance_to_box_mm(points_mm: NDArray[np.float64], labels: LabelMap) -> NDA
     voxels = apply_matrix(np.asarray(np.linalg.inv(labels.voxel_to_world), np.float64), points_mm)
     beyond = np.maximum(first - voxels, 0) + np.maximum(voxels - last, 0)
     return np.asarray(np.linalg.norm(beyond * labels.spacing_mm, axis=-1))
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, InputWarning, stacklevel=3)

@@ -7,10 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.geometry import LabelMap
-
-Float = NDArray[np.float64]
 
 
 class AtlasCells(NamedTuple):

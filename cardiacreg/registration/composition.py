@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
 from cardiacreg.registration.atlas_lookup import AtlasCells
 from cardiacreg.registration.prepared_target import PreparedTarget
@@ -18,7 +19,6 @@ from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.jacobian import dense_positions, refined_minimum
 from cardiacreg.transforms.resampling import Lattice, warp_labels
 
-Float = NDArray[np.float64]
 _MOST_VOXELS = 4e6
 
 

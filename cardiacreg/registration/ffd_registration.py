@@ -16,6 +16,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import check_threads
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap
@@ -37,7 +38,6 @@ from cardiacreg.registration.prepared_target import (
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 
-Float = NDArray[np.float64]
 _LEAST_GAIN = 1e-3
 """Consistency that a composed deformation must gain to be kept."""
 

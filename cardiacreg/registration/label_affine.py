@@ -9,15 +9,13 @@ exactly, so that objective and gradient are those of the deformation.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, apply_matrix
 from cardiacreg.registration.atlas_lookup import atlas_cells
 from cardiacreg.registration.ffd_registration import PreparedTarget
 from cardiacreg.registration.label_consistency import ConsistencyObjective
-
-Float = NDArray[np.float64]
 
 
 def improve_affine(

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
 from cardiacreg.registration.atlas_lookup import AtlasCells
@@ -30,7 +31,6 @@ from cardiacreg.registration.target_sampling import (
 from cardiacreg.slices import labelled_slices as labelled_slices, target_frame as target_frame
 from cardiacreg.transforms.bspline import spline_table
 
-Float = NDArray[np.float64]
 _VOXELS_WORTH_THREADS = 100_000
 """Below this a pass takes less than a millisecond, hardly more than starting its threads."""
 

@@ -10,8 +10,8 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine
 from cardiacreg.registration.atlas_lookup import AtlasCells
@@ -26,7 +26,6 @@ from cardiacreg.transforms.jacobian import (
     steepest_slope,
 )
 
-Float = NDArray[np.float64]
 _STIFFNESS = 0.003
 """Assumed curvature of the consistency per mm^2 of a uniform displacement; a factor of ten either way
 changes little."""

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.target_sampling import TargetSamples, sample_target
 from cardiacreg.slices import EmptyPlane, labelled_slices
 
-Float = NDArray[np.float64]
 _MOST_CONTROL_POINTS = 5e6
 _REACH_MM = (15.0, 15.0, 30.0)
 

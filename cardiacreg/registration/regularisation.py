@@ -15,13 +15,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.transforms.bspline import bending_matrices
 from cardiacreg.transforms.jacobian import FoldingPenalty as FoldingPenalty
-
-Float = NDArray[np.float64]
 
 
 class BendingEnergy:

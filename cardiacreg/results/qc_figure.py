@@ -31,8 +31,8 @@ from cardiacreg.results.qc_views import (
     heart_points,
     intensities,
     label_share,
+    labels_in_frame,
     long_axis_cuts,
-    nearest_labels,
     shown_slices,
     slice_box,
     slice_points,
@@ -150,10 +150,10 @@ def _draw_slice(panel: Any, result: RefineResult, axes: HeartAxes, box: Box, k: 
     _prepare_panel(panel, box)
     image = result.target.image
     if image is None:
-        _show_labels(panel, nearest_labels(target, axes.frame, stored), box, _PALE)
+        _show_labels(panel, labels_in_frame(target, axes.frame, stored), box, _PALE)
     else:
         _show_image(panel, intensities(image, axes.frame, stored), box)
-    own = nearest_labels(target, axes.frame, stored)
+    own = labels_in_frame(target, axes.frame, stored)
     for label in COLOURS:
         _outline(panel, (own == label).astype(float), box, _INPUT_COLOUR, 1.6)
     for label, colour in COLOURS.items():
@@ -211,7 +211,7 @@ def _draw_cut(
     panel: Any, labels: LabelMap, axes: HeartAxes, cut: Cut, sides: tuple[str, str]
 ) -> None:
     _prepare_panel(panel, cut.box)
-    _show_labels(panel, nearest_labels(labels, axes.frame, cut_points(cut)), cut.box, _FILL)
+    _show_labels(panel, labels_in_frame(labels, axes.frame, cut_points(cut)), cut.box, _FILL)
     start, level = cut.box.left + 3.0, cut.box.bottom + 3.0
     panel.plot([start, start + 20.0], [level, level], color="black", lw=2, solid_capstyle="butt")
     panel.text(start + 10.0, level + 1.5, "20 mm", fontsize=7, ha="center", va="bottom")

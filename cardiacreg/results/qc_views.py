@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -22,11 +23,11 @@ from cardiacreg.geometry import (
     LabelMap,
     Volume,
     apply_matrix,
+    nearest_labels,
 )
 from cardiacreg.results.result import RefineResult
 from cardiacreg.slices import labelled_slices, target_frame
 
-Float = NDArray[np.float64]
 STEP_MM = 0.6
 MARGIN_MM = 8.0
 _ANTERIOR, _TURNING, _INFERIOR, _LATERAL, _APEX, _BASE = range(6)
@@ -202,14 +203,9 @@ def _centres(start: float, stop: float) -> Float:
     return start + (np.arange(count) + 0.5) * (stop - start) / count
 
 
-def nearest_labels(labels: LabelMap, frame: Float, points: Float) -> NDArray[np.uint8]:
-    """Look up the label of the nearest voxel; 0 outside the lattice."""
-    voxel = apply_matrix(_between(labels.voxel_to_world, frame), points)
-    index = np.rint(voxel).astype(np.int64)
-    limit = np.array(labels.shape) - 1
-    inside = ((index >= 0) & (index <= limit)).all(axis=-1)
-    i, j, k = np.moveaxis(np.clip(index, 0, limit), -1, 0)
-    return np.where(inside, labels.array[i, j, k], 0).astype(np.uint8)
+def labels_in_frame(labels: LabelMap, frame: Float, points: Float) -> NDArray[np.uint8]:
+    """Look up the label of the nearest voxel at points of a frame; 0 outside the lattice."""
+    return nearest_labels(labels, apply_matrix(_between(labels.voxel_to_world, frame), points))
 
 
 def label_share(labels: LabelMap, label: int, frame: Float, points: Float) -> Float:

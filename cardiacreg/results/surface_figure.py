@@ -16,12 +16,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.results.qc_figure import COLOURS
-from cardiacreg.results.qc_views import HeartAxes, heart_axes, heart_points, nearest_labels
+from cardiacreg.results.qc_views import HeartAxes, heart_axes, heart_points, labels_in_frame
 from cardiacreg.results.result import RefineResult
-
-Float = NDArray[np.float64]
 
 _STEP_MM = 0.8
 _MARGIN_MM = 6.0
@@ -101,7 +100,7 @@ def _picture(labels: LabelMap, axes: HeartAxes, view: _View) -> Float:
         open_yet = found == 0
         if not open_yet.any():
             break
-        hit = nearest_labels(labels, axes.frame, plane[open_yet] + level * view.directions[2])
+        hit = labels_in_frame(labels, axes.frame, plane[open_yet] + level * view.directions[2])
         found[open_yet] = hit
         depth[open_yet] = np.where(hit > 0, level, np.nan)
     return _lit(found, depth)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.geometry import Affine, LabelMap, Volume
 from cardiacreg.registration.prepared_target import PreparedTarget
@@ -29,7 +30,6 @@ from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.resampling import Lattice, warp_labels
 
-Float = NDArray[np.float64]
 ANGLES_DEGREES = np.arange(-15.0, 15.5, 1.0)
 """The turns that are tried; between them a parabola tells."""
 _PRIOR = 2e-5

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks
 from cardiacreg.geometry import (
@@ -39,7 +40,6 @@ from cardiacreg.geometry import (
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.slices import labelled_slices
 
-Float = NDArray[np.float64]
 FEWEST_ATLASES = 24
 """Below this a covariance says too little."""
 _REGIONS = ((LV_CAVITY,), (LV_CAVITY, LV_WALL), (LV_WALL,), (RV_CAVITY, RV_WALL))

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-
-Float = NDArray[np.float64]
 
 
 class SplineTable(NamedTuple):

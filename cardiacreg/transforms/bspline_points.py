@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-
-Float = NDArray[np.float64]
 
 
 def spline_at_points(positions: Float, coefficients: Float) -> tuple[Float, Float]:

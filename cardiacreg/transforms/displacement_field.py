@@ -19,8 +19,9 @@ import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.wrapstruct import WrapStructError
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, Volume, voxel_grid
 from cardiacreg.io.atomic_write import write_bytes_atomically
@@ -29,7 +30,6 @@ from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.resampling import Grid, PointMap
 
-Float = NDArray[np.float64]
 _INTENTS = {"LPS": 1007, "RAS": 1006}
 _SIGNS = {"LPS": np.array([-1.0, -1.0, 1.0]), "RAS": np.ones(3)}
 _LARGEST_FILE_BYTES = 2**32

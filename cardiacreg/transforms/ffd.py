@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, apply_matrix
 from cardiacreg.transforms.bspline import (
@@ -23,8 +24,6 @@ from cardiacreg.transforms.bspline import (
     subdivide as subdivide,
 )
 from cardiacreg.transforms.jacobian import jacobian_determinants
-
-Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

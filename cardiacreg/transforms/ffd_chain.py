@@ -11,14 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, apply_matrix, voxel_grid
 from cardiacreg.transforms.bspline_points import spline_at_points
 from cardiacreg.transforms.ffd import FFD
-
-Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

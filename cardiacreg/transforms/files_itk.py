@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.source_name import named_source
 from cardiacreg.transforms.ffd import FFD
 
-Float = NDArray[np.float64]
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COMPOSITE, _AFFINE, _SPLINE = (
     f"{name}_double_3_3" for name in ("CompositeTransform", "AffineTransform", "BSplineTransform")

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.source_name import named_source, warn_about_source
 from cardiacreg.transforms.ffd import FFD
 
-Float = NDArray[np.float64]
 _MAGIC = 815007
 _RIGID, _AFFINE, _MULTI_LEVEL = 2, 3, 7
 _SPLINES = (4, 12, 56, 76)

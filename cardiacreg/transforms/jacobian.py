@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.transforms.bspline import spline_table
 from cardiacreg.transforms.bspline_points import spline_at_points
 
-Float = NDArray[np.float64]
 _PER_SPACING = 4
 _LOW, _MOST_LOW = 0.3, 200
 

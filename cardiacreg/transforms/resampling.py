@@ -12,13 +12,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import check_threads, run_tasks, slab_ranges
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap, Volume, apply_matrix, voxel_grid
 from cardiacreg.transforms.ffd import FFD
 
-Float = NDArray[np.float64]
 _SLICES_PER_SLAB = 8
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import label as connected_components
 
-Float = NDArray[np.float64]
+from cardiacreg.arrays import Float
+
 _LEAST_DOUBT = 1e-4
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import affine_transform, gaussian_filter
 
-Float = NDArray[np.float64]
+from cardiacreg.arrays import Float
+
 Image = NDArray[np.float32]
 _FINEST_SHARE, _COARSEST_SHARE = 0.79, 1.26
 _PERCENTILES = (1.0, 99.0)

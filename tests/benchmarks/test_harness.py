@@ -11,7 +11,6 @@ from benchmarks.atlases import selection, selection_large
 from benchmarks.documents import report
 from benchmarks.fusion import fusion_modes
 from benchmarks.harness import (
-    baselines,
     cases,
     comparators,
     hidden_slices,
@@ -24,7 +23,7 @@ from benchmarks.harness import (
 )
 from cardiacreg import LabelMap, RefineOptions, Subject, Volume
 from cardiacreg.io.nifti import read_labels
-from cardiacreg.metrics import overlap
+from cardiacreg.metrics import baselines, overlap
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
 from cardiacreg.phantoms.toy_heart import tiny_heart
 
@@ -72,33 +71,35 @@ def moved(labels, translation_voxels, tilt_voxels):
 class TestBaselines:
     def test_nearest_neighbour_repeats_each_slice_over_its_thickness(self):
         thick = discs([5, 9, 12], THICK)
-        fine = baselines.nearest_neighbour(thick, fine_grid(12))
+        fine = baselines.interpolate_nearest(thick, fine_grid(12))
         levels = [int((fine.array[:, :, k] > 0).sum()) for k in range(12)]
         expected = [int((thick.array[:, :, k] > 0).sum()) for k in range(3)]
         assert levels == [expected[0]] * 3 + [expected[1]] * 5 + [expected[2]] * 4
 
     def test_nearest_neighbour_is_background_outside(self):
         thick = discs([5, 5], THICK)
-        assert not baselines.nearest_neighbour(thick, fine_grid(20)).array[:, :, 8:].any()
+        assert not baselines.interpolate_nearest(thick, fine_grid(20)).array[:, :, 8:].any()
 
-    @pytest.mark.parametrize("method", [baselines.nearest_neighbour, baselines.shape_based])
+    @pytest.mark.parametrize(
+        "method", [baselines.interpolate_nearest, baselines.interpolate_shape_based]
+    )
     def test_a_cylinder_is_reproduced_exactly(self, method):
         fine = method(discs([8, 8, 8], THICK), fine_grid(11))
         assert (fine.array == discs([8] * 11, FINE).array).all()
 
     def test_shape_based_interpolates_a_cone(self):
-        fine = baselines.shape_based(discs([16, 10, 4], THICK), fine_grid(11))
+        fine = baselines.interpolate_shape_based(discs([16, 10, 4], THICK), fine_grid(11))
         areas = (fine.array > 0).sum(axis=(0, 1))
         radii = np.sqrt(areas / np.pi)
         np.testing.assert_allclose(radii, np.linspace(16, 4, 11), atol=0.4)
 
     def test_nearest_neighbour_makes_steps_of_a_cone(self):
-        fine = baselines.nearest_neighbour(discs([16, 10, 4], THICK), fine_grid(11))
+        fine = baselines.interpolate_nearest(discs([16, 10, 4], THICK), fine_grid(11))
         assert len(np.unique((fine.array > 0).sum(axis=(0, 1)))) == 3
 
     def test_shape_based_leaves_no_gap_between_nested_labels(self):
         outer, inner = discs([14, 14], THICK).array, discs([4, 9], THICK).array
-        fine = baselines.shape_based(LabelMap(outer + inner, THICK), fine_grid(6))
+        fine = baselines.interpolate_shape_based(LabelMap(outer + inner, THICK), fine_grid(6))
         assert ((fine.array > 0) == (discs([14] * 6, FINE).array > 0)).all()
         sizes = (fine.array == 2).sum(axis=(0, 1))
         assert (np.diff(sizes) > 0).all()
@@ -107,7 +108,7 @@ class TestBaselines:
     @pytest.mark.parametrize("empties", [0, 2])
     def test_shape_based_ends_halfway_to_a_slice_that_does_not_show_it(self, radius, empties):
         thick = discs([radius] * 3 + [-1] * empties, THICK)
-        levels = baselines.shape_based(thick, fine_grid(24)).array.any(axis=(0, 1))
+        levels = baselines.interpolate_shape_based(thick, fine_grid(24)).array.any(axis=(0, 1))
         assert levels.tolist() == [2.0 * k <= 25.0 for k in range(24)]
 
     @pytest.mark.parametrize("flip", [slice(None), slice(None, None, -1)])
@@ -115,7 +116,7 @@ class TestBaselines:
         """The cavity ends over the wall of an apex; the wall goes on."""
         outer, inner = discs([14, 14], THICK).array, discs([-1, 5], THICK).array
         thick = LabelMap((outer + inner)[:, :, flip], THICK)
-        fine = baselines.shape_based(thick, fine_grid(6)).array[:, :, flip]
+        fine = baselines.interpolate_shape_based(thick, fine_grid(6)).array[:, :, flip]
         assert (fine > 0).any(axis=(0, 1)).all()
         assert ((fine > 0) == (discs([14] * 6, FINE).array > 0)).all()
         assert (fine == 2).any(axis=(0, 1)).tolist() == [False] * 3 + [True] * 3
@@ -124,14 +125,14 @@ class TestBaselines:
     def test_a_hidden_slice_beside_one_that_shows_a_structure_shows_it_in_shape_based(self):
         stack, hidden = hidden_slices.every_second(discs([2, 6, 8, 9, 9], THICK))
         alone = LabelMap(np.where(np.arange(3) > 0, stack.array, 0), stack.voxel_to_world)
-        filled = baselines.shape_based(alone, hidden[0])
+        filled = baselines.interpolate_shape_based(alone, hidden[0])
         assert (filled.array[:, :, 0] == alone.array[:, :, 1]).all()
 
     def test_shape_based_works_on_a_shifted_grid(self):
         grid_matrix = FINE.copy()
         grid_matrix[:3, 3] = (3.0, -2.0, 4.0)
         grid = LabelMap(np.zeros((20, 20, 3)), grid_matrix)
-        fine = baselines.shape_based(discs([8, 8], THICK), grid)
+        fine = baselines.interpolate_shape_based(discs([8, 8], THICK), grid)
         expected = discs([8] * 3, FINE).array[3:23]
         expected = np.pad(expected, ((0, 0), (2, 0), (0, 0)))[:, :20]
         assert (fine.array == expected).all()
@@ -505,7 +506,7 @@ class TestCases:
         counts = [np.bincount(each.array.ravel())[1:] for each in (heart.labels, given)]
         assert (counts[0] == counts[1]).all()
         assert (margins_mm(heart.labels) >= cases.MARGIN_MM).all()
-        again = baselines.nearest_neighbour(heart.labels, given)
+        again = baselines.interpolate_nearest(heart.labels, given)
         assert (again.array == given.array).all()
         case = cases.anatomy_case("subject00", 0)
         assert (case.truth.array == heart.labels.array).all()

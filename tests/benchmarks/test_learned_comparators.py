@@ -35,7 +35,7 @@ class TestLearned:
     def test_a_network_that_changes_nothing_gives_the_repeated_slices_back(self, heart):
         case = heart.case()
         found = learned.complete(case, Whole())
-        expected = learned.baselines.nearest_neighbour(case.target.labels, case.truth)
+        expected = learned.baselines.interpolate_nearest(case.target.labels, case.truth)
         assert found.shape == case.truth.shape
         assert (found.array == expected.array).mean() > 0.97
 

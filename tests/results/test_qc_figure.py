@@ -31,8 +31,8 @@ from cardiacreg.results.qc_views import (
     cut_points,
     heart_axes,
     heart_points,
+    labels_in_frame,
     long_axis_cuts,
-    nearest_labels,
     shown_slices,
     slice_box,
     slice_points,
@@ -100,7 +100,7 @@ def cuts_and_slices(result):
         slice_points(slice_box(points, axes), axes, k * spacing)
         for k in shown_slices(result, axes, 6)
     ]
-    return [nearest_labels(result.labels, axes.frame, plane) for plane in planes]
+    return [labels_in_frame(result.labels, axes.frame, plane) for plane in planes]
 
 
 VARIANTS = {
@@ -163,8 +163,8 @@ def test_shifts_move_the_input_and_not_the_model(tiny_result):
     spacing = tiny_result.target.labels.spacing_mm
     true = slice_points(slice_box(points, axes), axes, k * spacing[2])
     shift = np.array([4 * spacing[0], 0.0, 0.0])
-    before = nearest_labels(tiny_result.target.labels, axes.frame, true)
-    after = nearest_labels(tiny_result.target.labels, axes.frame, true - shift)
+    before = labels_in_frame(tiny_result.target.labels, axes.frame, true)
+    after = labels_in_frame(tiny_result.target.labels, axes.frame, true - shift)
     moved_by = np.argwhere(after > 0).mean(axis=0) - np.argwhere(before > 0).mean(axis=0)
     assert np.linalg.norm(moved_by) * 0.6 == pytest.approx(shift[0], rel=0.1)
 
