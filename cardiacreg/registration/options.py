@@ -37,8 +37,6 @@ class RegistrationOptions:
         Weight of target labels in the consistency; 1 where not named.
     margin_mm : float
         In-plane reach of background around the labels that counts.
-    slice_samples : int
-        Samples through each slice's thickness (1: its central plane).
     background_slices : bool
         Treat slices without labels as background instead of unknown.
     tolerance : float
@@ -63,7 +61,6 @@ class RegistrationOptions:
     shift_weight: float = 5e-5
     class_weights: tuple[tuple[int, float], ...] = ((RV_WALL, 2.0),)
     margin_mm: float = 12.0
-    slice_samples: int = 1
     background_slices: bool = False
     tolerance: float = 1e-5
     folding_weight: float = 10.0
@@ -137,12 +134,10 @@ def _check_numbers(options: RegistrationOptions) -> None:
         bad["spacings_mm"] = options.spacings_mm
     if not 0 <= options.compositions <= _MOST_COMPOSITIONS:
         bad["compositions"] = options.compositions
-    if options.slice_samples < 1:
-        bad["slice_samples"] = options.slice_samples
     if bad:
         raise InvalidInputError(
             f"RegistrationOptions: {bad}; weights, margin, tolerance and iterations must not be "
-            "negative, class weights and spacings positive and finite, slice_samples at least 1 and "
+            "negative, class weights and spacings positive and finite and "
             "minimum_jacobian in [0, 1).",
             code="BAD_OPTION",
         )

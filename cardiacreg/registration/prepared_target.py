@@ -70,14 +70,10 @@ def prepare_target(
             code="EMPTY_LABELS",
         )
     codes = _label_codes(target, options, unknown_labels, empty_planes)
-    thickness = target.spacing_mm[2]
-    n = options.slice_samples
-    offsets = tuple(float(o) for o in ((np.arange(n) + 0.5) / n - 0.5) * thickness)
     samples = sample_target(
         target,
         codes.codes,
         margin_mm=options.margin_mm,
-        slice_offsets_mm=offsets,
         all_slices=options.background_slices,
         beyond=[(plane, codes.n_labels + 1 + n) for n, plane in enumerate(empty_planes)],
     )

@@ -30,8 +30,8 @@ class TargetSamples:
     position_mm : tuple of ndarray
         In-plane positions along i and j, and the position of each slice along k.
     slice_index : ndarray of int64, shape (n_slices,)
-        Target slice that each sampled slice belongs to (several when thickness is modelled); for a plane
-        beyond the ends the nearest labelled one, with which it moves.
+        Target slice that each sampled slice is; for a plane beyond the ends the nearest labelled one,
+        with which it moves.
     frame_to_world : ndarray, shape (4, 4)
         The frame's mm to world mm; its axes are orthonormal.
     """
@@ -66,7 +66,6 @@ def sample_target(
     codes: NDArray[np.uint8],
     *,
     margin_mm: float,
-    slice_offsets_mm: tuple[float, ...] = (0.0,),
     all_slices: bool = False,
     beyond: Sequence[tuple[EmptyPlane, int]] = (),
 ) -> TargetSamples:
@@ -80,8 +79,6 @@ def sample_target(
         Label to label code.
     margin_mm : float
         In-plane distance around the labels of each slice's neighbourhood that counts as background.
-    slice_offsets_mm : tuple of float
-        Offsets through the slice at which it is sampled; several model its thickness.
     all_slices : bool
         Treat slices without labels as background instead of unknown.
     beyond : sequence of (EmptyPlane, int)
@@ -95,18 +92,16 @@ def sample_target(
     labels = codes[target.array[box[0] : box[1], box[2] : box[3]][:, :, slices]]
     labels = np.ascontiguousarray(labels.transpose(2, 0, 1))
     spans = _row_spans(labels, reach)
-    n_offsets = len(slice_offsets_mm)
-    depth = slices[:, None] * spacing[2] + np.asarray(slice_offsets_mm)[None]
     positions = (
         np.arange(box[0], box[1]) * spacing[0],
         np.arange(box[2], box[3]) * spacing[1],
-        depth.ravel(),
+        slices * spacing[2],
     )
     samples = TargetSamples(
-        np.repeat(labels, n_offsets, axis=0),
-        np.repeat(spans, n_offsets, axis=0),
+        labels,
+        spans,
         positions,
-        np.repeat(slices, n_offsets),
+        slices,
         target_frame(target.voxel_to_world, "sample_target"),
     )
     return _with_planes(samples, target, box, reach, beyond) if beyond else samples

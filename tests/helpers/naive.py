@@ -331,18 +331,13 @@ def label_consistency(samples, atlas, atlas_matrix, transform, class_weights=Non
     return value / total
 
 
-def slice_samples(array, matrix, voxels, shifts_mm, offsets_mm=(0.0,)):
-    """(label, world point) of voxels moved by their slice's shift, sampled through the slice."""
+def slice_samples(array, matrix, voxels, shifts_mm):
+    """(label, world point) of voxels moved by their slice's shift."""
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     samples = []
     for i, j, k in voxels:
-        for offset in offsets_mm:
-            moved = (
-                i + shifts_mm[k][0] / spacing[0],
-                j + shifts_mm[k][1] / spacing[1],
-                k + offset / spacing[2],
-            )
-            samples.append((int(array[i, j, k]), move(matrix, moved)))
+        moved = (i + shifts_mm[k][0] / spacing[0], j + shifts_mm[k][1] / spacing[1], k)
+        samples.append((int(array[i, j, k]), move(matrix, moved)))
     return samples
 
 

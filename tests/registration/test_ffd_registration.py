@@ -292,12 +292,6 @@ class TestPreparedTarget:
             )
             assert complete.all()
 
-    def test_several_samples_per_slice_model_thickness(self):
-        options = dataclasses.replace(OPTIONS, slice_samples=2)
-        assert prepare_target(heart(), options).samples.slice_index.tolist() == [
-            k for k in range(1, 7) for _ in range(2)
-        ]
-
 
 class TestRefusals:
     def refused(self, code, call, *arguments, **keywords):

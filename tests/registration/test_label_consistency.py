@@ -34,15 +34,13 @@ def small_atlas(rng):
 class Problem:
     """A random target, atlas, affine, lattice, displacement and shifts, and the two answers."""
 
-    def __init__(self, seed, *, offsets_mm=(0.0,), all_slices=False, weights=(), matches=()):
+    def __init__(self, seed, *, all_slices=False, weights=(), matches=()):
         rng = np.random.default_rng(seed)
         self.target, self.atlas = small_target(rng), small_atlas(rng)
         self.affine = well_conditioned_matrix(rng)
-        self.offsets_mm, self.all_slices = offsets_mm, all_slices
+        self.all_slices = all_slices
         self.weights, self.matches = dict(weights), matches
-        self.samples = sample_target(
-            self.target, CODES, margin_mm=3.0, slice_offsets_mm=offsets_mm, all_slices=all_slices
-        )
+        self.samples = sample_target(self.target, CODES, margin_mm=3.0, all_slices=all_slices)
         self.frame = self.samples.frame_to_world
         self.spacing_mm = np.array([14.0, 11.0, 17.0])
         lower = [axis.min() - 6 for axis in self.samples.position_mm]
@@ -79,9 +77,7 @@ class Problem:
             self.affine, self.displacements_mm @ self.frame[:3, :3].T, self.frame @ local
         )
         voxels = naive.counted_voxels(target.array, np.ceil(3.0 / SPACING_MM[:2]), self.all_slices)
-        samples = naive.slice_samples(
-            target.array, target.voxel_to_world, voxels, self.shifts_mm, self.offsets_mm
-        )
+        samples = naive.slice_samples(target.array, target.voxel_to_world, voxels, self.shifts_mm)
         return naive.label_consistency(
             samples,
             self.atlas.array,
@@ -97,12 +93,11 @@ class TestValue:
         "case",
         [
             {},
-            {"offsets_mm": (-2.0, 2.0)},
             {"all_slices": True},
             {"weights": {3: 2.0, 1: 0.5}},
             {"matches": ((0, 3),), "weights": {0: 0.7}},
         ],
-        ids=["plain", "thick", "all slices", "class weights", "unknown label"],
+        ids=["plain", "all slices", "class weights", "unknown label"],
     )
     def test_equals_the_oracle(self, case):
         problem = Problem(11, **case)
@@ -189,9 +184,8 @@ class TestGradient:
             found = self.slope(problem, direction, 0 * problem.shifts_mm)
             assert found == pytest.approx(gradient[index], rel=1e-5, abs=1e-9)
 
-    @pytest.mark.parametrize("offsets_mm", [(0.0,), (-2.0, 2.0)])
-    def test_shift_gradient_of_every_slice_and_axis(self, offsets_mm):
-        problem = Problem(22, offsets_mm=offsets_mm)
+    def test_shift_gradient_of_every_slice_and_axis(self):
+        problem = Problem(22)
         gradient = problem.value().shift_gradient
         for slice_index in range(problem.target.shape[2]):
             of_slice = gradient[problem.samples.slice_index == slice_index].sum(axis=0)
@@ -302,13 +296,6 @@ class TestSampling:
         kept = [n for n, v in enumerate(voxels) if v[0] in allowed[0] and v[1] in allowed[1]]
         found = self.listed(sparse, SPACING_MM)
         assert found == ([voxels[n] for n in kept], [codes[n] for n in kept])
-
-    def test_thickness_repeats_a_slice_at_several_depths(self):
-        target = small_target(np.random.default_rng(42))
-        samples = sample_target(target, CODES, margin_mm=4.0, slice_offsets_mm=(-2.0, 2.0))
-        assert samples.slice_index.tolist() == [0, 0, 1, 1, 3, 3, 4, 4]
-        np.testing.assert_allclose(samples.position_mm[2], [-2, 2, 6, 10, 22, 26, 30, 34])
-        np.testing.assert_array_equal(samples.labels[0], samples.labels[1])
 
     def test_slices_without_labels_are_unknown_unless_asked_for(self):
         target = small_target(np.random.default_rng(43))
