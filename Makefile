@@ -28,8 +28,7 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/cython-lint cardiacreg
 	$(BIN)/python -m pytest -n 2
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(abspath $(VENV))/checked_kernels \
-	  $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS)
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks all

@@ -7,8 +7,8 @@ The rooms, from the bottom; a room imports only what stands above it in this lis
 
     errors, arrays, geometry,
     slices                     The nouns: volumes, label maps, affines; the slices of a stack.
-    compute/                   Kernels, threads and the optimiser.
     io/                        Reading and writing files, safely.
+    compute/                   Kernels, threads and the optimiser.
     anatomy/                   What labels mean: presets, landmarks, ends of a stack, topology, volumes.
     transforms/                Splines, deformations and warps, and the transform files of other tools.
     registration/              Alignment of one atlas with a target.

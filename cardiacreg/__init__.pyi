@@ -22,6 +22,7 @@ from .atlases import (
 )
 from .compute import Progress as Progress
 from .errors import (
+    CacheWarning as CacheWarning,
     InputWarning as InputWarning,
     InvalidInputError as InvalidInputError,
     RefinementError as RefinementError,

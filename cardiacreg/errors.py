@@ -37,6 +37,10 @@ class ResultWarning(InputWarning):
     """A result that should be looked at before it is used; the text begins with a code in brackets."""
 
 
+class CacheWarning(UserWarning):
+    """A cache that cannot be used: results are the same, only slower; the text says what to change."""
+
+
 def warn(message: str) -> None:
     """Warn about an input, as seen from the caller of the function that calls this one."""
     warnings.warn(message, InputWarning, stacklevel=3)

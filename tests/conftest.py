@@ -12,7 +12,10 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """Keep tests away from the user's cache of atlases."""
+    """Keep tests away from the user's cache of atlases, but let them use compiled kernels."""
+    from cardiacreg.compute.cache_files import NUMBA_VARIABLE, cache_folder
+
+    os.environ.setdefault(NUMBA_VARIABLE, str(cache_folder()))
     folder = tmp_path_factory.mktemp("cache")
     before = os.environ.get("CARDIACREG_CACHE")
     os.environ["CARDIACREG_CACHE"] = str(folder)

@@ -8,12 +8,14 @@ replaced last. So a reader never sees half of a bank, and neither does one who c
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import uuid
+import warnings
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
@@ -22,20 +24,20 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy import landmarks
 from cardiacreg.atlases import bank_files
+from cardiacreg.compute.cache_files import CACHE_VARIABLE, cache_folder
 from cardiacreg.compute.threads import check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import CacheWarning, InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.phantoms import anatomy, hearts, mr_image, population, published_measures, radii
 from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 
-CACHE_VARIABLE = "CARDIACREG_CACHE"
 _LOCK = "append.lock"
 _BATCH = 32
+_temporary_banks: dict[Path, AtlasBank] = {}
 
 
 class AtlasBank(Sequence[Subject]):
@@ -64,7 +66,7 @@ class AtlasBank(Sequence[Subject]):
             self._firsts = np.cumsum([0, *map(len, self._parts)]).tolist()
             known = range(self._firsts[-1])
             self._positions = known if positions is None else [known[n] for n in positions]
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
             raise InvalidInputError(
                 f"AtlasBank: {self.folder} is not a complete atlas bank ({error}); "
                 "build it again with build_atlas_bank.",
@@ -226,19 +228,87 @@ def default_atlases(*, threads: int | None = None) -> AtlasBank:
     AtlasBank
         At least 64 synthetic hearts with image, labels and landmarks. It lives in the user's cache
         folder, or in the folder named by the environment variable ``CARDIACREG_CACHE``; a change of
-        the population model gives a new one.
+        the population model gives a new one, and a damaged one is built again.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no bank, and neither the cache nor a temporary folder can be written
+        (CACHE_NOT_WRITABLE).
+
+    Warns
+    -----
+    CacheWarning
+        If the cache cannot be written and the bank is built for this process only.
     """
-    folder = cache_folder() / f"atlas_bank_{_model_key()}"
+    folder = default_bank_folder()
     try:
-        return AtlasBank(folder)
+        return open_default_bank(folder)
     except InvalidInputError:
+        pass  # there is none yet, or it is damaged
+    if folder in _temporary_banks:
+        return _temporary_banks[folder]
+    try:
         return build_atlas_bank(folder, default_specifications(), threads=threads)
+    except OSError as error:
+        return _temporary_bank(folder, error, threads)
 
 
-def cache_folder() -> Path:
-    """Return the folder in which built banks are kept."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given) if given else Path(platformdirs.user_cache_dir("cardiacreg"))
+def default_bank_folder() -> Path:
+    """Return where the embedded bank of this version is, or will be."""
+    return cache_folder() / f"atlas_bank_{_model_key()}"
+
+
+def open_default_bank(folder: Path) -> AtlasBank:
+    """Open the embedded bank, and look at all of it but voxels, which takes a hundredth of a second.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is missing or damaged (BAD_ATLAS_BANK).
+    """
+    bank, needed = AtlasBank(folder), len(default_specifications())
+    try:
+        whole = sum(bank.entry_is_intact(number) for number in range(len(bank)))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = 0
+    if whole < max(needed, len(bank)):
+        raise InvalidInputError(
+            f"{folder}: holds {whole} whole atlases, needs {max(needed, len(bank))}; remove it with "
+            "cardiacreg cache clear --banks.",
+            code="BAD_ATLAS_BANK",
+        )
+    return bank
+
+
+def _temporary_bank(folder: Path, reason: OSError, threads: int | None) -> AtlasBank:
+    """Build the embedded bank for this process, because it cannot be where it should be."""
+    why = reason.strerror or str(reason)
+    try:
+        place = Path(tempfile.mkdtemp(prefix="cardiacreg-bank-"))
+        atexit.register(_remove, place, os.getpid())
+        bank = build_atlas_bank(place / folder.name, default_specifications(), threads=threads)
+    except OSError as error:
+        raise InvalidInputError(
+            f"default_atlases: {folder} cannot be written ({why}), and no temporary folder either "
+            f"({error.strerror or error}); set {CACHE_VARIABLE} to a folder with room for 150 MB.",
+            code="CACHE_NOT_WRITABLE",
+        ) from error
+    warnings.warn(
+        f"default_atlases: {folder} cannot be written ({why}); the atlases were built for this process "
+        f"only, as every process will, which takes about a minute. Set {CACHE_VARIABLE} to a folder "
+        "that can be written.",
+        CacheWarning,
+        stacklevel=3,
+    )
+    _temporary_banks[folder] = bank
+    return bank
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Remove a folder at the end of the process that made it, not of one forked from it."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def build_atlas_bank(

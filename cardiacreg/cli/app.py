@@ -14,6 +14,7 @@ import click
 
 from cardiacreg import __version__
 from cardiacreg.cli.atlas import atlas
+from cardiacreg.cli.cache import cache
 from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
 from cardiacreg.cli.evaluate import evaluate
@@ -35,7 +36,7 @@ def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
 
 
-for _command in (segment, run_both, evaluate, simulate, demo, atlas, doctor):
+for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doctor):
     main.add_command(_command)
 
 

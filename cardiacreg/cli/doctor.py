@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from cardiacreg import __version__
-from cardiacreg.cli.support import EXIT_CODES, EXIT_REFINEMENT, echo_json
+from cardiacreg.cli.support import EXIT_CODES, EXIT_INPUT, EXIT_REFINEMENT, echo_json, say
+from cardiacreg.compute import cache_files
+from cardiacreg.errors import InvalidInputError
 
 _LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "scikit-image", "matplotlib", "click")
 _LOWEST_DICE = 0.7  # of the RV wall, which is one voxel thick in the tiny heart
@@ -21,19 +23,24 @@ _LOWEST_DICE = 0.7  # of the RV wall, which is one voxel thick in the tiny heart
 @click.command(epilog=EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Report versions, threads and caches, and refine a tiny heart to see that all works."""
-    report = {
-        "versions": _versions(),
-        "threads": _threads(),
-        "caches": _caches(),
-        "self_check": _self_check(),
-    }
+    """Report versions, threads and caches, and refine a tiny heart to see that all works.
+
+    What is stored is read and checked. Exit code 1 says that some of it is damaged.
+    """
+    report = {"versions": _versions(), "threads": _threads(), "self_check": _self_check()}
+    report["caches"] = {"kernels": _kernels(), "atlases": _atlases()}
     if as_json:
         echo_json(report)
     else:
         _echo_report(report)
+    damaged = [name for name, cache in report["caches"].items() if cache["damage"]]
+    for name in damaged:
+        option = {"kernels": "--kernels", "atlases": "--banks"}[name]
+        say(f"stored {name} are damaged; mend it with: cardiacreg cache clear {option}")
     if not report["self_check"]["passed"]:
         raise click.exceptions.Exit(EXIT_REFINEMENT)
+    if damaged:
+        raise click.exceptions.Exit(EXIT_INPUT)
 
 
 def _versions() -> dict[str, str]:
@@ -56,39 +63,70 @@ def _threads() -> dict[str, Any]:
     }
 
 
-def _caches() -> dict[str, Any]:
-    from cardiacreg.atlases.bank import cache_folder
+def _kernels() -> dict[str, Any]:
+    """Where compiled kernels are kept, or why they are not; asked after a refinement."""
+    from cardiacreg.compute import kernel_cache
 
-    kernels = os.environ.get("NUMBA_CACHE_DIR")
-    folders = {
-        "atlases": cache_folder(),
-        "kernels": Path(kernels)
-        if kernels
-        else Path(__file__).parents[1] / "compute" / "__pycache__",
-    }
+    folder, files = cache_files.kernel_folder(), cache_files.kernel_files()
+    broken = [path.name for path in files if cache_files.read_kernel(path) is None]
+    why = cache_files.why_not_writable(folder)
     return {
-        name: {"folder": folder, "writable": _is_writable(folder)}
-        for name, folder in folders.items()
+        "folder": folder,
+        "writable": why is None,
+        "trouble": kernel_cache.trouble()
+        or (f"{folder} cannot be written ({why})" if why else None),
+        "state": f"{len(files)} files",
+        "damage": f"damaged: {', '.join(broken)}" if broken else None,
     }
 
 
-def _is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, or in the nearest parent that exists."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+def _atlases() -> dict[str, Any]:
+    """Which embedded bank will be used, and whether it is what was built."""
+    from cardiacreg.atlases.bank import default_bank_folder
+
+    folder, state, damage = default_bank_folder(), "complete", None
+    if os.path.lexists(folder):
+        damage = _damage(folder)
+    else:
+        state = "not built yet; the first refinement without atlases of its own builds it"
+    why, trouble = cache_files.why_not_writable(folder.parent), None
+    if why:
+        trouble = f"{folder.parent} cannot be written ({why})"
+        if damage or state != "complete":
+            trouble += "; each process builds atlases of its own, which takes about a minute"
+    return {
+        "folder": folder,
+        "writable": why is None,
+        "trouble": trouble,
+        "state": "damaged" if damage else state,
+        "damage": damage,
+    }
+
+
+def _damage(bank: Path) -> str | None:
+    """What is wrong with a bank, by every hash that it holds."""
+    from cardiacreg.atlases.bank import open_default_bank
+    from cardiacreg.atlases.bank_verification import verify_atlas_bank
+
+    try:
+        open_default_bank(bank)
+    except InvalidInputError as error:
+        return str(error)
+    return "; ".join(f"{atlas}: {what}" for atlas, what in verify_atlas_bank(bank)) or None
 
 
 def _self_check() -> dict[str, Any]:
     """Refine a tiny heart with a smaller one as the only atlas: the answer must fit the heart."""
     import warnings
 
-    from cardiacreg.errors import InputWarning
+    from cardiacreg.errors import CacheWarning, InputWarning
     from cardiacreg.phantoms.toy_heart import tiny_heart
     from cardiacreg.refinement._refine import refine
 
     heart, start = tiny_heart(), time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
+        warnings.simplefilter("ignore", CacheWarning)  # the report tells
         result = refine(
             heart.labels,
             image=heart.image,
@@ -110,8 +148,9 @@ def _echo_report(report: dict[str, Any]) -> None:
             click.echo(f"  {name:22s} {'-' if value is None else value}")
     click.echo("caches")
     for name, cache in report["caches"].items():
-        state = "writable" if cache["writable"] else "NOT writable"
-        click.echo(f"  {name:22s} {cache['folder']} ({state})")
+        click.echo(f"  {name:22s} {cache['folder']}: {cache['damage'] or cache['state']}")
+        if cache["trouble"]:
+            click.echo(f"  {'':22s} {cache['trouble']}")
     check = report["self_check"]
     verdict = "passed" if check["passed"] else "FAILED"
     click.echo(

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import click
 
-from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
+from cardiacreg.errors import CacheWarning, InputWarning, InvalidInputError, RefinementError
 
 EXIT_INPUT, EXIT_USAGE, EXIT_REFINEMENT, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = """\b
@@ -81,7 +81,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Show each `InputWarning` once, as one line on stderr."""
+    """Show each `InputWarning` and `CacheWarning` once, as one line on stderr."""
     seen: set[str] = set()
     with warnings.catch_warnings():
         others = warnings.showwarning
@@ -94,7 +94,7 @@ def _warnings_as_lines() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if not issubclass(category, InputWarning):
+            if not issubclass(category, InputWarning | CacheWarning):
                 others(message, category, filename, lineno, file, line)
             elif str(message) not in seen:
                 seen.add(str(message))

@@ -1,10 +1,10 @@
-"""The one kernel decorator; the only file of the package that imports Numba.
+"""The one kernel decorator.
 
 Every flag has a reason: no-Python mode (the default of ``njit``) so that a kernel cannot fall back to
-slow code; ``nogil`` so that a thread pool runs kernels side by side; ``cache`` so that a process starts
-in a second instead of recompiling; the NumPy error model so that a division by zero gives IEEE values
-instead of a branch. No fast-math and no ``parallel``: results are the same bits for any thread count.
-A kernel never calls a kernel of another file, because the disk cache does not notice edits there.
+slow code; ``nogil`` so that a thread pool runs kernels side by side; the NumPy error model so that a
+division by zero gives IEEE values instead of a branch. No fast-math and no ``parallel``: results are the
+same bits for any thread count. Compiled code is kept on disk (`_kernel_cache`), so that a process starts
+in a second instead of compiling. Kernels call kernels of their own file or imported by name from others.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numba
+
+from cardiacreg.compute import kernel_cache
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -30,4 +32,6 @@ def kernel(function: Function) -> Function:
     callable
         The compiled function, cached on disk, releasing the GIL while it runs.
     """
-    return numba.njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
+    kernel_cache.attach(compiled)
+    return compiled  # type: ignore[no-any-return]

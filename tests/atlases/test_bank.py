@@ -1,7 +1,9 @@
 """The embedded bank: exact contents, lazy opening, repair of a damaged one."""
 
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,6 +118,63 @@ def test_a_damaged_default_bank_is_rebuilt(few_by_default, damage):
         AtlasBank(few_by_default)
     assert len(default_atlases(threads=1)) == 1
     assert len(AtlasBank(few_by_default)) == 1
+
+
+@pytest.mark.parametrize("damage", ["empty", "no parts", "blank entries", "changed", "a file"])
+def test_a_default_bank_that_opens_or_is_no_folder_is_rebuilt_too(few_by_default, damage):
+    names = default_atlases(threads=1).names
+    entries = few_by_default / "entries.jsonl"
+    if damage == "empty":
+        (few_by_default / "labels.npy").write_bytes(b"")
+    elif damage == "no parts":
+        bank_files.write_index(few_by_default, [])
+    elif damage == "blank entries":
+        entries.write_bytes(b"\0" * entries.stat().st_size)
+    elif damage == "changed":
+        entries.write_bytes(
+            entries.read_bytes().replace(b'"has_image": true', b'"has_image":false')
+        )
+    else:
+        shutil.rmtree(few_by_default)
+        few_by_default.write_text("no bank")
+    with pytest.raises(InvalidInputError):
+        atlas_bank.open_default_bank(few_by_default)
+    assert default_atlases(threads=1).names == names
+    assert len(atlas_bank.open_default_bank(few_by_default)) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="these places are Linux's")
+@pytest.mark.parametrize("place", ["/dev/null/cache", "/proc/cache"])
+def test_without_a_writable_cache_the_bank_is_built_for_the_process(place, tmp_path):
+    code = (
+        "import warnings\nfrom cardiacreg import bank, phantoms\n"
+        "few = phantoms.HeartSpecification(phantoms.FIRST_EVALUATION_SEED)\n"
+        "atlas_bank.default_specifications = lambda: (few,)\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        "    bank, again = atlas_bank.default_atlases(threads=1), bank.default_atlases()\n"
+        "assert again is bank and len(bank) == 1 and bank[0].image is not None\n"
+        "assert [w.category.__name__ for w in caught] == ['CacheWarning'], caught\n"
+        "print(bank.folder, caught[0].message, sep='\\n')\n"
+    )
+    settings = {"CARDIACREG_CACHE": place, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | settings
+    )
+    assert done.returncode == 0, done.stderr
+    folder, message = done.stdout.splitlines()
+    assert folder.startswith(str(tmp_path)) and list(tmp_path.iterdir()) == []
+    assert place in message and "Set CARDIACREG_CACHE" in message
+
+
+def test_without_any_writable_folder_the_message_says_what_to_set(few_by_default, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atlas_bank, "build_atlas_bank", full)
+    with pytest.raises(InvalidInputError, match="No space left.*set CARDIACREG_CACHE") as caught:
+        default_atlases()
+    assert caught.value.code == "CACHE_NOT_WRITABLE"
 
 
 def test_nothing_is_left_beside_a_bank_even_after_a_failure(tmp_path):

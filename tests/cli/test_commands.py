@@ -21,6 +21,7 @@ from cardiacreg.anatomy import stack_coverage
 from cardiacreg.cli import heart, simulate
 from cardiacreg.cli.app import main
 from cardiacreg.cli.support import ProgressLines
+from cardiacreg.compute import cache_files
 from cardiacreg.errors import RefinementError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.io import nifti
@@ -33,7 +34,7 @@ from cardiacreg.results.files import FILE_NAMES
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import Orientation
 
-COMMANDS = ("refine", "segment", "run", "demo", "simulate", "evaluate", "atlas", "doctor")
+COMMANDS = ("refine", "segment", "run", "demo", "simulate", "evaluate", "atlas", "cache", "doctor")
 
 
 def run(*arguments):
@@ -65,7 +66,10 @@ def test_help_names_every_command_and_exit_code():
         assert f"\n    {code}" in text
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, ("atlas", "build"), ("atlas", "info")])
+@pytest.mark.parametrize(
+    "command",
+    [*COMMANDS, ("atlas", "build"), ("atlas", "info"), ("cache", "info"), ("cache", "clear")],
+)
 def test_every_command_has_help_with_exit_codes(command):
     words = (command,) if isinstance(command, str) else command
     result = run(*words, "--help")
@@ -75,7 +79,8 @@ def test_every_command_has_help_with_exit_codes(command):
 def test_every_option_says_what_it_does():
     undocumented = [
         f"{command.name} {option.opts[0]}"
-        for command in (*main.commands.values(), *main.commands["atlas"].commands.values())
+        for group in (main, main.commands["atlas"], main.commands["cache"])
+        for command in group.commands.values()
         for option in command.params
         if isinstance(option, click.Option) and not option.help
         if option.opts[-1] not in ("--output", "--group", "--phase", "--lost-apical-slices")
@@ -569,7 +574,11 @@ def test_doctor_checks_the_installation(own_cache):
     found = json.loads(result.stdout)
     assert result.exit_code == 0 and found["self_check"]["passed"]
     assert found["versions"]["cardiacreg"] == __version__
-    assert found["caches"]["atlases"] == {"folder": str(own_cache), "writable": True}
+    caches = found["caches"]
+    assert caches["atlases"]["folder"].startswith(str(own_cache))
+    assert caches["kernels"]["folder"] == str(cache_files.kernel_folder())
+    for cache in caches.values():
+        assert cache["writable"] and cache["trouble"] is None and cache["damage"] is None
 
 
 def test_doctor_reports_a_failed_check(monkeypatch):
