@@ -42,7 +42,7 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _matrix(voxel_to_world: ArrayLike, where: str) -> NDArray[np.float64]:
-    matrix = np.array(voxel_to_world, dtype=np.float64)
+    matrix = np.array(unmasked(voxel_to_world, where), dtype=np.float64)
     if matrix.shape != (4, 4):
         raise InvalidInputError(
             f"{where}: got a matrix of shape {matrix.shape}; needs a 4x4 homogeneous matrix.",
@@ -67,16 +67,55 @@ def _matrix(voxel_to_world: ArrayLike, where: str) -> NDArray[np.float64]:
     return _read_only(matrix)
 
 
+def unmasked(values: Any, where: str) -> Any:
+    """Return what was given, or refuse it where a mask hides values: NumPy would drop the mask silently.
+
+    Parameters
+    ----------
+    values : array_like
+    where : str
+        What the message begins with.
+
+    Raises
+    ------
+    InvalidInputError
+        If values are masked (MASKED_ARRAY).
+    """
+    hidden = int(np.sum(values.mask)) if isinstance(values, np.ma.MaskedArray) else 0
+    if hidden:
+        raise InvalidInputError(
+            f"{where}: {hidden} values are masked, and what they stand for is not known; fill them "
+            "first, for instance with array.filled(0) where they are background.",
+            code="MASKED_ARRAY",
+        )
+    return values
+
+
 def _grid_array(array: ArrayLike, dtype: Any, where: str) -> NDArray[Any]:
-    values = np.asarray(array)
+    values = np.asarray(unmasked(array, where))
     if values.ndim != 3 or 0 in values.shape:
         raise InvalidInputError(
             f"{where}: got an array of shape {values.shape}; needs a non-empty 3-D array (i, j, k).",
             code="BAD_SHAPE",
         )
-    if values.dtype == dtype and values.flags.c_contiguous and not values.flags.writeable:
+    if values.dtype == dtype and values.flags.c_contiguous and _never_changes(values):
         return values
     return _read_only(np.array(values, dtype=dtype, order="C"))
+
+
+def _never_changes(array: NDArray[Any]) -> bool:
+    """Whether nobody can write to an array: not through itself, and not through what it is a view of."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return False
+        base = base.base
+    if base is None:
+        return True
+    try:
+        return memoryview(base).readonly
+    except TypeError:
+        return False
 
 
 def _spacing_mm(voxel_to_world: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -90,7 +129,8 @@ class Volume:
     Parameters
     ----------
     array : array_like, shape (i, j, k)
-        Intensities; copied to float32. NaN and infinite values are refused.
+        Intensities; copied to float32, unless nobody can change them. NaN, infinite and masked values
+        are refused.
     voxel_to_world : array_like, shape (4, 4)
         Voxel indices to RAS+ millimetres, float64.
 
@@ -132,7 +172,8 @@ class LabelMap:
     Parameters
     ----------
     array : array_like, shape (i, j, k)
-        Labels 0 to 255; integers, or floats that hold integers; copied to uint8.
+        Labels 0 to 255; integers, or floats that hold integers; copied to uint8, unless nobody can
+        change them. Masked values are refused.
     voxel_to_world : array_like, shape (4, 4)
         Voxel indices to RAS+ millimetres, float64.
 
@@ -167,7 +208,7 @@ class LabelMap:
 
 
 def _label_array(array: ArrayLike) -> NDArray[np.uint8]:
-    values = np.asarray(array)
+    values = np.asarray(unmasked(array, "LabelMap"))
     if values.dtype == np.uint8 or values.dtype == bool or values.size == 0:
         return _grid_array(values, np.uint8, "LabelMap")
     if values.dtype.kind not in "iuf":
@@ -213,7 +254,7 @@ class Landmarks:
     source: str = "given"
 
     def __post_init__(self) -> None:
-        points = np.array(self.points_mm, dtype=np.float64)
+        points = np.array(unmasked(self.points_mm, "Landmarks"), dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
             raise InvalidInputError(
                 f"Landmarks: got shape {points.shape}; needs (n, 3) points in world RAS+ mm.",

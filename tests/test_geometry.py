@@ -48,6 +48,34 @@ class TestGrids:
         with pytest.raises(ValueError, match="read-only"):
             grid.voxel_to_world[0, 0] = 2
 
+    @pytest.mark.parametrize(("kind", "dtype"), [(Volume, np.float32), (LabelMap, np.uint8)])
+    def test_a_view_is_read_only_and_its_base_can_still_change(self, kind, dtype):
+        base = np.zeros((2, 3, 4), dtype)
+        for view in (base.view(), base[:], np.frombuffer(base.data, dtype).reshape(2, 3, 4)):
+            view.setflags(write=False)
+            grid = kind(view, np.eye(4))
+            base[:] = 1
+            assert not grid.array.any()
+            base[:] = 0
+
+    @pytest.mark.parametrize(("kind", "dtype"), [(Volume, np.float32), (LabelMap, np.uint8)])
+    def test_what_nobody_can_change_is_not_copied(self, kind, dtype, tmp_path):
+        fixed = np.frombuffer(bytes(24 * np.dtype(dtype).itemsize), dtype).reshape(2, 3, 4)
+        assert np.shares_memory(kind(fixed, np.eye(4)).array, fixed)
+        np.save(tmp_path / "a.npy", fixed)
+        mapped = np.asarray(np.load(tmp_path / "a.npy", mmap_mode="r"))
+        assert np.shares_memory(kind(mapped, np.eye(4)).array, mapped)
+        first = kind(fixed.copy(), np.eye(4))
+        assert kind(first.array, np.eye(4)).array is first.array
+
+    @pytest.mark.parametrize("kind", [Volume, LabelMap])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64])
+    def test_a_mask_is_not_dropped(self, kind, dtype):
+        array = np.ma.masked_equal(np.arange(24, dtype=dtype).reshape(2, 3, 4), 5)
+        assert "filled(0)" in refused("MASKED_ARRAY", kind, array, np.eye(4))
+        whole = np.ma.masked_array(np.ones((2, 3, 4), dtype))
+        assert kind(whole, np.eye(4)).array.sum() == 24
+
     @pytest.mark.parametrize("kind", [Volume, LabelMap])
     def test_objects_are_frozen_and_compared_by_identity(self, kind):
         first, second = (kind(np.zeros((1, 1, 1)), np.eye(4)) for _ in range(2))
@@ -125,6 +153,9 @@ class TestLandmarks:
         points = np.zeros((6, 3))
         points[4, 1] = np.nan
         assert "[4]" in refused("BAD_LANDMARKS", Landmarks, points)
+
+    def test_a_masked_point_is_refused(self):
+        refused("MASKED_ARRAY", Landmarks, np.ma.masked_less(np.arange(18.0).reshape(6, 3), 2))
 
     def test_names_must_match(self):
         refused("BAD_LANDMARKS", Landmarks, np.zeros((6, 3)), ("apex",))

@@ -2,8 +2,9 @@
 
 A bank is a folder of memory-mapped arrays and an index (`bank_files`), so opening reads the index alone
 and any number of processes share one copy. A bank is built in a folder beside its place, one atlas at a
-time, and moved there when complete. Appended atlases are further arrays; the index that names them is
-replaced last. So a reader never sees half of a bank, and neither does one who comes after a crash.
+time, and swapped in when complete (`bank_place`). Appended atlases are further arrays; the index that
+names them is replaced last. So a reader never sees half of a bank, and neither does one who comes after
+a crash.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import os
 import shutil
 import tempfile
-import uuid
 import warnings
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy import landmarks
-from cardiacreg.atlases import bank_files
+from cardiacreg.atlases import bank_files, bank_place
 from cardiacreg.compute.cache_files import CACHE_VARIABLE, cache_folder
 from cardiacreg.compute.threads import check_threads, run_tasks
 from cardiacreg.errors import CacheWarning, InvalidInputError
@@ -35,7 +35,6 @@ from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.phantoms import anatomy, hearts, mr_image, population, published_measures, radii
 from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 
-_LOCK = "append.lock"
 _BATCH = 32
 _temporary_banks: dict[Path, AtlasBank] = {}
 
@@ -61,8 +60,7 @@ class AtlasBank(Sequence[Subject]):
     ) -> None:
         self.folder = Path(folder)
         try:
-            sizes = bank_files.read_index(self.folder)
-            self._parts = [bank_files.Part(self.folder, n, **size) for n, size in enumerate(sizes)]
+            self._parts = bank_place.open_parts(self.folder)
             self._firsts = np.cumsum([0, *map(len, self._parts)]).tolist()
             known = range(self._firsts[-1])
             self._positions = known if positions is None else [known[n] for n in positions]
@@ -322,7 +320,8 @@ def build_atlas_bank(
     Parameters
     ----------
     folder : path
-        Where the bank is to be; replaced if it exists.
+        Where the bank is to be. A bank that is there, whole or damaged, is replaced at once when the
+        new one is complete; anything else is left alone.
     subjects : sequence of Subject or HeartSpecification
         Atlases with landmarks; a specification is generated here. Image and labels of a subject
         have one grid; a missing image is allowed.
@@ -337,23 +336,22 @@ def build_atlas_bank(
     Raises
     ------
     InvalidInputError
-        If there are no subjects, or one has an image on another grid than its labels.
+        If there are no subjects, one has an image on another grid than its labels, the folder is no
+        bank (BAD_ATLAS_BANK) or holds files that are no part of one (FOREIGN_FILES), or another process
+        is appending there (BANK_IS_LOCKED).
     """
     if not subjects:
         raise InvalidInputError(
             "build_atlas_bank: there are no subjects; needs at least one.", code="EMPTY_BANK"
         )
-    place = Path(folder)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = place.parent / f".{place.name}-{uuid.uuid4().hex}"
-    work.mkdir()
-    try:
+    place = Path(os.path.realpath(folder))
+    bank_place.heal(place)
+    bank_place.check_replaceable(place, "build_atlas_bank")
+    with bank_place.work_folder(place) as work:
         sizes = _write_part(work, 0, subjects, check_threads(threads))
         bank_files.write_index(work, [sizes])
-        _move_into_place(work, place)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return AtlasBank(place)
+        bank_place.move_into_place(work, place, "build_atlas_bank")
+    return AtlasBank(folder)
 
 
 def append_to_atlas_bank(
@@ -380,26 +378,21 @@ def append_to_atlas_bank(
     Raises
     ------
     InvalidInputError
-        If the folder is no bank (BAD_ATLAS_BANK) or another process is appending (BANK_IS_LOCKED).
+        If the folder is no bank (BAD_ATLAS_BANK), one of its files is a symbolic link (LINK_IN_BANK),
+        or another process is appending (BANK_IS_LOCKED).
+
+    Warns
+    -----
+    InputWarning
+        If an earlier process was killed while it appended; what it left is removed.
     """
     place = Path(folder)
     AtlasBank(place)
-    lock = place / _LOCK
-    try:
-        lock.touch(exist_ok=False)
-    except FileExistsError as error:
-        raise InvalidInputError(
-            f"append_to_atlas_bank: {lock} exists; another process is appending, or one was "
-            "interrupted: then remove this file.",
-            code="BANK_IS_LOCKED",
-        ) from error
-    try:
+    with bank_place.open_for_writing(place, "append_to_atlas_bank"):
         parts, known = bank_files.read_index(place), set(AtlasBank(place).label_hashes)
         sizes = _write_part(place, len(parts), subjects, check_threads(threads), known)
         if sizes["atlases"]:
             bank_files.write_index(place, [*parts, sizes])
-    finally:
-        lock.unlink(missing_ok=True)
     return AtlasBank(place)
 
 
@@ -481,18 +474,6 @@ def _write_part(
                 if entry["label_hash"] not in known:
                     writer.add(flat, image, entry)
     return writer.sizes
-
-
-def _move_into_place(work: Path, place: Path) -> None:
-    """Move a finished bank to its place; a complete one that came first from elsewhere wins."""
-    if place.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
-        place.replace(aside / "bank")
-        shutil.rmtree(aside, ignore_errors=True)
-    try:
-        work.replace(place)
-    except OSError:
-        AtlasBank(place)
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -17,7 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.atomic_write import to_disk, write_bytes_atomically
+from cardiacreg.io.regular_file import check_regular_file
 
 FORMAT = 3
 INDEX = "index.json"
@@ -37,6 +39,7 @@ def read_index(folder: Path) -> list[dict[str, int]]:
     OSError, ValueError, KeyError, TypeError
         If there is no index, or none of this format.
     """
+    check_regular_file(folder / INDEX)
     index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     if index["format"] != FORMAT:
         raise ValueError(f"format {index['format']}, needs {FORMAT}")
@@ -71,6 +74,7 @@ class Part:
         self.images = _open_array(part_file(folder, "images", number), np.uint8, voxels)
         self._ends = _open_array(part_file(folder, "ends", number), np.int64, atlases)
         text = part_file(folder, "entries", number)
+        check_regular_file(text)
         if atlases == 0 or text.stat().st_size != self._ends[-1]:
             raise ValueError(
                 f"{text.name} holds {text.stat().st_size} bytes, needs as many as said"
@@ -88,7 +92,7 @@ class Part:
 
 
 class PartWriter:
-    """A part that is written atlas by atlas.
+    """A part that is written atlas by atlas, under other names until it is complete.
 
     Parameters
     ----------
@@ -101,12 +105,12 @@ class PartWriter:
         self._voxels, self._ends = 0, [0]
 
     def __enter__(self) -> PartWriter:
-        self._labels, self._images, self._entries = (
-            part_file(self._folder, kind, self._number).open("wb")
-            for kind in ("labels", "images", "entries")
-        )
+        self._streams = {kind: self._new_file().open("xb") for kind in _FILES}
         self._write_heads()
         return self
+
+    def _new_file(self) -> Path:
+        return self._folder / f".{uuid.uuid4().hex}.partial"
 
     def __exit__(
         self,
@@ -114,17 +118,30 @@ class PartWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write the lengths into the heads, and all to disk."""
-        self._write_heads()
-        ends = part_file(self._folder, "ends", self._number).open("wb")
-        np.save(ends, np.array(self._ends[1:], np.int64))
-        for stream in (self._labels, self._images, self._entries, ends):
+        """Finish the files and move them to their names; after a failure there are none."""
+        try:
+            if kind is None:
+                self._write_heads()
+                np.save(self._streams["ends"], np.array(self._ends[1:], np.int64))
+                self._finish()
+        finally:
+            for stream in self._streams.values():
+                stream.close()
+                Path(stream.name).unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        for name, stream in self._streams.items():
             _to_disk(stream)
             stream.close()
+            final = part_file(self._folder, name, self._number)
+            if final.is_symlink():
+                raise OSError(f"{final} is a symbolic link, through which nothing is written")
+            Path(stream.name).replace(final)
+        to_disk(self._folder)
 
     def _write_heads(self) -> None:
         header = {"descr": "|u1", "fortran_order": False, "shape": (self._voxels,)}
-        for stream in (self._labels, self._images):
+        for stream in (self._streams["labels"], self._streams["images"]):
             stream.seek(0)
             np.lib.format.write_array_header_1_0(stream, header)
 
@@ -133,10 +150,10 @@ class PartWriter:
     ) -> None:
         """Add an atlas: flat labels, flat grey levels, and what else is known."""
         line = json.dumps(entry | {"start": self._voxels}).encode() + b"\n"
-        self._entries.write(line)
+        self._streams["entries"].write(line)
         self._ends.append(self._ends[-1] + len(line))
-        self._labels.write(np.ascontiguousarray(labels).data)
-        self._images.write(np.ascontiguousarray(image).data)
+        self._streams["labels"].write(np.ascontiguousarray(labels).data)
+        self._streams["images"].write(np.ascontiguousarray(image).data)
         self._voxels += labels.size
 
     @property
@@ -151,6 +168,7 @@ def _to_disk(stream: BinaryIO) -> None:
 
 
 def _open_array(path: Path, dtype: Any, size: int) -> NDArray[Any]:
+    check_regular_file(path)
     array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.dtype != dtype or array.shape != (size,):
         raise ValueError(

@@ -11,8 +11,9 @@ from typing import Any, overload
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Subject
-from cardiacreg.io.landmark_files import read_landmarks
+from cardiacreg.io.landmark_files import read_landmarks, without_repeated_keys
 from cardiacreg.io.nifti import read_labels, read_volume
+from cardiacreg.io.regular_file import check_regular_file
 from cardiacreg.io.source_name import named_source
 
 _GRID_SUFFIXES = (".nii.gz", ".nii")
@@ -103,6 +104,11 @@ class _AtlasFolder(Sequence[Subject]):
             )
 
     @property
+    def input_files(self) -> tuple[Path, ...]:
+        """Every file of every atlas."""
+        return tuple(path for files in self._atlases for path in files.values())
+
+    @property
     def metadata(self) -> tuple[dict[str, Any], ...]:
         """Metadata of the subjects, without reading their voxels."""
         return tuple(_metadata(files) for files in self._atlases)
@@ -113,8 +119,10 @@ def _metadata(files: dict[str, Path]) -> dict[str, Any]:
         return {}
     file = files["metadata"]
     try:
+        check_regular_file(file)
         with file.open("rb") as stream:
-            content = json.loads(stream.read(_LARGEST_METADATA_BYTES).decode("utf-8-sig"))
+            text = stream.read(_LARGEST_METADATA_BYTES).decode("utf-8-sig")
+        content = json.loads(text, object_pairs_hook=without_repeated_keys)
     except (OSError, ValueError, RecursionError) as error:
         raise _bad_metadata(file, f"cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):

@@ -23,6 +23,7 @@ from cardiacreg.compute.threads import ProgressCallable, check_threads, run_task
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import N_LABELS, LabelMap, Landmarks, Subject, apply_matrix, nearest_labels
 from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.regular_file import check_regular_file
 from cardiacreg.registration.landmark_affine import fit_landmark_affine
 
 _SPACING_MM = 6.0
@@ -191,6 +192,7 @@ class AtlasIndex:
             If the file is not one.
         """
         try:
+            check_regular_file(path)
             with np.load(path, allow_pickle=False) as held:
                 template = Landmarks(held["template"], source=str(held["source"]))
                 points_mm, signatures = held["points_mm"], held["signatures"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -23,11 +23,6 @@ from cardiacreg.cli.result import accept_failed_option, echo_result, findings_ke
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
-
-if TYPE_CHECKING:
-    from cardiacreg.results.result import RefineResult
-
-_SURFACE = "surface.png"
 
 
 @click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
@@ -46,7 +41,7 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doct
     "--input",
     "segmentation",
     required=True,
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="SEG",
     help="Short-axis segmentation, NIfTI.",
 )
@@ -54,19 +49,19 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doct
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     metavar="OUT",
     help="Folder for the results; made when missing.",
 )
 @click.option(
     "--image",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="IMG",
     help="The short-axis image, for the figure and for --select-by image.",
 )
 @click.option(
     "--landmarks",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="FILE",
     help="The six landmarks, JSON; derived from the segmentation when absent.",
 )
@@ -119,28 +114,21 @@ def refine(
 
     Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json.
     """
+    from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
     from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES
+    from cardiacreg.results.files import FILE_NAMES, SURFACE, save_result
 
-    names = (*FILE_NAMES, _SURFACE) if surface else FILE_NAMES
-    check_output(output, names, overwrite=overwrite)
+    given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
+    files = files_of(*given, *inputs["frames"])
+    check_output(output, (*FILE_NAMES, SURFACE), overwrite=overwrite, inputs=files)
     presets = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
     options = told(presets[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
-    result.save(output, overwrite=overwrite)
-    if surface:
-        _save_surface(result, output)
+    result = replace(result, input_files=files)
+    save_result(result, output, overwrite=overwrite, surface=surface)
     notes = () if quiet else (f"look at {output / 'qc.png'}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)
-
-
-def _save_surface(result: RefineResult, output: Path) -> None:
-    from cardiacreg.io.atomic_write import write_bytes_atomically
-    from cardiacreg.results.qc_figure import png_bytes
-    from cardiacreg.results.surface_figure import draw_surface_figure
-
-    write_bytes_atomically(output / _SURFACE, png_bytes(draw_surface_figure(result)))

@@ -21,11 +21,16 @@ def atlas() -> None:
 
 
 @atlas.command(epilog=EXIT_CODES)
-@click.argument("source", required=False, type=click.Path(path_type=Path), metavar="[SRC_FOLDER]")
+@click.argument(
+    "source",
+    required=False,
+    type=click.Path(readable=False, path_type=Path),
+    metavar="[SRC_FOLDER]",
+)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     metavar="BANK",
     help="Folder of the bank; needed with SRC_FOLDER.",
 )
@@ -62,22 +67,21 @@ def _subjects(source: Path, preset: str) -> Any:
 
 
 def _check_place(output: Path, overwrite: bool) -> None:
-    """Refuse to replace anything but an earlier bank."""
-    from cardiacreg.atlases.bank import AtlasBank
+    """Refuse to replace anything but an earlier bank, and this only if that is allowed."""
+    from cardiacreg.atlases.bank_place import check_replaceable, heal
 
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not overwrite:
+    heal(output)
+    check_replaceable(output, "atlas build")
+    if output.exists() and any(output.iterdir()) and not overwrite:
         raise InvalidInputError(
             f"{output}: exists already; choose another place or add --overwrite.",
             code="OUTPUT_EXISTS",
         )
-    AtlasBank(output)
 
 
 @atlas.command(epilog=EXIT_CODES)
-@click.argument("bank", type=click.Path(path_type=Path))
-@click.argument("source", type=click.Path(path_type=Path), metavar="SRC_FOLDER")
+@click.argument("bank", type=click.Path(readable=False, path_type=Path))
+@click.argument("source", type=click.Path(readable=False, path_type=Path), metavar="SRC_FOLDER")
 @click.option("--preset", metavar="NAME", help="Meaning of the labels in SRC_FOLDER.")
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 def append(bank: Path, source: Path, preset: str, threads: int | None) -> None:
@@ -88,7 +92,7 @@ def append(bank: Path, source: Path, preset: str, threads: int | None) -> None:
 
 
 @atlas.command(epilog=EXIT_CODES)
-@click.argument("bank", type=click.Path(path_type=Path))
+@click.argument("bank", type=click.Path(readable=False, path_type=Path))
 def verify(bank: Path) -> None:
     """Check hashes, geometry, labels and landmarks of every atlas of BANK."""
     from cardiacreg.atlases.bank_verification import verify_atlas_bank
@@ -104,7 +108,7 @@ def verify(bank: Path) -> None:
 
 
 @atlas.command(epilog=EXIT_CODES)
-@click.argument("bank", required=False, type=click.Path(path_type=Path))
+@click.argument("bank", required=False, type=click.Path(readable=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(bank: Path | None, as_json: bool) -> None:
     """Describe a bank; without BANK the embedded one, which is built if need be."""

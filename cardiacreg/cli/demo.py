@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cardiacreg.cli.simulate import FILE_NAMES as SIMULATED, write_simulation
 from cardiacreg.cli.support import EXIT_CODES, progress_lines, say
+from cardiacreg.io.kept_inputs import files_of
 
 if TYPE_CHECKING:
     from cardiacreg.geometry import LabelMap, Subject
@@ -15,20 +17,21 @@ if TYPE_CHECKING:
     from cardiacreg.results.result import RefineResult
 
 _GROUP, _PHASE = "healthy", "ED"
+_RESULTS = ("refined", "as_published")
 
 
 @click.command(epilog=EXIT_CODES)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     default=Path("demo_output"),
     show_default=True,
     metavar="DIR",
 )
 @click.option(
     "--atlases",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="DIR",
     help="Folder of atlases or a built bank; the synthetic population when absent.",
 )
@@ -54,12 +57,13 @@ def demo(output: Path, overwrite: bool, quiet: bool, **how: Any) -> None:
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.metrics.overlap import compare
 
-    check_output(output, (FILE_NAME,), overwrite=overwrite)
+    check_output(output, _every_name(), overwrite=overwrite, inputs=files_of(how["atlases"]))
     heart, stack = _simulated()
-    _write_inputs(output / "inputs", heart, stack)
     results = _refined(stack, quiet, how)
+    (output / FILE_NAME).unlink(missing_ok=True)
+    write_simulation(output / "inputs", heart, stack, overwrite=overwrite)
     for name, result in results.items():
-        result.save(output / name, overwrite=True)
+        result.save(output / name, overwrite=overwrite)
     models = _interpolated(stack) | {name: result.labels for name, result in results.items()}
     figures = {
         name: compare(_on_truth(model, stack.reference), stack.reference)
@@ -79,10 +83,13 @@ def _simulated() -> tuple[Subject, LowResolution]:
     return heart, Degradation().of(heart, seed=FIRST_EVALUATION_SEED)
 
 
-def _write_inputs(folder: Path, heart: Subject, stack: LowResolution) -> None:
-    from cardiacreg.cli.simulate import write_simulation
+def _every_name() -> list[str]:
+    """All files of a demo, the report last."""
+    from cardiacreg.cli.demo_report import FILE_NAME
+    from cardiacreg.results.files import FILE_NAMES, SURFACE
 
-    write_simulation(folder, heart, stack, overwrite=True)
+    folders = {"inputs": SIMULATED} | dict.fromkeys(_RESULTS, (*FILE_NAMES, SURFACE))
+    return [*(f"{folder}/{name}" for folder, names in folders.items() for name in names), FILE_NAME]
 
 
 def _refined(stack: LowResolution, quiet: bool, how: dict[str, Any]) -> dict[str, RefineResult]:
@@ -95,7 +102,7 @@ def _refined(stack: LowResolution, quiet: bool, how: dict[str, Any]) -> dict[str
         say("opening the atlases; the first time they are made, which takes about a minute ...")
         default_atlases(threads=how["threads"])
     labels, image, found = stack.subject.labels, stack.subject.image, {}
-    for name, options in (("refined", RefineOptions()), ("as_published", RefineOptions.paper())):
+    for name, options in zip(_RESULTS, (RefineOptions(), RefineOptions.paper()), strict=True):
         say(f"refining: {name} ...")
         with progress_lines(quiet) as progress:
             found[name] = refine(labels, image=image, options=options, progress=progress, **how)

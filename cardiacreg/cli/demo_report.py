@@ -41,7 +41,7 @@ img { width: 100%; }
 def write_report(
     folder: Path, figures: Figures, result: RefineResult, true_shifts_mm: NDArray[np.float64]
 ) -> None:
-    """Write `FILE_NAME`.
+    """Write `FILE_NAME`, in place of an earlier one.
 
     Parameters
     ----------

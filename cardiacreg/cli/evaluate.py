@@ -31,7 +31,7 @@ COLUMNS = {
     "--input",
     "prediction",
     required=True,
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="PRED",
     help="Labels to judge, NIfTI.",
 )
@@ -39,7 +39,7 @@ COLUMNS = {
     "-r",
     "--reference",
     required=True,
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="TRUTH",
     help="True labels, NIfTI.",
 )

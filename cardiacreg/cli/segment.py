@@ -30,15 +30,16 @@ def _network_options(command: _Command) -> _Command:
     """Add what both commands share."""
     options = [
         click.option(
-            "-i", "--input", "image", required=True, type=click.Path(), metavar="IMG",
+            "-i", "--input", "image", required=True, type=click.Path(readable=False), metavar="IMG",
             help="Short-axis image, NIfTI.",
         ),
         click.option(
-            "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT",
+            "-o", "--output", required=True, metavar="OUT",
+            type=click.Path(readable=False, path_type=Path),
             help="Folder for the results; made when missing.",
         ),
         click.option(
-            "--weights", type=click.Path(), metavar="FILE",
+            "--weights", type=click.Path(readable=False), metavar="FILE",
             help="A .safetensors file with its card; the shipped ones when absent.",
         ),
         click.option("--frame", type=click.IntRange(min=0), help="Which frame of a 4-D file."),
@@ -65,11 +66,15 @@ def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs:
     lattice), segmentation_landmarks.json and, last, segmentation.json, which names the weights and
     their licence.
     """
-    from cardiacreg.io.output_folder import check_output
+    from cardiacreg.io.kept_inputs import files_of
+    from cardiacreg.io.output_folder import all_or_nothing, check_output
 
-    check_output(output, SEGMENT_FILES, overwrite=overwrite)
+    how: Any = {"overwrite": overwrite, "inputs": files_of(inputs["image"], inputs["weights"])}
+    check_output(output, SEGMENT_FILES, **how)
     subject = _predict(**inputs)
-    _write_segmentation(output, subject, overwrite=overwrite)
+    names = _names(subject)
+    with all_or_nothing(output, names, outdated=SEGMENT_FILES, **how) as stage:
+        _write_segmentation(stage, subject)
     found = _summary(subject)
     if as_json:
         echo_json(found | {"folder": output})
@@ -105,12 +110,16 @@ def run(
 
     Writes what `cardiacreg segment` and `cardiacreg refine` write.
     """
-    from cardiacreg.io.output_folder import check_output
+    from cardiacreg.io.kept_inputs import files_of
+    from cardiacreg.io.output_folder import all_or_nothing, check_output
     from cardiacreg.refinement._refine import refine
     from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES
+    from cardiacreg.results.files import FILE_NAMES, SURFACE, write_files
 
-    check_output(output, (*SEGMENT_FILES, *FILE_NAMES), overwrite=overwrite)
+    files = files_of(inputs["image"], inputs["weights"], atlases, *frames)
+    every = (*SEGMENT_FILES, SURFACE, *FILE_NAMES)
+    how: Any = {"overwrite": overwrite, "inputs": files}
+    check_output(output, every, **how)
     options = told(RefineOptions(metadata=only, selection=selection), coverage, orientation)
     subject = _predict(**inputs)
     others = _other_frames(frames, **inputs)
@@ -123,8 +132,10 @@ def run(
     provenance = {**result.provenance, "network": network}
     named = replace(result.target, name=subject.name)
     result = replace(result, provenance=provenance, target=named)
-    _write_segmentation(output, subject, overwrite=overwrite)
-    result.save(output, overwrite=overwrite)
+    names = (*_names(subject), *FILE_NAMES)
+    with all_or_nothing(output, names, outdated=every, **how) as stage:
+        _write_segmentation(stage, subject)
+        write_files(result, stage)
     notes = () if quiet else (_licence(subject), f"look at {output / 'qc.png'}")
     echo_result(
         result, output, as_json=as_json, accept_failed=accept_failed, more={"network": network},
@@ -170,16 +181,18 @@ def _summary(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _write_segmentation(folder: Path, subject: Subject, *, overwrite: bool) -> None:
+def _names(subject: Subject) -> list[str]:
+    """The files that a segmentation gives; landmarks are not found in every image."""
+    return [n for n in SEGMENT_FILES if subject.landmarks is not None or "landmarks" not in n]
+
+
+def _write_segmentation(place: Path, subject: Subject) -> None:
     from cardiacreg.io.landmark_files import json_text, write_landmarks
     from cardiacreg.io.nifti import write_labels
-    from cardiacreg.io.output_folder import all_or_nothing
 
-    names = [n for n in SEGMENT_FILES if subject.landmarks is not None or "landmarks" not in n]
     network = subject.metadata["network"]
     note = f"{network.get('name')}; weights {network.get('licence', 'unknown licence')}"
-    with all_or_nothing(folder, names, overwrite=overwrite) as place:
-        write_labels(os.fspath(place / SEGMENT_FILES[0]), subject.labels, description=note)
-        if subject.landmarks is not None:
-            write_landmarks(place / SEGMENT_FILES[1], subject.landmarks)
-        (place / SEGMENT_FILES[2]).write_text(json_text(_summary(subject)) + "\n", encoding="utf-8")
+    write_labels(os.fspath(place / SEGMENT_FILES[0]), subject.labels, description=note)
+    if subject.landmarks is not None:
+        write_landmarks(place / SEGMENT_FILES[1], subject.landmarks)
+    (place / SEGMENT_FILES[2]).write_text(json_text(_summary(subject)) + "\n", encoding="utf-8")

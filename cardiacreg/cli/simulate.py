@@ -92,7 +92,9 @@ def _option(flag: str, name: str, kind: Any, words: str, **more: Any) -> Callabl
     "Slices without labels beyond apex and base, as in 0,2; random: 0 to 2 each.",
     callback=_empty_slices,
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(readable=False, path_type=Path), metavar="DIR"
+)
 @click.option("--overwrite", is_flag=True, help="Replace files of an earlier simulation.")
 def simulate(
     seed: int, group: str, phase: str, output: Path, overwrite: bool, **degradation: Any

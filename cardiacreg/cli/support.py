@@ -180,7 +180,7 @@ def atlas_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what tells a refinement which atlases to choose among: `atlases`, `only` and `selection`."""
     options = (
         click.option(
-            "--atlases", type=click.Path(), metavar="DIR",
+            "--atlases", type=click.Path(readable=False), metavar="DIR",
             help="Folder of atlases or a built bank; the synthetic population when absent.",
         ),
         click.option(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cardiacreg.errors import InvalidInputError
+from cardiacreg.io.regular_file import check_regular_file, unreadable
 from cardiacreg.io.source_name import warn_about_source
 
 HEAD_BYTES = 544
@@ -55,10 +56,8 @@ def read_whole_file(
         If the name and the content disagree about compression, or data follow the end.
     """
     file = Path(path)
-    if not file.exists():
-        raise InvalidInputError("the file does not exist; check the path.", code="FILE_NOT_FOUND")
+    size = check_regular_file(file).st_size
     try:
-        size = file.stat().st_size
         with file.open("rb") as stream:
             is_gzip = stream.read(2) == _GZIP_MAGIC
             stream.seek(0)
@@ -67,10 +66,41 @@ def read_whole_file(
             limit = size * _LARGEST_DEFLATE_RATIO if is_gzip else size
             return _collect(chunks, needed_bytes, limit, max_bytes)
     except OSError as error:
-        raise InvalidInputError(
-            f"the file cannot be read ({error.strerror or error}); needs a readable regular file.",
-            code="UNREADABLE_FILE",
-        ) from error
+        raise unreadable(error.strerror or str(error)) from error
+
+
+def read_everything(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
+    """Read a file, plain or gzip-compressed, whose length nothing tells beforehand.
+
+    Parameters
+    ----------
+    path : path-like
+    max_bytes : int
+        Most bytes to hold, after decompression.
+
+    Returns
+    -------
+    bytes
+        The decompressed content.
+
+    Raises
+    ------
+    InvalidInputError
+        As `read_whole_file`.
+    """
+    check_regular_file(path)
+    content = bytearray()
+    try:
+        with Path(path).open("rb") as stream:
+            is_gzip = stream.read(2) == _GZIP_MAGIC
+            stream.seek(0)
+            for chunk in _gzip_chunks(stream) if is_gzip else _plain_chunks(stream):
+                content += chunk
+                if len(content) > max_bytes:
+                    raise _too_large(len(content), max_bytes)
+    except OSError as error:
+        raise unreadable(error.strerror or str(error)) from error
+    return bytes(content)
 
 
 def _check_name(name: str, is_gzip: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LANDMARK_NAMES, Landmarks
 from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.regular_file import check_regular_file, unreadable
 from cardiacreg.io.source_name import named_source
 
 _SIGNS = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
@@ -46,7 +48,8 @@ def read_landmarks(path: str | os.PathLike[str], *, space: str | None = None) ->
     ------
     InvalidInputError
         If the file is missing or not of this form (BAD_LANDMARK_FILE), the space or the unit is
-        unknown (UNKNOWN_SPACE, UNKNOWN_UNIT), or the points are not finite triples (BAD_LANDMARKS).
+        unknown (UNKNOWN_SPACE, UNKNOWN_UNIT), a name occurs twice (REPEATED_NAME), or the points are
+        not finite triples (BAD_LANDMARKS).
     """
     file = Path(path)
     with named_source(os.fspath(path)):
@@ -124,15 +127,12 @@ def _plain(value: Any) -> Any:
 
 
 def _file_text(file: Path) -> str:
-    if not file.exists():
-        raise InvalidInputError("the file does not exist; check the path.", code="FILE_NOT_FOUND")
+    check_regular_file(file)
     try:
         with file.open("rb") as stream:
             content = stream.read(_LARGEST_FILE_BYTES + 1)
     except OSError as error:
-        raise InvalidInputError(
-            f"the file cannot be read ({error.strerror or error}).", code="UNREADABLE_FILE"
-        ) from error
+        raise unreadable(error.strerror or str(error)) from error
     if len(content) > _LARGEST_FILE_BYTES:
         raise _bad_file(f"is larger than {_LARGEST_FILE_BYTES} bytes, too large for landmarks")
     try:
@@ -143,12 +143,42 @@ def _file_text(file: Path) -> str:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=without_repeated_keys)
+    except InvalidInputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise _bad_file(f"is not JSON ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("points"), dict):
         raise _bad_file("holds no points by name")
     return content
+
+
+def without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON; one that says two things of the same name is refused.
+
+    Parameters
+    ----------
+    pairs : list of (str, value)
+        As `json` hands them to an ``object_pairs_hook``.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InvalidInputError
+        If a name occurs more than once (REPEATED_NAME).
+    """
+    counts = Counter(name for name, _ in pairs)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise InvalidInputError(
+            f"the file says {' and '.join(map(repr, repeated))} more than once, and which one is meant "
+            "cannot be told; keep one of each.",
+            code="REPEATED_NAME",
+        )
+    return dict(pairs)
 
 
 def _from_json(content: dict[str, Any], space: str | None) -> Landmarks:

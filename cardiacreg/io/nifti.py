@@ -20,7 +20,7 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import LabelMap, Volume
+from cardiacreg.geometry import LabelMap, Volume, unmasked
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.bounded_read import read_whole_file
 from cardiacreg.io.nifti_header import (
@@ -33,6 +33,8 @@ from cardiacreg.io.nifti_header import (
 from cardiacreg.io.source_name import named_source, warn_about_source
 
 MAX_BYTES = 2**31
+ONE_FRAME = "ONE_FRAME"
+"""Code of the error where a frame is asked for and there is only one."""
 
 
 class _Stored(NamedTuple):
@@ -53,7 +55,7 @@ def read_labels(
         A ``.nii`` or ``.nii.gz`` file, or what holds the same in memory. A matrix of its own is in
         RAS+ mm; a LabelMap is returned as it is.
     frame : int, optional
-        Which frame of a 4-D source, needed when there is more than one; 3-D sources have one.
+        Which frame of a 4-D source, needed when there is more than one; 3-D sources have one, 0.
     max_bytes : int
         Most bytes a file may hold after decompression.
     check_spacing : bool
@@ -77,6 +79,7 @@ def read_labels(
         If something was repaired or assumed: shear, units, two frames that differ, trailing data.
     """
     if isinstance(source, LabelMap):
+        _check_only_frame(frame, source.shape)
         return source
     with named_source(_source_name(source)):
         stored = _load(source, max_bytes)
@@ -100,7 +103,7 @@ def read_volume(
     source : path-like, nibabel image, SimpleITK image, Volume or (array, voxel_to_world)
         As for `read_labels`.
     frame : int, optional
-        Which frame of a 4-D source, needed when there is more than one; 3-D sources have one.
+        Which frame of a 4-D source, needed when there is more than one; 3-D sources have one, 0.
     nan_policy : {"error", "zero"}
         What to do with NaN and infinite intensities.
     max_bytes : int
@@ -128,12 +131,42 @@ def read_volume(
             f"read_volume: nan_policy {nan_policy!r}; needs 'error' or 'zero'.", code="BAD_OPTION"
         )
     if isinstance(source, Volume):
+        _check_only_frame(frame, source.shape)
         return source
     with named_source(_source_name(source)):
         stored = _load(source, max_bytes)
         array = _intensities(_one_frame(stored.array, frame), nan_policy)
         matrix = checked_matrix(stored.matrix, array.shape, check_spacing=check_spacing)
         return Volume(array, matrix)
+
+
+def read_vectors(
+    path: str | os.PathLike[str], *, max_bytes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Read a file whose voxels may hold several numbers, as those of a displacement field.
+
+    Parameters
+    ----------
+    path : path-like
+    max_bytes : int
+        Most bytes the file may hold after decompression.
+
+    Returns
+    -------
+    values : ndarray of float64
+        In as many dimensions as the file has.
+    voxel_to_world : ndarray, shape (4, 4)
+        In mm.
+    intent : int
+        The header's code of what the numbers mean.
+
+    Raises
+    ------
+    InvalidInputError
+        As `read_labels`, for a file.
+    """
+    found, intent = _load_file(Path(path), max_bytes)
+    return found.array.astype(np.float64), found.matrix, intent
 
 
 def write_labels(path: str | os.PathLike[str], labels: LabelMap, *, description: str = "") -> None:
@@ -201,9 +234,10 @@ def _source_name(source: Any) -> str:
 
 def _load(source: Any, max_bytes: int) -> _Stored:
     if isinstance(source, str | os.PathLike):
-        return _load_file(Path(source), max_bytes)
+        return _load_file(Path(source), max_bytes)[0]
     if isinstance(source, tuple) and len(source) == 2:
-        return _Stored(np.asarray(source[0]), np.asarray(source[1], dtype=np.float64))
+        array = np.asarray(unmasked(source[0], "the array"))
+        return _Stored(array, np.asarray(source[1], dtype=np.float64))
     if isinstance(source, SpatialImage):
         return _from_nibabel(source, max_bytes)
     if all(hasattr(source, name) for name in ("GetDirection", "GetSpacing", "GetOrigin")):
@@ -215,7 +249,8 @@ def _load(source: Any, max_bytes: int) -> _Stored:
     )
 
 
-def _load_file(path: Path, max_bytes: int) -> _Stored:
+def _load_file(path: Path, max_bytes: int) -> tuple[_Stored, int]:
+    """What a file holds, and its header's intent."""
     content = read_whole_file(
         path, lambda head: header_layout(_parse_header(head)).end, max_bytes=max_bytes
     )
@@ -228,7 +263,7 @@ def _load_file(path: Path, max_bytes: int) -> _Stored:
     array = flat.reshape(layout.shape, order="F")
     if (slope, intercept) != (1.0, 0.0):
         array = array.astype(np.float64) * slope + intercept
-    return _Stored(array, header_matrix(header))
+    return _Stored(array, header_matrix(header)), int(header["intent_code"])
 
 
 def _parse_header(head: bytes) -> Any:
@@ -259,10 +294,10 @@ def _from_nibabel(image: Any, max_bytes: int) -> _Stored:
         and nibabel.is_proxy(image.dataobj)
         and (file_name := image.get_filename())
     ):
-        return _load_file(Path(file_name), max_bytes)
+        return _load_file(Path(file_name), max_bytes)[0]
     is_nifti = isinstance(image, nibabel.Nifti1Image)
     matrix = header_matrix(image.header) if is_nifti else np.asarray(image.affine, np.float64)
-    return _Stored(np.asanyarray(image.dataobj), matrix)
+    return _Stored(np.asarray(unmasked(np.asanyarray(image.dataobj), "the image")), matrix)
 
 
 def _from_simpleitk(image: Any) -> _Stored:
@@ -305,6 +340,7 @@ def _one_frame(array: NDArray[Any], frame: int | None) -> NDArray[Any]:
     frames = array[..., None] if array.ndim == 3 else array
     n_frames = frames.shape[3]
     if n_frames == 1:
+        _check_only_frame(frame, shape)
         return frames[..., 0]
     if frame is None:
         raise InvalidInputError(
@@ -317,6 +353,16 @@ def _one_frame(array: NDArray[Any], frame: int | None) -> NDArray[Any]:
             f"frame={frame} of {n_frames}; needs 0 to {n_frames - 1}.", code="BAD_FRAME"
         )
     return frames[..., frame]
+
+
+def _check_only_frame(frame: int | None, shape: tuple[int, ...]) -> None:
+    """Refuse to be asked for another frame than the one there is."""
+    if frame not in (None, 0):
+        raise InvalidInputError(
+            f"frame={frame}, and the image has one frame (shape {shape}); leave the frame away, or give "
+            "the 4-D file.",
+            code=ONE_FRAME,
+        )
 
 
 def _intensities(array: NDArray[Any], nan_policy: str) -> NDArray[np.float32]:

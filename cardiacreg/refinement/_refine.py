@@ -6,6 +6,7 @@ import hashlib
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from cardiacreg.atlases.ranking import diversity
 from cardiacreg.compute.threads import ProgressCallable, check_threads
 from cardiacreg.errors import InputWarning, ResultWarning
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
+from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
 from cardiacreg.refinement.context import Clock, Run
 from cardiacreg.refinement.options import RefineOptions
@@ -125,6 +127,7 @@ def refine(
     notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
     _pass_on(caught)
     result = _result(run, target, outcome, notes, bank, oriented.orientation)
+    result = replace(result, input_files=files_of(segmentation, image, landmarks, atlases, *frames))
     for finding in result.findings:
         warnings.warn(str(finding), ResultWarning, stacklevel=2)
     return result

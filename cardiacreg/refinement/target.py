@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,19 +37,38 @@ def gather_target(
     from cardiacreg.io import nifti
     from cardiacreg.refinement import target_checks
 
-    stored = nifti.read_labels(segmentation, frame=frame)
+    stored, with_frames = _read_frame(nifti.read_labels, segmentation, frame)
     labels = label_presets.canonical_labels(stored, preset)
     label_presets.check_anatomy(stored, preset)
     target_checks.check_labels(labels)
     placed = None
     if image is not None:
-        placed = target_checks.check_image(nifti.read_volume(image, frame=frame), labels)
+        volume, image_with_frames = _read_frame(nifti.read_volume, image, frame)
+        placed = target_checks.check_image(volume, labels)
+        with_frames = with_frames or image_with_frames
+    if not with_frames:
+        nifti.read_labels(segmentation, frame=frame)
     points = _landmarks(landmarks)
     if points is not None:
         target_checks.check_landmarks(points, labels)
     name = Path(segmentation).name if isinstance(segmentation, str | Path) else "target"
     subject = Subject(labels, placed, points, name)
     return Target(subject, unknown_labels(labels))
+
+
+def _read_frame(read: Callable[..., Any], source: Any, frame: int | None) -> tuple[Any, bool]:
+    """Read a frame; where there is only one, read that, and say that none of this number is there.
+
+    A segmentation of one frame may come with the 4-D image, and the other way round.
+    """
+    from cardiacreg.io.nifti import ONE_FRAME
+
+    try:
+        return read(source, frame=frame), True
+    except InvalidInputError as problem:
+        if problem.code != ONE_FRAME:
+            raise
+        return read(source), False
 
 
 def gather_frames(
@@ -189,8 +208,10 @@ def _open_bank(atlases: Any) -> Sequence[Subject]:
         return default_atlases()
     if isinstance(atlases, str | Path):
         from cardiacreg.atlases.bank import AtlasBank
+        from cardiacreg.atlases.bank_place import heal
         from cardiacreg.atlases.folder import open_atlas_folder
 
+        heal(Path(atlases))
         built = (Path(atlases) / "index.json").is_file()
         return AtlasBank(atlases) if built else open_atlas_folder(atlases)
     if isinstance(atlases, Sequence):

@@ -20,9 +20,13 @@ from cardiacreg.results.result import RefineResult
 
 SCHEMA_VERSION = 2
 FILE_NAMES = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json", "qc.png", "result.json")
+SURFACE = "surface.png"
+"""Written on request; one of an earlier result is removed with it."""
 
 
-def save_result(result: RefineResult, folder: Path, *, overwrite: bool) -> Path:
+def save_result(
+    result: RefineResult, folder: Path, *, overwrite: bool, surface: bool = False
+) -> Path:
     """Write a result into a folder, complete or not at all.
 
     Parameters
@@ -32,6 +36,8 @@ def save_result(result: RefineResult, folder: Path, *, overwrite: bool) -> Path:
         Made when missing.
     overwrite : bool
         Replace the files of an earlier result.
+    surface : bool
+        Also draw the heart from outside, as `SURFACE`.
 
     Returns
     -------
@@ -41,21 +47,39 @@ def save_result(result: RefineResult, folder: Path, *, overwrite: bool) -> Path:
     Raises
     ------
     InvalidInputError
-        If files of these names exist and `overwrite` is not set (OUTPUT_EXISTS), or the folder cannot
-        be made or written (OUTPUT_NOT_WRITABLE).
+        If files of these names exist and `overwrite` is not set (OUTPUT_EXISTS), one of them is an
+        input of the result (OUTPUT_IS_INPUT), or the folder cannot be made or written
+        (OUTPUT_NOT_WRITABLE).
     """
-    with all_or_nothing(Path(folder), FILE_NAMES, overwrite=overwrite) as stage:
-        _write_files(result, stage)
+    names = (SURFACE, *FILE_NAMES) if surface else FILE_NAMES
+    with all_or_nothing(
+        Path(folder), names, overwrite=overwrite, outdated=(SURFACE,), inputs=result.input_files
+    ) as stage:
+        write_files(result, stage, surface=surface)
     return Path(folder)
 
 
-def _write_files(result: RefineResult, stage: Path) -> None:
+def write_files(result: RefineResult, stage: Path, *, surface: bool = False) -> None:
+    """Write the files of a result into a folder; ``result.json`` tells the checksums of all there.
+
+    Parameters
+    ----------
+    result : RefineResult
+    stage : pathlib.Path
+        A folder that `all_or_nothing` gave.
+    surface : bool
+        Also write `SURFACE`.
+    """
     from cardiacreg.results.qc_figure import draw_qc_figure, png_bytes
 
     nifti.write_labels(stage / "labels.nii.gz", result.labels)
     nifti.write_volume(stage / "confidence.nii.gz", result.confidence)
     write_landmarks(stage / "landmarks.json", result.landmarks)
     write_bytes_atomically(stage / "qc.png", png_bytes(draw_qc_figure(result)))
+    if surface:
+        from cardiacreg.results.surface_figure import draw_surface_figure
+
+        write_bytes_atomically(stage / SURFACE, png_bytes(draw_surface_figure(result)))
     checksums = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(stage.iterdir())
     }

@@ -130,6 +130,8 @@ class RefineResult:
         slices and beyond either end.
     findings : tuple of Finding
         Reasons to look at the result before it is used, the most severe first.
+    input_files : tuple of pathlib.Path
+        The files and folders it was made from, which `save` never replaces.
     """
 
     labels: LabelMap
@@ -150,6 +152,7 @@ class RefineResult:
     slice_turns_degrees: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     volumes: dict[str, StructureVolume] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    input_files: tuple[Path, ...] = ()
 
     @property
     def minimum_jacobian(self) -> float:
@@ -180,7 +183,8 @@ class RefineResult:
         Raises
         ------
         InvalidInputError
-            If the folder holds results and `overwrite` is not set, or cannot be written.
+            If the folder holds results and `overwrite` is not set, one of its files is an input of
+            this result, or it cannot be written.
         """
         from cardiacreg.results.files import save_result
 

@@ -13,18 +13,16 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.wrapstruct import WrapStructError
 from numpy.typing import ArrayLike
 
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Affine, Volume, voxel_grid
+from cardiacreg.geometry import Affine, Volume, unmasked, voxel_grid
 from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.nifti import read_vectors
 from cardiacreg.io.source_name import named_source
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
@@ -55,7 +53,7 @@ class DisplacementField:
     voxel_to_world: Float
 
     def __post_init__(self) -> None:
-        values = np.array(self.displacements_mm, dtype=np.float64)
+        values = np.array(unmasked(self.displacements_mm, "DisplacementField"), dtype=np.float64)
         if values.ndim != 4 or values.shape[3] != 3 or values.size == 0:
             raise InvalidInputError(
                 f"DisplacementField: shape {values.shape}; needs (i, j, k, 3).", code="BAD_SHAPE"
@@ -191,21 +189,14 @@ def read_displacement_field(
     Raises
     ------
     InvalidInputError
-        If the file is missing, damaged or not a field, or neither `space` nor the intent names the world.
+        If the file is missing, truncated, damaged (by its checksum) or not a field, or neither `space`
+        nor the intent names the world.
     """
     with named_source(os.fspath(path)):
-        if not Path(path).is_file():
-            raise InvalidInputError("the file does not exist.", code="FILE_NOT_FOUND")
-        try:
-            image = nibabel.Nifti1Image.from_filename(path)
-            if np.prod(image.shape, dtype=np.float64) * 8 > _LARGEST_FILE_BYTES:
-                raise InvalidInputError(f"holds {image.shape} numbers.", code="TOO_LARGE")
-            values = np.asarray(image.get_fdata(), dtype=np.float64)
-        except (ImageFileError, WrapStructError, OSError, EOFError) as error:
-            raise InvalidInputError(f"cannot be read ({error}).", code="CORRUPT_FILE") from error
+        values, matrix, intent = read_vectors(path, max_bytes=_LARGEST_FILE_BYTES)
+        shape = values.shape
         if values.ndim == 5 and values.shape[3] == 1:
             values = values[:, :, :, 0]
-        intent = int(image.header["intent_code"])
         known = {code: name for name, code in _INTENTS.items()}
         chosen = space or known.get(intent)
         if chosen not in _SIGNS:
@@ -215,7 +206,5 @@ def read_displacement_field(
                 code="UNKNOWN_SPACE",
             )
         if values.ndim != 4 or values.shape[3] != 3:
-            raise InvalidInputError(
-                f"shape {image.shape}; needs (i, j, k, 1, 3).", code="BAD_SHAPE"
-            )
-        return DisplacementField(values * _SIGNS[chosen], image.affine)
+            raise InvalidInputError(f"shape {shape}; needs (i, j, k, 1, 3).", code="BAD_SHAPE")
+        return DisplacementField(values * _SIGNS[chosen], matrix)

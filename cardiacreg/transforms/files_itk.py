@@ -21,6 +21,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine
 from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.regular_file import check_regular_file
 from cardiacreg.io.source_name import named_source
 from cardiacreg.transforms.ffd import FFD
 
@@ -60,8 +61,7 @@ def read_itk_transform(path: str | os.PathLike[str]) -> Affine | FFD:
     """
     file = Path(path)
     with named_source(os.fspath(path)):
-        if not file.is_file():
-            raise InvalidInputError("the file does not exist.", code="FILE_NOT_FOUND")
+        check_regular_file(file)
         return _assembled(_read_records(file))
 
 
@@ -166,7 +166,14 @@ def _transform(record: _Record) -> Affine | FFD:
 
 
 def _spline(record: _Record) -> FFD:
-    shape = record.fixed[:3].astype(int)
+    given = record.fixed[:3]
+    if not (np.isfinite(given).all() and (given == np.rint(given)).all() and given.min() > 0):
+        raise InvalidInputError(
+            f"holds a lattice of {given.tolist()} points; needs three whole numbers above zero. The "
+            "file is damaged: export it again.",
+            code="BAD_LATTICE",
+        )
+    shape = given.astype(int)
     if len(record.parameters) != 3 * shape.prod():
         raise InvalidInputError(
             f"holds {len(record.parameters)} parameters for a lattice of {shape.tolist()} points.",

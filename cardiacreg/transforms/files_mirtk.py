@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import os
 import struct
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine
 from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.bounded_read import read_everything
 from cardiacreg.io.source_name import named_source, warn_about_source
 from cardiacreg.transforms.ffd import FFD
 
@@ -30,6 +30,7 @@ _SPLINES = (4, 12, 56, 76)
 _SLOW_X = (4, 12)
 """Types whose control points are stored with z fastest; in the others x is."""
 _LARGEST_LATTICE = 10**8
+_LARGEST_FILE_BYTES = 2**32
 _HARMLESS_EXTRAPOLATION = (0, 1, 2)
 
 
@@ -56,7 +57,7 @@ def read_dof(path: str | os.PathLike[str]) -> Affine | FFD:
         If the file asks for an extrapolation beyond its lattice other than zero.
     """
     with named_source(os.fspath(path)):
-        reader = _Reader(_content(Path(path)))
+        reader = _Reader(read_everything(path, max_bytes=_LARGEST_FILE_BYTES))
         found = reader.transform()
         if isinstance(found, tuple):
             affine, splines = found
@@ -96,18 +97,6 @@ def write_dof(
     if os.fspath(path).endswith(".gz"):
         payload = gzip.compress(payload, mtime=0)
     write_bytes_atomically(path, payload)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
-    except FileNotFoundError as error:
-        raise InvalidInputError("the file does not exist.", code="FILE_NOT_FOUND") from error
-    except (OSError, EOFError) as error:
-        raise InvalidInputError(
-            f"the file cannot be read ({error}).", code="CORRUPT_FILE"
-        ) from error
 
 
 class _Reader:

@@ -6,6 +6,7 @@ atlas lattice are folded into one matrix, and the atlas is looked up at once; no
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -22,11 +23,42 @@ from cardiacreg.transforms.ffd import FFD
 _SLICES_PER_SLAB = 8
 
 
-class Lattice(NamedTuple):
-    """Where to sample: a shape and its voxel indices to world mm (a Volume or LabelMap also serves)."""
-
+class _Lattice(NamedTuple):
     shape: tuple[int, int, int]
     voxel_to_world: Float
+
+
+class Lattice(_Lattice):
+    """Where to sample (a Volume or LabelMap also serves).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Voxels along (i, j, k).
+    voxel_to_world : ndarray, shape (4, 4)
+        Voxel indices to world mm.
+
+    Raises
+    ------
+    InvalidInputError
+        If the shape is not three whole numbers above zero (BAD_SHAPE), or the matrix is of no use.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, shape: tuple[int, int, int], voxel_to_world: Float) -> Lattice:
+        """Check shape and matrix."""
+        try:
+            i, j, k = (operator.index(n) for n in shape)
+        except (TypeError, ValueError):
+            i = j = k = 0
+        if min(i, j, k) < 1:
+            raise InvalidInputError(
+                f"Lattice: the shape is {shape}; needs three whole numbers above zero (i, j, k).",
+                code="BAD_SHAPE",
+            )
+        Affine(voxel_to_world)
+        return super().__new__(cls, (i, j, k), voxel_to_world)
 
 
 class PointMap(Protocol):

@@ -164,6 +164,11 @@ def load_weights(path: Path | str, *, device: torch.device | str = "cpu") -> Mod
 
 def read_card(path: Path) -> dict[str, Any]:
     """Read the JSON card of a weight file."""
+    if path.exists() and not path.is_file():
+        raise InvalidInputError(
+            f"{path}: the card is no regular file; needs the JSON file that came with the weights.",
+            code="BAD_CARD",
+        )
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -102,3 +102,11 @@ def test_the_digital_heart_folder_is_a_bank():
     bank = open_atlas_folder(data_folder("autofd"))
     assert len(bank) == 7
     assert bank[0].labels.present() == (1, 2, 4) and bank[0].image is not None
+
+
+def test_metadata_that_say_a_thing_twice_are_refused(tmp_path):
+    make_atlas(tmp_path / "a")
+    (tmp_path / "a" / "metadata.json").write_text('{"phase": "ED", "phase": "ES"}')
+    with pytest.raises(InvalidInputError, match="'phase' more than once") as error:
+        open_atlas_folder(tmp_path)[0]
+    assert error.value.code == "BAD_METADATA_FILE"

@@ -157,3 +157,15 @@ def test_json_may_hold_numpy_and_paths_and_no_nan(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "r.json", {"a": object()})
     assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == back
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"space": "RAS", "points": {"apex": [1, 2, 3], "apex": [4, 5, 6]}}',
+        '{"space": "RAS", "space": "LPS", "points": {"apex": [1, 2, 3]}}',
+        '{"space": "RAS", "points": {"b": [1, 2, 3]}, "points": {"a": [1, 2, 3]}}',
+    ],
+)
+def test_a_name_that_is_said_twice_is_refused(tmp_path, text):
+    assert "more than once" in refused("REPEATED_NAME", write(tmp_path, text))

@@ -318,9 +318,30 @@ def test_a_cine_series_needs_a_frame(tmp_path):
         assert "0 to 1" in refused("BAD_FRAME", path, frame=frame)
 
 
-def test_a_frame_of_the_cine_series_may_go_with_a_3d_segmentation(tmp_path):
+def test_a_frame_that_is_not_there_is_refused_where_there_is_one(tmp_path):
+    heart = small_heart()
     path = write(tmp_path, nifti_bytes())
-    np.testing.assert_array_equal(read_labels(path, frame=7).array, small_heart().array)
+    single = write(tmp_path, nifti_bytes(heart.array[..., None]), "single.nii")
+    volume = Volume(heart.array, heart.voxel_to_world)
+    for read, source in (
+        (read_labels, path),
+        (read_labels, single),
+        (read_labels, heart),
+        (read_volume, path),
+        (read_volume, volume),
+    ):
+        assert "frame=7" in refused("ONE_FRAME", source, read=read, frame=7)
+        np.testing.assert_array_equal(read(source, frame=0).array, heart.array)
+
+
+def test_a_mask_is_not_dropped():
+    heart = small_heart()
+    masked = np.ma.masked_equal(heart.array, 1)
+    refused("MASKED_ARRAY", (masked, heart.voxel_to_world))
+    refused("MASKED_ARRAY", (masked, heart.voxel_to_world), read=read_volume)
+    refused("MASKED_ARRAY", nibabel.Nifti1Image(masked, heart.voxel_to_world))
+    nothing = np.ma.masked_equal(heart.array, 77)
+    np.testing.assert_array_equal(read_labels((nothing, heart.voxel_to_world)).array, heart.array)
 
 
 @pytest.mark.parametrize("trailing", [(1,), (1, 1), (1, 1, 1)])

@@ -158,3 +158,28 @@ def test_without_torch_the_command_says_what_to_install(picture, tmp_path, monke
     monkeypatch.setitem(sys.modules, "cardiacreg_nn", None)
     result = run("segment", "-i", picture, "-o", tmp_path / "o")
     assert result.exit_code == 1 and "cardiacreg[nn]" in result.stderr
+
+
+def test_landmarks_of_an_earlier_segmentation_do_not_stay_beside_one_without(
+    picture, oracle, tiny_result, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        _refine, "refine", lambda *_, **__: dataclasses.replace(tiny_result, findings=())
+    )
+    predicted = segment._predict
+    words = {"segment": segment.SEGMENT_FILES, "run": (*segment.SEGMENT_FILES, *FILE_NAMES)}
+    for command, names in words.items():
+        out = tmp_path / command
+        assert run(command, "-i", picture, "-o", out, "-q").exit_code == 0
+        assert {p.name for p in out.iterdir()} == set(names)
+        (out / "surface.png").write_text("old")
+        monkeypatch.setattr(
+            segment,
+            "_predict",
+            lambda **given: dataclasses.replace(predicted(**given), landmarks=None),
+        )
+        assert run(command, "-i", picture, "-o", out, "-q", "--overwrite").exit_code == 0
+        left = {p.name for p in out.iterdir()} - {"surface.png"}
+        assert left == set(names) - {segment.SEGMENT_FILES[1]}
+        assert (out / "surface.png").exists() == (command == "segment")
+        monkeypatch.setattr(segment, "_predict", predicted)

@@ -171,3 +171,15 @@ def test_saving_twice_gives_the_same_bytes(tiny_result, tmp_path):
     first, second = tiny_result.save(tmp_path / "a"), tiny_result.save(tmp_path / "b")
     for name in FILE_NAMES:
         assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+@pytest.mark.usefixtures("quick_picture")
+def test_a_surface_picture_belongs_to_its_result(tiny_result, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "cardiacreg.results.surface_figure.draw_surface_figure", lambda result: None
+    )
+    files.save_result(tiny_result, tmp_path, overwrite=False, surface=True)
+    assert names(tmp_path) == {*FILE_NAMES, "surface.png"}
+    assert "surface.png" in json.loads((tmp_path / "result.json").read_text())["files_sha256"]
+    tiny_result.save(tmp_path, overwrite=True)
+    assert names(tmp_path) == set(FILE_NAMES)

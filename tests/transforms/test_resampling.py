@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -167,3 +169,19 @@ def test_an_unknown_interpolation_is_refused():
     with pytest.raises(InvalidInputError) as caught:
         warp_labels(labels, transform, grid, interpolation="cubic")
     assert caught.value.code == "BAD_OPTION"
+
+
+@pytest.mark.parametrize(
+    "shape", [(4.9, 4, 4), (4, 4, 4.0), (4, 4), (4, 4, 4, 1), (0, 4, 4), (-4, 4, 4), 4, "444"]
+)
+def test_a_lattice_has_whole_numbers_of_voxels(shape):
+    with pytest.raises(InvalidInputError, match="whole numbers") as error:
+        Lattice(shape, np.eye(4))
+    assert error.value.code == "BAD_SHAPE"
+
+
+def test_a_lattice_takes_the_integers_of_numpy_and_comes_apart_as_before():
+    shape, matrix = Lattice(tuple(np.array([4, 5, 6])), np.eye(4))
+    assert shape == (4, 5, 6) and all(type(n) is int for n in shape)
+    np.testing.assert_array_equal(matrix, np.eye(4))
+    assert pickle.loads(pickle.dumps(Lattice((4, 5, 6), np.eye(4)))).shape == (4, 5, 6)
