@@ -58,8 +58,8 @@ def refine(
     segmentation : path, nibabel image, (array, voxel_to_world) or LabelMap
         The target's labels on its native lattice (i, j, k = slice), oblique or left-handed.
     image : path, nibabel image, (array, voxel_to_world) or Volume, optional
-        The target's short-axis image; shown in figures, and used where the options ask for patch
-        fusion (eq. 5) or for selection by image.
+        The target's short-axis image; shown in figures, evidence for how the heart lies in its file,
+        and used where the options ask for patch fusion (eq. 5) or for selection by image.
     landmarks : path, (6, 3) array in world RAS+ mm or Landmarks, optional
         The six landmarks of the paper; derived from the segmentation when absent.
     atlases : folder or sequence of Subject, optional

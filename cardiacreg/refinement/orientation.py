@@ -5,14 +5,15 @@ right-handed unit matrix), so that the heart looks mirrored, anterior and inferi
 orientations is scored by the atlases: aligned by the landmarks of that orientation, and once more with
 improved affines, the best ones' NMI tells how well a heart of that hand explains the labels. These
 scores add up over all frames of a patient, since a patient has one orientation. They are weighed against
-what the header says, where it is one of a scanner (an oblique slice normal), and against the growth of
-areas towards the base. The result is a probability.
+what the header says, where it is one of a scanner (an oblique slice normal), against the growth of
+areas towards the base, and against what an image shows around the heart, where there is one. The result
+is a probability.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from cardiacreg.refinement.atlas_choice import (
     rank_by_landmarks,
 )
 from cardiacreg.refinement.context import Run
+from cardiacreg.refinement.surroundings import weigh_surroundings
 from cardiacreg.results.result import Orientation
 
 _CANDIDATES, _BEST = 6, 3
@@ -105,18 +107,36 @@ def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented
     prior = _prior(run.target.labels, any(_is_turned(run, other) for other in others))
     possible = [h for h in _HYPOTHESES if prior[h] > max(prior.values()) - _BASE_BY_AREAS]
     rankings = [_rank(run, bank, h) for h in possible]
-    scores = np.array([prior[h] for h in possible]) + _evidence(run, bank, rankings)
+    priors = np.array([prior[h] for h in possible])
+    scores = priors + _evidence(run, bank, rankings)
     for other in others:
         ranked = [_rank(other, bank, _as_of(h, run, other)) for h in possible]
         scores += _evidence(other, bank, ranked)
+    parts = {"areas and header": priors, "atlases": scores - priors}
+    if run.target.image is not None:
+        parts["image"] = _image_evidence(run, possible)
+        scores += parts["image"]
+    named = _named(possible, scores, parts, 1 + len(others))
+    best = [h.name for h in possible].index(named.name)
+    return Oriented(_oriented(run, possible[best]), named, rankings[best])
+
+
+def _named(
+    possible: Sequence[_Hypothesis],
+    scores: NDArray[np.float64],
+    parts: Mapping[str, NDArray[np.float64]],
+    n_frames: int,
+) -> Orientation:
+    """Name the most probable orientation, and by how much each part prefers it to the next one."""
     shares = np.exp(scores - scores.max())
     shares /= shares.sum()
     best = int(np.argmax(shares))
-    frames = "1 frame" if not others else f"{1 + len(others)} frames"
-    named = Orientation(
-        possible[best].name, float(shares[best]), f"by the atlases' fit to {frames}"
-    )
-    return Oriented(_oriented(run, possible[best]), named, rankings[best])
+    following = int(np.argmax(np.where(np.arange(len(scores)) == best, -np.inf, scores)))
+    reason = f"by the atlases' fit to {'1 frame' if n_frames == 1 else f'{n_frames} frames'}"
+    if "image" in parts and parts["image"].any():
+        reason += " and by the image"
+    evidence = {name: float(part[best] - part[following]) for name, part in parts.items()}
+    return Orientation(possible[best].name, float(shares[best]), reason, evidence)
 
 
 def _tell_that_landmarks_decide(asked: str) -> None:
@@ -138,6 +158,20 @@ def _prior(labels: LabelMap, frames_disagree: bool) -> dict[_Hypothesis, float]:
     upright = _BASE_BY_HEADER * float(to_apex @ _APEX_DIRECTION) if oblique else 0.0
     hand = _HAND_BY_HEADER if oblique else 0.0
     return {h: -hand * h.mirrored - (areas + upright) * h.turned for h in _HYPOTHESES}
+
+
+def _image_evidence(run: Run, possible: Sequence[_Hypothesis]) -> NDArray[np.float64]:
+    """Log-likelihood of the image under every orientation, up to a constant."""
+    labels, image = run.target.labels, run.target.image
+    assert image is not None
+    found = weigh_surroundings(labels, image, run.landmarks)
+    at_last = base_is_at_last_slice(labels)
+    scores = [
+        (found.anterior if h.mirrored == h.turned else -found.anterior) / 2
+        + (found.base_at_last_slice if at_last != h.turned else -found.base_at_last_slice) / 2
+        for h in possible
+    ]
+    return np.array(scores) - max(scores)
 
 
 def _is_turned(run: Run, other: Run) -> bool:

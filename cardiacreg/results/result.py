@@ -69,11 +69,15 @@ class Orientation:
         How probable that is, 0 to 1; None where it was given.
     reason : str
         What it rests on.
+    evidence : dict
+        Log-odds against the next probable orientation by what they rest on: ``"areas and header"``,
+        ``"atlases"`` and, where there is one, ``"image"``; empty where it was given.
     """
 
     name: str
     probability: float | None
     reason: str
+    evidence: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def sentence(self) -> str:

@@ -218,7 +218,10 @@ class TestSwap:
 
     def test_a_reader_in_the_middle_waits_for_it(self, bank):
         """A process opens the bank while both renames are not done yet."""
-        code = "import sys; from cardiacreg.atlases.bank import AtlasBank as B; print(len(B(sys.argv[1])))"
+        code = (
+            "import sys; from cardiacreg.atlases.bank import AtlasBank\n"
+            "print(len(AtlasBank(sys.argv[1])))"
+        )
         with locked_folder(bank.parent) as alone:
             assert alone
             bank.rename(bank.parent / ".bank.replaced")

@@ -19,7 +19,7 @@ from cardiacreg.phantoms.hearts import HeartSpecification
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = ("comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "startup")
 COARSE = ("long_axis", "pathology")
-ABSENT = ("anatomy_transfer", "hidden_ends", "network_acdc", "real", "volumes")
+ABSENT = ("anatomy_transfer", "hidden_ends", "network_acdc", "orientation", "real", "volumes")
 TIMES = "times fresh processes or every kernel for minutes"
 TRAINS = "trains or runs a network; the network has tests of its own"
 LEFT_OUT = {
