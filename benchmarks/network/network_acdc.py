@@ -100,13 +100,13 @@ def _network_digest() -> str:
 def _weights() -> Iterable[tuple[Path, str, list[int]]]:
     """Weight files, each with what its rows are called and the patients to measure it on."""
     from cardiacreg_nn.data.training_hearts import acdc_folds
-    from cardiacreg_nn.inference.prediction import SHIPPED
+    from cardiacreg_nn.inference.shipped_weights import weight_files
     from cardiacreg_nn.inference.weights import read_card
 
     folds = acdc_folds(data_folder("acdc"))
     runs = os.environ.get(FOLDS_VARIABLE)
     pooled = sorted(Path(runs).glob("*_fold[0-9]/weights.safetensors")) if runs else []
-    for path in [*sorted(SHIPPED.glob("*/*.safetensors")), *pooled]:
+    for path in [*weight_files().values(), *pooled]:
         card = read_card(path.with_suffix(".json"))
         name, fold = str(card["name"]), card["data"]["fold"]
         if path in pooled:
@@ -361,7 +361,9 @@ def _refined_table(records: list[dict[str, Any]]) -> str:
 def plots_of(result: dict[str, Any]) -> dict[str, Any]:
     """Return cumulative curves of landmark errors, and landmarks in three dimensions."""
     records = [r for r in result["records"] if "landmarks_mm" in r]
-    shown = next(card["name"] for card in result["weights"] if card.get("default"))
+    from cardiacreg_nn.inference.shipped_weights import DEFAULTS
+
+    shown, *_ = DEFAULTS
     return {
         "network-landmark-curves": _curves(records, tabulate.methods(records)),
         "network-landmarks-3d": _scatter([r for r in records if r["method"] == shown]),

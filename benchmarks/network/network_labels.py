@@ -59,9 +59,9 @@ def _unit(heart: Heart, source: str, way: str) -> Unit:
 
 
 def _weights(source: str) -> Path:
-    from cardiacreg_nn.inference.prediction import SHIPPED
+    from cardiacreg_nn.inference.shipped_weights import weight_path
 
-    return SHIPPED / "synthetic" / f"{NETWORKS[source]}.safetensors"
+    return weight_path(NETWORKS[source])
 
 
 def _measure(heart: Heart, source: str, way: str) -> Record:

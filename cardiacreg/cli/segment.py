@@ -39,8 +39,9 @@ def _network_options(command: _Command) -> _Command:
             help="Folder for the results; made when missing.",
         ),
         click.option(
-            "--weights", type=click.Path(readable=False), metavar="FILE",
-            help="A .safetensors file with its card; the shipped ones when absent.",
+            "--weights", type=click.Path(readable=False), metavar="FILE|NAME",
+            help="A .safetensors file with its card, or the name of weights that are installed, as "
+            "unet2d_synthetic; the best that are when absent.",
         ),
         click.option("--frame", type=click.IntRange(min=0), help="Which frame of a 4-D file."),
         click.option("--device", help="cpu, cuda, cuda:1, ...; a GPU when there is one."),
@@ -148,8 +149,8 @@ def _predict(image: str, **options: Any) -> Subject:
         from cardiacreg_nn import predict
     except ImportError as error:
         raise InvalidInputError(
-            f"the network needs torch and safetensors ({error}); install them with: pip install "
-            "'cardiacreg[nn]'.",
+            f"the network needs torch and safetensors ({error.__cause__ or error}); install them with: "
+            'pip install "cardiacreg[nn]".',
             code="NO_TORCH",
         ) from error
     subject: Subject = predict(image, **options)

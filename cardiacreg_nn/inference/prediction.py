@@ -39,10 +39,10 @@ from cardiacreg_nn.inference.orientation_search import (
     views_of,
 )
 from cardiacreg_nn.inference.preprocessing import to_native
-from cardiacreg_nn.inference.weights import Model, load_weights, read_card
+from cardiacreg_nn.inference.shipped_weights import default_weights, weight_path
+from cardiacreg_nn.inference.weights import Model, load_weights
 from cardiacreg_nn.networks.sslln import fold_normalisation
 
-SHIPPED = Path(__file__).parents[1] / "shipped"
 FEWEST_SLICES = 3
 _FEWEST_HEART_ML = 5.0
 
@@ -63,8 +63,9 @@ def predict(
     ----------
     image : path, nibabel image, SimpleITK image, (array, voxel_to_world) or Volume
         The stack on its native lattice (i, j, k = slice); a matrix is in RAS+ mm.
-    weights : Model or path, optional
-        A ``.safetensors`` file with its card; the shipped default when absent.
+    weights : Model, path or str, optional
+        A ``.safetensors`` file with its card, or the name of weights that come with the project, as
+        ``"unet2d_synthetic"``; the first that is there of `shipped_weights.DEFAULTS` when absent.
     frame : int, optional
         Which frame of a 4-D image.
     device : str, optional
@@ -93,14 +94,15 @@ def predict(
     InvalidInputError
         If the image cannot be read or placed (as `cardiacreg.read_volume`), is constant
         (CONSTANT_IMAGE), has fewer than 3 slices (TOO_FEW_SLICES), the weights cannot be used (as
-        `load_weights`, NO_WEIGHTS), or no heart is found (NO_HEART).
+        `load_weights`) or are not installed (NO_WEIGHTS), or no heart is found (NO_HEART).
     RefinementError
         If memory does not suffice (OUT_OF_MEMORY).
 
     Warns
     -----
     InputWarning
-        If landmarks are missing and were completed from the labels.
+        If landmarks are missing and were completed from the labels, or other weights than the best are
+        used because those are not installed.
     """
     volume = checked_volume(image, frame)
     model = weights if isinstance(weights, Model) else load_model(weights, device)
@@ -126,9 +128,9 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def load_model(weights: str | os.PathLike[str] | None = None, device: str | None = None) -> Model:
-    """Load weights once per process, ready to predict; the shipped default when none are named."""
+    """Load weights once per process, ready to predict; the default when none are named."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    path = default_weights() if weights is None else Path(weights)
+    path = default_weights() if weights is None else weight_path(weights)
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     return _loaded(path, stamp, device)
 
@@ -137,18 +139,6 @@ def load_model(weights: str | os.PathLike[str] | None = None, device: str | None
 def _loaded(path: Path, stamp: int, device: str) -> Model:
     model = load_weights(path, device=device)
     return replace(model, network=fold_normalisation(model.network))
-
-
-def default_weights() -> Path:
-    """Return the shipped weight file whose card says ``"default": true``."""
-    for card in sorted(SHIPPED.glob("*/*.json")):
-        if read_card(card).get("default"):
-            return card.with_suffix(".safetensors")
-    raise InvalidInputError(
-        "cardiacreg_nn: no weights are shipped with this version; train some (python -m "
-        "cardiacreg_nn.training.train) and pass weights=.",
-        code="NO_WEIGHTS",
-    )
 
 
 def checked_volume(image: Any, frame: int | None = None) -> Volume:

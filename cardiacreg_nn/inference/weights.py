@@ -1,8 +1,9 @@
 """Weights on disk: a ``.safetensors`` file and a JSON card beside it that says what they are.
 
 The card names network, preset, data, licence, the command that made it and its figures, and holds the
-sha256 of the weight file, which is checked before anything is loaded. Files are written under another
-name and renamed. Nothing is ever downloaded.
+sha256 of the weight file, which is checked before anything is loaded; that of the project's own weights
+also stands in `shipped_weights`. Files are written under another name and renamed. Nothing is ever
+downloaded.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg_nn.inference.preprocessing import Preset
+from cardiacreg_nn.inference.shipped_weights import how_to_install, pinned_sha256
 from cardiacreg_nn.networks.baseline_networks import build_network
 from cardiacreg_nn.networks.sslln import NetworkConfig
 
@@ -136,8 +138,9 @@ def load_weights(path: Path | str, *, device: torch.device | str = "cpu") -> Mod
     Raises
     ------
     InvalidInputError
-        If a file is missing (NO_FILE), truncated or not what its card says (DAMAGED_WEIGHTS), the card
-        is unreadable (BAD_CARD), or the tensors do not fit the network (WEIGHTS_MISMATCH).
+        If a file is missing (NO_FILE), truncated or not what its card says (DAMAGED_WEIGHTS), one of the
+        project's that is not what this version knows (UNKNOWN_WEIGHTS), the card is unreadable
+        (BAD_CARD), or the tensors do not fit the network (WEIGHTS_MISMATCH).
     """
     path = Path(path)
     if not path.is_file():
@@ -192,12 +195,24 @@ def _read_tensors(path: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
             f"{str(card.get('sha256'))[:12]}...; truncated, or another card's: copy both again.",
             code="DAMAGED_WEIGHTS",
         )
+    _check_pin(path, found)
     try:
         return load_tensors(payload)
     except SafetensorError as error:
         raise InvalidInputError(
             f"{path}: not safetensors ({error}).", code="DAMAGED_WEIGHTS"
         ) from error
+
+
+def _check_pin(path: Path, found: str) -> None:
+    """Refuse a file that lies where the project's weights lie and is another one."""
+    pinned = pinned_sha256(path)
+    if pinned is not None and found != pinned:
+        raise InvalidInputError(
+            f"{path}: sha256 {found[:12]}..., but this version of cardiacreg knows {path.stem} as "
+            f"{pinned[:12]}...; needs the file of its own release: {how_to_install(path.stem)}.",
+            code="UNKNOWN_WEIGHTS",
+        )
 
 
 def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

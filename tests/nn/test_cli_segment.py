@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -15,13 +18,19 @@ from cardiacreg.cli.app import main
 from cardiacreg.errors import ResultWarning
 from cardiacreg.io import nifti
 from cardiacreg.io.landmark_files import read_landmarks
+from cardiacreg.phantoms.acquisition import simulate_low_resolution
+from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.refinement import _refine
 from cardiacreg.results.files import FILE_NAMES
 from cardiacreg.results.guards import FAILED_AGREEMENT, Finding
 from cardiacreg_nn import save_weights
-from cardiacreg_nn.inference import prediction
+from cardiacreg_nn.inference import prediction, shipped_weights
+from cardiacreg_nn.inference.shipped_weights import weight_files
+from cardiacreg_nn.inference.weights import read_card
 from cardiacreg_nn.networks.sslln import SSLLN
 from tests.nn.tiny_training import PRESET, coded_heart, oracle_model, tiny_config
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments):
@@ -152,12 +161,55 @@ def test_real_weights_that_find_nothing_end_with_one_line(picture, tmp_path):
     assert not (tmp_path / "o").exists()
 
 
-def test_without_torch_the_command_says_what_to_install(picture, tmp_path, monkeypatch):
-    import sys
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+from cardiacreg.cli.app import main
+main(sys.argv[1:])
+"""
 
-    monkeypatch.setitem(sys.modules, "cardiacreg_nn", None)
-    result = run("segment", "-i", picture, "-o", tmp_path / "o")
-    assert result.exit_code == 1 and "cardiacreg[nn]" in result.stderr
+
+def test_without_torch_the_command_says_what_to_install(picture, tmp_path):
+    words = ["segment", "-i", str(picture), "-o", str(tmp_path / "o")]
+    command = [sys.executable, "-c", WITHOUT_TORCH, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "error [NO_TORCH]" in done.stderr, done.stderr
+    assert done.stderr.count('pip install "cardiacreg[nn]"') == 1
+
+
+def test_without_torch_the_library_says_what_to_install():
+    code = "import sys; sys.modules['torch'] = None; from cardiacreg_nn import predict"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError") and 'pip install "cardiacreg[nn]"' in last
+
+
+@pytest.mark.parametrize("name", ["unet2d_acdc", "unet2d_synthetic"])
+def test_every_output_names_weights_licence_and_digest(name, picture, tmp_path, monkeypatch):
+    """By their name, whatever the licence of the weights is."""
+    if name not in weight_files():
+        pytest.skip(f"the weights {name} are not installed")
+    scan = simulate_low_resolution(sample_heart(10_001, group="healthy"), seed=1).subject
+    nifti.write_volume(picture, scan.image)
+    out = tmp_path / "out"
+    done = run("segment", "-i", picture, "-o", out, "--weights", name, "--device", "cpu")
+    assert done.exit_code == 0, done.stderr
+    card = read_card(weight_files()[name].with_suffix(".json"))
+    told = json.loads((out / "segmentation.json").read_text())["network"]
+    assert {key: told[key] for key in ("name", "licence", "sha256")} == {
+        key: card[key] for key in ("name", "licence", "sha256")
+    }
+    assert card["licence"] in done.stderr
+    assert card["licence"].encode() in bytes(
+        nibabel.load(out / "segmentation.nii.gz").header["descrip"]
+    )
+
+
+def test_weights_that_are_not_installed_name_a_command(picture, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped_weights, "weight_folders", lambda: {})
+    done = run("segment", "-i", picture, "-o", tmp_path / "o", "--weights", "unet2d_acdc")
+    assert done.exit_code == 1 and "error [NO_WEIGHTS]" in done.stderr
+    assert "pip install cardiacreg-weights-acdc" in done.stderr
 
 
 def test_landmarks_of_an_earlier_segmentation_do_not_stay_beside_one_without(
