@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email import message_from_bytes
 from importlib.util import find_spec
@@ -209,3 +210,69 @@ def test_every_public_name_can_be_loaded():
     assert cardiacreg.__all__ == sorted(cardiacreg.__all__)
     for name in cardiacreg.__all__:
         assert getattr(cardiacreg, name) is not None
+
+
+class TestLowestVersions:
+    """What pyproject.toml allows is what is tested: constraints-lowest.txt has the same numbers."""
+
+    def test_are_the_bounds_of_the_project(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        extras = project["optional-dependencies"]
+        wanted = [*project["dependencies"], *extras["nn"], *extras["itk"], *extras["staple"]]
+        tested = dict(
+            line.lower().split("==")
+            for line in (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+            if "==" in line
+        )
+        for name, bound in (each.lower().split(">=") for each in wanted):
+            assert numbers(tested[name]) == numbers(bound), name
+
+    def test_of_shared_names_are_the_same_in_every_extra(self):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        bounds = {}
+        for each in [
+            *project["dependencies"],
+            *(d for e in project["optional-dependencies"].values() for d in e),
+        ]:
+            name, _, bound = each.lower().partition(">=")
+            assert bounds.setdefault(name, bound) == bound, each
+
+
+def numbers(version):
+    """A version as a tuple without zeros at its end."""
+    parts = [int(part) for part in version.split(".")]
+    while parts[-1] == 0:
+        parts.pop()
+    return tuple(parts)
+
+
+class TestHabits:
+    def test_files_for_the_forge_are_yaml(self):
+        yaml = pytest.importorskip("yaml")
+        files = [*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"]
+        assert len(files) >= 6
+        for path in files:
+            assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict), path
+
+    def test_ci_runs_every_version_and_system_that_is_promised(self):
+        yaml = pytest.importorskip("yaml")
+        ci = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+        matrix = ci["jobs"]["newest"]["strategy"]["matrix"]
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        promised = [c.rpartition(" ")[2] for c in project["classifiers"] if ":: 3." in c]
+        assert matrix["python"] == promised
+        assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+
+    def test_changes_are_named_as_they_are_collected(self):
+        settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        towncrier = settings["tool"]["towncrier"]
+        kinds = {each["directory"] for each in towncrier["type"]}
+        for path in (ROOT / towncrier["directory"]).iterdir():
+            assert path.name == "README.md" or path.name.split(".")[-2] in kinds, path.name
+        changes = (ROOT / towncrier["filename"]).read_text(encoding="utf-8")
+        assert changes.count(towncrier["start_string"]) == 1
+
+    def test_the_citation_names_the_version(self):
+        import cardiacreg
+
+        assert f"version: {cardiacreg.__version__}" in (ROOT / "CITATION.cff").read_text()
