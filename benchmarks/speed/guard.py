@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_in_turn(
     base: Path, own: Path, names: Sequence[str], rounds: int, measure: Measure
 ) -> dict[str, dict[str, list[Figures]]]:
-    """Return figures of every program in both trees, which go first in turn; a run before fills caches."""
+    """Return figures of every program in both trees, which go first in turn; one before fills caches."""
     trees = {"base": base, "own": own}
     runs: dict[str, dict[str, list[Figures]]] = {}
     for name in names:
