@@ -11,7 +11,7 @@ import pytest
 
 import cardiacreg
 from benchmarks.documents import report
-from cardiacreg.atlases import bank
+from cardiacreg.atlases import embedded
 from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms.hearts import HeartSpecification
 
@@ -93,8 +93,8 @@ def test_stored_tables_are_the_documented_ones():
 
 def test_the_readme_example_runs(monkeypatch, tmp_path, capsys):
     few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    monkeypatch.setattr(bank, "default_specifications", lambda: few)
-    monkeypatch.setattr(bank, "_model_key", lambda: "readme")
+    monkeypatch.setattr(embedded, "default_specifications", lambda: few)
+    monkeypatch.setattr(embedded, "_model_key", lambda: "readme")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.S)

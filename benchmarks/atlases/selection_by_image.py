@@ -21,7 +21,7 @@ from benchmarks.harness.cases import Acquisition, DataAbsent, Heart, acdc, synth
 from benchmarks.harness.measuring import heart_key, refine_quietly, rounded
 from benchmarks.harness.scoring import dice_only
 from benchmarks.harness.store import Record, Unit, gather
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import LabelMap, Subject, Volume
 from cardiacreg.io.nifti import read_volume

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.cases import Heart
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.geometry import Affine, LabelMap, Subject, Volume
 from cardiacreg.refinement._refine import make_run, oriented_run
 from cardiacreg.refinement.atlas_choice import SelectedAtlas, select_atlases

@@ -82,7 +82,7 @@ def _kernels() -> dict[str, Any]:
 
 def _atlases() -> dict[str, Any]:
     """Which embedded bank will be used, and whether it is what was built."""
-    from cardiacreg.atlases.bank import default_bank_folder
+    from cardiacreg.atlases.embedded import default_bank_folder
 
     folder, state, damage = default_bank_folder(), "complete", None
     if os.path.lexists(folder):
@@ -105,8 +105,8 @@ def _atlases() -> dict[str, Any]:
 
 def _damage(bank: Path) -> str | None:
     """What is wrong with a bank, by every hash that it holds."""
-    from cardiacreg.atlases.bank import open_default_bank
     from cardiacreg.atlases.bank_verification import verify_atlas_bank
+    from cardiacreg.atlases.embedded import open_default_bank
 
     try:
         open_default_bank(bank)

@@ -203,7 +203,7 @@ def _is_verified(bank: Sequence[Subject]) -> bool:
 
 def _open_bank(atlases: Any) -> Sequence[Subject]:
     if atlases is None:
-        from cardiacreg.atlases.bank import default_atlases
+        from cardiacreg.atlases.embedded import default_atlases
 
         return default_atlases()
     if isinstance(atlases, str | Path):

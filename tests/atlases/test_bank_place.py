@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from cardiacreg.atlases import bank_files, bank_place
-from cardiacreg.atlases.bank import AtlasBank, append_to_atlas_bank, build_atlas_bank
+from cardiacreg.atlases.bank import AtlasBank
+from cardiacreg.atlases.bank_building import append_to_atlas_bank, build_atlas_bank
 from cardiacreg.atlases.bank_lock import LOCK, locked_bank
 from cardiacreg.atlases.bank_verification import verify_atlas_bank
 from cardiacreg.cli.app import main
@@ -119,7 +120,7 @@ class TestWhatIsNoBank:
 
 CODE = """
 from pathlib import Path
-from cardiacreg.atlases.bank import build_atlas_bank, append_to_atlas_bank
+from cardiacreg.atlases.bank_building import append_to_atlas_bank, build_atlas_bank
 from cardiacreg.geometry import Subject
 from cardiacreg.phantoms.toy_heart import tiny_heart
 

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
-from cardiacreg.atlases.bank import AtlasBank, build_atlas_bank
+from cardiacreg.atlases.bank import AtlasBank
+from cardiacreg.atlases.bank_building import build_atlas_bank
 from cardiacreg.atlases.folder import open_atlas_folder
 from cardiacreg.cli import demo
 from cardiacreg.cli.app import main

@@ -17,7 +17,8 @@ from cardiacreg import (
     write_dof,
     write_itk_transform,
 )
-from cardiacreg.atlases.bank import AtlasBank, build_atlas_bank
+from cardiacreg.atlases.bank import AtlasBank
+from cardiacreg.atlases.bank_building import build_atlas_bank
 from cardiacreg.atlases.folder import open_atlas_folder
 from cardiacreg.atlases.index import AtlasIndex
 from cardiacreg.io.atomic_write import write_bytes_atomically

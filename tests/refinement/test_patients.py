@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cardiacreg import InputWarning, RefineOptions, refine, sample_heart, simulate_low_resolution
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.phantoms.acquisition import Degradation
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 from cardiacreg.refinement._refine import make_run, oriented_run

@@ -17,7 +17,7 @@ from cardiacreg import (
 )
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.volumes import volumes_ml
-from cardiacreg.atlases.bank import build_atlas_bank
+from cardiacreg.atlases.bank_building import build_atlas_bank
 from cardiacreg.atlases.ranking import with_metadata
 from cardiacreg.compute.threads import Progress
 from cardiacreg.errors import ResultWarning

@@ -9,7 +9,7 @@ import pytest
 
 from cardiacreg import InputWarning, LabelMap, RefineOptions, Volume, refine
 from cardiacreg.anatomy.landmarks import base_is_uncertain, landmarks_from_labels
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY
 from cardiacreg.phantoms.toy_heart import tiny_heart
 from cardiacreg.refinement._refine import make_run, oriented_run
