@@ -66,17 +66,6 @@ def variants() -> dict[str, FusionOptions | None]:
         "eq. (5), correlation, search 3x3x1, h 0.1": FusionOptions(
             search=narrow, distance="correlation", bandwidth=0.1
         ),
-        "best patch, search 3x3x1, h 400": FusionOptions(
-            mode="best_patch", search=narrow, bandwidth=400
-        ),
-        "multi-point, search 3x3x1, h 400": FusionOptions(
-            mode="multi_point", search=narrow, bandwidth=400
-        ),
-        "multi-point, correlation, search 3x3x1, h 0.1": FusionOptions(
-            mode="multi_point", search=narrow, distance="correlation", bandwidth=0.1
-        ),
-        "joint, search 3x3x1": FusionOptions(mode="joint", search=narrow),
-        "joint, search 7x7x3": FusionOptions(mode="joint", search=wide),
     }
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.compute.jit import kernel
-from cardiacreg.fusion.patch_tiles import Box, Matches, Scene, Tile, cut_tile
+from cardiacreg.fusion.patch_tiles import Box, Scene, Tile, cut_tile
 
 _NEVER = 1 << 30
 
@@ -35,52 +35,6 @@ def nonlocal_votes(scene: Scene, box: Box) -> NDArray[np.float32]:
     tile = cut_tile(scene, box)
     _, votes = _lows_and_votes(tile, scene.n_labels)
     return _inside(tile, box, votes)[..., : scene.n_labels]
-
-
-def multi_point_votes(scene: Scene, box: Box, centres: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the votes of whole label patches: every voxel hears all patches that it lies in.
-
-    The labels around each match, weighed as in eq. (5) and normalised at the patch's centre, are the
-    centre's estimate of its whole patch; a voxel's vote is the sum of the estimates over all centres.
-
-    Parameters
-    ----------
-    scene : Scene
-    box : Box
-    centres : ndarray of bool, shape (i, j, k)
-        Voxels whose patch holds an active voxel.
-
-    Returns
-    -------
-    ndarray of float32, shape (i, j, k, n_labels)
-    """
-    size, (pi, pj) = scene.target.shape, scene.patch
-    around = Box(
-        max(0, box.i0 - pi), min(size[0], box.i1 + pi), max(0, box.j0 - pj),
-        min(size[1], box.j1 + pj), box.k0, box.k1,
-    )  # fmt: skip
-    tile = cut_tile(scene._replace(active=centres), around)
-    lows, totals = _lows_and_votes(tile._replace(codes=np.zeros_like(tile.codes)), 1)
-    shape = (box.i1 - box.i0, box.j1 - box.j0, tile.lanes, scene.n_labels + 1)
-    votes = np.zeros(shape, dtype=np.float32)
-    inner = np.array([box.i0 - around.i0, box.j0 - around.j0, *shape[:2], shape[3]])
-    unit = float(1 << (30 - int((2 * pi + 1) * (2 * pj + 1)).bit_length()))
-    lows[~tile.active] = 0
-    shares = np.where(tile.active, unit / np.maximum(totals[..., 0], np.float32(1e-30)), 0.0)
-    shares = shares.astype(np.float32)
-    _multi_point_kernel(tile, inner, lows.ravel(), shares.ravel(), votes.ravel())
-    return _inside(tile, box, votes)[..., : scene.n_labels]
-
-
-def best_matches(scene: Scene, box: Box) -> Matches:
-    """Find the displacement of least distance in every atlas; ties go to the shortest, then the first."""
-    tile = cut_tile(scene, box)
-    rows = (len(scene.atlases), tile.rows, tile.columns * tile.lanes)
-    ranks, distances = np.zeros(rows, np.int32), np.full(rows, np.inf)
-    _search_kernel(tile, ranks, distances)
-    distances[np.isinf(distances)] = 0.0
-    shape = (len(scene.atlases), tile.rows, tile.columns, tile.lanes, 1)
-    return Matches(*(_inside(tile, box, a.reshape(shape))[..., 0] for a in (ranks, distances)))
 
 
 def _lows_and_votes(tile: Tile, n_labels: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -316,134 +270,6 @@ def _scale(n, total, squares):
     """One over n standard deviations; 0 where a patch is constant."""
     spread = n * np.float64(squares) - np.float64(total) * np.float64(total)
     return 1.0 / np.sqrt(spread) if spread > 0.5 else 0.0
-
-
-@kernel
-def _multi_point_kernel(tile, inner, lows, shares, votes):
-    """Votes of whole label patches: weights in whole numbers, box-filtered like distances."""
-    wide_i, width = 2 * tile.patch_i + 1, tile.columns * tile.lanes
-    column, sums, squares = _buffers(tile)
-    ring, total = np.empty((wide_i, width), np.int32), np.empty(width, np.int32)
-    passed = np.empty(width, np.uint8)
-    for n in range(tile.atlases.shape[0]):
-        for turn in range(len(tile.shifts)):
-            shift = tile.shifts[turn]
-            column[:], ring[:], total[:] = 0, 0, 0
-            for y in range(-2 * tile.patch_i, tile.rows + tile.patch_i):
-                if y < tile.rows:
-                    _slide_rows(tile, n, shift, y, column, squares)
-                if y < 0:
-                    continue
-                entering = ring[y % wide_i]
-                for k in range(width):
-                    total[k] -= entering[k]
-                    entering[k] = 0
-                if y < tile.rows:
-                    stop = tile.ends[y, 1] * tile.lanes
-                    _slide_along(tile.lanes, sums.shape[1] - width, stop, column, sums)
-                    _estimate(tile, n, shift, y, (lows, shares), sums, passed, entering)
-                for k in range(width):
-                    total[k] += entering[k]
-                out = y - tile.patch_i - inner[0]
-                if 0 <= out < inner[2]:
-                    _vote_patches(tile, n, shift, out, inner, total, votes)
-
-
-@kernel
-def _estimate(tile, n, shift, y, norms, sums, passed, entering):
-    """Normalised weights of one row of patch centres, in whole numbers."""
-    lead, row = (2 * tile.patch_j + 1) * tile.lanes, tile.columns * tile.lanes
-    step = _run(tile, shift, y)
-    for x in range(tile.ends[y, 0], tile.ends[y, 1], step):
-        count = _count(tile, shift, y, x)
-        first, stop = x * tile.lanes, (x + step) * tile.lanes
-        if count > 0:
-            _correlate(tile, n, shift, y, (first, stop), count, sums)
-            passed[first:stop] = 1
-            _leave_lattice(tile, shift[2], first, stop, passed)
-            _round_shares(
-                first, stop, lead, _unit(tile) / _share(tile, count), sums[0], passed,
-                norms[0][y * row :], norms[1][y * row :], entering,
-            )  # fmt: skip
-
-
-@kernel
-def _round_shares(first, stop, lead, factor, sums, passed, lows, shares, entering):
-    """Write normalised weights as whole numbers."""
-    lead = np.uint64(lead)
-    for k in range(np.uint64(first), np.uint64(stop)):
-        distance = np.float64(sums[lead + k]) * factor
-        whole = np.int32(distance)
-        z = np.float32(np.float64(whole) - distance)
-        above = min(np.int32(whole - lows[k]), np.int32(100))
-        weight = _power_of_two(z) * np.int32((127 - above) << 23).view(np.float32)
-        entering[k] = np.int32(weight * shares[k] + np.float32(0.5)) * passed[k]
-
-
-@kernel
-def _vote_patches(tile, n, shift, out, inner, sums, votes):
-    """Add to one row's votes the weights of all patches over each voxel."""
-    lanes, n_labels = tile.lanes, np.uint64(inner[4])
-    codes = tile.codes[n, out + inner[0] + tile.first_i + shift[0]]
-    total = np.zeros(lanes, np.int32)
-    for x in range(-2 * tile.patch_j, inner[3]):
-        new, old = x + inner[1] + tile.patch_j, x + inner[1] - tile.patch_j - 1
-        a, b = np.uint64(max(new, 0) * lanes), np.uint64(max(old, 0) * lanes)
-        if 0 <= new < tile.columns:
-            for k in range(np.uint64(lanes)):
-                total[k] += sums[a + k]
-        if 0 <= old < tile.columns and x > 0:
-            for k in range(np.uint64(lanes)):
-                total[k] -= sums[b + k]
-        if x < 0:
-            continue
-        code = np.uint64((x + inner[1] + tile.first_j + shift[1]) * lanes + shift[2])
-        vote = np.uint64((out * inner[3] + x) * lanes)
-        for k in range(np.uint64(max(0, -shift[2])), np.uint64(lanes - max(0, shift[2]))):
-            label = np.uint64(codes[code + k])
-            votes[(vote + k) * n_labels + label] += np.float32(total[k])
-
-
-@kernel
-def _search_kernel(tile, ranks, best):
-    """The best displacement of every voxel in every atlas."""
-    row, lead = tile.columns * tile.lanes, (2 * tile.patch_j + 1) * tile.lanes
-    column, sums, squares = _buffers(tile)
-    passed = np.empty(row, np.uint8)
-    for n in range(len(tile.atlases)):
-        for rank in range(len(tile.shifts)):
-            shift = tile.shifts[rank]
-            column[:] = 0
-            for y in range(-2 * tile.patch_i, tile.rows):
-                _slide_rows(tile, n, shift, y, column, squares)
-                if y < 0 or tile.ends[y, 1] == 0:
-                    continue
-                begin, end = tile.ends[y, 0], tile.ends[y, 1]
-                _slide_along(tile.lanes, lead, end * tile.lanes, column, sums)
-                step = _run(tile, shift, y)
-                for x in range(begin, end, step):
-                    count, first = _count(tile, shift, y, x), x * tile.lanes
-                    if count == 0:
-                        continue
-                    stop = first + step * tile.lanes
-                    _correlate(tile, n, shift, y, (first, stop), count, sums)
-                    passed[first:stop] = 1
-                    _leave_lattice(tile, shift[2], first, stop, passed)
-                    _keep_best(
-                        first, stop, lead, _unit(tile) / _share(tile, count), rank, sums[0], passed,
-                        ranks[n, y], best[n, y],
-                    )  # fmt: skip
-
-
-@kernel
-def _keep_best(first, stop, lead, factor, rank, sums, passed, ranks, best):
-    """Keep the smaller distance, or at equal ones the smaller rank."""
-    lead, rank = np.uint64(lead), np.int32(rank)
-    for k in range(np.uint64(first), np.uint64(stop)):
-        distance = np.float64(sums[lead + k]) * factor
-        better = (distance < best[k]) & (passed[k] != 0)
-        ranks[k] = rank if better else ranks[k]
-        best[k] = distance if better else best[k]
 
 
 @kernel
