@@ -71,8 +71,8 @@ def test_the_wheel_works_without_the_checkout(wheel, tmp_path):
         "import cardiacreg, cardiacreg.compute.label_counts as counts\n"
         "assert cardiacreg.__file__.startswith(sys.argv[1]), cardiacreg.__file__\n"
         "assert counts.__file__.startswith(sys.argv[1]), counts.__file__\n"
-        "from cardiacreg.phantoms.toy_heart import tiny_heart\n"
-        "print(cardiacreg.landmarks_from_labels(tiny_heart().labels).points_mm.shape)\n"
+        "from cardiacreg.phantoms.toy_heart import make_toy_heart\n"
+        "print(cardiacreg.landmarks_from_labels(make_toy_heart().labels).points_mm.shape)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "unpacked")]
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -269,10 +269,10 @@ def warm_up(threads: int | None = None) -> None:
     ----------
     threads : int, optional
     """
-    from cardiacreg.phantoms.toy_heart import tiny_heart
+    from cardiacreg.phantoms.toy_heart import make_toy_heart
     from cardiacreg.slice_motion.shift_statistics import FEWEST_ATLASES
 
-    heart, atlases = tiny_heart(), [tiny_heart(size=0.95)] * FEWEST_ATLASES
+    heart, atlases = make_toy_heart(), [make_toy_heart(size=0.95)] * FEWEST_ATLASES
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         refine(heart.labels, image=heart.image, atlases=atlases, threads=threads)

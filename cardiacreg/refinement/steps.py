@@ -33,7 +33,11 @@ from cardiacreg.registration.ffd_registration import (
     prepare_target,
     register_prepared,
 )
-from cardiacreg.slice_motion.rotations import TurnedMotion, estimate_turned_motion, turned_image
+from cardiacreg.slice_motion.rotations import (
+    RotatedMotion,
+    estimate_shifts_and_rotations,
+    rotate_image,
+)
 from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion
 from cardiacreg.slices import slice_axis_mm, target_frame
 from cardiacreg.transforms.resampling import Lattice, add_label_votes, warp_labels, warp_volume
@@ -100,11 +104,13 @@ def run_steps(run: Run, atlases: Sequence[Subject], ranking: Ranking | None = No
     return Outcome(fusion, shifts, turns, turned, tuple(selected), tuple(registrations))
 
 
-def _slice_motion(run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine]]) -> TurnedMotion:
+def _slice_motion(
+    run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine]]
+) -> RotatedMotion:
     stage, labels = run.options.slice_motion, run.target.labels
     still = np.zeros(labels.shape[2])
     if stage is None:
-        return TurnedMotion(SliceMotion(np.zeros((len(still), 2)), ()), still, labels)
+        return RotatedMotion(SliceMotion(np.zeros((len(still), 2)), ()), still, labels)
     few = pairs[: max(run.options.n_atlases, run.options.n_motion_atlases)]
     many = pairs[: run.options.n_statistics_atlases]
 
@@ -112,13 +118,13 @@ def _slice_motion(run: Run, lattice: Lattice, pairs: list[tuple[LabelMap, Affine
         return _prepare(run, turned, replace(stage, estimate_shifts=True), lattice)
 
     if run.options.slice_turns:
-        return estimate_turned_motion(
+        return estimate_shifts_and_rotations(
             labels, prepare, few, statistics=many, threads=run.threads, progress=run.progress
         )
     motion = estimate_slice_motion(
         prepare(labels), few, statistics=many, threads=run.threads, progress=run.progress
     )
-    return TurnedMotion(motion, still, labels)
+    return RotatedMotion(motion, still, labels)
 
 
 def _register(
@@ -177,7 +183,7 @@ def _fuse(
             stacklevel=2,
         )
         return _label_votes(run, lattice, used, turned, shifts)
-    image = turned_image(image, slice_axis_mm(run.target.labels), shifts, turns)
+    image = rotate_image(image, slice_axis_mm(run.target.labels), shifts, turns)
     placed = place_target_image(image, shifts, lattice)
     warped = []
     for atlas, registration in used:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
-from cardiacreg.registration.atlas_lookup import AtlasCells
+from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.label_consistency import points_consistency
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.transforms.ffd import FFD
@@ -51,7 +51,7 @@ def frozen_atlas(
     return warp_labels(atlas, transform, lattice, threads=threads)
 
 
-def extended(transform: FFD | FFDChain, further: FFD) -> FFDChain:
+def prepend_link(transform: FFD | FFDChain, further: FFD) -> FFDChain:
     """Return a transform with a further deformation before it."""
     links = transform.links if isinstance(transform, FFDChain) else (transform,)
     return FFDChain((further, *links))
@@ -71,14 +71,14 @@ def minimum_of_chain(chain: FFDChain) -> float:
 
 
 def consistency_under(
-    prepared: PreparedTarget, cells: AtlasCells, transform: FFD | FFDChain, shifts_mm: Float
+    prepared: PreparedTarget, cells: AtlasLookup, transform: FFD | FFDChain, shifts_mm: Float
 ) -> float:
     """Return the class-weighted label consistency at full sampling under any transform.
 
     Parameters
     ----------
     prepared : PreparedTarget
-    cells : AtlasCells
+    cells : AtlasLookup
     transform : FFD or FFDChain
     shifts_mm : ndarray, shape (n_slices, 2)
         Of the target's slices.

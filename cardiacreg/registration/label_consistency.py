@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
-from cardiacreg.registration.atlas_lookup import AtlasCells
+from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.target_sampling import (
     TargetSamples as TargetSamples,
     sample_target as sample_target,
@@ -51,7 +51,7 @@ class ConsistencyObjective:
     Parameters
     ----------
     samples : TargetSamples
-    atlas : AtlasCells
+    atlas : AtlasLookup
     frame_to_atlas : ndarray, shape (4, 4)
         Target frame mm to atlas world mm: the affine A after the frame's own placement.
     score : ndarray, shape (n_codes, n_codes)
@@ -64,7 +64,7 @@ class ConsistencyObjective:
     def __init__(
         self,
         samples: TargetSamples,
-        atlas: AtlasCells,
+        atlas: AtlasLookup,
         frame_to_atlas: Float,
         score: Float,
         threads: int = 1,
@@ -152,7 +152,7 @@ class ConsistencyObjective:
 
 
 def points_consistency(
-    voxels: Float, labels: NDArray[np.uint8], cells: AtlasCells, score: Float
+    voxels: Float, labels: NDArray[np.uint8], cells: AtlasLookup, score: Float
 ) -> float:
     """Return the class-weighted consistency of listed points with an atlas.
 
@@ -162,7 +162,7 @@ def points_consistency(
         Positions in voxels of the padded atlas.
     labels : ndarray of uint8, shape (n,)
         Label codes.
-    cells : AtlasCells
+    cells : AtlasLookup
     score : ndarray, shape (codes, codes)
         What each target code is worth in each atlas code.
     """

@@ -124,7 +124,7 @@ def _domain(samples: TargetSamples, domain_mm: tuple[Float, Float] | None) -> tu
     return np.minimum(lower, domain_mm[0]), np.maximum(upper, domain_mm[1])
 
 
-def widened(prepared: PreparedTarget, shifts_mm: Float) -> PreparedTarget:
+def widen_domain(prepared: PreparedTarget, shifts_mm: Float) -> PreparedTarget:
     """Widen the domain for given shifts beyond its reach: splines must be complete at every sample."""
     beyond = np.append(np.maximum(np.abs(shifts_mm).max(axis=0) - _REACH_MM[:2], 0.0), 0.0)
     if not beyond.any():

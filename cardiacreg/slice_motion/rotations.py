@@ -24,7 +24,7 @@ from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.geometry import Affine, LabelMap, Volume
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.target_sampling import TargetSamples
-from cardiacreg.slice_motion.shifts import SliceMotion, agree, estimate_slice_motion
+from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion, robust_median
 from cardiacreg.slices import rotation, slice_axis_mm
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
@@ -38,7 +38,7 @@ _ROUNDS = 2
 _STEP_MM, _REACH_MM = 1.0, 15.0
 
 
-class TurnedMotion(NamedTuple):
+class RotatedMotion(NamedTuple):
     """The target's slice shifts and turns, and its labels with every slice turned."""
 
     motion: SliceMotion
@@ -48,7 +48,7 @@ class TurnedMotion(NamedTuple):
     """On the target's lattice: true position = stored position + shift."""
 
 
-def turned_labels(target: LabelMap, shifts_mm: Float, degrees: Float) -> LabelMap:
+def rotate_labels(target: LabelMap, shifts_mm: Float, degrees: Float) -> LabelMap:
     """Turn every slice to where it belongs; its shift stays to be applied.
 
     Parameters
@@ -67,8 +67,8 @@ def turned_labels(target: LabelMap, shifts_mm: Float, degrees: Float) -> LabelMa
     return LabelMap(array, target.voxel_to_world)
 
 
-def turned_image(image: Volume, axis_mm: Float, shifts_mm: Float, degrees: Float) -> Volume:
-    """Turn an image's slices like `turned_labels`, linearly, about an axis in mm from its first voxel."""
+def rotate_image(image: Volume, axis_mm: Float, shifts_mm: Float, degrees: Float) -> Volume:
+    """Turn an image's slices like `rotate_labels`, linearly, about an axis in mm from its first voxel."""
     array = _turned(image.array, image.spacing_mm, axis_mm, shifts_mm, degrees, order=1)
     return Volume(array, image.voxel_to_world)
 
@@ -94,7 +94,7 @@ def _turned(
     return turned
 
 
-def estimate_turned_motion(
+def estimate_shifts_and_rotations(
     target: LabelMap,
     prepare: Callable[[LabelMap], PreparedTarget],
     atlases: Sequence[tuple[LabelMap, Affine]],
@@ -102,7 +102,7 @@ def estimate_turned_motion(
     statistics: Sequence[tuple[LabelMap, Affine]] = (),
     threads: int = 1,
     progress: ProgressCallable | None = None,
-) -> TurnedMotion:
+) -> RotatedMotion:
     """Estimate the in-plane shift and turn of every target slice, agreed across atlases.
 
     Parameters
@@ -119,7 +119,7 @@ def estimate_turned_motion(
 
     Returns
     -------
-    TurnedMotion
+    RotatedMotion
         Shifts and turns are zero for slices without labels, and turns have mean zero over the others.
     """
 
@@ -133,17 +133,17 @@ def estimate_turned_motion(
     motion = estimate(prepared)
     shifts = motion.shifts_mm
     if not motion.deformations:
-        return TurnedMotion(motion, turns, turned)
+        return RotatedMotion(motion, turns, turned)
     for _ in range(_ROUNDS):
         found = _agreed_turns(prepared, atlases, motion.deformations, shifts, turns, threads)
         shifts, turns = _followed(turned, shifts, turns, found, slice_axis_mm(target))
-        prepared = prepare(turned_labels(target, shifts, turns))
+        prepared = prepare(rotate_labels(target, shifts, turns))
         motion = estimate(prepared)
         change = motion.shifts_mm - shifts
         shifts = shifts + np.stack([rotation(-a) @ c for a, c in zip(turns, change, strict=True)])
-        turned = turned_labels(target, shifts, turns)
+        turned = rotate_labels(target, shifts, turns)
         prepared = prepare(turned)
-    return TurnedMotion(SliceMotion(shifts, motion.deformations), turns, turned)
+    return RotatedMotion(SliceMotion(shifts, motion.deformations), turns, turned)
 
 
 def _followed(
@@ -176,7 +176,7 @@ def _agreed_turns(
     found = run_tasks(find, range(len(atlases)), threads=threads)
     further = np.zeros(len(turns))
     whole = np.stack(found) + turns[search.slices]
-    agreed = agree(whole[..., None], np.ones(len(found)))[:, 0]
+    agreed = robust_median(whole[..., None], np.ones(len(found)))[:, 0]
     further[search.slices] = agreed - turns[search.slices]
     return further
 

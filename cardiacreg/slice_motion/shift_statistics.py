@@ -63,7 +63,7 @@ class ExpectedShifts(NamedTuple):
     """Shape (n_slices, 2): mm along the target's i and j axes, true = stored position + shift."""
     size_mm: float
     """Standard deviation of the shifts per axis, t; 0 where nothing tells of motion."""
-    strangeness: float
+    variance_ratio: float
     """Variance of the target's population over that of the atlases, q."""
     precision: Float
     """Inverse covariance of the shifts given y, mm^-2: of the slices with labels, along i, then along j;
@@ -140,20 +140,20 @@ def most_likely_shifts(model: ShiftModel, rounds: int = _ROUNDS) -> ExpectedShif
             expected = 1 / np.diag(inverse)
             surprise = explained**2 * expected
             variance = variance + expected * np.maximum(surprise / _SURPRISING - 1, 0)
-    size_mm, strangeness = pairs[best]
+    size_mm, variance_ratio = pairs[best]
     found = -(size_mm**2) * (model.moved_by.T @ explained)
     precision = np.zeros((len(found), len(found)))
     if size_mm:
-        shape = _covariance(model, variance, 0.0, strangeness)
+        shape = _covariance(model, variance, 0.0, variance_ratio)
         precision = model.moved_by.T @ np.linalg.solve(shape, model.moved_by)
         precision += np.eye(len(found)) / size_mm**2
-    return ExpectedShifts(found.reshape(2, -1).T, size_mm, strangeness, precision)
+    return ExpectedShifts(found.reshape(2, -1).T, size_mm, variance_ratio, precision)
 
 
-def _covariance(model: ShiftModel, variance: Float, size_mm: float, strangeness: float) -> Float:
+def _covariance(model: ShiftModel, variance: Float, size_mm: float, variance_ratio: float) -> Float:
     """Covariance of y: of the shifts, the shape and the noise."""
     moved = size_mm**2 * (model.moved_by @ model.moved_by.T)
-    return moved + strangeness * model.covariance + np.diag(variance)
+    return moved + variance_ratio * model.covariance + np.diag(variance)
 
 
 def _log_likelihood(difference: Float, covariance: Float) -> float:

@@ -98,14 +98,14 @@ def estimate_slice_motion(
         shifts = np.stack([r.slice_shifts_mm[slices] for r in overlapping])
         consistencies = np.array([r.consistency_after for r in overlapping])
         if expected is None:
-            agreed[slices] = agree(shifts, consistencies)
+            agreed[slices] = robust_median(shifts, consistencies)
         else:
             told = expected.shifts_mm[slices]
-            agreed[slices] = combined(shifts, consistencies, told, expected.precision)
+            agreed[slices] = fuse_estimates(shifts, consistencies, told, expected.precision)
     return SliceMotion(agreed, deformations)
 
 
-def agree(
+def robust_median(
     shifts_mm: NDArray[np.float64], consistencies: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the weighted median over atlases without its mean, times ``max(0, 1 - (spread / size)^2)``.
@@ -119,7 +119,7 @@ def agree(
     return median * max(0.0, 1 - (spread / size) ** 2) if size > 0 else median
 
 
-def combined(
+def fuse_estimates(
     shifts_mm: NDArray[np.float64],
     consistencies: NDArray[np.float64],
     expected_mm: NDArray[np.float64],

@@ -19,7 +19,7 @@ from cardiacreg.atlases.bank_verification import verify_atlas_bank
 from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.atlases.ranking import with_metadata
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, HeartSpecification, sample_heart
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 FEW = (
     HeartSpecification(FIRST_EVALUATION_SEED),
@@ -199,7 +199,7 @@ def test_the_default_bank_holds_what_it_promises():
 def tiny_hearts(*sizes):
     return [
         Subject(
-            (heart := tiny_heart(size=size)).labels,
+            (heart := make_toy_heart(size=size)).labels,
             image=heart.image,
             landmarks=landmarks_from_labels(heart.labels),
             name=f"tiny {size}",
@@ -256,9 +256,9 @@ def test_a_killed_build_leaves_nothing_that_opens(tmp_path):
     code = f"""
 import os
 from cardiacreg.atlases import bank_building, bank_files
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 bank_files.write_index = lambda *_: os._exit(9)
-bank_building.build_atlas_bank({str(tmp_path / "bank")!r}, [tiny_heart()])
+bank_building.build_atlas_bank({str(tmp_path / "bank")!r}, [make_toy_heart()])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 9, done.stderr
@@ -475,7 +475,7 @@ from pathlib import Path
 import numpy as np
 from cardiacreg import Affine, FusionOptions, LabelMap, Volume, fuse_labels, rank_atlases
 from cardiacreg.atlases.bank import AtlasBank
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 def find_and_fuse(bank):
     affines = [Affine.identity()] * len(bank)
@@ -489,7 +489,7 @@ def find_and_fuse(bank):
     options = FusionOptions(search=(3, 3, 1), patch=(3, 3, 1), bandwidth=200.0)
     return best, fuse_labels(warped[0][0], warped, options=options, threads=1)
 
-target = tiny_heart()
+target = make_toy_heart()
 find_and_fuse(AtlasBank(sys.argv[1]).subset([0, 1, 2]))  # kernels are loaded before the limit
 status = Path("/proc/self/status").read_text()
 used = 1024 * int(status.split("VmData:")[1].split()[0])
@@ -512,7 +512,7 @@ except MemoryError:
 
 def _padded_heart(number):
     """A tiny heart in a large grid, moved along i by a voxel for each step away from number 40."""
-    heart = tiny_heart()
+    heart = make_toy_heart()
     margin = [(0, whole - n) for whole, n in zip((128, 128, 64), heart.labels.shape, strict=True)]
     matrix = heart.labels.voxel_to_world
 

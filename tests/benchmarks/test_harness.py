@@ -25,7 +25,7 @@ from cardiacreg import LabelMap, RefineOptions, Subject, Volume
 from cardiacreg.io.nifti import read_labels
 from cardiacreg.metrics import baselines, overlap
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 MARKED = report.MARKER.findall((report.DOCUMENTS[1]).read_text(encoding="utf-8"))
 THICK = np.diag([1.0, 1.0, 10.0, 1.0])
@@ -233,7 +233,7 @@ class TestScoring:
 @pytest.fixture(scope="module")
 def tiny_records():
     """The tiny heart measured as the long benchmarks measure theirs."""
-    heart, atlas = tiny_heart(), tiny_heart(size=0.9)
+    heart, atlas = make_toy_heart(), make_toy_heart(size=0.9)
     case = cases.Case("tiny", 1, "healthy", "ED", heart, np.zeros((8, 2)), heart.labels)
     options = RefineOptions(n_atlases=1, affine_candidates=1)
     records = [measuring.interpolated(case, method) for method in measuring.BASELINES]
@@ -443,7 +443,7 @@ class TestComparators:
         assert overlap.dice(found, truth, 1) > 0.97 > overlap.dice(other, truth, 1)
 
     def test_turning_moves_target_and_truth_together(self):
-        heart = tiny_heart()
+        heart = make_toy_heart()
         case = cases.Case("tiny", 1, "healthy", "ED", heart, np.zeros((8, 2)), heart.labels)
         found = turned.turned(case, 40.0)
         turn = turned.rotation(40.0, 1)[:3, :3]

@@ -8,7 +8,7 @@ import pytest
 from cardiacreg import Degradation, InvalidInputError, LabelMap, RefineOptions, sample_heart
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement._refine import make_run, oriented_run, refine
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import ORIENTATIONS
@@ -131,7 +131,7 @@ class TestFrames:
 
     def test_a_frame_that_tells_little_follows_one_that_tells_much(self, frames, bank):
         """A tiny heart is its own mirror image."""
-        symmetric, clear = tiny_heart().labels, flipped(frames[SEEDS[0]][0], 0)
+        symmetric, clear = make_toy_heart().labels, flipped(frames[SEEDS[0]][0], 0)
         _, alone = orientation([symmetric], bank)
         _, together = orientation([symmetric, clear], bank)
         assert alone.probability < 0.9
@@ -151,7 +151,7 @@ class TestHeader:
         )
 
     def test_is_trusted_over_weak_evidence(self, bank):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         for each in (labels, flipped(labels, 0)):
             assert orientation([each], bank)[1].probability < 0.9
             _, found = orientation([self.scanned(each)], bank)
@@ -203,7 +203,7 @@ class TestGiven:
 class TestRefine:
     def tiny(self, **keywords):
         return refine(
-            tiny_heart().labels,
+            make_toy_heart().labels,
             atlases=tiny_atlases(),
             spacing_mm=SPACING_MM,
             threads=1,
@@ -224,15 +224,15 @@ class TestRefine:
         assert found.assumptions[0].startswith("the heart is taken as stored mirrored")
 
     def test_frames_are_read_as_the_segmentation_is(self):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         pair = (labels.array, labels.voxel_to_world)
         options = tiny_options(orientation="auto")
-        found = self.tiny(options=options, frames=[pair, tiny_heart(size=0.95).labels])
+        found = self.tiny(options=options, frames=[pair, make_toy_heart(size=0.95).labels])
         assert found.orientation.reason.endswith("3 frames")
 
     @pytest.mark.parametrize("axis", [0, 2])
     def test_a_frame_that_is_stored_otherwise_is_refused(self, axis):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         matrix = labels.voxel_to_world.copy()
         matrix[:3, axis] *= -1
         other = LabelMap(labels.array, matrix)
@@ -240,7 +240,7 @@ class TestRefine:
             self.tiny(options=tiny_options(orientation="auto"), frames=[labels, other])
 
     def test_a_frame_of_no_use_is_named(self):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         empty = LabelMap(np.zeros_like(labels.array), labels.voxel_to_world)
         with pytest.raises(InvalidInputError, match=r"frames\[0\]: "):
             self.tiny(options=tiny_options(orientation="auto"), frames=[empty])

@@ -11,7 +11,7 @@ from cardiacreg import InputWarning, LabelMap, RefineOptions, Volume, refine
 from cardiacreg.anatomy.landmarks import base_is_uncertain, landmarks_from_labels
 from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement._refine import make_run, oriented_run
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.surroundings import weigh_surroundings
@@ -23,7 +23,7 @@ from tests.helpers.tiny_bank import SPACING_MM, expect_tiny_findings, tiny_atlas
 LUNG, LIVER = 15.0, 95.0
 GREY = np.array([0.0, 200.0, 80.0, 80.0, 190.0])
 MOST_BY_SIDES, MOST_BY_ENDS = np.log(18), np.log(7)
-TINY = tiny_heart().labels
+TINY = make_toy_heart().labels
 """Its own mirror image across j, with low j as its anterior side, an empty slice past either end."""
 
 

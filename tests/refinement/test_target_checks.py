@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from cardiacreg import InputWarning, InvalidInputError, LabelMap, Landmarks, Subject, Volume
 from cardiacreg.io.nifti import read_labels, read_volume
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.target import gather_target
 from cardiacreg.refinement.target_checks import (
     check_atlases,
@@ -329,7 +329,7 @@ def test_real_images_on_another_lattice_are_placed_exactly(case):
 
 
 def test_one_of_segmentation_and_image_may_have_a_single_frame():
-    heart = tiny_heart()
+    heart = make_toy_heart()
     labels, image, matrix = heart.labels.array, heart.image.array, heart.labels.voxel_to_world
     cines = [np.stack([array * 0, array], axis=-1) for array in (labels, image)]
     for stack, picture in (
