@@ -23,7 +23,8 @@ _WARM_UP = "import cardiacreg; cardiacreg.warm_up(threads=1)"
 _REGISTER = (
     "from cardiacreg import Affine, register_labels; "
     "from cardiacreg.phantoms.toy_heart import make_toy_heart; "
-    "register_labels(make_toy_heart().labels, make_toy_heart(size=0.9).labels, Affine.identity(), threads=1)"
+    "target, atlas = make_toy_heart().labels, make_toy_heart(size=0.9).labels; "
+    "register_labels(target, atlas, Affine.identity(), threads=1)"
 )
 PROGRAMS = {
     "python alone": ["-c", "pass"],

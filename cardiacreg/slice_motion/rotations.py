@@ -21,7 +21,8 @@ from scipy.ndimage import affine_transform
 
 from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
-from cardiacreg.geometry import Affine, LabelMap, Volume
+from cardiacreg.geometry import LabelMap, Volume
+from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.target_sampling import TargetSamples
 from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion, robust_median
@@ -97,9 +98,9 @@ def _turned(
 def estimate_shifts_and_rotations(
     target: LabelMap,
     prepare: Callable[[LabelMap], PreparedTarget],
-    atlases: Sequence[tuple[LabelMap, Affine]],
+    atlases: Sequence[AlignedAtlas],
     *,
-    statistics: Sequence[tuple[LabelMap, Affine]] = (),
+    statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
     progress: ProgressCallable | None = None,
 ) -> RotatedMotion:
@@ -110,9 +111,9 @@ def estimate_shifts_and_rotations(
     target : LabelMap
     prepare : callable
         Prepares a label map on the target's lattice with options whose `estimate_shifts` is set.
-    atlases : sequence of (LabelMap, Affine)
+    atlases : sequence of AlignedAtlas
         Labels of each atlas and its affine, target world mm to atlas world mm.
-    statistics : sequence of (LabelMap, Affine)
+    statistics : sequence of AlignedAtlas
         As for `estimate_slice_motion`.
     threads : int
     progress : callable, optional
@@ -161,7 +162,7 @@ def _followed(
 
 def _agreed_turns(
     prepared: PreparedTarget,
-    atlases: Sequence[tuple[LabelMap, Affine]],
+    atlases: Sequence[AlignedAtlas],
     deformations: Sequence[FFD | FFDChain],
     shifts_mm: Float,
     turns: Float,

@@ -34,9 +34,9 @@ from cardiacreg.geometry import (
     N_LABELS,
     RV_CAVITY,
     RV_WALL,
-    Affine,
     LabelMap,
 )
+from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.slices import labelled_slices
 
@@ -71,14 +71,14 @@ class ExpectedShifts(NamedTuple):
 
 
 def expected_shifts(
-    prepared: PreparedTarget, atlases: Sequence[tuple[LabelMap, Affine]], *, threads: int = 1
+    prepared: PreparedTarget, atlases: Sequence[AlignedAtlas], *, threads: int = 1
 ) -> ExpectedShifts | None:
     """Return the shifts that the atlases' statistics make most likely.
 
     Parameters
     ----------
     prepared : PreparedTarget
-    atlases : sequence of (LabelMap, Affine)
+    atlases : sequence of AlignedAtlas
         Labels of each atlas and its affine, target world mm to atlas world mm.
     threads : int
 
@@ -96,7 +96,7 @@ def expected_shifts(
     near = _near_labels(target)
     own = _measure(target, target, np.eye(4), regions, slices, near)
 
-    def measure(pair: tuple[LabelMap, Affine]) -> Float:
+    def measure(pair: AlignedAtlas) -> Float:
         atlas, affine = pair
         to_voxel = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ target.voxel_to_world
         moved = [to_voxel @ _raised(height) for height in _HEIGHTS]

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
-from cardiacreg.geometry import Affine, LabelMap
+from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import (
     PreparedTarget,
     Registration,
@@ -56,9 +56,9 @@ class SliceMotion(NamedTuple):
 
 def estimate_slice_motion(
     prepared: PreparedTarget,
-    atlases: Sequence[tuple[LabelMap, Affine]],
+    atlases: Sequence[AlignedAtlas],
     *,
-    statistics: Sequence[tuple[LabelMap, Affine]] = (),
+    statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
     progress: ProgressCallable | None = None,
 ) -> SliceMotion:
@@ -68,9 +68,9 @@ def estimate_slice_motion(
     ----------
     prepared : PreparedTarget
         Prepared with options whose `estimate_shifts` is set.
-    atlases : sequence of (LabelMap, Affine)
+    atlases : sequence of AlignedAtlas
         Labels of each atlas and its affine, target world mm to atlas world mm.
-    statistics : sequence of (LabelMap, Affine)
+    statistics : sequence of AlignedAtlas
         Atlases whose statistics tell the shifts a second time, many more than are registered; with fewer
         than `shift_statistics.FEWEST_ATLASES` the registered shifts stand alone.
     threads : int
@@ -86,7 +86,7 @@ def estimate_slice_motion(
     if expected is not None and expected.size_mm == 0:
         return SliceMotion(expected.shifts_mm, ())
 
-    def register(pair: tuple[LabelMap, Affine]) -> Registration:
+    def register(pair: AlignedAtlas) -> Registration:
         return register_prepared(prepared, pair[0], pair[1])
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)

@@ -7,12 +7,13 @@ import pytest
 
 from cardiacreg import Degradation, InvalidInputError, LabelMap, RefineOptions, sample_heart
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.atlases.view import AtlasView
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 from cardiacreg.phantoms.toy_heart import make_toy_heart
-from cardiacreg.refinement._refine import make_run, oriented_run, refine
+from cardiacreg.refinement._refine import make_context, oriented_context, refine
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import ORIENTATIONS
-from cardiacreg.refinement.target import Pool, gather_target
+from cardiacreg.refinement.target import gather_target
 from cardiacreg.results.result import Orientation
 from tests.helpers.tiny_bank import SPACING_MM, expect_tiny_findings, tiny_atlases, tiny_options
 
@@ -30,7 +31,7 @@ def bank():
         for group in ("healthy", "pulmonary_hypertension")
         for phase in PHASES
     ]
-    return Pool(hearts, range(len(hearts)))
+    return AtlasView(hearts, range(len(hearts)))
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +68,13 @@ def run_of(labels, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         target = gather_target(labels, None, None, None, None)
-        return make_run(target, PHANTOM_MM, RefineOptions(**options), 1, None, Clock())
+        return make_context(target, PHANTOM_MM, RefineOptions(**options), 1, None, Clock())
 
 
 def orientation(frames, bank, **options):
     """The orientation of the first frame, with the others."""
     first, *others = (run_of(labels, **options) for labels in frames)
-    return oriented_run(first, others, bank)[:2]
+    return oriented_context(first, others, bank)[:2]
 
 
 class TestShape:
@@ -193,8 +194,8 @@ class TestGiven:
         labels = frames[SEEDS[0]][0]
         given = landmarks_from_labels(labels).points_mm
         target = gather_target(labels, None, given, None, None)
-        run = make_run(target, PHANTOM_MM, RefineOptions(), 1, None, Clock())
-        kept, found, _ = oriented_run(run, [], bank)
+        run = make_context(target, PHANTOM_MM, RefineOptions(), 1, None, Clock())
+        kept, found, _ = oriented_context(run, [], bank)
         assert found == Orientation("as-stored", None, "the landmarks were given")
         np.testing.assert_array_equal(kept.landmarks.points_mm, given)
 

@@ -337,9 +337,9 @@ def test_one_of_segmentation_and_image_may_have_a_single_frame():
     ):  # fmt: skip
         picture = None if picture is None else (picture, matrix)
         target = gather_target((stack, matrix), picture, None, None, 1)
-        np.testing.assert_array_equal(target.subject.labels.array, labels)
+        np.testing.assert_array_equal(target.labels.array, labels)
         if picture is not None:
-            np.testing.assert_array_equal(target.subject.image.array, image)
+            np.testing.assert_array_equal(target.image.array, image)
     for picture in (None, (image, matrix)):
         with pytest.raises(InvalidInputError, match="frame=1") as error:
             gather_target((labels, matrix), picture, None, None, 1)

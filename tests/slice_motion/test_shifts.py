@@ -108,7 +108,7 @@ class TestAgreement:
         return size * rng.normal(size=(9, 2)) + own * rng.normal(size=(12, 9, 2))
 
     def test_noise_goes_to_zero(self):
-        assert not agree(self.motions(0.2), np.ones(12)).any()
+        assert not robust_median(self.motions(0.2), np.ones(12)).any()
 
     def test_clear_motion_is_kept(self):
         motions = self.motions(4.0)
