@@ -46,11 +46,16 @@ def volumes_ml(labels: LabelMap) -> dict[str, float | None]:
         Structure name to ml.
     """
     counts = np.bincount(labels.array.ravel(), minlength=max(STRUCTURES) + 1)
-    voxel_ml = abs(float(np.linalg.det(labels.voxel_to_world[:3, :3]))) / 1000
+    of_one = voxel_ml(labels)
     return {
-        name: int(counts[label]) * voxel_ml if counts[label] else None
+        name: int(counts[label]) * of_one if counts[label] else None
         for label, name in STRUCTURES.items()
     }
+
+
+def voxel_ml(labels: LabelMap) -> float:
+    """Return the volume of one voxel in ml."""
+    return abs(float(np.linalg.det(labels.voxel_to_world[:3, :3]))) / 1000
 
 
 def masses_g(labels: LabelMap) -> dict[str, float | None]:

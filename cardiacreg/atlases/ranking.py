@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.arrays import Float
 from cardiacreg.compute.label_counts import joint_counts, joint_counts_affine
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
@@ -296,11 +297,31 @@ def nmi_of_counts(counts: Counts) -> float:
     ----------
     counts : ndarray of int64, shape (n, m)
     """
-    joint = counts / counts.sum()
-    together = _entropy(joint.ravel())
-    if together <= 0.0:
-        return 1.0
-    return (_entropy(joint.sum(axis=1)) + _entropy(joint.sum(axis=0))) / together
+    return float(nmi_of_histograms(counts[None])[0])
+
+
+def nmi_of_histograms(counts: Counts) -> Float:
+    """Return the normalised mutual information of many joint histograms.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (histograms, n, m)
+
+    Returns
+    -------
+    ndarray, shape (histograms,)
+        1 where both sides are constant.
+    """
+    joint = counts / np.maximum(1, counts.sum(axis=(1, 2), keepdims=True))
+    together = _entropies(joint.reshape(len(joint), -1))
+    apart = _entropies(joint.sum(axis=1)) + _entropies(joint.sum(axis=2))
+    return np.where(together > 0, apart / np.where(together > 0, together, 1.0), 1.0)
+
+
+def _entropies(probability: Float) -> Float:
+    """Entropy of every row."""
+    logarithm = np.log(np.where(probability > 0, probability, 1.0))
+    return np.asarray(-(probability * logarithm).sum(axis=1), dtype=np.float64)
 
 
 def _dice(counts: Counts) -> dict[int, float]:
@@ -311,8 +332,3 @@ def _dice(counts: Counts) -> dict[int, float]:
         for label in np.flatnonzero(rows)
         if label
     }
-
-
-def _entropy(probability: NDArray[np.float64]) -> float:
-    p = probability[probability > 0]
-    return float(-(p * np.log(p)).sum())

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from cardiacreg.anatomy.component_counts import TopologyCounts, count_components, topology_counts
+from cardiacreg.anatomy.topology import TopologyCounts, count_components, topology_counts
 from cardiacreg.anatomy.volumes import AgreementLimits, limits_of_agreement, masses_g, volumes_ml
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import label as connected_components
 
 from cardiacreg.anatomy.landmarks import base_is_at_last_slice
+from cardiacreg.anatomy.topology import largest_piece
 from cardiacreg.errors import InvalidInputError, RefinementError
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg_nn.inference.landmark_extraction import (
@@ -142,18 +142,6 @@ def _heart_centre(found: View) -> NDArray[np.float64] | None:
 
 def _heart(found: View) -> NDArray[np.bool_]:
     return largest_piece(found.structures.argmax(axis=0) > 0)
-
-
-def largest_piece(
-    mask: NDArray[np.bool_], structure: NDArray[np.int_] | None = None
-) -> NDArray[np.bool_]:
-    """Return the largest connected piece of a mask; `structure` says which neighbours count as one."""
-    pieces, count = connected_components(mask, structure=structure)
-    if not count:
-        return np.zeros_like(mask)
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return np.asarray(pieces == int(sizes.argmax()))
 
 
 def look(volume: Volume, placements: Sequence[Placement], model: Model) -> list[View]:

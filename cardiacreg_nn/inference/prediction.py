@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.topology import largest_piece
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import (
     LANDMARK_NAMES,
@@ -35,7 +36,6 @@ from cardiacreg_nn.inference.orientation_search import (
     WITHOUT_LANDMARKS,
     View,
     best_look,
-    largest_piece,
     views_of,
 )
 from cardiacreg_nn.inference.preprocessing import to_native
@@ -203,7 +203,7 @@ def _labels(looks: Sequence[View], volume: Volume, model: Model) -> LabelMap:
 def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
     """Set all but the largest piece of the heart, and then of each structure, to background."""
     for mask in (array > 0, *(array == label for label in range(1, N_LABELS))):
-        array[mask & ~largest_piece(mask, np.ones((3, 3, 3), dtype=int))] = 0
+        array[mask & ~largest_piece(mask, corners=True)] = 0
 
 
 def _landmarks(
