@@ -16,7 +16,8 @@ from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms.hearts import HeartSpecification
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+STUDIES = sorted((ROOT / "docs" / "studies").glob("*.md"))
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *STUDIES]
 PUBLIC = [getattr(cardiacreg, name) for name in cardiacreg.__all__]
 
 
@@ -39,7 +40,7 @@ def dotted_names(document):
     return sorted(set(re.findall(r"`((?:cardiacreg|cardiacreg_nn|benchmarks)(?:\.\w+)+)`", text)))
 
 
-@pytest.mark.parametrize("document", ["docs/paper.md", "docs/design.md", "docs/results.md"])
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_dotted_names_exist(document):
     without_torch = find_spec("torch") is None
     for name in dotted_names(document):
@@ -70,12 +71,37 @@ def test_files_named_in_the_design_exist():
         assert list((ROOT / "cardiacreg").rglob(name)), name
 
 
+def anchors(document):
+    """The names of a document's headings in links."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_and_pictures_lead_somewhere(document):
     text = document.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]+))?\)", text):
         if not target.startswith("http"):
-            assert (document.parent / target).exists(), target
+            place = document.parent / target if target else document
+            assert place.exists(), target
+            assert not anchor or anchor in anchors(place), f"{target}#{anchor}"
+
+
+def test_every_study_is_reached_from_the_results():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert STUDIES
+    for study in STUDIES:
+        assert f"(studies/{study.name}" in text, study.name
+    assert len(text.splitlines()) <= 150
+
+
+def test_the_tables_of_every_result_are_shown():
+    shown = {
+        found["name"]
+        for document in report.DOCUMENTS
+        for found in report.MARKER.finditer(document.read_text(encoding="utf-8"))
+    }
+    assert not set(report.collect(report.RESULTS)) - shown
 
 
 @pytest.mark.parametrize("document", report.DOCUMENTS, ids=lambda path: path.name)
@@ -88,7 +114,9 @@ def test_stored_tables_are_the_documented_ones():
     found = report.collect(report.RESULTS)
     for document in report.DOCUMENTS:
         text = document.read_text(encoding="utf-8")
-        assert report.fill(text, found) == text, "run: python -m benchmarks report"
+        filled = report.fill(text, found, document.parent)
+        assert filled == text, "run: python -m benchmarks report"
+        assert "Not measured yet." not in text, document.name
 
 
 def test_the_readme_example_runs(monkeypatch, tmp_path, capsys):
