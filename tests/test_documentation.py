@@ -137,6 +137,18 @@ def test_the_readme_example_runs(monkeypatch, tmp_path, capsys):
 GROUPS = ("pulmonary_hypertension", "healthy")
 
 
+def test_the_readme_is_two_screens():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 110
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_code_in_documents_uses_public_names(document):
+    for block in re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.S):
+        compile(block, document.name, "exec")
+        for name in re.findall(r"cardiacreg\.(\w+)", block):
+            assert name in cardiacreg.__all__, name
+
+
 def test_the_readme_names_every_command_and_both_make_targets():
     from cardiacreg.cli.app import main
 

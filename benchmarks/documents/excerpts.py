@@ -156,6 +156,4 @@ def _parse(table: str) -> dict[str, dict[str, str]]:
     if len(lines) < 3:
         return {}
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
-    return {
-        row[0]: {"": header[0]} | dict(zip(header[1:], row[1:], strict=False)) for row in rows
-    }
+    return {row[0]: {"": header[0]} | dict(zip(header[1:], row[1:], strict=False)) for row in rows}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ENDS = ("apex", "base")
 COVERAGES = ("auto", "whole", "partial")
 ORIENTATIONS = ("auto", "as-stored", "mirrored", "upside-down", "mirrored-upside-down")
-"""As in `slice_coverage` and `options`, which take time to load."""
+"""As in `anatomy.stack_coverage` and `options`, which take time to load."""
 
 
 def coverage_words(

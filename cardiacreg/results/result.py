@@ -125,7 +125,7 @@ class RefineResult:
     orientation : Orientation or None
         How the heart was taken to lie in its file.
     ends : tuple of End
-        What was assumed about the stack's apical and basal end (`slice_coverage`).
+        What was assumed about the stack's apical and basal end.
     slice_turns_degrees : ndarray, shape (n_slices,)
         In-plane turn of every shifted slice, from axis i towards axis j about the mean in-plane
         position of the labels; zero unless the options ask for turns.

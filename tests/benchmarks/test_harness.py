@@ -671,13 +671,19 @@ class TestReport:
     def test_links_to_figures_start_at_the_document(self, tmp_path):
         (figure,) = report._pictures_of([report.FIGURES / "scaling.png"]).values()
         text = "<!-- table one -->\n<!-- end one -->\n"
-        for folder, link in (("", "docs/figures"), ("docs", "figures"), ("docs/studies", "../figures")):
+        for folder, link in (
+            ("", "docs/figures"),
+            ("docs", "figures"),
+            ("docs/studies", "../figures"),
+        ):
             place = report.FIGURES.parent.parent / folder
             assert f"]({link}/scaling.png)" in report.fill(text, {"one": figure}, place)
 
     def test_short_tables_copy_cells_of_the_studies(self):
         row = "| default, labels only, steady, 2 threads | 1.5 | 2.5 | 300 | 6 |"
-        head = "| refinement | seconds | processor seconds | peak memory, MiB | runs |\n| --- | ---: |"
+        head = (
+            "| refinement | seconds | processor seconds | peak memory, MiB | runs |\n| --- | ---: |"
+        )
         (table,) = excerpts.tables({"speed": f"{head}\n{row}"}).values()
         assert table.splitlines()[2:] == ["| each further heart | 1.5 | 2.5 | 300 |"]
 
