@@ -1,9 +1,13 @@
 """Documents say what is true: names exist, the README's example runs, arguments match."""
 
+import ast
+import doctest
 import importlib
 import inspect
 import re
+import textwrap
 import warnings
+from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -173,11 +177,43 @@ def documented_arguments(text):
     return [name.lstrip("*") for group in names for name in group.split(", ")]
 
 
+def has_section(item, name):
+    return re.search(rf"^{name}\n-{{3,}}$", inspect.cleandoc(item.__doc__ or ""), re.M) is not None
+
+
+def arguments_of(item):
+    """What a call takes; nothing for enumerations and warnings, which nobody calls."""
+    if inspect.isclass(item) and issubclass(item, Enum | Warning):
+        return []
+    return [name for name in inspect.signature(item).parameters if name != "self"]
+
+
 @pytest.mark.parametrize("item", functions_and_classes(), ids=lambda item: item.__name__)
 def test_documented_arguments_are_the_real_ones(item):
     assert item.__doc__, item.__name__
-    documented = documented_arguments(item.__doc__)
-    if not documented:
-        return
-    real = [name for name in inspect.signature(item).parameters if name != "self"]
-    assert documented == real
+    assert documented_arguments(item.__doc__) == arguments_of(item)
+
+
+def public_functions():
+    return [item for item in PUBLIC if inspect.isfunction(item)]
+
+
+@pytest.mark.parametrize("item", public_functions(), ids=lambda item: item.__name__)
+def test_functions_say_what_they_return_and_raise_with_an_example(item):
+    returns = inspect.signature(item).return_annotation
+    assert has_section(item, "Returns") == (returns not in ("None", None))
+    tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
+    if any(isinstance(node, ast.Raise) for node in ast.walk(tree)):
+        assert has_section(item, "Raises")
+    assert has_section(item, "Examples")
+
+
+@pytest.mark.parametrize("item", functions_and_classes(), ids=lambda item: item.__name__)
+def test_examples_in_docstrings_run(item, monkeypatch, tmp_path):
+    """Examples of a public name and of its methods; their files go to the working folder."""
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        for test in doctest.DocTestFinder(recurse=True).find(item, item.__name__, globs={}):
+            found = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
+            assert not found.failed, test.name

@@ -180,7 +180,7 @@ class AtlasBank(Sequence[Subject]):
         return self.subset(kept)
 
     def subset(self, positions: Sequence[int]) -> AtlasBank:
-        """Return some of the atlases as a bank; see `atlas_selection.with_metadata`.
+        """Return some of the atlases as a bank; see `with_metadata`.
 
         Raises
         ------
@@ -238,6 +238,13 @@ def default_atlases(*, threads: int | None = None) -> AtlasBank:
     -----
     CacheWarning
         If the cache cannot be written and the bank is built for this process only.
+
+    Examples
+    --------
+    >>> from cardiacreg import default_atlases
+    >>> bank = default_atlases()  # doctest: +SKIP
+    >>> len(bank)  # doctest: +SKIP
+    92
     """
     folder = default_bank_folder()
     try:
@@ -339,6 +346,14 @@ def build_atlas_bank(
         If there are no subjects, one has an image on another grid than its labels, the folder is no
         bank (BAD_ATLAS_BANK) or holds files that are no part of one (FOREIGN_FILES), or another process
         is appending there (BANK_IS_LOCKED).
+
+    Examples
+    --------
+    >>> from cardiacreg import build_atlas_bank
+    >>> from cardiacreg.phantoms.toy_heart import tiny_heart
+    >>> bank = build_atlas_bank("my_bank", [tiny_heart(size=0.9), tiny_heart()])
+    >>> bank.names
+    ('tiny heart 0.9', 'tiny heart 1')
     """
     if not subjects:
         raise InvalidInputError(
@@ -385,6 +400,14 @@ def append_to_atlas_bank(
     -----
     InputWarning
         If an earlier process was killed while it appended; what it left is removed.
+
+    Examples
+    --------
+    >>> from cardiacreg import append_to_atlas_bank, build_atlas_bank
+    >>> from cardiacreg.phantoms.toy_heart import tiny_heart
+    >>> bank = build_atlas_bank("grown_bank", [tiny_heart(size=0.9)])
+    >>> len(append_to_atlas_bank("grown_bank", [tiny_heart(), tiny_heart(size=0.9)]))
+    2
     """
     place = Path(folder)
     AtlasBank(place)

@@ -171,6 +171,16 @@ def fuse_labels(
     "staple" estimates over the smallest box around all labelled voxels and decides where atlases
     disagree; elsewhere their label stays. Where labels are equally likely, the one of most atlases wins,
     then the lowest; only the latter is counted as a tie.
+
+    Examples
+    --------
+    >>> from cardiacreg import FusionOptions, dice, fuse_labels
+    >>> from cardiacreg.phantoms.toy_heart import tiny_heart
+    >>> hearts = [tiny_heart(size=size) for size in (0.9, 1.0, 1.05)]
+    >>> warped = [(heart.image, heart.labels) for heart in hearts]
+    >>> fused = fuse_labels(hearts[1].image, warped, options=FusionOptions(mode="majority"))
+    >>> round(dice(fused.labels, hearts[1].labels), 2)
+    0.99
     """
     settings, n_threads = options or FusionOptions(), check_threads(threads)
     _check_lattices(target_image, warped_atlases)

@@ -186,8 +186,8 @@ class RefineOptions:
         """Return the default for about half the processor time, and nearly as good.
 
         Slice motion looks at half as many atlases, fewer affines are improved, and the last lattice is
-        twice as coarse, so that walls follow the acquired slices less closely. ``docs/studies/presets.md``
-        has the figures.
+        twice as coarse, so that walls follow the acquired slices less closely. The figures are in
+        ``docs/studies/presets.md``.
         """
         return cls(
             affine_candidates=12,

@@ -121,7 +121,7 @@ class RefineResult:
         Versions, input hashes, threads.
     atlas_diversity : float or None
         How much the selected atlases differ under their affines: mean share of the heart's voxels in the
-        acquired slices on which two of them disagree (`atlas_selection.diversity`), 0 to 1.
+        acquired slices on which two of them disagree (`atlases.ranking.diversity`), 0 to 1.
     orientation : Orientation or None
         How the heart was taken to lie in its file.
     ends : tuple of End
