@@ -57,7 +57,8 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doct
     "--image",
     type=click.Path(readable=False),
     metavar="IMG",
-    help="The short-axis image: for the figure, for how the heart lies, and for --select-by image.",
+    help="The short-axis image. Labels alone are fused; the image is drawn in the figure, is evidence of "
+    "the orientation, and is used by --select-by image.",
 )
 @click.option(
     "--landmarks",

@@ -44,7 +44,7 @@ class FusionOptions:
     mode : {"nonlocal", "best_patch", "multi_point", "joint", "majority", "staple"}
         Eq. (5); only each atlas's best match votes, with eq. (5)'s weight; the labels around a match vote
         for the whole patch (Rousseau et al., IEEE TMI 30(10), 2011); joint label fusion (Wang et al.,
-        IEEE TPAMI 35(3), 2013) of the best matches; one vote per atlas; STAPLE (`staple_fusion`), which
+        IEEE TPAMI 35(3), 2013) of the best matches; one vote per atlas; STAPLE, which
         weighs atlases by how they confuse labels and needs SimpleITK (``cardiacreg[staple]``).
     search : tuple of int
         Search window N in voxels along (i, j, k), odd.
@@ -57,7 +57,7 @@ class FusionOptions:
         Mean or sum of squared differences over the patch, or one minus the correlation of the patches
         (0 to 2; 1 where a patch is constant), which another scanner or contrast does not disturb.
     harmonisation : {"percentiles", "quantiles", "none"}
-        How intensities become grey levels (`intensity_harmonisation`).
+        How intensities become grey levels (`fusion.grey_levels`).
     joint_exponent, joint_ridge : float
         Of "joint": exponent of the error products, and ridge as a share of their mean diagonal.
     probabilities : bool
@@ -115,7 +115,7 @@ class FusionOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fusion:
-    """Fused labels and how sure the vote was.
+    """Fused labels and the confidence of the vote.
 
     Parameters
     ----------

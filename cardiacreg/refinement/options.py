@@ -77,7 +77,7 @@ class RefineOptions:
     selection : {"labels", "image"}
         What ranks the atlases: their labels, or the normalised mutual information of their images
         with the target's (`rank_atlases_by_image`), which needs both. Affines come from
-        landmarks and labels either way; `structure_weights` rank nothing when images do.
+        landmarks and labels either way; `structure_weights` have no effect on a ranking by images.
     affine_candidates : int
         Best atlases by landmarks whose affine is improved on the labels before the final ranking; 0
         keeps the landmark affine, as the paper does.
@@ -90,11 +90,11 @@ class RefineOptions:
         The deformation of each selected atlas.
     slice_motion : RegistrationOptions or None
         The stiff registration that estimates one in-plane shift per acquired slice; the shifts of all
-        atlases are agreed on by their median and then fixed. None: no slice motion.
+        atlases are combined by their median and then fixed. None: no slice motion.
     slice_turns : bool
         Estimate one in-plane rotation per acquired slice, too; needs `slice_motion`.
     n_motion_atlases : int
-        Best atlases whose shifts are agreed on; those beyond `n_atlases` help with nothing else.
+        Best atlases whose shifts are combined; those beyond `n_atlases` contribute nothing else.
     n_statistics_atlases : int
         Best atlases whose statistics give a second estimate of the slice shifts; fewer than 24 are not
         enough for one.
