@@ -91,6 +91,7 @@ def stack_volumes(
     Examples
     --------
     >>> import numpy as np
+    >>> from cardiacreg import LabelMap, stack_volumes
     >>> stack = LabelMap(np.ones((10, 10, 3)), np.diag([1.0, 1.0, 10.0, 1.0]))
     >>> model = LabelMap(np.ones((10, 10, 20)), np.diag([1.0, 1.0, 2.0, 1.0]))
     >>> found = stack_volumes(stack, model, base_at_last_slice=True)["LV cavity"]

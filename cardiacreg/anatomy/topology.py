@@ -34,6 +34,16 @@ def clean_topology(labels: LabelMap) -> LabelMap:
     -------
     LabelMap
         Same lattice and no label that the input lacks, except LV wall where a septum is closed.
+
+    Examples
+    --------
+    >>> from cardiacreg import LabelMap, clean_topology
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> heart = make_toy_heart().labels
+    >>> torn = heart.array.copy()
+    >>> torn[0, 0, 0] = 1  # a voxel far from the heart
+    >>> int(clean_topology(LabelMap(torn, heart.voxel_to_world)).array[0, 0, 0])
+    0
     """
     box = _bounding_box(labels.array)
     if box is None:

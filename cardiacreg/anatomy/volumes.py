@@ -44,6 +44,13 @@ def volumes_ml(labels: LabelMap) -> dict[str, float | None]:
     -------
     dict
         Structure name to ml.
+
+    Examples
+    --------
+    >>> from cardiacreg import volumes_ml
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> round(volumes_ml(make_toy_heart().labels)["LV cavity"], 1)
+    31.8
     """
     counts = np.bincount(labels.array.ravel(), minlength=max(STRUCTURES) + 1)
     of_one = voxel_ml(labels)
@@ -70,6 +77,13 @@ def masses_g(labels: LabelMap) -> dict[str, float | None]:
     -------
     dict
         Structure name to g, for LV wall and RV wall.
+
+    Examples
+    --------
+    >>> from cardiacreg import masses_g
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> {name: round(mass) for name, mass in masses_g(make_toy_heart().labels).items()}
+    {'LV wall': 62, 'RV wall': 18}
     """
     volumes = volumes_ml(labels)
     masses: dict[str, float | None] = {}

@@ -165,7 +165,7 @@ class AtlasBank(Sequence[Subject]):
         return self.subset(kept)
 
     def subset(self, positions: Sequence[int]) -> AtlasBank:
-        """Return some of the atlases as a bank; see `atlas_selection.with_metadata`.
+        """Return some of the atlases as a bank; see `with_metadata`.
 
         Raises
         ------

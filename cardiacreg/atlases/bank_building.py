@@ -56,6 +56,14 @@ def build_atlas_bank(
         If there are no subjects, one has an image on another grid than its labels, the folder is no
         bank (BAD_ATLAS_BANK) or holds files that are no part of one (FOREIGN_FILES), or another process
         is appending there (BANK_IS_LOCKED).
+
+    Examples
+    --------
+    >>> from cardiacreg import build_atlas_bank
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> bank = build_atlas_bank("my_bank", [make_toy_heart(size=0.9), make_toy_heart()])
+    >>> bank.names
+    ('tiny heart 0.9', 'tiny heart 1')
     """
     if not subjects:
         raise InvalidInputError(
@@ -102,6 +110,14 @@ def append_to_atlas_bank(
     -----
     InputWarning
         If an earlier process was killed while it appended; what it left is removed.
+
+    Examples
+    --------
+    >>> from cardiacreg import append_to_atlas_bank, build_atlas_bank
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> bank = build_atlas_bank("grown_bank", [make_toy_heart(size=0.9)])
+    >>> len(append_to_atlas_bank("grown_bank", [make_toy_heart(), make_toy_heart(size=0.9)]))
+    2
     """
     place = Path(folder)
     AtlasBank(place)

@@ -59,6 +59,13 @@ def default_atlases(*, threads: int | None = None) -> AtlasBank:
     -----
     CacheWarning
         If the cache cannot be written and the bank is built for this process only.
+
+    Examples
+    --------
+    >>> from cardiacreg import default_atlases
+    >>> bank = default_atlases()  # doctest: +SKIP
+    >>> len(bank)  # doctest: +SKIP
+    92
     """
     folder = default_bank_folder()
     try:

@@ -4,7 +4,7 @@ Every atlas is brought into the frame of one template by its landmarks, and its 
 some thousand points where atlases differ: its signature. A target's labels are read at the same points,
 as far as its labelled slices show them, because what was not acquired is unknown. Atlases that disagree
 at the fewest of the first thousand points are kept, these are ordered by NMI over all points, and the
-best are proposed; `atlas_selection` then ranks them by NMI over the target's voxels. The points are in
+best are proposed; `atlases.ranking` then ranks them by NMI over the target's voxels. The points are in
 random order, so that the first ones are a fair sample. The paper names such hashing as future work.
 """
 

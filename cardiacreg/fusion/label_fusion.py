@@ -1,7 +1,7 @@
 """Step 6: fusion of the warped atlases: non-local patch voting (eq. 5) or a majority.
 
 ``S_x = argmax_k sum_n sum_{y in N(x)} exp(-d(f_x, f_{n,y}) / h) [l_{n,y} = k]``. Stated exactly: target
-and atlas intensities are grey levels 0..255 (`intensity_harmonisation`); d is the mean or sum of squared
+and atlas intensities are grey levels 0..255 (`fusion.grey_levels`); d is the mean or sum of squared
 differences over the in-bounds part of the patch, or one minus the patches' correlation; h is in the units
 of d. A voxel whose whole search window holds one label in every atlas is settled without arithmetic,
 exactly. Weights are relative to the voxel's best match, so they never all vanish. Labels whose votes
@@ -99,7 +99,7 @@ class FusionOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fusion:
-    """Fused labels and how sure the vote was.
+    """Fused labels and the confidence of the vote.
 
     Parameters
     ----------
@@ -148,6 +148,16 @@ def fuse_labels(
     ------
     InvalidInputError
         If there are no atlases, the lattices differ, or there are more than 255 labels.
+
+    Examples
+    --------
+    >>> from cardiacreg import FusionOptions, dice, fuse_labels
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> hearts = [make_toy_heart(size=size) for size in (0.9, 1.0, 1.05)]
+    >>> warped = [(heart.image, heart.labels) for heart in hearts]
+    >>> fused = fuse_labels(hearts[1].image, warped, options=FusionOptions(mode="majority"))
+    >>> round(dice(fused.labels, hearts[1].labels), 2)
+    0.99
     """
     settings, n_threads = options or FusionOptions(), check_threads(threads)
     _check_lattices(target_image, warped_atlases)

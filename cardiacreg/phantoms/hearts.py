@@ -100,6 +100,13 @@ def sample_heart(
     ------
     InvalidInputError
         If the seed is negative, the group or phase unknown, or a spacing not positive.
+
+    Examples
+    --------
+    >>> from cardiacreg import sample_heart
+    >>> heart = sample_heart(7, group="dilated", spacing_mm=(4.0, 4.0, 6.0), with_image=False)
+    >>> heart.name, heart.labels.present()
+    ('dilated_ED_00007', (1, 2, 3, 4))
     """
     steps = np.asarray(spacing_mm, dtype=np.float64)
     if steps.shape != (3,) or not (steps > 0).all():

@@ -77,7 +77,7 @@ def refine(
     spacing_mm : array_like, shape (3,)
         Spacing of the result along the target's (i, j, k).
     options : RefineOptions, optional
-        `RefineOptions` is the best we have, `RefineOptions.fast` takes half the time,
+        `RefineOptions` is recommended, `RefineOptions.fast` takes about half the time,
         `RefineOptions.paper` is the published method.
     threads : int, optional
         All CPUs of this process when absent; the result is the same for any number.
@@ -108,6 +108,15 @@ def refine(
     >>> import cardiacreg
     >>> result = cardiacreg.refine("seg.nii.gz", image="sax.nii.gz", preset="acdc")  # doctest: +SKIP
     >>> result.save("out/")  # doctest: +SKIP
+
+    With atlases of one's own, here toy hearts:
+
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> atlases = [make_toy_heart(size=size) for size in (0.85, 0.9, 1.0, 1.05)]
+    >>> options = cardiacreg.RefineOptions(n_atlases=3, orientation="as-stored")
+    >>> result = cardiacreg.refine(make_toy_heart(size=0.95).labels, atlases=atlases, options=options)
+    >>> result.labels.spacing_mm, result.agreement["LV wall"] > 0.8
+    (array([1.25, 1.25, 2.  ]), True)
     """
     settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
     with warnings.catch_warnings(record=True) as caught:
@@ -268,6 +277,11 @@ def warm_up(threads: int | None = None) -> None:
     Parameters
     ----------
     threads : int, optional
+
+    Examples
+    --------
+    >>> from cardiacreg import warm_up
+    >>> warm_up(threads=1)
     """
     from cardiacreg.phantoms.toy_heart import make_toy_heart
     from cardiacreg.slice_motion.shift_statistics import FEWEST_ATLASES

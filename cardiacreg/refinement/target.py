@@ -143,7 +143,7 @@ def gather_atlases(
     ------
     InvalidInputError
         If the bank is of no use, see `atlas_checks.check_atlases`, or nothing has the metadata, see
-        `atlas_selection.with_metadata`.
+        `with_metadata`.
     """
     from cardiacreg.atlases.checks import check_atlases
     from cardiacreg.atlases.ranking import with_metadata

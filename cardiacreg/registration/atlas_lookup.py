@@ -1,4 +1,4 @@
-"""An atlas made ready for look-up: label codes with a border of background, and its uniform cells."""
+"""An atlas prepared for look-up: label codes with a border of background, and its uniform cells."""
 
 from __future__ import annotations
 

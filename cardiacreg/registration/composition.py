@@ -1,4 +1,4 @@
-"""What composing deformations needs: the atlas as a frozen map shows it, and consistency under a chain.
+"""Composition of deformations: the atlas warped by the frozen part, and consistency under a chain.
 
 Where the guard against folding holds a deformation T_1 back, the atlas is resampled through T_1 and
 registered again from rest: ``T = T_1 o (id + u_2)``. The registration sees labels resampled once per

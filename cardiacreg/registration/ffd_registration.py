@@ -121,6 +121,17 @@ def register_labels(
     ------
     InvalidInputError
         If the target or the atlas is empty or the target's lattice is sheared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg import Affine, RegistrationOptions, register_labels
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> options = RegistrationOptions.dense(16.0)
+    >>> target, atlas = make_toy_heart().labels, make_toy_heart(size=0.9).labels
+    >>> found = register_labels(target, atlas, target_to_atlas=Affine(np.eye(4)), options=options)
+    >>> found.consistency_after > found.consistency_before, found.minimum_jacobian > 0
+    (True, True)
     """
     settings = options or RegistrationOptions()
     prepared = prepare_target(target, settings, unknown_labels=unknown_labels)

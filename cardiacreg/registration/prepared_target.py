@@ -59,7 +59,7 @@ def prepare_target(
     unknown_labels : tuple of int
         See `register_labels`.
     empty_planes : sequence of EmptyPlane
-        Planes across the stack where structures have ended, see `slice_coverage`.
+        Planes across the stack where structures have ended, see `anatomy.stack_coverage`.
     domain_mm : pair of ndarray, optional
         Lower and upper corner, in the target's axis-aligned mm frame, of the box the control lattice
         must cover; the labels' box and 30 mm around it when absent.

@@ -1,4 +1,4 @@
-"""Turns of the acquired slices in their planes, an option: found by search, agreed across atlases.
+"""In-plane rotations of the acquired slices, an option: found by search, combined over atlases.
 
 A stored position x of a slice with shift s and turn a truly lies at ``c + R(a) (x + s - c)``, c the axis
 of all turns in the target's frame. The shifts are estimated first (`slice_motion`); then every slice is

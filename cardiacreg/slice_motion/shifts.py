@@ -1,19 +1,19 @@
-"""In-plane motion of the acquired slices: estimated inside the registration, agreed across atlases.
+"""In-plane motion of the acquired slices: estimated in the registration, combined over atlases.
 
 Breath-holds shift slices against each other. Each selected atlas is registered on a stiff lattice with
-one free in-plane shift per slice; the shifts belong to the target, so a median over atlases is taken
-and fixed for the deformations that follow. Atlases of another shape explain it by shifts; in the median
-an atlas therefore weighs the more the better it fits, ``exp((C - max C) / 0.005)`` for its label
-consistency C. A shift common to all slices cannot be told from a moved heart; it is kept at zero.
+one free in-plane shift per slice. The shifts belong to the target, so their median over atlases is taken
+and fixed for the deformations that follow. Atlases of another shape compensate by shifts; therefore each
+has the weight ``exp((C - max C) / 0.005)`` in the median, for its label consistency C. A shift common to
+all slices cannot be distinguished from a moved heart; it is kept at zero.
 
-Atlases never agree quite, not even about slices that did not move. Shifts no larger than the spread
-between atlases are therefore noise and go to zero; clear ones stay as they are.
+Atlases never agree exactly, not even about slices that did not move. Shifts no larger than the spread
+between atlases are therefore taken for noise and set to zero; larger ones stay as they are.
 
-Statistics of many atlases tell the shifts a second time, without deformation (`shift_statistics`): they
-expect w, with inverse covariance P. The registered shifts g err as the atlases err about each other, and
-a little more, with covariance ``K = 0.5 (covariance between atlases) + (0.4 mm)^2 I``, but for what all
-slices share, of which they say nothing. Both together make ``(P + K^-1)^-1 (P w + K^-1 g)`` the most
-likely. Where the statistics say that nothing moved, nothing is estimated.
+Statistics of many atlases give a second estimate, without deformation (`shift_statistics`): they
+expect w, with inverse covariance P. The errors of the registered shifts g have the covariance
+``K = 0.5 (covariance between atlases) + (0.4 mm)^2 I``, except for the part common to all slices, which g
+does not determine. The most likely shifts are ``(P + K^-1)^-1 (P w + K^-1 g)``. Where the statistics say
+that nothing moved, nothing is estimated.
 """
 
 from __future__ import annotations

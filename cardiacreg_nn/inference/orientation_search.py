@@ -1,9 +1,9 @@
-"""How a network looks at a stack: where its box is laid, which way round, and in how many views.
+"""Orientation search: where a network's box is placed on a stack, which way round, in how many views.
 
 The image is looked at under several rotations by right angles, because headers of public data do not say
 reliably where the base is; the one that the network is surest of is kept, and the box is centred on the
 heart found. Where few slices show a heart, it is looked for off the middle of the image, too. Further
-views are turned a little.
+views are rotated slightly.
 """
 
 from __future__ import annotations
