@@ -22,7 +22,15 @@ class InvalidInputError(ValueError):
 
 
 class RefinementError(RuntimeError):
-    """A refinement that could not be finished although its inputs were valid (no usable atlas)."""
+    """A refinement that could not be finished although its inputs were valid (no usable atlas).
+
+    Parameters
+    ----------
+    message : str
+        What failed and what to try.
+    code : str
+        Stable upper-case identifier of the problem, for programs (``"NO_USABLE_ATLAS"``, ...).
+    """
 
     def __init__(self, message: str, *, code: str = "REFINEMENT_FAILED") -> None:
         super().__init__(message)

@@ -21,7 +21,8 @@ def main(folder="example_output", atlases=None):
     scan = cardiacreg.Degradation().of(truth, seed=1)
     print(f"{scan.subject.labels.shape[2]} slices, spacing {scan.subject.labels.spacing_mm} mm")
 
-    # The whole method is one call. The image is only looked at: atlases vote by their labels.
+    # The whole method is one call. Atlases vote by their labels; the image is drawn in the figure, and
+    # tells how the heart lies in its file.
     result = cardiacreg.refine(scan.subject.labels, image=scan.subject.image, atlases=atlases)
 
     # The result knows how it came about ...

@@ -21,8 +21,9 @@ from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 MODES = {
     "majority": cardiacreg.FusionOptions(mode="majority"),
     "non-local, eq. (5)": cardiacreg.FusionOptions(search=(3, 3, 1), bandwidth=400.0),
-    "multi-point": cardiacreg.FusionOptions(mode="multi_point", search=(3, 3, 1), bandwidth=400.0),
-    "joint": cardiacreg.FusionOptions(mode="joint", search=(3, 3, 1)),
+    "correlation": cardiacreg.FusionOptions(
+        search=(3, 3, 1), distance="correlation", bandwidth=0.1
+    ),
 }
 
 

@@ -30,16 +30,16 @@ def own_cache(tmp_path_factory):
 def tiny_result():
     """The tiny heart, with its image, refined with two smaller ones."""
     from cardiacreg.errors import InputWarning
-    from cardiacreg.phantoms.toy_heart import tiny_heart
+    from cardiacreg.phantoms.toy_heart import make_toy_heart
     from cardiacreg.refinement._refine import refine
 
-    heart = tiny_heart()
+    heart = make_toy_heart()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         return refine(
             heart.labels,
             image=heart.image,
-            atlases=[tiny_heart(size=0.95), tiny_heart(size=0.9)],
+            atlases=[make_toy_heart(size=0.95), make_toy_heart(size=0.9)],
             spacing_mm=(2.5, 2.5, 2.5),
             threads=2,
         )
@@ -58,12 +58,12 @@ class TinyFiles:
 def tiny_files(tmp_path_factory):
     """The tiny heart on disk."""
     from cardiacreg.io.nifti import write_labels, write_volume
-    from cardiacreg.phantoms.toy_heart import tiny_heart
+    from cardiacreg.phantoms.toy_heart import make_toy_heart
 
     folder = tmp_path_factory.mktemp("tiny")
     hearts = {"": 1.0, "atlases/small": 0.95, "atlases/smaller": 0.9}
     for name, size in hearts.items():
-        place, heart = folder / name, tiny_heart(size=size)
+        place, heart = folder / name, make_toy_heart(size=size)
         place.mkdir(parents=True, exist_ok=True)
         write_labels(place / "labels.nii.gz", heart.labels)
         write_volume(place / "image.nii.gz", heart.image)

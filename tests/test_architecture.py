@@ -352,7 +352,14 @@ warp_labels(atlas.labels, Affine.identity(), thin)
 warp_volume(atlas.image, Affine.identity(), thin)
 from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.ffd import FFD
-FFDChain((FFD(Affine.identity(), np.zeros((4, 4, 4, 3)), np.eye(4)),)).displacement(np.zeros(3))
+chain = FFDChain((FFD(Affine.identity(), np.zeros((4, 4, 4, 3)), np.eye(4)),))
+chain.displacement(np.zeros(3))
+from cardiacreg.registration.composition import consistency_under
+from cardiacreg.registration.ffd_registration import RegistrationOptions, prepare_target
+from cardiacreg.registration.atlas_lookup import build_lookup
+ready = prepare_target(atlas.labels, RegistrationOptions())
+cells = build_lookup(atlas.labels, ready.codes.codes)
+consistency_under(ready, cells, chain, np.zeros((atlas.labels.shape[2], 2)))
 for path in {called!r}:
     module, _, name = path.rpartition(".")
     kernel = getattr(importlib.import_module("cardiacreg." + module), name)

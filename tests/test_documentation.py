@@ -1,9 +1,13 @@
 """Documents say what is true: names exist, the README's example runs, arguments match."""
 
+import ast
+import doctest
 import importlib
 import inspect
 import re
+import textwrap
 import warnings
+from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,12 +15,13 @@ import pytest
 
 import cardiacreg
 from benchmarks.documents import report
-from cardiacreg.atlases import bank
+from cardiacreg.atlases import embedded
 from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms.hearts import HeartSpecification
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+STUDIES = sorted((ROOT / "docs" / "studies").glob("*.md"))
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *STUDIES]
 PUBLIC = [getattr(cardiacreg, name) for name in cardiacreg.__all__]
 
 
@@ -39,7 +44,7 @@ def dotted_names(document):
     return sorted(set(re.findall(r"`((?:cardiacreg|cardiacreg_nn|benchmarks)(?:\.\w+)+)`", text)))
 
 
-@pytest.mark.parametrize("document", ["docs/paper.md", "docs/design.md", "docs/results.md"])
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_dotted_names_exist(document):
     without_torch = find_spec("torch") is None
     for name in dotted_names(document):
@@ -70,12 +75,37 @@ def test_files_named_in_the_design_exist():
         assert list((ROOT / "cardiacreg").rglob(name)), name
 
 
+def anchors(document):
+    """The names of a document's headings in links."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_and_pictures_lead_somewhere(document):
     text = document.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]+))?\)", text):
         if not target.startswith("http"):
-            assert (document.parent / target).exists(), target
+            place = document.parent / target if target else document
+            assert place.exists(), target
+            assert not anchor or anchor in anchors(place), f"{target}#{anchor}"
+
+
+def test_every_study_is_reached_from_the_results():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert STUDIES
+    for study in STUDIES:
+        assert f"(studies/{study.name}" in text, study.name
+    assert len(text.splitlines()) <= 150
+
+
+def test_the_tables_of_every_result_are_shown():
+    shown = {
+        found["name"]
+        for document in report.DOCUMENTS
+        for found in report.MARKER.finditer(document.read_text(encoding="utf-8"))
+    }
+    assert not set(report.collect(report.RESULTS)) - shown
 
 
 @pytest.mark.parametrize("document", report.DOCUMENTS, ids=lambda path: path.name)
@@ -88,13 +118,15 @@ def test_stored_tables_are_the_documented_ones():
     found = report.collect(report.RESULTS)
     for document in report.DOCUMENTS:
         text = document.read_text(encoding="utf-8")
-        assert report.fill(text, found) == text, "run: python -m benchmarks report"
+        filled = report.fill(text, found, document.parent)
+        assert filled == text, "run: python -m benchmarks report"
+        assert "Not measured yet." not in text, document.name
 
 
 def test_the_readme_example_runs(monkeypatch, tmp_path, capsys):
     few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    monkeypatch.setattr(bank, "default_specifications", lambda: few)
-    monkeypatch.setattr(bank, "_model_key", lambda: "readme")
+    monkeypatch.setattr(embedded, "default_specifications", lambda: few)
+    monkeypatch.setattr(embedded, "_model_key", lambda: "readme")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
@@ -107,6 +139,18 @@ def test_the_readme_example_runs(monkeypatch, tmp_path, capsys):
 
 
 GROUPS = ("pulmonary_hypertension", "healthy")
+
+
+def test_the_readme_is_two_screens():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 110
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_code_in_documents_uses_public_names(document):
+    for block in re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), re.S):
+        compile(block, document.name, "exec")
+        for name in re.findall(r"cardiacreg\.(\w+)", block):
+            assert name in cardiacreg.__all__, name
 
 
 def test_the_readme_names_every_command_and_both_make_targets():
@@ -133,11 +177,43 @@ def documented_arguments(text):
     return [name.lstrip("*") for group in names for name in group.split(", ")]
 
 
+def has_section(item, name):
+    return re.search(rf"^{name}\n-{{3,}}$", inspect.cleandoc(item.__doc__ or ""), re.M) is not None
+
+
+def arguments_of(item):
+    """What a call takes; nothing for enumerations and warnings, which nobody calls."""
+    if inspect.isclass(item) and issubclass(item, Enum | Warning):
+        return []
+    return [name for name in inspect.signature(item).parameters if name != "self"]
+
+
 @pytest.mark.parametrize("item", functions_and_classes(), ids=lambda item: item.__name__)
 def test_documented_arguments_are_the_real_ones(item):
     assert item.__doc__, item.__name__
-    documented = documented_arguments(item.__doc__)
-    if not documented:
-        return
-    real = [name for name in inspect.signature(item).parameters if name != "self"]
-    assert documented == real
+    assert documented_arguments(item.__doc__) == arguments_of(item)
+
+
+def public_functions():
+    return [item for item in PUBLIC if inspect.isfunction(item)]
+
+
+@pytest.mark.parametrize("item", public_functions(), ids=lambda item: item.__name__)
+def test_functions_say_what_they_return_and_raise_with_an_example(item):
+    returns = inspect.signature(item).return_annotation
+    assert has_section(item, "Returns") == (returns not in ("None", None))
+    tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
+    if any(isinstance(node, ast.Raise) for node in ast.walk(tree)):
+        assert has_section(item, "Raises")
+    assert has_section(item, "Examples")
+
+
+@pytest.mark.parametrize("item", functions_and_classes(), ids=lambda item: item.__name__)
+def test_examples_in_docstrings_run(item, monkeypatch, tmp_path):
+    """Examples of a public name and of its methods; their files go to the working folder."""
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputWarning)
+        for test in doctest.DocTestFinder(recurse=True).find(item, item.__name__, globs={}):
+            found = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
+            assert not found.failed, test.name

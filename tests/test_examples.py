@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cardiacreg.atlases.bank import build_atlas_bank
+from cardiacreg.atlases.bank_building import build_atlas_bank
 from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -31,7 +31,7 @@ from benchmarks.harness.measuring import refined, refined_unit, rounded, scored
 from benchmarks.harness.scoring import dice_only
 from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.fusion.label_fusion import FusionOptions
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.metrics import baselines

@@ -22,7 +22,7 @@ from benchmarks.harness.scoring import raw_dice, wilcoxon_p
 from benchmarks.harness.store import Record, Unit, gather
 from benchmarks.harness.turned import turned
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
 from cardiacreg.phantoms.acquisition import Degradation
 from cardiacreg.registration.ffd_registration import (

@@ -16,8 +16,8 @@ from benchmarks.harness.cases import Acquisition, acdc, siblings
 from benchmarks.harness.measuring import is_development, rounded
 from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.errors import InputWarning
-from cardiacreg.refinement._refine import make_run, oriented_run
-from cardiacreg.refinement.context import Clock, Run
+from cardiacreg.refinement._refine import make_context, oriented_context
+from cardiacreg.refinement.context import Clock, RefinementContext
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.target import gather_atlases, gather_target
 from cardiacreg.results.guards import LEAST_ORIENTATION_PROBABILITY
@@ -55,16 +55,16 @@ def _oriented(
     """Orientation of a frame, its probability, and what speaks for it."""
     run = _run(frame, with_image=with_image)
     bank = gather_atlases(None, run.target, run.options.n_atlases)
-    found = oriented_run(run, [_run(each) for each in others], bank).orientation
+    found = oriented_context(run, [_run(each) for each in others], bank).orientation
     return {"name": found.name, "probability": found.probability, "evidence": found.evidence}
 
 
-def _run(frame: Acquisition, *, with_image: bool = False) -> Run:
+def _run(frame: Acquisition, *, with_image: bool = False) -> RefinementContext:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         image = frame.image if with_image else None
         target = gather_target(frame.labels, image, None, frame.preset, None)
-        return make_run(target, _SPACING_MM, RefineOptions(), 1, None, Clock())
+        return make_context(target, _SPACING_MM, RefineOptions(), 1, None, Clock())
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:

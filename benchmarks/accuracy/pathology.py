@@ -18,7 +18,7 @@ from benchmarks.harness import paper, plots, scoring, tabulate
 from benchmarks.harness.cases import Heart, synthetic_hearts
 from benchmarks.harness.measuring import BASELINES, interpolated_unit, refined_unit
 from benchmarks.harness.store import Record, gather
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.geometry import LV_CAVITY, RV_CAVITY, LabelMap, Subject
 
 ILL, WELL = "pulmonary_hypertension", "healthy"

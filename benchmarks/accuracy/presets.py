@@ -30,7 +30,7 @@ from benchmarks.harness.scoring import dice_only, wilcoxon_p
 from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.geometry import LabelMap
 from cardiacreg.metrics import baselines
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.results.result import RefineResult
 
@@ -121,7 +121,7 @@ def _measure(labels: LabelMap, score: Score) -> Record:
 @cache
 def _compile() -> None:
     """Compile or load every kernel, so that no case is charged with it."""
-    refine_quietly(tiny_heart().labels, threads=1)
+    refine_quietly(make_toy_heart().labels, threads=1)
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:

@@ -22,7 +22,9 @@ import numpy as np
 
 from benchmarks.harness import machine, tabulate
 from benchmarks.harness.measuring import rounded
-from cardiacreg.atlases.bank import AtlasBank, build_atlas_bank, default_atlases
+from cardiacreg.atlases.bank import AtlasBank
+from cardiacreg.atlases.bank_building import build_atlas_bank
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.geometry import LabelMap, Subject
 
 MANY = 10_000

@@ -25,7 +25,7 @@ from benchmarks.harness import machine, tabulate
 from benchmarks.harness.cases import degrade
 from benchmarks.harness.measuring import rounded
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.atlases.index import AtlasIndex, read_labels_at, telling_points
 from cardiacreg.atlases.ranking import diversity, rank_atlases
 from cardiacreg.compute.threads import run_tasks

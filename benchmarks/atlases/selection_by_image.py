@@ -21,13 +21,14 @@ from benchmarks.harness.cases import Acquisition, DataAbsent, Heart, acdc, synth
 from benchmarks.harness.measuring import heart_key, refine_quietly, rounded
 from benchmarks.harness.scoring import dice_only
 from benchmarks.harness.store import Record, Unit, gather
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import LabelMap, Subject, Volume
 from cardiacreg.io.nifti import read_volume
 from cardiacreg.metrics import baselines
+from cardiacreg.refinement._refine import make_context, oriented_context
 from cardiacreg.refinement.atlas_choice import select_atlases
-from cardiacreg.refinement.context import Clock, Run
+from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.target import gather_atlases, gather_target
 from cardiacreg.results.result import RefineResult
@@ -57,9 +58,10 @@ def best_by_labels(labels: LabelMap, image: Volume, count: int) -> list[Subject]
     """Return the embedded atlases that a refinement ranks first by labels, with their images."""
     options = RefineOptions(n_atlases=count)
     target = gather_target(labels, image, None, None, None)
-    bank = gather_atlases(default_atlases(), target.subject, count)
-    run = Run(target.subject, target.unknown_labels, SPACING_MM, options, 1, None, Clock())
-    return [chosen.subject for chosen in select_atlases(run, bank)[1][:count]]
+    bank = gather_atlases(default_atlases(), target, count)
+    context = make_context(target, SPACING_MM, options, 1, None, Clock())
+    context, _, ranking = oriented_context(context, (), bank)
+    return [chosen.subject for chosen in select_atlases(context, bank, ranking)[:count]]
 
 
 def _measure(labels: LabelMap, image: Volume, score: Score) -> Record:

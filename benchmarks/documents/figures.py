@@ -7,22 +7,28 @@ from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from benchmarks.harness import machine
 from benchmarks.harness.cases import DataAbsent, autofd, degrade
 from benchmarks.harness.measuring import refine_quietly
-from cardiacreg.geometry import LV_CAVITY, STRUCTURES, LabelMap
+from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.io.nifti import read_labels
-from cardiacreg.metrics import baselines, overlap
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
+from cardiacreg.results import qc_figure, qc_views, surface_figure
 from cardiacreg.results.qc_figure import COLOURS, draw_qc_figure, png_bytes
+from cardiacreg.results.result import RefineResult
 
 FOLDER = machine.ROOT / "docs" / "figures"
 SEED = FIRST_EVALUATION_SEED + 3
+_VIEW_DEGREES = 40.0
+_OPACITY = 0.55
+_COLUMNS = ("short-axis slice", "through both ventricles", "through the left ventricle", "surface")
+_ROWS = ("segmented slices", "model")
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -38,50 +44,91 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 def _overview(path: Path) -> Path:
-    heart = sample_heart(SEED, group="pulmonary_hypertension")
-    low = degrade(heart, SEED)
-    result = refine_quietly(low.subject.labels)
-    truth = low.reference
-    maps = {
-        "acquired slices": baselines.interpolate_nearest(low.subject.labels, truth),
-        "shape-based interpolation": baselines.interpolate_shape_based(low.subject.labels, truth),
-        "cardiacreg": baselines.interpolate_nearest(result.labels, truth),
-        "truth": truth,
-    }
-    figure = Figure(figsize=(11, 5.6), dpi=120, facecolor="white")
+    """Draw what was acquired above what is made of it: a slice, two long-axis cuts, the surface."""
+    low = degrade(sample_heart(SEED, group="dilated"), SEED)
+    result = refine_quietly(low.subject.labels, image=low.subject.image)
+    axes = qc_views.heart_axes(result)
+    points = qc_views.heart_points(result, axes)
+    cuts = qc_views.long_axis_cuts(points, axes, (-axes.rv, axes.anterior))
+    view = surface_figure._view(points, axes, _VIEW_DEGREES)
+    box = qc_views.slice_box(points, axes)
+    widths = [each.right - each.left for each in (box, cuts[0].box, cuts[1].box)]
+    figure = Figure(figsize=(11.5, 5.6), dpi=130, facecolor="white")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, len(maps))
-    for column, (title, labels) in enumerate(maps.items()):
-        _draw_cuts(panels[:, column], labels, truth)
-        panels[0, column].set_title(_title(title, labels, truth), fontsize=10)
-    panels[0, 0].set_ylabel("through RV and LV")
-    panels[1, 0].set_ylabel("through the LV, anterior left")
-    handles = [Patch(color=COLOURS[label], label=name) for label, name in STRUCTURES.items()]
-    figure.legend(handles=handles, ncols=4, loc="lower center", frameon=False)
-    figure.subplots_adjust(0.04, 0.08, 0.99, 0.9, wspace=0.03, hspace=0.05)
-    figure.savefig(path)
+    panels = figure.subplots(2, 4, width_ratios=[*widths, 0.95 * float(view.size[0])])
+    for row, labels in zip(panels, (result.target.labels, result.labels), strict=True):
+        _draw_slice(row[0], result, labels, axes, box)
+        for panel, cut in zip(row[1:3], cuts, strict=True):
+            _draw_cut(panel, result, labels, axes, cut)
+        surface_figure._draw(row[3], surface_figure._picture(labels, axes, view))
+    for panel, cut in zip(panels[1, 1:3], cuts, strict=True):
+        _draw_truth(panel, low.reference, axes, cut)
+    for row, words in zip(panels, _ROWS, strict=True):
+        row[0].set_ylabel(words, fontsize=11)
+    handles: list[Any] = [
+        Patch(color=COLOURS[label], label=name) for label, name in STRUCTURES.items()
+    ]
+    handles.append(Line2D([], [], color="0.5", lw=1.2, ls="dashed", label="true outline"))
+    figure.legend(handles=handles, ncols=5, loc="lower center", frameon=False, fontsize=10)
+    figure.subplots_adjust(0.03, 0.06, 0.995, 0.945, wspace=0.03, hspace=0.02)
+    for panel, title in zip(panels[0], _COLUMNS, strict=True):
+        place = panel.get_position()
+        figure.text((place.x0 + place.x1) / 2, 0.965, title, fontsize=10, ha="center")
+    figure.savefig(path, metadata={"Software": None})
     return path
 
 
-def _title(title: str, labels: LabelMap, truth: LabelMap) -> str:
-    if labels is truth:
-        return title
-    mean = np.mean([overlap.dice(labels, truth, label) for label in STRUCTURES])
-    return f"{title}\nmean Dice {mean:.3f}"
+def _draw_slice(panel: Any, result: RefineResult, labels: LabelMap, axes: Any, box: Any) -> None:
+    """Draw the middle slice with its image; the model is drawn where the slice truly lies."""
+    k = qc_views.shown_slices(result, axes, 3)[1]
+    true = qc_views.slice_points(box, axes, k * float(result.target.labels.spacing_mm[2]))
+    shift = np.array([*result.slice_shifts_mm[k], 0.0])
+    qc_figure._prepare_panel(panel, box)
+    grey = qc_views.intensities(result.target.image, axes.frame, true - shift)
+    qc_figure._show_image(panel, grey, box)
+    place = true - shift if labels is result.target.labels else true
+    _draw_labels(panel, _shares(result, labels, axes, place), box)
 
 
-def _draw_cuts(panels: Any, labels: LabelMap, truth: LabelMap) -> None:
-    centre = np.argwhere(truth.array == LV_CAVITY).mean(axis=0).round().astype(int)
-    spacing = truth.spacing_mm
-    colours = ListedColormap(["white", *(COLOURS[label] for label in sorted(COLOURS))])
-    cuts = ((labels.array[:, centre[1]], spacing[0]), (labels.array[centre[0]], spacing[1]))
-    for panel, (cut, step) in zip(panels, cuts, strict=True):
-        panel.imshow(
-            cut.T, origin="lower", aspect=spacing[2] / step, cmap=colours, vmin=0, vmax=4,
-            interpolation="nearest",
-        )  # fmt: skip
-        panel.set_xticks([])
-        panel.set_yticks([])
+def _draw_cut(panel: Any, result: RefineResult, labels: LabelMap, axes: Any, cut: Any) -> None:
+    """Draw a cut along the long axis; every slice of the image is as thick as it was acquired."""
+    points = qc_views.cut_points(cut)
+    step = float(result.target.labels.spacing_mm[2])
+    sliced = points.copy()
+    sliced[..., 2] = np.clip(
+        np.rint(points[..., 2] / step), 0, result.target.labels.shape[2] - 1
+    ) * step  # fmt: skip
+    qc_figure._prepare_panel(panel, cut.box)
+    grey = qc_views.intensities(result.target.image, axes.frame, sliced)
+    qc_figure._show_image(panel, grey, cut.box)
+    _draw_labels(panel, _shares(result, labels, axes, points), cut.box)
+
+
+def _draw_labels(panel: Any, shares: dict[int, Any], box: Any) -> None:
+    """Lay labels over an image, their colours half transparent and their outlines full."""
+    for label, share in shares.items():
+        tint = np.zeros((*share.shape, 4))
+        tint[..., :3], tint[..., 3] = to_rgb(COLOURS[label]), _OPACITY * (share > 0.5)
+        panel.imshow(tint, **qc_figure._placed(box))
+        qc_figure._outline(panel, share, box, COLOURS[label], 1.4)
+
+
+def _shares(result: RefineResult, labels: LabelMap, axes: Any, points: Any) -> dict[int, Any]:
+    """Return where the labels are: voxels of the segmentation as they are, the model's interpolated."""
+    if labels is result.target.labels:
+        found = qc_views.labels_in_frame(labels, axes.frame, points)
+        return {label: (found == label).astype(float) for label in COLOURS}
+    return {label: qc_views.label_share(labels, label, axes.frame, points) for label in COLOURS}
+
+
+def _draw_truth(panel: Any, truth: LabelMap, axes: Any, cut: Any) -> None:
+    """Draw the outline of the true heart, dashed."""
+    points = qc_views.cut_points(cut)
+    share = sum(qc_views.label_share(truth, label, axes.frame, points) for label in COLOURS)
+    panel.contour(
+        share, levels=[0.5], colors=["white"], linewidths=1.2, linestyles="dashed",
+        origin="lower", extent=tuple(cut.box),
+    )  # fmt: skip
 
 
 def _contact_sheet(path: Path) -> Path:

@@ -9,7 +9,9 @@ Tables come from ``benchmarks/results/*.json``; a marker without a result says s
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,14 @@ from benchmarks.harness import machine
 
 FIGURES = machine.ROOT / "docs" / "figures"
 RESULTS = machine.ROOT / "benchmarks" / "results"
-DOCUMENTS = tuple(
-    machine.ROOT / name for name in ("README.md", "docs/results.md", "docs/performance.md")
+DOCUMENTS = (
+    *(
+        machine.ROOT / name
+        for name in ("README.md", "docs/usage.md", "docs/results.md", "docs/performance.md")
+    ),
+    *sorted((machine.ROOT / "docs" / "studies").glob("*.md")),
 )
+_FIGURES_HERE = "{docs}/"  # stands for the folder of documents, as seen from the one that is filled
 MARKER = re.compile(r"<!-- table (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end (?P=name) -->", re.S)
 
 
@@ -32,7 +39,7 @@ def main(*, figures_only: bool = False) -> int:
     for document in DOCUMENTS:
         if document.exists():
             text = document.read_text(encoding="utf-8")
-            document.write_text(fill(text, found), encoding="utf-8")
+            document.write_text(fill(text, found, document.parent), encoding="utf-8")
             print(f"{document.name}: {len(MARKER.findall(text))} tables")
     return 0
 
@@ -40,9 +47,9 @@ def main(*, figures_only: bool = False) -> int:
 def collect(folder: Path) -> dict[str, str]:
     """Return every table of every stored result, by marker name."""
     from benchmarks.__main__ import load
-    from benchmarks.documents import summary
+    from benchmarks.documents import excerpts, summary
 
-    tables = {"presets": presets()} | _pictures(FIGURES)
+    tables = {"presets": presets()} | _pictures_of(sorted(FIGURES.glob("*.png")))
     results = {}
     for file in sorted(folder.glob("*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))
@@ -51,17 +58,19 @@ def collect(folder: Path) -> dict[str, str]:
         if make is not None:
             tables |= make(result)
         tables[f"{result['benchmark']}-machine"] = describe(result)
-    return tables | summary.tables(results)
+    tables |= summary.tables(results)
+    return tables | excerpts.tables(tables)
 
 
-def _pictures(folder: Path) -> dict[str, str]:
-    """Return a line that shows each drawn figure, for documents beside the folder of figures."""
+def _pictures_of(files: Iterable[Path]) -> dict[str, str]:
+    """Return a line that shows each drawn figure; `fill` makes its links relative to the document."""
+    place = f"{_FIGURES_HERE}{FIGURES.name}"
     return {
         f"figure-{file.stem}": (
-            f"![{file.stem.replace('-', ' ')}]({folder.name}/{file.name}) "
-            f"([SVG]({folder.name}/{file.stem}.svg))"
+            f"![{file.stem.replace('-', ' ')}]({place}/{file.name}) "
+            f"([SVG]({place}/{file.stem}.svg))"
         )
-        for file in sorted(folder.glob("*.png"))
+        for file in files
         if file.with_suffix(".svg").exists()
     }
 
@@ -125,12 +134,14 @@ def _peers(result: dict[str, Any]) -> str:
     return "".join(f"{name} {found[name]}, " for name in ("SimpleITK", "antspyx") if name in found)
 
 
-def fill(text: str, tables: dict[str, str]) -> str:
-    """Return a document with every marked place filled."""
+def fill(text: str, tables: dict[str, str], folder: Path = FIGURES.parent) -> str:
+    """Return a document, which lies in a folder, with every marked place filled."""
+    docs = os.path.relpath(FIGURES.parent, folder)
+    place = "" if docs == os.curdir else f"{docs}/"
 
     def table(found: re.Match[str]) -> str:
         name = found["name"]
-        body = tables.get(name, "Not measured yet.")
+        body = tables.get(name, "Not measured yet.").replace(_FIGURES_HERE, place)
         return f"<!-- table {name} -->\n{body}\n<!-- end {name} -->"
 
     return MARKER.sub(table, text)

@@ -11,7 +11,6 @@ library's mode, which calls SimpleITK. Which mode is most accurate is measured b
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pickle
@@ -44,11 +43,7 @@ N_ATLASES = 5
 MODES = {
     "eq. (5), mean": FusionOptions(),
     "eq. (5), correlation": FusionOptions(distance="correlation", bandwidth=0.1),
-    "best patch": FusionOptions(mode="best_patch"),
-    "multi-point": FusionOptions(mode="multi_point"),
-    "joint": FusionOptions(mode="joint"),
     "majority": FusionOptions(mode="majority"),
-    "STAPLE": FusionOptions(mode="staple"),
 }
 CURVES: dict[str, dict[str, FusionOptions | int]] = {
     "atlases": {str(n): n for n in (1, 2, 3, 5, 8, 10)},
@@ -60,11 +55,11 @@ CURVES: dict[str, dict[str, FusionOptions | int]] = {
 }
 FIGURE = machine.ROOT / "docs" / "figures" / "fusion_cost"
 NAIVE, NAIVE_WHOLE = "literal loops, voxels in dispute", "literal loops, whole lattice"
-ANTS, OURS, JOINT = "ANTs joint label fusion, same mask", "eq. (5), mean", "joint"
+ANTS, OURS = "ANTs joint label fusion, same mask", "eq. (5), mean"
 _MEMORY = """
 import json, pickle, sys
 from pathlib import Path
-from benchmarks import fusion
+from benchmarks.fusion import fusion
 def peak_mib():
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -160,10 +155,7 @@ def _timed(call: Any, repeats: int) -> tuple[Any, dict[str, float]]:
 
 def _ours(target: Volume, warped: Any, truth: LabelMap, repeats: int) -> Iterator[dict[str, Any]]:
     for name, options in MODES.items():
-        if options.mode == "staple" and importlib.util.find_spec("SimpleITK") is None:
-            print("fusion: without STAPLE: SimpleITK is not installed (extra staple)")
-            continue
-        for threads in (1,) if options.mode == "staple" else (1, 2):
+        for threads in (1, 2):
             fuse_labels(target, warped, options=options, threads=threads)
             call = lambda: fuse_labels(target, warped, options=options, threads=threads)  # noqa: B023,E731
             found, used = _timed(call, repeats)
@@ -308,7 +300,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 def _ratios(records: list[dict[str, Any]]) -> str:
     """Processor seconds of the others over ours, both on one thread."""
     spent = {r["method"]: r["cpu_seconds"] for r in reversed(records)}
-    pairs = [(NAIVE, OURS), (NAIVE_WHOLE, OURS), (ANTS, JOINT), (ANTS, OURS)]
+    pairs = [(NAIVE, OURS), (NAIVE_WHOLE, OURS), (ANTS, OURS)]
     rows = [
         [other, own, f"{spent[other] / spent[own]:.1f}" if other in spent else "not measured"]
         for other, own in pairs

@@ -29,7 +29,7 @@ from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.io.nifti import read_volume
 from cardiacreg.metrics import baselines
 from cardiacreg.refinement import steps
-from cardiacreg.refinement._refine import make_run, oriented_run
+from cardiacreg.refinement._refine import make_context, oriented_context
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.target import gather_atlases, gather_target
@@ -66,17 +66,6 @@ def variants() -> dict[str, FusionOptions | None]:
         "eq. (5), correlation, search 3x3x1, h 0.1": FusionOptions(
             search=narrow, distance="correlation", bandwidth=0.1
         ),
-        "best patch, search 3x3x1, h 400": FusionOptions(
-            mode="best_patch", search=narrow, bandwidth=400
-        ),
-        "multi-point, search 3x3x1, h 400": FusionOptions(
-            mode="multi_point", search=narrow, bandwidth=400
-        ),
-        "multi-point, correlation, search 3x3x1, h 0.1": FusionOptions(
-            mode="multi_point", search=narrow, distance="correlation", bandwidth=0.1
-        ),
-        "joint, search 3x3x1": FusionOptions(mode="joint", search=narrow),
-        "joint, search 7x7x3": FusionOptions(mode="joint", search=wide),
     }
 
 
@@ -114,9 +103,9 @@ def fuse_every_way(
     """Refine once with label votes, then fuse the same registered atlases in every way."""
     target = gather_target(labels, image, None, None, None)
     options, clock = RefineOptions(), Clock()
-    bank = gather_atlases(None, target.subject, options.n_atlases)
-    shared = make_run(target, SPACING_MM, options, 1, None, clock)
-    shared, _, ranking = oriented_run(shared, (), bank)
+    bank = gather_atlases(None, target, options.n_atlases)
+    shared = make_context(target, SPACING_MM, options, 1, None, clock)
+    shared, _, ranking = oriented_context(shared, (), bank)
     outcome = steps.run_steps(shared, bank, ranking)
     lattice = Lattice(outcome.fusion.labels.shape, outcome.fusion.labels.voxel_to_world)
     used = [

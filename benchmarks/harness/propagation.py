@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.cases import Heart
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.geometry import Affine, LabelMap, Subject, Volume
-from cardiacreg.refinement._refine import make_run, oriented_run
+from cardiacreg.refinement._refine import make_context, oriented_context
 from cardiacreg.refinement.atlas_choice import SelectedAtlas, select_atlases
-from cardiacreg.refinement.context import Clock, Run
+from cardiacreg.refinement.context import Clock, RefinementContext
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.output_lattice import lattice_over_heart, place_target_image
 from cardiacreg.refinement.steps import run_steps
@@ -42,21 +42,21 @@ class Propagated(NamedTuple):
     seconds: float
 
 
-def _run(heart: Heart) -> tuple[Run, Any]:
+def _context(heart: Heart) -> tuple[RefinementContext, Any]:
     target = heart.case().target
     options = RefineOptions()
     gathered = gather_target(target.labels, target.image, None, None, None)
-    bank = gather_atlases(default_atlases(), gathered.subject, options.n_atlases)
-    run = make_run(gathered, SPACING_MM, options, 1, None, Clock())
-    return oriented_run(run, (), bank).run, bank
+    bank = gather_atlases(default_atlases(), gathered, options.n_atlases)
+    context = make_context(gathered, SPACING_MM, options, 1, None, Clock())
+    return oriented_context(context, (), bank).context, bank
 
 
 @lru_cache(maxsize=1)
 def by_labels(heart: Heart) -> Propagated:
     """Bring the selected atlases onto a heart as `cardiacreg.refine` does, slice shifts corrected."""
     start = time.process_time()
-    run, bank = _run(heart)
-    outcome = run_steps(run, bank)
+    context, bank = _context(heart)
+    outcome = run_steps(context, bank)
     grid = outcome.fusion.labels
     lattice = Lattice(grid.shape, grid.voxel_to_world)
     warped = []
@@ -64,7 +64,7 @@ def by_labels(heart: Heart) -> Propagated:
         transform = registration.target_to_atlas
         image = warp_volume(_image(chosen.subject), transform, lattice, threads=1)
         warped.append((image, warp_labels(chosen.subject.labels, transform, lattice, threads=1)))
-    image = place_target_image(_image(run.target), outcome.slice_shifts_mm, lattice)
+    image = place_target_image(_image(context.target), outcome.slice_shifts_mm, lattice)
     return Propagated(image, warped, time.process_time() - start)
 
 
@@ -72,12 +72,14 @@ def by_labels(heart: Heart) -> Propagated:
 def by_intensity(heart: Heart) -> Propagated:
     """Bring the selected atlases onto a heart's image by intensities; its slices stay as acquired."""
     start = time.process_time()
-    run, bank = _run(heart)
-    chosen = select_atlases(run, bank)[: run.options.n_atlases]
-    pairs = [(each.subject.labels, each.ranked.target_to_atlas) for each in chosen]
-    lattice = lattice_over_heart(run.target.labels, pairs, SPACING_MM, run.options.margin_mm)
-    shifts = np.zeros((run.target.labels.shape[2], 2))
-    image = place_target_image(_image(run.target), shifts, lattice)
+    context, bank = _context(heart)
+    chosen = select_atlases(context, bank)[: context.options.n_atlases]
+    aligned = [each.aligned for each in chosen]
+    lattice = lattice_over_heart(
+        context.target.labels, aligned, SPACING_MM, context.options.margin_mm
+    )
+    shifts = np.zeros((context.target.labels.shape[2], 2))
+    image = place_target_image(_image(context.target), shifts, lattice)
     warped = [_registered(image, each) for each in chosen]
     return Propagated(image, warped, time.process_time() - start)
 

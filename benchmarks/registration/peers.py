@@ -186,10 +186,10 @@ def _measured(command: list[str], folder: Path) -> Record:
 def _tiny_pair(folder: Path) -> None:
     """Two hearts of simple shapes on few voxels."""
     from cardiacreg import write_labels
-    from cardiacreg.phantoms.toy_heart import tiny_heart
+    from cardiacreg.phantoms.toy_heart import make_toy_heart
 
     for name, size in (("fixed", 1.0), ("moving", 0.9)):
-        write_labels(folder / f"{name}.nii.gz", tiny_heart(size=size).labels)
+        write_labels(folder / f"{name}.nii.gz", make_toy_heart(size=size).labels)
     np.savetxt(folder / "affine.txt", np.eye(4))
 
 

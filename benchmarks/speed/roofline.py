@@ -24,7 +24,7 @@ from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.phantoms.acquisition import simulate_low_resolution
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
-from cardiacreg.registration.atlas_lookup import AtlasCells, atlas_cells
+from cardiacreg.registration.atlas_lookup import AtlasLookup, build_lookup
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     prepare_target,
@@ -73,7 +73,7 @@ def run(quick: bool) -> dict[str, Any]:
     passes = []
     for name, (target, atlas, affine) in hearts.items():
         prepared = prepare_target(target, replace(RegistrationOptions(), background_slices=True))
-        cells = atlas_cells(atlas, prepared.codes.codes)
+        cells = build_lookup(atlas, prepared.codes.codes)
         for stride in (4, 2, 1):
             passes.append(_pass(name, prepared, cells, affine, stride, 16.0, repeats))
         for spacing in (64.0, 32.0, 8.0, 4.0):
@@ -118,7 +118,7 @@ def least_seconds(call: Callable[[], Any], repeats: int) -> float:
 def _pass(
     name: str,
     prepared: PreparedTarget,
-    cells: AtlasCells,
+    cells: AtlasLookup,
     affine: Affine,
     stride: int,
     spacing_mm: float,
@@ -144,7 +144,7 @@ def _pass(
 def _problem(
     prepared: PreparedTarget,
     samples: TargetSamples,
-    cells: AtlasCells,
+    cells: AtlasLookup,
     affine: Affine,
     spacing_mm: float,
     threads: int = 1,
@@ -159,7 +159,7 @@ def _problem(
     return objective, (moved, origin, np.full(3, spacing_mm), shifts)
 
 
-def _mixed(samples: TargetSamples, cells: AtlasCells, affine: Affine) -> int:
+def _mixed(samples: TargetSamples, cells: AtlasLookup, affine: Affine) -> int:
     """How many samples meet a cell of several labels, at rest."""
     axes = np.meshgrid(samples.position_mm[2], *samples.position_mm[:2], indexing="ij")
     positions = np.stack([axes[1], axes[2], axes[0]], axis=-1)
@@ -191,7 +191,7 @@ def slab_seconds(
     """Time of the slowest thread when slabs are dealt out in turn: measured slab by slab."""
     labels, atlas, affine = target
     prepared = prepare_target(labels, replace(RegistrationOptions(), background_slices=True))
-    cells, whole = atlas_cells(atlas, prepared.codes.codes), prepared.samples
+    cells, whole = build_lookup(atlas, prepared.codes.codes), prepared.samples
     found: list[dict[str, float | int]] = []
     for threads in (1, 2, 4, 8):
         slabs = np.array_split(np.arange(len(whole.labels)), 1 if threads == 1 else 2 * threads)

@@ -23,7 +23,7 @@ from benchmarks.harness import machine, plots, tabulate
 from benchmarks.harness.cases import synthetic_hearts
 from benchmarks.harness.store import Record, Unit, gather
 from benchmarks.speed import roofline
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     prepare_target,

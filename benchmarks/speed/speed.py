@@ -48,7 +48,7 @@ print(json.dumps({"import_seconds": imported, "runs": runs, "peak_memory_mib": p
 
 def run(quick: bool) -> dict[str, Any]:
     """Measure cold, cached and steady times of a refinement."""
-    from cardiacreg.atlases.bank import default_atlases
+    from cardiacreg.atlases.embedded import default_atlases
 
     default_atlases()
     repeats = 1 if quick else 3

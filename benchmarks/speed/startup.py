@@ -22,8 +22,9 @@ from benchmarks.harness.store import Record, Unit, gather
 _WARM_UP = "import cardiacreg; cardiacreg.warm_up(threads=1)"
 _REGISTER = (
     "from cardiacreg import Affine, register_labels; "
-    "from cardiacreg.phantoms.toy_heart import tiny_heart; "
-    "register_labels(tiny_heart().labels, tiny_heart(size=0.9).labels, Affine.identity(), threads=1)"
+    "from cardiacreg.phantoms.toy_heart import make_toy_heart; "
+    "target, atlas = make_toy_heart().labels, make_toy_heart(size=0.9).labels; "
+    "register_labels(target, atlas, Affine.identity(), threads=1)"
 )
 PROGRAMS = {
     "python alone": ["-c", "pass"],

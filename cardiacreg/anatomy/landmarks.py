@@ -69,6 +69,14 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     -----
     InputWarning
         If there is no RV: its direction is then taken as the patient's right-anterior.
+
+    Examples
+    --------
+    >>> from cardiacreg import landmarks_from_labels
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> landmarks = landmarks_from_labels(make_toy_heart().labels)
+    >>> landmarks.names[4], landmarks.points_mm[4].round()
+    ('apex', array([ 10.,   0., -29.]))
     """
     present = np.isin(labels.array, (LV_CAVITY, LV_WALL))
     if int(present.any(axis=(0, 1)).sum()) < 3:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.anatomy.volumes import volumes_ml
+from cardiacreg.anatomy.volumes import volumes_ml, voxel_ml
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.slices import labelled_box
@@ -91,6 +91,7 @@ def stack_volumes(
     Examples
     --------
     >>> import numpy as np
+    >>> from cardiacreg import LabelMap, stack_volumes
     >>> stack = LabelMap(np.ones((10, 10, 3)), np.diag([1.0, 1.0, 10.0, 1.0]))
     >>> model = LabelMap(np.ones((10, 10, 20)), np.diag([1.0, 1.0, 2.0, 1.0]))
     >>> found = stack_volumes(stack, model, base_at_last_slice=True)["LV cavity"]
@@ -100,18 +101,14 @@ def stack_volumes(
     to_slices = (np.linalg.inv(target.voxel_to_world) @ refined.voxel_to_world)[2]
     half = float(np.abs(to_slices[:3]).sum()) / 2
     extents, faces = _extents(refined.array, to_slices), _outer_faces(target)
-    step_mm, voxel_ml = float(target.spacing_mm[2]), _voxel_ml(refined)
+    step_mm, of_one = float(target.spacing_mm[2]), voxel_ml(refined)
     entered = volumes_ml(target)
     return {
         name: _divided(
-            extents[label], faces[label], half, step_mm, voxel_ml, entered[name], base_at_last_slice
+            extents[label], faces[label], half, step_mm, of_one, entered[name], base_at_last_slice
         )
         for label, name in STRUCTURES.items()
     }
-
-
-def _voxel_ml(labels: LabelMap) -> float:
-    return abs(float(np.linalg.det(labels.voxel_to_world[:3, :3]))) / 1000
 
 
 def _outer_faces(target: LabelMap) -> dict[int, tuple[float, float]]:
@@ -149,23 +146,23 @@ def _divided(
     faces: tuple[float, float],
     half: float,
     step_mm: float,
-    voxel_ml: float,
+    of_one_ml: float,
     input_ml: float | None,
     base_at_last_slice: bool,
 ) -> StructureVolume:
     """Divide a structure at both outer faces; `half` is half the height of a voxel, in slices."""
     heights, counts = extent
     past = np.array([faces[0] - heights, heights - faces[1]])
-    beyond_ml = (past > _ROUNDING) @ counts * voxel_ml
+    beyond_ml = (past > _ROUNDING) @ counts * of_one_ml
     reach_mm = np.maximum(past.max(axis=1, initial=-np.inf) + half, 0.0) * step_mm
     reach_mm[reach_mm < _ROUNDING * step_mm] = 0.0
     apex, base = (0, 1) if base_at_last_slice else (1, 0)
     return StructureVolume(
         input_ml=input_ml,
-        inside_ml=float(counts[(past <= _ROUNDING).all(axis=0)].sum() * voxel_ml),
+        inside_ml=float(counts[(past <= _ROUNDING).all(axis=0)].sum() * of_one_ml),
         beyond_apex_ml=float(beyond_ml[apex]),
         beyond_base_ml=float(beyond_ml[base]),
-        total_ml=float(counts.sum() * voxel_ml),
+        total_ml=float(counts.sum() * of_one_ml),
         beyond_apex_mm=float(reach_mm[apex]),
         beyond_base_mm=float(reach_mm[base]),
     )

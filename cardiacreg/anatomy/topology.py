@@ -7,6 +7,8 @@ that touches the RV cavity or RV wall face to face becomes LV wall, so that the 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -16,6 +18,7 @@ from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 Mask = NDArray[np.bool_]
 Box = tuple[slice, ...]
 _FACES = ndimage.generate_binary_structure(3, 1)
+_CORNERS = ndimage.generate_binary_structure(3, 3)
 _MOST_ROUNDS = 10
 
 
@@ -31,6 +34,16 @@ def clean_topology(labels: LabelMap) -> LabelMap:
     -------
     LabelMap
         Same lattice and no label that the input lacks, except LV wall where a septum is closed.
+
+    Examples
+    --------
+    >>> from cardiacreg import LabelMap, clean_topology
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> heart = make_toy_heart().labels
+    >>> torn = heart.array.copy()
+    >>> torn[0, 0, 0] = 1  # a voxel far from the heart
+    >>> int(clean_topology(LabelMap(torn, heart.voxel_to_world)).array[0, 0, 0])
+    0
     """
     box = _bounding_box(labels.array)
     if box is None:
@@ -46,6 +59,29 @@ def clean_topology(labels: LabelMap) -> LabelMap:
     out = np.array(labels.array)
     out[box] = array
     return LabelMap(out, labels.voxel_to_world)
+
+
+def largest_piece(mask: Mask, *, corners: bool = False) -> Mask:
+    """Return the largest connected piece of a mask.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (i, j, k)
+    corners : bool
+        Whether voxels that share an edge or a corner are connected, as those that share a face are.
+
+    Returns
+    -------
+    ndarray of bool, shape (i, j, k)
+    """
+    pieces, count = ndimage.label(mask, _CORNERS if corners else _FACES)
+    return np.asarray(pieces == _largest(pieces)) if count else np.zeros_like(mask)
+
+
+def _largest(pieces: NDArray[np.int32]) -> int:
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return int(sizes.argmax())
 
 
 def _bounding_box(array: NDArray[np.uint8]) -> Box | None:
@@ -66,9 +102,7 @@ def _drop_small_components(array: NDArray[np.uint8]) -> None:
     for label, box in _boxes(array).items():
         components, count = ndimage.label(array[box] == label, _FACES)
         if count > 1:
-            sizes = np.bincount(components.ravel())
-            sizes[0] = 0
-            stray[box] |= (components > 0) & (components != sizes.argmax())
+            stray[box] |= (components > 0) & (components != _largest(components))
     if stray.any():
         _assign_nearest(array, stray)
 
@@ -98,3 +132,55 @@ def _assign_nearest(array: NDArray[np.uint8], where: Mask) -> None:
     part, own = array[box], where[box]
     nearest = ndimage.distance_transform_edt(own, return_distances=False, return_indices=True)
     part[own] = part[tuple(nearest)][own]
+
+
+class TopologyCounts(NamedTuple):
+    """Components and closed pockets of a structure.
+
+    Parameters
+    ----------
+    components : int
+        Pieces connected by faces.
+    holes : int
+        Pockets inside it that no path through faces, edges or corners joins to the outside.
+    """
+
+    components: int
+    holes: int
+
+
+def topology_counts(labels: LabelMap, label: int) -> TopologyCounts:
+    """Count the pieces of a structure and the closed pockets inside it.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Any label map.
+    label : int
+        The structure.
+
+    Returns
+    -------
+    TopologyCounts
+        (1, 0) for a structure in one piece without pockets; (0, 0) if it is not there.
+    """
+    boxes = ndimage.find_objects((labels.array == label).astype(np.uint8))
+    if not boxes:
+        return TopologyCounts(0, 0)
+    mask = np.pad(labels.array[boxes[0]] == label, 1)
+    _, components = ndimage.label(mask, _FACES)
+    _, outsides = ndimage.label(~mask, _CORNERS)
+    return TopologyCounts(int(components), int(outsides) - 1)
+
+
+def count_components(labels: LabelMap, label: int) -> int:
+    """Count the face-connected pieces of a structure.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Any label map.
+    label : int
+        The structure.
+    """
+    return topology_counts(labels, label).components

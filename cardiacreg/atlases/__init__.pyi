@@ -1,10 +1,10 @@
-from .bank import (
-    AtlasBank as AtlasBank,
+from .bank import AtlasBank as AtlasBank
+from .bank_building import (
     append_to_atlas_bank as append_to_atlas_bank,
     build_atlas_bank as build_atlas_bank,
-    default_atlases as default_atlases,
 )
 from .bank_verification import verify_atlas_bank as verify_atlas_bank
+from .embedded import default_atlases as default_atlases
 from .folder import open_atlas_folder as open_atlas_folder
 from .index import AtlasIndex as AtlasIndex
 from .ranking import (

@@ -49,6 +49,14 @@ def verify_atlas_bank(folder: str | os.PathLike[str]) -> tuple[Problem, ...]:
     ------
     InvalidInputError
         If the folder does not open as a bank.
+
+    Examples
+    --------
+    >>> from cardiacreg import build_atlas_bank, verify_atlas_bank
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> bank = build_atlas_bank("checked_bank", [make_toy_heart()])
+    >>> verify_atlas_bank("checked_bank")
+    ()
     """
     bank = AtlasBank(folder)
     problems = []

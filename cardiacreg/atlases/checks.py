@@ -15,7 +15,7 @@ from cardiacreg.geometry import N_LABELS, RV_WALL, STRUCTURES, LabelMap, Subject
 
 
 @dataclass(frozen=True, slots=True)
-class AtlasPool:
+class CheckedAtlases:
     """Which atlases of a bank may be used for a target.
 
     Parameters
@@ -36,7 +36,7 @@ def check_atlases(
     n_atlases: int,
     *,
     positions: Sequence[int] | None = None,
-) -> AtlasPool:
+) -> CheckedAtlases:
     """Find the atlases that may be used for a target; reads each atlas once, one at a time.
 
     Parameters
@@ -52,7 +52,7 @@ def check_atlases(
 
     Returns
     -------
-    AtlasPool
+    CheckedAtlases
         Positions of the atlases to choose from, and how many to choose.
 
     Raises
@@ -87,7 +87,7 @@ def check_atlases(
         warn(f"atlases: {_listed(without_wall)} have no RV wall while others do; it votes thinner.")
     if n_atlases > len(indices):
         warn(f"atlases: {n_atlases} asked for, {len(indices)} there; all of them are used.")
-    return AtlasPool(tuple(indices), min(n_atlases, len(indices)))
+    return CheckedAtlases(tuple(indices), min(n_atlases, len(indices)))
 
 
 def check_atlas(atlas: Any, position: int) -> None:

@@ -46,6 +46,16 @@ def open_atlas_folder(
         If the folder does not exist (FILE_NOT_FOUND), holds no atlas (EMPTY_BANK), or holds an
         image or landmarks without labels or the same file twice (BAD_BANK). Reading an atlas raises
         what `read_labels`, `read_volume` and `read_landmarks` raise, and BAD_METADATA_FILE.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cardiacreg import open_atlas_folder, write_labels
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> Path("hearts/anna").mkdir(parents=True)
+    >>> write_labels("hearts/anna/labels.nii.gz", make_toy_heart().labels)
+    >>> [atlas.name for atlas in open_atlas_folder("hearts")]
+    ['anna']
     """
     root = Path(folder)
     if not root.is_dir():

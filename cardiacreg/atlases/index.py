@@ -4,7 +4,7 @@ Every atlas is brought into the frame of one template by its landmarks, and its 
 some thousand points where atlases differ: its signature. A target's labels are read at the same points,
 as far as its labelled slices show them, because what was not acquired is unknown. Atlases that disagree
 at the fewest of the first thousand points are kept, these are ordered by NMI over all points, and the
-best are proposed; `atlas_selection` then ranks them by NMI over the target's voxels. The points are in
+best are proposed; `atlases.ranking` then ranks them by NMI over the target's voxels. The points are in
 random order, so that the first ones are a fair sample. The paper names such hashing as future work.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.atlases.ranking import nmi_of_histograms
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import N_LABELS, LabelMap, Landmarks, Subject, apply_matrix, nearest_labels
@@ -239,15 +240,7 @@ def _nmi(labels: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDArray[np.float
     pairs += labels.astype(np.int64) * N_LABELS
     pairs += np.arange(len(rows))[:, None] * N_LABELS**2
     counts = np.bincount(pairs.ravel(), minlength=len(rows) * N_LABELS**2)
-    joint = counts.reshape(len(rows), N_LABELS, N_LABELS) / max(1, rows.shape[1])
-    together = _entropy(joint.reshape(len(rows), -1))
-    apart = _entropy(joint.sum(axis=1)) + _entropy(joint.sum(axis=2))
-    return np.where(together > 0, apart / np.where(together > 0, together, 1.0), 1.0)
-
-
-def _entropy(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    logarithm = np.log(np.where(probability > 0, probability, 1.0))
-    return np.asarray(-(probability * logarithm).sum(axis=1), dtype=np.float64)
+    return nmi_of_histograms(counts.reshape(len(rows), N_LABELS, N_LABELS))
 
 
 def _landmarks(subject: Subject) -> Landmarks:

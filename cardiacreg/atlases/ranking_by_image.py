@@ -68,6 +68,16 @@ def rank_atlases_by_image(
     -----
     InputWarning
         If some atlases have no image; they are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg import Affine, rank_atlases_by_image
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> atlases = [make_toy_heart(size=size) for size in (0.8, 0.9, 1.0)]
+    >>> start = [Affine(np.eye(4))] * len(atlases)
+    >>> [ranked.index for ranked in rank_atlases_by_image(make_toy_heart(size=0.88), atlases, start)]
+    [1, 0, 2]
     """
     _check(atlases, target_to_atlas, levels)
     points = _ImagePoints(target, levels)

@@ -57,7 +57,8 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doct
     "--image",
     type=click.Path(readable=False),
     metavar="IMG",
-    help="The short-axis image: for the figure, for how the heart lies, and for --select-by image.",
+    help="The short-axis image. Labels alone are fused; the image is drawn in the figure, is evidence of "
+    "the orientation, and is used by --select-by image.",
 )
 @click.option(
     "--landmarks",
@@ -88,7 +89,7 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doct
     type=click.Choice(["default", "fast", "paper"]),
     default="default",
     show_default=True,
-    help="The best we have, nearly as good in half the time, or the method as published.",
+    help="Recommended, nearly as good in about half the time, or the method as published.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")

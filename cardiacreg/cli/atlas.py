@@ -46,7 +46,8 @@ def build(
     (on the same grid), landmarks.json and metadata.json. Without it the embedded synthetic population
     is built, into the cache or into BANK.
     """
-    from cardiacreg.atlases.bank import build_atlas_bank, default_atlases, default_specifications
+    from cardiacreg.atlases.bank_building import build_atlas_bank
+    from cardiacreg.atlases.embedded import default_atlases, default_specifications
 
     if source is None and output is None:
         say("building the embedded atlases, once; this takes about a minute ...")
@@ -86,7 +87,7 @@ def _check_place(output: Path, overwrite: bool) -> None:
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 def append(bank: Path, source: Path, preset: str, threads: int | None) -> None:
     """Add the atlases of SRC_FOLDER to BANK; those it holds already are left out."""
-    from cardiacreg.atlases.bank import append_to_atlas_bank
+    from cardiacreg.atlases.bank_building import append_to_atlas_bank
 
     _echo_bank(append_to_atlas_bank(bank, _subjects(source, preset), threads=threads))
 
@@ -112,7 +113,8 @@ def verify(bank: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(bank: Path | None, as_json: bool) -> None:
     """Describe a bank; without BANK the embedded one, which is built if need be."""
-    from cardiacreg.atlases.bank import AtlasBank, default_atlases
+    from cardiacreg.atlases.bank import AtlasBank
+    from cardiacreg.atlases.embedded import default_atlases
 
     opened = default_atlases() if bank is None else AtlasBank(bank)
     if as_json:

@@ -36,7 +36,7 @@ def info(as_json: bool) -> None:
 
 
 def _description() -> dict[str, Any]:
-    from cardiacreg.atlases.bank import default_bank_folder
+    from cardiacreg.atlases.embedded import default_bank_folder
 
     kernels, used = cache_files.kernel_files(), default_bank_folder()
     return {

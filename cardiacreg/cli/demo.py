@@ -94,7 +94,7 @@ def _every_name() -> list[str]:
 
 def _refined(stack: LowResolution, quiet: bool, how: dict[str, Any]) -> dict[str, RefineResult]:
     """Refine by default and as published; the name is that of the folder."""
-    from cardiacreg.atlases.bank import default_atlases
+    from cardiacreg.atlases.embedded import default_atlases
     from cardiacreg.refinement._refine import refine
     from cardiacreg.refinement.options import RefineOptions
 

@@ -82,7 +82,7 @@ def _kernels() -> dict[str, Any]:
 
 def _atlases() -> dict[str, Any]:
     """Which embedded bank will be used, and whether it is what was built."""
-    from cardiacreg.atlases.bank import default_bank_folder
+    from cardiacreg.atlases.embedded import default_bank_folder
 
     folder, state, damage = default_bank_folder(), "complete", None
     if os.path.lexists(folder):
@@ -105,8 +105,8 @@ def _atlases() -> dict[str, Any]:
 
 def _damage(bank: Path) -> str | None:
     """What is wrong with a bank, by every hash that it holds."""
-    from cardiacreg.atlases.bank import open_default_bank
     from cardiacreg.atlases.bank_verification import verify_atlas_bank
+    from cardiacreg.atlases.embedded import open_default_bank
 
     try:
         open_default_bank(bank)
@@ -120,17 +120,17 @@ def _self_check() -> dict[str, Any]:
     import warnings
 
     from cardiacreg.errors import CacheWarning, InputWarning
-    from cardiacreg.phantoms.toy_heart import tiny_heart
+    from cardiacreg.phantoms.toy_heart import make_toy_heart
     from cardiacreg.refinement._refine import refine
 
-    heart, start = tiny_heart(), time.perf_counter()
+    heart, start = make_toy_heart(), time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         warnings.simplefilter("ignore", CacheWarning)  # the report tells
         result = refine(
             heart.labels,
             image=heart.image,
-            atlases=[tiny_heart(size=0.95)],
+            atlases=[make_toy_heart(size=0.95)],
             spacing_mm=(2.5, 2.5, 4.0),
         )
     worst = min(dice for dice in result.agreement.values() if dice is not None)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ENDS = ("apex", "base")
 COVERAGES = ("auto", "whole", "partial")
 ORIENTATIONS = ("auto", "as-stored", "mirrored", "upside-down", "mirrored-upside-down")
-"""As in `slice_coverage` and `options`, which take time to load."""
+"""As in `anatomy.stack_coverage` and `options`, which take time to load."""
 
 
 def coverage_words(
@@ -50,13 +50,13 @@ def heart_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--orientation", type=click.Choice(ORIENTATIONS),
-            help="How the heart lies in its file; auto weighs header, labels and other frames.  "
+            help="How the heart lies in its file; auto weighs header, labels, image and other frames.  "
             "[default: as the options preset]",
         ),
         click.option(
             "--other-frame", "frames", multiple=True, metavar="FILE|NUMBER", callback=frame_words,
             help="Another frame of the same patient, stored alike: a file, or the number of a frame "
-            "of the same 4-D file. All of them together tell the orientation. May be repeated.",
+            "of the same 4-D file. The orientation is inferred from all of them. May be repeated.",
         ),
     )  # fmt: skip
     for option in reversed(options):

@@ -64,7 +64,7 @@ def _option(flag: str, name: str, kind: Any, words: str, **more: Any) -> Callabl
     "--seed",
     type=click.IntRange(min=0),
     required=True,
-    help="Which person; from 10000 on, nobody of the embedded atlases.",
+    help="Seed of the heart; from 10000 on, none of the embedded atlases.",
 )
 @click.option("--group", type=click.Choice(GROUPS), default="healthy", show_default=True)
 @click.option("--phase", type=click.Choice(PHASES), default="ED", show_default=True)

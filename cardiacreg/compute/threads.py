@@ -22,7 +22,15 @@ _INSIDE_TASK = threading.local()
 
 
 class Progress(NamedTuple):
-    """What a progress callable receives: the step's name and how much of it is done."""
+    """What a progress callable receives.
+
+    Parameters
+    ----------
+    step : str
+        Name of the step.
+    done, total : int
+        Tasks of the step that are finished, and all of them.
+    """
 
     step: str
     done: int

@@ -1,7 +1,7 @@
-"""Step 6: fusion of the warped atlases: non-local patch voting (eq. 5), its kin, a majority or STAPLE.
+"""Step 6: fusion of the warped atlases: non-local patch voting (eq. 5) or a majority.
 
 ``S_x = argmax_k sum_n sum_{y in N(x)} exp(-d(f_x, f_{n,y}) / h) [l_{n,y} = k]``. Stated exactly: target
-and atlas intensities are grey levels 0..255 (`intensity_harmonisation`); d is the mean or sum of squared
+and atlas intensities are grey levels 0..255 (`fusion.grey_levels`); d is the mean or sum of squared
 differences over the in-bounds part of the patch, or one minus the patches' correlation; h is in the units
 of d. A voxel whose whole search window holds one label in every atlas is settled without arithmetic,
 exactly. Weights are relative to the voxel's best match, so they never all vanish. Labels whose votes
@@ -10,24 +10,21 @@ agree within a millionth of all votes are tied, and the lowest of them wins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.fusion.grey_levels import HARMONISATIONS, box_around, grey_levels
-from cardiacreg.fusion.joint import best_patch_votes, joint_votes
 from cardiacreg.fusion.patch_tiles import DISTANCES, Box, Scene
-from cardiacreg.fusion.patch_votes import best_matches, multi_point_votes, nonlocal_votes
-from cardiacreg.fusion.staple import staple_shares
+from cardiacreg.fusion.patch_votes import nonlocal_votes
 from cardiacreg.geometry import LabelMap, Volume, same_lattice
 
-MODES = ("nonlocal", "best_patch", "multi_point", "joint", "majority", "staple")
+MODES = ("nonlocal", "majority")
 _LARGEST_SUM = {"mean": 255.0**2, "sum": 255.0**2, "correlation": 2.0}
 _TIED_SHARE = 1e-6
 _TILE = (32, 32)
@@ -41,25 +38,20 @@ class FusionOptions:
 
     Parameters
     ----------
-    mode : {"nonlocal", "best_patch", "multi_point", "joint", "majority", "staple"}
-        Eq. (5); only each atlas's best match votes, with eq. (5)'s weight; the labels around a match vote
-        for the whole patch (Rousseau et al., IEEE TMI 30(10), 2011); joint label fusion (Wang et al.,
-        IEEE TPAMI 35(3), 2013) of the best matches; one vote per atlas; STAPLE (`staple_fusion`), which
-        weighs atlases by how they confuse labels and needs SimpleITK (``cardiacreg[staple]``).
+    mode : {"nonlocal", "majority"}
+        Non-local patches (eq. 5), or one vote per atlas.
     search : tuple of int
         Search window N in voxels along (i, j, k), odd.
     patch : tuple of int
         Patch in voxels along (i, j, k), odd; one voxel along k.
     bandwidth : float
         h of eq. (5), in units of the distance: squared grey levels of the 0..255 scale for "mean" and
-        "sum", correlation for "correlation" (0.1 is a start). Only the first three modes use it.
+        "sum", correlation for "correlation" (0.1 is a start).
     distance : {"mean", "sum", "correlation"}
         Mean or sum of squared differences over the patch, or one minus the correlation of the patches
         (0 to 2; 1 where a patch is constant), which another scanner or contrast does not disturb.
     harmonisation : {"percentiles", "quantiles", "none"}
         How intensities become grey levels (`intensity_harmonisation`).
-    joint_exponent, joint_ridge : float
-        Of "joint": exponent of the error products, and ridge as a share of their mean diagonal.
     probabilities : bool
         Whether to return the share of every label.
     """
@@ -70,8 +62,6 @@ class FusionOptions:
     bandwidth: float = 10.0
     distance: str = "mean"
     harmonisation: str = "percentiles"
-    joint_exponent: float = 2.0
-    joint_ridge: float = 0.1
     probabilities: bool = False
 
     def __post_init__(self) -> None:
@@ -83,12 +73,6 @@ class FusionOptions:
                     f"FusionOptions: {name} {getattr(self, name)!r}; needs one of {', '.join(allowed)}.",
                     code="BAD_OPTION",
                 )
-        if not self.joint_exponent > 0 or not self.joint_ridge >= 0:
-            raise InvalidInputError(
-                f"FusionOptions: joint_exponent {self.joint_exponent}, joint_ridge {self.joint_ridge}; "
-                "needs a positive exponent and a ridge that is not negative.",
-                code="BAD_OPTION",
-            )
         patch_voxels = self.patch[0] * self.patch[1] if self.distance == "sum" else 1
         least = 2e-9 * _LARGEST_SUM[self.distance] * patch_voxels
         if not self.bandwidth > least:
@@ -115,7 +99,7 @@ class FusionOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fusion:
-    """Fused labels and how sure the vote was.
+    """Fused labels and the confidence of the vote.
 
     Parameters
     ----------
@@ -147,8 +131,8 @@ def fuse_labels(
     Parameters
     ----------
     target_image : Volume or None
-        The target on the lattice of the warped atlases. Without it or an atlas's image, modes that
-        compare images give a majority vote; "majority" and "staple" need none.
+        The target on the lattice of the warped atlases. Without it or an atlas's image there is a
+        majority vote.
     warped_atlases : sequence of (Volume or None, LabelMap)
         Image and labels of each atlas, all on one lattice.
     options : FusionOptions, optional
@@ -163,30 +147,30 @@ def fuse_labels(
     Raises
     ------
     InvalidInputError
-        If there are no atlases, the lattices differ, there are more than 255 labels, or "staple" is asked
-        for without SimpleITK.
+        If there are no atlases, the lattices differ, or there are more than 255 labels.
 
-    Notes
-    -----
-    "staple" estimates over the smallest box around all labelled voxels and decides where atlases
-    disagree; elsewhere their label stays. Where labels are equally likely, the one of most atlases wins,
-    then the lowest; only the latter is counted as a tie.
+    Examples
+    --------
+    >>> from cardiacreg import FusionOptions, dice, fuse_labels
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> hearts = [make_toy_heart(size=size) for size in (0.9, 1.0, 1.05)]
+    >>> warped = [(heart.image, heart.labels) for heart in hearts]
+    >>> fused = fuse_labels(hearts[1].image, warped, options=FusionOptions(mode="majority"))
+    >>> round(dice(fused.labels, hearts[1].labels), 2)
+    0.99
     """
     settings, n_threads = options or FusionOptions(), check_threads(threads)
     _check_lattices(target_image, warped_atlases)
     labels = [labels.array for _, labels in warped_atlases]
     images = [image.array for image, _ in warped_atlases if image is not None]
     canvas = _Canvas(labels, settings)
-    if settings.mode == "staple":
-        canvas.vote_by_staple(labels)
-    elif settings.mode == "majority" or target_image is None or len(images) < len(labels):
+    if settings.mode == "majority" or target_image is None or len(images) < len(labels):
         canvas.vote_by_majority(labels)
     elif canvas.disputed:
         scene = _scene(target_image.array, images, labels, canvas, settings, n_threads)
-        votes = _ballot(scene, settings)
 
         def run(box: Box) -> None:
-            canvas.decide(box, votes(box), scene.active)
+            canvas.decide(box, nonlocal_votes(scene, box), scene.active)
 
         boxes = _tiles(scene.active, _TILE)
         run_tasks(run, boxes, threads=n_threads, step="fuse", progress=progress)
@@ -291,26 +275,6 @@ class _Canvas:
         np.divide(most, np.float32(len(labels)), out=self.confidence)
         self.ties.append(int(tied.sum()))
 
-    def vote_by_staple(self, labels: Sequence[NDArray[np.uint8]]) -> None:
-        """Give every voxel where atlases disagree its most likely label."""
-        if not (self.low != self.high).any():
-            return
-        box = box_around(self.labelled, (0, 0, 0))
-        own = (self.low != self.high)[box]
-        table = np.zeros(256, dtype=np.uint8)
-        table[self.values] = np.arange(len(self.values))
-        shares, counts = staple_shares([table[a[box]] for a in labels], own, len(self.values))
-        likely = shares >= shares.max(axis=1, keepdims=True) - _TIED_SHARE
-        standing = np.where(likely, counts, -1)
-        winners = standing.argmax(axis=1)
-        tied = (standing == standing.max(axis=1, keepdims=True)).sum(axis=1) > 1
-        self.labels[box][own] = self.values[winners]
-        self.confidence[box][own] = shares[np.arange(len(winners)), winners]
-        self.ties.append(int(tied.sum()))
-        if self.shares is not None:
-            for number in range(len(self.values)):
-                self.shares[number][box][own] = shares[:, number]
-
     def decide(self, box: Box, votes: NDArray[np.float32], active: NDArray[np.bool_]) -> None:
         """Write the winners of a box; its indices count from the window's corner."""
         place = tuple(
@@ -395,22 +359,6 @@ def _scene(
         grey, atlas_grey, codes, active,
         (reach[0], reach[1], reach[2]), patch, options.distance, options.bandwidth,
         len(canvas.values),
-    )  # fmt: skip
-
-
-def _ballot(scene: Scene, options: FusionOptions) -> Callable[[Box], NDArray[np.float32]]:
-    """Return the function that counts the votes of a box."""
-    if options.mode == "nonlocal":
-        return lambda box: nonlocal_votes(scene, box)
-    if options.mode == "multi_point":
-        size = (*(2 * reach + 1 for reach in scene.patch), 1)
-        centres = ndimage.maximum_filter(scene.active, size=size, mode="constant")
-        return lambda box: multi_point_votes(scene, box, centres)
-    if options.mode == "best_patch":
-        return lambda box: best_patch_votes(scene, box, best_matches(scene, box))
-    return lambda box: joint_votes(
-        scene, box, best_matches(scene, box), exponent=options.joint_exponent,
-        ridge=options.joint_ridge,
     )  # fmt: skip
 
 

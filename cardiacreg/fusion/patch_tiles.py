@@ -62,21 +62,6 @@ class Box(NamedTuple):
     k1: int
 
 
-class Matches(NamedTuple):
-    """The best match of every voxel of a box in every atlas.
-
-    Parameters
-    ----------
-    ranks : ndarray of int32, shape (n, i, j, k)
-        Which displacement, as a row of `displacements`.
-    halvings : ndarray of float64, shape (n, i, j, k)
-        Its distance times ``log2(e) / h``.
-    """
-
-    ranks: NDArray[np.int32]
-    halvings: NDArray[np.float64]
-
-
 class Tile(NamedTuple):
     """A box with all that its patches can touch, copied together; rows along (j, k) are contiguous.
 

@@ -1,13 +1,8 @@
-"""Patch distances by running sums over one tile of a lattice, and the votes that they weigh (eq. 5).
+"""Non-local votes (eq. 5) in one tile of a lattice, weighed by patch distances (`patch_sums`).
 
-The vectors are whole rows along (j, k). For one atlas and one displacement the patch sums are carried
-from row to row (one row of voxels enters, one leaves) and then along the row, so that a patch of any size
-costs the same and what is carried stays in the nearest cache. Where every patch is whole, a correlation
-needs sums of products only. Distances are whole numbers, so that sums are exact and do not depend on
-where a tile begins. A weight ``exp(-d / h)`` is kept as ``2**-n * 2**-f`` (n a
-whole number, 0 <= f < 1): rescaling a voxel's votes is exact, and the weight of a best match never
-vanishes. Weights so small that all of them together cannot matter are left out; the others are listed
-and vote.
+A weight ``exp(-d / h)`` is kept as ``2**-n * 2**-f`` (n a whole number, 0 <= f < 1): rescaling a voxel's
+votes is exact, and the weight of a best match never vanishes. Weights so small that all of them together
+cannot matter are left out; the others are listed and vote.
 """
 
 from __future__ import annotations
@@ -19,7 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.compute.jit import kernel
-from cardiacreg.fusion.patch_tiles import Box, Matches, Scene, Tile, cut_tile
+from cardiacreg.fusion.patch_sums import (
+    correlate,
+    count_voxels,
+    distance_unit,
+    leave_lattice,
+    leaves_lattice,
+    patch_share,
+    run_length,
+    slide_along,
+    slide_rows,
+    sum_buffers,
+)
+from cardiacreg.fusion.patch_tiles import Box, Scene, Tile, cut_tile
 
 _NEVER = 1 << 30
 
@@ -35,52 +42,6 @@ def nonlocal_votes(scene: Scene, box: Box) -> NDArray[np.float32]:
     tile = cut_tile(scene, box)
     _, votes = _lows_and_votes(tile, scene.n_labels)
     return _inside(tile, box, votes)[..., : scene.n_labels]
-
-
-def multi_point_votes(scene: Scene, box: Box, centres: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return the votes of whole label patches: every voxel hears all patches that it lies in.
-
-    The labels around each match, weighed as in eq. (5) and normalised at the patch's centre, are the
-    centre's estimate of its whole patch; a voxel's vote is the sum of the estimates over all centres.
-
-    Parameters
-    ----------
-    scene : Scene
-    box : Box
-    centres : ndarray of bool, shape (i, j, k)
-        Voxels whose patch holds an active voxel.
-
-    Returns
-    -------
-    ndarray of float32, shape (i, j, k, n_labels)
-    """
-    size, (pi, pj) = scene.target.shape, scene.patch
-    around = Box(
-        max(0, box.i0 - pi), min(size[0], box.i1 + pi), max(0, box.j0 - pj),
-        min(size[1], box.j1 + pj), box.k0, box.k1,
-    )  # fmt: skip
-    tile = cut_tile(scene._replace(active=centres), around)
-    lows, totals = _lows_and_votes(tile._replace(codes=np.zeros_like(tile.codes)), 1)
-    shape = (box.i1 - box.i0, box.j1 - box.j0, tile.lanes, scene.n_labels + 1)
-    votes = np.zeros(shape, dtype=np.float32)
-    inner = np.array([box.i0 - around.i0, box.j0 - around.j0, *shape[:2], shape[3]])
-    unit = float(1 << (30 - int((2 * pi + 1) * (2 * pj + 1)).bit_length()))
-    lows[~tile.active] = 0
-    shares = np.where(tile.active, unit / np.maximum(totals[..., 0], np.float32(1e-30)), 0.0)
-    shares = shares.astype(np.float32)
-    _multi_point_kernel(tile, inner, lows.ravel(), shares.ravel(), votes.ravel())
-    return _inside(tile, box, votes)[..., : scene.n_labels]
-
-
-def best_matches(scene: Scene, box: Box) -> Matches:
-    """Find the displacement of least distance in every atlas; ties go to the shortest, then the first."""
-    tile = cut_tile(scene, box)
-    rows = (len(scene.atlases), tile.rows, tile.columns * tile.lanes)
-    ranks, distances = np.zeros(rows, np.int32), np.full(rows, np.inf)
-    _search_kernel(tile, ranks, distances)
-    distances[np.isinf(distances)] = 0.0
-    shape = (len(scene.atlases), tile.rows, tile.columns, tile.lanes, 1)
-    return Matches(*(_inside(tile, box, a.reshape(shape))[..., 0] for a in (ranks, distances)))
 
 
 def _lows_and_votes(tile: Tile, n_labels: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -103,34 +64,34 @@ def _inside(tile: Tile, box: Box, array: NDArray[Any]) -> NDArray[Any]:
 def _nonlocal_kernel(tile, n_labels, lows, limits, votes):
     """Votes of every displacement and atlas in one tile (see the module's description)."""
     row, lead = tile.columns * tile.lanes, (2 * tile.patch_j + 1) * tile.lanes
-    column, sums, squares = _buffers(tile)
+    column, sums, squares = sum_buffers(tile)
     passed, found = np.empty(row, np.uint8), np.empty(row + 1, np.uint32)
     wholes, weights = np.empty(row, np.int32), np.empty(row, np.float32)
-    unit, codes = _unit(tile), tile.codes.ravel()
+    unit, codes = distance_unit(tile), tile.codes.ravel()
     (height, width), worst, correlated = tile.target.shape, _worst(tile), tile.kind == 2
     shifts, n_atlases, ends = tile.shifts, len(tile.atlases), tile.ends
     for turn in range(len(shifts) * n_atlases):
         n, shift = turn % n_atlases, shifts[turn // n_atlases]
-        column[:], leaving = 0, _leaves_lattice(tile, shift[2])
+        column[:], leaving = 0, leaves_lattice(tile, shift[2])
         for y in range(-2 * tile.patch_i, tile.rows):
-            _slide_rows(tile, n, shift, y, column, squares)
+            slide_rows(tile, n, shift, y, column, squares)
             if y < 0 or ends[y, 1] == 0:
                 continue
             begin, end, at = ends[y, 0], ends[y, 1], y * row
             code = (n * height + y + tile.first_i + shift[0]) * width
             code += (tile.first_j + shift[1]) * tile.lanes + shift[2]
-            _slide_along(tile.lanes, lead, end * tile.lanes, column, sums)
-            step = _run(tile, shift, y)
+            slide_along(tile.lanes, lead, end * tile.lanes, column, sums)
+            step = run_length(tile, shift, y)
             for x in range(begin, end, step):
-                count, first = _count(tile, shift, y, x), x * tile.lanes
+                count, first = count_voxels(tile, shift, y, x), x * tile.lanes
                 if count == 0:
                     continue
-                stop, share = first + step * tile.lanes, _share(tile, count)
+                stop, share = first + step * tile.lanes, patch_share(tile, count)
                 if correlated:
-                    _correlate(tile, n, shift, y, (first, stop), count, sums)
+                    correlate(tile, n, shift, y, (first, stop), count, sums)
                 _mark(first, stop, share, lead, sums, limits, at, passed)
                 if leaving:
-                    _leave_lattice(tile, shift[2], first, stop, passed)
+                    leave_lattice(tile, shift[2], first, stop, passed)
                 size = _list(first, stop, passed, found)
                 _weigh(size, unit / share, sums[0, lead:], found, wholes, weights)
                 units, starts = (unit, worst), (code, at)
@@ -146,67 +107,6 @@ def _worst(tile):
 
 
 @kernel
-def _buffers(tile):
-    """A row of columns' sums, one of patch sums, the squares of a patch's rows and a row of zeros.
-
-    The sums are of five kinds for correlations of cut patches.
-    """
-    lead, row = (2 * tile.patch_j + 1) * tile.lanes, tile.columns * tile.lanes
-    fields = 5 if tile.kind == 2 and tile.totals.shape[1] == 1 else 1
-    column = np.empty((fields, lead + row + 2 * tile.patch_j * tile.lanes), np.int32)
-    squares = np.zeros((2 * tile.patch_i + 3, column.shape[1]), np.uint16)
-    return column, np.zeros((fields, lead + row), np.int32), squares
-
-
-@kernel
-def _full(tile):
-    """Voxels of a whole patch."""
-    return (2 * tile.patch_i + 1) * (2 * tile.patch_j + 1)
-
-
-@kernel
-def _share(tile, count):
-    """Part of a whole patch that the sum of a mean distance is over."""
-    return np.float64(count) / _full(tile) if tile.kind == 0 else 1.0
-
-
-@kernel
-def _unit(tile):
-    """Halvings of a weight per unit of a distance in whole numbers, at a whole patch."""
-    return tile.halvings / (_full(tile) if tile.kind == 0 else 1 if tile.kind == 1 else 1 << 29)
-
-
-@kernel
-def _run(tile, shift, y):
-    """Columns of a row to treat together: all active ones where every patch is whole, else one."""
-    begin, end, full = tile.ends[y, 0], tile.ends[y, 1], _full(tile)
-    left, right = _count(tile, shift, y, begin), _count(tile, shift, y, end - 1)
-    return end - begin if left == full and right == full else 1
-
-
-@kernel
-def _slide_along(lanes, lead, stop, columns, sums):
-    """Patch sums of a row of columns: one enters and one leaves, from a start of empty columns.
-
-    The distance between a sum and its successor is a constant, or the compiler would not use vectors.
-    """
-    size, lead, lanes = np.uint64(lead + stop - lanes), np.uint64(lead), np.uint64(lanes)
-    for f in range(np.uint64(columns.shape[0])):
-        if lanes == 32:
-            for k in range(size):
-                sums[f, k + np.uint64(32)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
-        elif lanes == 48:
-            for k in range(size):
-                sums[f, k + np.uint64(48)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
-        elif lanes == 64:
-            for k in range(size):
-                sums[f, k + np.uint64(64)] = sums[f, k] + columns[f, k + lead] - columns[f, k]
-        else:
-            for k in range(size):
-                sums[f, k + lanes] = sums[f, k] + columns[f, k + lead] - columns[f, k]
-
-
-@kernel
 def _mark(first, stop, share, lead, sums, limits, at, passed):
     """Mark the voxels whose distance is small enough for a weight that counts."""
     lead, at = np.uint64(lead), np.uint64(at)
@@ -216,24 +116,6 @@ def _mark(first, stop, share, lead, sums, limits, at, passed):
     else:
         for k in range(np.uint64(first), np.uint64(stop)):
             passed[k] = np.float64(sums[0, lead + k]) <= np.float64(limits[at + k]) * share
-
-
-@kernel
-def _leaves_lattice(tile, dk):
-    """Whether a displacement takes any slice of the box beyond the first or last one."""
-    low, high = tile.lattice[4] - dk, tile.lattice[5] - dk
-    return low > tile.pad or high < tile.pad + tile.depth
-
-
-@kernel
-def _leave_lattice(tile, dk, first, stop, passed):
-    """Unmark voxels that a displacement takes beyond the first or last slice."""
-    if not _leaves_lattice(tile, dk):
-        return
-    low, high = max(tile.lattice[4] - dk, 0), min(tile.lattice[5] - dk, tile.lanes)
-    for x in range(first, stop, tile.lanes):
-        passed[x : x + low] = 0
-        passed[x + max(high, 0) : x + tile.lanes] = 0
 
 
 @kernel
@@ -286,247 +168,3 @@ def _vote_found(size, units, found, wholes, weights, codes, at, lows, limits, vo
             limits[v] = np.int32(min((low + worst) / unit, 2147483647.0))
         scale = np.int32((127 - min(wholes[m] - low, 100)) << 23).view(np.float32)
         votes[v * n_labels + np.uint64(codes[code + k])] += weights[m] * scale
-
-
-@kernel
-def _correlate(tile, n_atlas, shift, y, ends, count, sums):
-    """1 - r of patches from their sums, in units of 2**-29; 1 where one of them is constant."""
-    if tile.kind != 2:
-        return
-    n, lead = np.float64(count), np.uint64((2 * tile.patch_j + 1) * tile.lanes)
-    if sums.shape[0] == 5:
-        for k in range(np.uint64(ends[0]) + lead, np.uint64(ends[1]) + lead):
-            scale = _scale(n, sums[1, k], sums[2, k]) * _scale(n, sums[3, k], sums[4, k])
-            both = n * np.float64(sums[0, k]) - np.float64(sums[1, k]) * np.float64(sums[3, k])
-            sums[0, k] = np.int32(max(1.0 - both * scale, 0.0) * 536870912.0 + 0.5)
-        return
-    totals, scales, m = tile.totals, tile.scales, np.uint64(n_atlas + 1)
-    u, v = np.uint64(y + tile.search_i), np.uint64(y + tile.search_i + shift[0])
-    a = np.uint64((1 + tile.search_j) * tile.lanes)
-    b = np.uint64((1 + tile.search_j + shift[1]) * tile.lanes + shift[2])
-    for k in range(np.uint64(ends[0]), np.uint64(ends[1])):
-        scale = scales[0, u, a + k] * scales[m, v, b + k]
-        both = np.float64(totals[0, u, a + k]) * np.float64(totals[m, v, b + k])
-        both = n * np.float64(sums[0, lead + k]) - both
-        sums[0, lead + k] = np.int32(max(1.0 - both * scale, 0.0) * 536870912.0 + 0.5)
-
-
-@kernel
-def _scale(n, total, squares):
-    """One over n standard deviations; 0 where a patch is constant."""
-    spread = n * np.float64(squares) - np.float64(total) * np.float64(total)
-    return 1.0 / np.sqrt(spread) if spread > 0.5 else 0.0
-
-
-@kernel
-def _multi_point_kernel(tile, inner, lows, shares, votes):
-    """Votes of whole label patches: weights in whole numbers, box-filtered like distances."""
-    wide_i, width = 2 * tile.patch_i + 1, tile.columns * tile.lanes
-    column, sums, squares = _buffers(tile)
-    ring, total = np.empty((wide_i, width), np.int32), np.empty(width, np.int32)
-    passed = np.empty(width, np.uint8)
-    for n in range(tile.atlases.shape[0]):
-        for turn in range(len(tile.shifts)):
-            shift = tile.shifts[turn]
-            column[:], ring[:], total[:] = 0, 0, 0
-            for y in range(-2 * tile.patch_i, tile.rows + tile.patch_i):
-                if y < tile.rows:
-                    _slide_rows(tile, n, shift, y, column, squares)
-                if y < 0:
-                    continue
-                entering = ring[y % wide_i]
-                for k in range(width):
-                    total[k] -= entering[k]
-                    entering[k] = 0
-                if y < tile.rows:
-                    stop = tile.ends[y, 1] * tile.lanes
-                    _slide_along(tile.lanes, sums.shape[1] - width, stop, column, sums)
-                    _estimate(tile, n, shift, y, (lows, shares), sums, passed, entering)
-                for k in range(width):
-                    total[k] += entering[k]
-                out = y - tile.patch_i - inner[0]
-                if 0 <= out < inner[2]:
-                    _vote_patches(tile, n, shift, out, inner, total, votes)
-
-
-@kernel
-def _estimate(tile, n, shift, y, norms, sums, passed, entering):
-    """Normalised weights of one row of patch centres, in whole numbers."""
-    lead, row = (2 * tile.patch_j + 1) * tile.lanes, tile.columns * tile.lanes
-    step = _run(tile, shift, y)
-    for x in range(tile.ends[y, 0], tile.ends[y, 1], step):
-        count = _count(tile, shift, y, x)
-        first, stop = x * tile.lanes, (x + step) * tile.lanes
-        if count > 0:
-            _correlate(tile, n, shift, y, (first, stop), count, sums)
-            passed[first:stop] = 1
-            _leave_lattice(tile, shift[2], first, stop, passed)
-            _round_shares(
-                first, stop, lead, _unit(tile) / _share(tile, count), sums[0], passed,
-                norms[0][y * row :], norms[1][y * row :], entering,
-            )  # fmt: skip
-
-
-@kernel
-def _round_shares(first, stop, lead, factor, sums, passed, lows, shares, entering):
-    """Write normalised weights as whole numbers."""
-    lead = np.uint64(lead)
-    for k in range(np.uint64(first), np.uint64(stop)):
-        distance = np.float64(sums[lead + k]) * factor
-        whole = np.int32(distance)
-        z = np.float32(np.float64(whole) - distance)
-        above = min(np.int32(whole - lows[k]), np.int32(100))
-        weight = _power_of_two(z) * np.int32((127 - above) << 23).view(np.float32)
-        entering[k] = np.int32(weight * shares[k] + np.float32(0.5)) * passed[k]
-
-
-@kernel
-def _vote_patches(tile, n, shift, out, inner, sums, votes):
-    """Add to one row's votes the weights of all patches over each voxel."""
-    lanes, n_labels = tile.lanes, np.uint64(inner[4])
-    codes = tile.codes[n, out + inner[0] + tile.first_i + shift[0]]
-    total = np.zeros(lanes, np.int32)
-    for x in range(-2 * tile.patch_j, inner[3]):
-        new, old = x + inner[1] + tile.patch_j, x + inner[1] - tile.patch_j - 1
-        a, b = np.uint64(max(new, 0) * lanes), np.uint64(max(old, 0) * lanes)
-        if 0 <= new < tile.columns:
-            for k in range(np.uint64(lanes)):
-                total[k] += sums[a + k]
-        if 0 <= old < tile.columns and x > 0:
-            for k in range(np.uint64(lanes)):
-                total[k] -= sums[b + k]
-        if x < 0:
-            continue
-        code = np.uint64((x + inner[1] + tile.first_j + shift[1]) * lanes + shift[2])
-        vote = np.uint64((out * inner[3] + x) * lanes)
-        for k in range(np.uint64(max(0, -shift[2])), np.uint64(lanes - max(0, shift[2]))):
-            label = np.uint64(codes[code + k])
-            votes[(vote + k) * n_labels + label] += np.float32(total[k])
-
-
-@kernel
-def _search_kernel(tile, ranks, best):
-    """The best displacement of every voxel in every atlas."""
-    row, lead = tile.columns * tile.lanes, (2 * tile.patch_j + 1) * tile.lanes
-    column, sums, squares = _buffers(tile)
-    passed = np.empty(row, np.uint8)
-    for n in range(len(tile.atlases)):
-        for rank in range(len(tile.shifts)):
-            shift = tile.shifts[rank]
-            column[:] = 0
-            for y in range(-2 * tile.patch_i, tile.rows):
-                _slide_rows(tile, n, shift, y, column, squares)
-                if y < 0 or tile.ends[y, 1] == 0:
-                    continue
-                begin, end = tile.ends[y, 0], tile.ends[y, 1]
-                _slide_along(tile.lanes, lead, end * tile.lanes, column, sums)
-                step = _run(tile, shift, y)
-                for x in range(begin, end, step):
-                    count, first = _count(tile, shift, y, x), x * tile.lanes
-                    if count == 0:
-                        continue
-                    stop = first + step * tile.lanes
-                    _correlate(tile, n, shift, y, (first, stop), count, sums)
-                    passed[first:stop] = 1
-                    _leave_lattice(tile, shift[2], first, stop, passed)
-                    _keep_best(
-                        first, stop, lead, _unit(tile) / _share(tile, count), rank, sums[0], passed,
-                        ranks[n, y], best[n, y],
-                    )  # fmt: skip
-
-
-@kernel
-def _keep_best(first, stop, lead, factor, rank, sums, passed, ranks, best):
-    """Keep the smaller distance, or at equal ones the smaller rank."""
-    lead, rank = np.uint64(lead), np.int32(rank)
-    for k in range(np.uint64(first), np.uint64(stop)):
-        distance = np.float64(sums[lead + k]) * factor
-        better = (distance < best[k]) & (passed[k] != 0)
-        ranks[k] = rank if better else ranks[k]
-        best[k] = distance if better else best[k]
-
-
-@kernel
-def _slide_rows(tile, n, shift, y, column, squares):
-    """Let the patch sums of one displacement move on to row y: one row enters, another leaves.
-
-    Squares that enter are kept until they leave.
-    """
-    di, dj, dk, lanes = shift[0], shift[1], shift[2], tile.lanes
-    low, high = tile.lattice[0], tile.lattice[1]
-    new, old = y + tile.first_i + tile.patch_i, y + tile.first_i - tile.patch_i - 1
-    has_new = min(new, new + di) >= low and max(new, new + di) < high
-    first, stop = tile.search_j, tile.search_j + tile.columns + 2 * tile.patch_j
-    begin = max(first, tile.lattice[2], tile.lattice[2] - dj)
-    size = (min(stop, tile.lattice[3], tile.lattice[3] - dj) - begin) * lanes - abs(dk)
-    if size <= 0:
-        return
-    t = begin * lanes + max(0, -dk)
-    a, c = t + dj * lanes + dk, t - first * lanes + (2 * tile.patch_j + 1) * lanes
-    if column.shape[0] == 5:
-        has_old = min(old, old + di) >= low and max(old, old + di) < high and y > 0
-        rows = (new * has_new, old * has_old, (new + di) * has_new, (old + di) * has_old)
-        masks = (np.int32(-1 * has_new), np.int32(-1 * has_old))
-        _swap_powers(tile.target, tile.atlases[n], rows, masks, (t, a, c), size, column)
-        return
-    turns = len(squares) - 1
-    entering = squares[(y + 2 * tile.patch_i) % turns]
-    leaving = squares[(y + 2 * tile.patch_i + 1) % turns if y > 0 else turns]
-    if has_new:
-        _pair(tile.target[new], tile.atlases[n, new + di], (t, a, c), size, tile.kind, entering)
-    else:
-        entering[:] = 0
-    _swap(c, size, entering, leaving, column[0])
-
-
-@kernel
-def _pair(target, atlas, places, size, kind, squares):
-    """Squared differences of a row, or products for a correlation; one fits 16 bits."""
-    t, a, c = np.uint64(places[0]), np.uint64(places[1]), np.uint64(places[2])
-    if kind == 2:
-        for k in range(np.uint64(size)):
-            squares[c + k] = np.uint16(np.uint16(target[t + k]) * np.uint16(atlas[a + k]))
-    else:
-        for k in range(np.uint64(size)):
-            apart = np.int16(target[t + k]) - np.int16(atlas[a + k])
-            squares[c + k] = np.uint16(apart * apart)
-
-
-@kernel
-def _swap(first, size, entering, leaving, column):
-    """Add a row to columns' sums and take another away.
-
-    It is apart from what makes the rows, so that the compiler fills vectors with 16 bits there.
-    """
-    for k in range(np.uint64(first), np.uint64(first + size)):
-        column[k] += np.int32(entering[k]) - np.int32(leaving[k])
-
-
-@kernel
-def _swap_powers(target, atlas, rows, masks, places, size, fields):
-    """Add a row to the sums of products, of values and of squares, and take another away."""
-    t, a, c = np.uint64(places[0]), np.uint64(places[1]), np.uint64(places[2])
-    for m in range(2):
-        u, y = np.uint64(rows[m]), np.uint64(rows[m + 2])
-        sign = masks[m] * np.int32(2 * m - 1)
-        for k in range(np.uint64(size)):
-            own, other = np.int32(target[u, t + k]), np.int32(atlas[y, a + k])
-            fields[0, c + k] += sign * own * other
-            fields[1, c + k] += sign * own
-            fields[2, c + k] += sign * own * own
-            fields[3, c + k] += sign * other
-            fields[4, c + k] += sign * other * other
-
-
-@kernel
-def _count(tile, shift, y, x):
-    """Voxels of a patch that lie inside target and atlas; 0 where the displacement leaves the lattice."""
-    di, dj = shift[0], shift[1]
-    low = min(y, y + di) + tile.first_i - tile.lattice[0]
-    high = tile.lattice[1] - 1 - tile.first_i - max(y, y + di)
-    left = min(x, x + dj) + tile.first_j - tile.lattice[2]
-    right = tile.lattice[3] - 1 - tile.first_j - max(x, x + dj)
-    if min(min(low, high), min(left, right)) < 0:
-        return 0
-    rows = min(low, tile.patch_i) + min(high, tile.patch_i) + 1
-    return rows * (min(left, tile.patch_j) + min(right, tile.patch_j) + 1)

@@ -50,6 +50,14 @@ def read_landmarks(path: str | os.PathLike[str], *, space: str | None = None) ->
         If the file is missing or not of this form (BAD_LANDMARK_FILE), the space or the unit is
         unknown (UNKNOWN_SPACE, UNKNOWN_UNIT), a name occurs twice (REPEATED_NAME), or the points are
         not finite triples (BAD_LANDMARKS).
+
+    Examples
+    --------
+    >>> from cardiacreg import landmarks_from_labels, read_landmarks, write_landmarks
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_landmarks("landmarks.json", landmarks_from_labels(make_toy_heart().labels))
+    >>> read_landmarks("landmarks.json").points_mm.shape
+    (6, 3)
     """
     file = Path(path)
     with named_source(os.fspath(path)):
@@ -76,6 +84,12 @@ def write_landmarks(path: str | os.PathLike[str], landmarks: Landmarks) -> None:
     InvalidInputError
         If the name ends otherwise (BAD_FILE_NAME), the folder does not exist (NO_FOLDER), or two
         landmarks share a name (BAD_LANDMARKS).
+
+    Examples
+    --------
+    >>> from cardiacreg import landmarks_from_labels, write_landmarks
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_landmarks("points.json", landmarks_from_labels(make_toy_heart().labels))
     """
     if Path(path).suffix.lower() != ".json":
         raise InvalidInputError(f"{path}: needs a name that ends with .json.", code="BAD_FILE_NAME")

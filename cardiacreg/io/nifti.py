@@ -77,6 +77,14 @@ def read_labels(
     -----
     InputWarning
         If something was repaired or assumed: shear, units, two frames that differ, trailing data.
+
+    Examples
+    --------
+    >>> from cardiacreg import read_labels, write_labels
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_labels("seg.nii.gz", make_toy_heart().labels)
+    >>> read_labels("seg.nii.gz").shape
+    (40, 40, 8)
     """
     if isinstance(source, LabelMap):
         _check_only_frame(frame, source.shape)
@@ -125,6 +133,14 @@ def read_volume(
     -----
     InputWarning
         As `read_labels`; and if intensities were replaced under ``"zero"``.
+
+    Examples
+    --------
+    >>> from cardiacreg import read_volume, write_volume
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_volume("image.nii.gz", make_toy_heart().image)
+    >>> read_volume("image.nii.gz").spacing_mm
+    array([2.5, 2.5, 8. ])
     """
     if nan_policy not in ("error", "zero"):
         raise InvalidInputError(
@@ -185,6 +201,12 @@ def write_labels(path: str | os.PathLike[str], labels: LabelMap, *, description:
     ------
     InvalidInputError
         If the name ends otherwise (BAD_FILE_NAME) or the folder does not exist (NO_FOLDER).
+
+    Examples
+    --------
+    >>> from cardiacreg import write_labels
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_labels("labels.nii.gz", make_toy_heart().labels, description="a toy heart")
     """
     _write(path, labels, description)
 
@@ -203,6 +225,12 @@ def write_volume(path: str | os.PathLike[str], volume: Volume) -> None:
     ------
     InvalidInputError
         If the name ends otherwise (BAD_FILE_NAME) or the folder does not exist (NO_FOLDER).
+
+    Examples
+    --------
+    >>> from cardiacreg import write_volume
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_volume("sax.nii.gz", make_toy_heart().image)
     """
     _write(path, volume)
 

@@ -1,4 +1,4 @@
-"""What a refinement has to beat: two interpolations between slices.
+"""Baselines for a refinement: two interpolations between slices.
 
 Neither knows a heart: they repeat or blend what the slices show, shifts and missing apex included.
 """

@@ -37,11 +37,11 @@ class LowResolution:
     reference : LabelMap
         The high-resolution labels at their true place, whole: also what no slice shows.
     slice_turns_degrees : ndarray, shape (n_slices,), float64
-        The turn of each slice after its shift, from axis i towards axis j, about the mean position of
+        The rotation of each slice after its shift, from axis i towards axis j, about the mean position of
         the high-resolution labels.
     tilt_degrees : ndarray, shape (2,), float64
-        The turn of the whole stack about the i and j axes of the high-resolution labels. It is part of
-        the stack's matrix already.
+        The rotation of the whole stack about the i and j axes of the high-resolution labels. It is
+        part of the stack's matrix already.
     """
 
     subject: Subject

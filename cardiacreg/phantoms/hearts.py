@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, label as connected_components
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.volumes import voxel_ml
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap, Subject, Volume
 from cardiacreg.phantoms.anatomy import HeartShape, heart_fields, structure_fractions
@@ -99,6 +100,13 @@ def sample_heart(
     ------
     InvalidInputError
         If the seed is negative, the group or phase unknown, or a spacing not positive.
+
+    Examples
+    --------
+    >>> from cardiacreg import sample_heart
+    >>> heart = sample_heart(7, group="dilated", spacing_mm=(4.0, 4.0, 6.0), with_image=False)
+    >>> heart.name, heart.labels.present()
+    ('dilated_ED_00007', (1, 2, 3, 4))
     """
     steps = np.asarray(spacing_mm, dtype=np.float64)
     if steps.shape != (3,) or not (steps > 0).all():
@@ -148,8 +156,7 @@ def measures(labels: LabelMap) -> dict[str, float]:
     dict of str to float
         ``lv_volume_ml``, ``lv_mass_g``, ``rv_volume_ml`` and ``rv_mass_g``; muscle at 1.05 g/ml.
     """
-    voxel_ml = abs(float(np.linalg.det(labels.voxel_to_world[:3, :3]))) / 1000.0
-    volumes = np.bincount(labels.array.ravel(), minlength=5) * voxel_ml
+    volumes = np.bincount(labels.array.ravel(), minlength=5) * voxel_ml(labels)
     return {
         "lv_volume_ml": round(float(volumes[LV_CAVITY]), 2),
         "lv_mass_g": round(float(volumes[LV_WALL]) * MUSCLE_DENSITY_G_PER_ML, 2),

@@ -15,7 +15,7 @@ _BASE_MM = 52.0
 _INTENSITIES = np.array([40.0, 200.0, 80.0, 80.0, 190.0])
 
 
-def tiny_heart(*, size: float = 1.0) -> Subject:
+def make_toy_heart(*, size: float = 1.0) -> Subject:
     """Draw a small heart from half ellipsoids.
 
     Parameters

@@ -16,22 +16,22 @@ from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.atlases.ranking import diversity
+from cardiacreg.atlases.view import AtlasView
 from cardiacreg.compute.threads import ProgressCallable, check_threads
 from cardiacreg.errors import InputWarning, ResultWarning
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
-from cardiacreg.refinement.context import Clock, Run
+from cardiacreg.refinement.context import Clock, RefinementContext
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.orientation import Oriented, orient
 from cardiacreg.refinement.steps import Outcome, run_steps
 from cardiacreg.refinement.target import (
-    Pool,
-    Target,
     gather_atlases,
     gather_frames,
     gather_target,
     structure_names,
+    unknown_labels,
 )
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
@@ -77,7 +77,7 @@ def refine(
     spacing_mm : array_like, shape (3,)
         Spacing of the result along the target's (i, j, k).
     options : RefineOptions, optional
-        `RefineOptions` is the best we have, `RefineOptions.fast` takes half the time,
+        `RefineOptions` is recommended, `RefineOptions.fast` takes about half the time,
         `RefineOptions.paper` is the published method.
     threads : int, optional
         All CPUs of this process when absent; the result is the same for any number.
@@ -108,25 +108,34 @@ def refine(
     >>> import cardiacreg
     >>> result = cardiacreg.refine("seg.nii.gz", image="sax.nii.gz", preset="acdc")  # doctest: +SKIP
     >>> result.save("out/")  # doctest: +SKIP
+
+    With atlases of one's own, here toy hearts:
+
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> atlases = [make_toy_heart(size=size) for size in (0.85, 0.9, 1.0, 1.05)]
+    >>> options = cardiacreg.RefineOptions(n_atlases=3, orientation="as-stored")
+    >>> result = cardiacreg.refine(make_toy_heart(size=0.95).labels, atlases=atlases, options=options)
+    >>> result.labels.spacing_mm, result.agreement["LV wall"] > 0.8
+    (array([1.25, 1.25, 2.  ]), True)
     """
     settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InputWarning)
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame)
-            bank = gather_atlases(atlases, target.subject, settings.n_atlases, settings.metadata)
-        run = make_run(target, spacing_mm, settings, n_threads, progress, clock)
+            bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
+        context = make_context(target, spacing_mm, settings, n_threads, progress, clock)
         with clock.step("orient"):
             others = [
-                make_run(each, spacing_mm, settings, n_threads, progress, clock)
+                make_context(each, spacing_mm, settings, n_threads, progress, clock)
                 for each in gather_frames(segmentation, frames, preset, target)
             ]
-            oriented = oriented_run(run, others, bank)
-            run = oriented.run
-        outcome = run_steps(run, bank, oriented.ranking)
+            oriented = oriented_context(context, others, bank)
+            context = oriented.context
+        outcome = run_steps(context, bank, oriented.ranking)
     notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
     _pass_on(caught)
-    result = _result(run, target, outcome, notes, bank, oriented.orientation)
+    result = _result(context, outcome, notes, bank, oriented.orientation)
     result = replace(result, input_files=files_of(segmentation, image, landmarks, atlases, *frames))
     for finding in result.findings:
         warnings.warn(str(finding), ResultWarning, stacklevel=2)
@@ -140,17 +149,16 @@ def _pass_on(caught: Sequence[warnings.WarningMessage]) -> None:
 
 
 def _result(
-    run: Run,
-    target: Target,
+    context: RefinementContext,
     outcome: Outcome,
     notes: tuple[str, ...],
-    bank: Pool,
+    bank: AtlasView,
     orientation: Orientation,
 ) -> RefineResult:
-    labels, stack = outcome.fusion.labels, target.subject.labels
+    labels, stack = outcome.fusion.labels, context.target.labels
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
-        stack, labels, base_at_last_slice=_base_at_last_slice(stack, run.landmarks)
+        stack, labels, base_at_last_slice=_base_at_last_slice(stack, context.landmarks)
     )
     scatter = diversity(
         stack,
@@ -160,17 +168,17 @@ def _result(
     return RefineResult(
         labels=labels,
         confidence=outcome.fusion.confidence,
-        landmarks=run.landmarks,
+        landmarks=context.landmarks,
         slice_shifts_mm=outcome.slice_shifts_mm,
         slice_turns_degrees=outcome.slice_turns_degrees,
         atlases=_reports(outcome, bank),
         agreement=agreement,
-        timings_seconds=run.clock.timings_seconds(),
-        target=target.subject,
-        options=run.options,
+        timings_seconds=context.clock.timings_seconds(),
+        target=context.target,
+        options=context.options,
         warnings=notes,
-        structures_from_atlases=structure_names(target.unknown_labels),
-        provenance=_provenance(target.subject, run.threads, len(bank)),
+        structures_from_atlases=structure_names(context.unknown_labels),
+        provenance=_provenance(context.target, context.threads, len(bank)),
         atlas_diversity=scatter,
         volumes=volumes,
         findings=find_problems(
@@ -181,34 +189,35 @@ def _result(
             orientation_probability=orientation.probability,
         ),
         orientation=orientation,
-        ends=run.coverage.ends,
+        ends=context.coverage.ends,
     )
 
 
-def make_run(
-    target: Target,
+def make_context(
+    target: Subject,
     spacing_mm: ArrayLike,
     options: RefineOptions,
     threads: int,
     progress: ProgressCallable | None,
     clock: Clock,
-) -> Run:
+) -> RefinementContext:
     """Return what all steps share, for a heart that lies as stored where it has no landmarks."""
-    subject = target.subject
-    landmarks = subject.landmarks or landmarks_from_labels(subject.labels)
-    coverage = _coverage(subject.labels, landmarks, options)
-    return Run(
-        subject, landmarks, coverage, target.unknown_labels, spacing_mm, options, threads, progress,
-        clock,
+    landmarks = target.landmarks or landmarks_from_labels(target.labels)
+    coverage = _coverage(target.labels, landmarks, options)
+    return RefinementContext(
+        target, landmarks, coverage, unknown_labels(target.labels), spacing_mm, options, threads,
+        progress, clock,
     )  # fmt: skip
 
 
-def oriented_run(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented:
+def oriented_context(
+    context: RefinementContext, others: Sequence[RefinementContext], bank: Sequence[Subject]
+) -> Oriented:
     """Decide how the heart lies (`orientation.orient`), and where its ends are under that."""
-    found = orient(run, others, bank)
-    coverage = _coverage(run.target.labels, found.run.landmarks, run.options)
-    ranking = found.ranking if coverage.planes == run.coverage.planes else None
-    return found._replace(run=found.run._replace(coverage=coverage), ranking=ranking)
+    found = orient(context, others, bank)
+    coverage = _coverage(context.target.labels, found.context.landmarks, context.options)
+    ranking = found.ranking if coverage.planes == context.coverage.planes else None
+    return found._replace(context=found.context._replace(coverage=coverage), ranking=ranking)
 
 
 def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) -> Coverage:
@@ -223,7 +232,7 @@ def _base_at_last_slice(labels: LabelMap, landmarks: Landmarks) -> bool:
     return bool(rise > 0)
 
 
-def _reports(outcome: Outcome, bank: Pool) -> tuple[AtlasReport, ...]:
+def _reports(outcome: Outcome, bank: AtlasView) -> tuple[AtlasReport, ...]:
     return tuple(
         AtlasReport(
             index=bank.positions[atlas.ranked.index],
@@ -268,11 +277,16 @@ def warm_up(threads: int | None = None) -> None:
     Parameters
     ----------
     threads : int, optional
+
+    Examples
+    --------
+    >>> from cardiacreg import warm_up
+    >>> warm_up(threads=1)
     """
-    from cardiacreg.phantoms.toy_heart import tiny_heart
+    from cardiacreg.phantoms.toy_heart import make_toy_heart
     from cardiacreg.slice_motion.shift_statistics import FEWEST_ATLASES
 
-    heart, atlases = tiny_heart(), [tiny_heart(size=0.95)] * FEWEST_ATLASES
+    heart, atlases = make_toy_heart(), [make_toy_heart(size=0.95)] * FEWEST_ATLASES
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         refine(heart.labels, image=heart.image, atlases=atlases, threads=threads)

@@ -11,54 +11,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.atlases.ranking import RankedAtlas, rank_atlases
 from cardiacreg.atlases.ranking_by_image import image_of, rank_atlases_by_image
+from cardiacreg.atlases.view import AtlasView
 from cardiacreg.compute.threads import run_tasks
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
-from cardiacreg.refinement.context import Run
+from cardiacreg.refinement.context import RefinementContext
 from cardiacreg.refinement.output_lattice import upsample_labels
-from cardiacreg.refinement.target import Pool
+from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import PreparedTarget, prepare_target
 from cardiacreg.registration.label_affine import improve_affine
 from cardiacreg.registration.landmark_affine import LandmarkFit, fit_landmark_affine
 from cardiacreg.slices import labelled_slices
-
-_KEPT_ATLASES = 256
-
-
-class Anatomies(Sequence[Subject]):
-    """A bank seen without its images; keeps the atlases it read last, since selection reads twice.
-
-    Parameters
-    ----------
-    bank : sequence of Subject
-        One with a method ``without_image(index)`` is spared the reading of its images.
-    """
-
-    def __init__(self, bank: Sequence[Subject]) -> None:
-        self._read = getattr(bank, "without_image", bank.__getitem__)
-        self._size = len(bank)
-        self._kept: dict[int, Subject] = {}
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[n] for n in range(*index.indices(self._size))]
-        if not 0 <= index < self._size:
-            raise IndexError(index)
-        if index not in self._kept:
-            if len(self._kept) >= _KEPT_ATLASES:
-                self._kept.clear()
-            self._kept[index] = self._read(index)
-        return self._kept[index]
 
 
 class SelectedAtlas(NamedTuple):
@@ -67,6 +37,11 @@ class SelectedAtlas(NamedTuple):
     ranked: RankedAtlas
     fit: LandmarkFit
     subject: Subject
+
+    @property
+    def aligned(self) -> AlignedAtlas:
+        """Its labels under its affine."""
+        return AlignedAtlas(self.subject.labels, self.ranked.target_to_atlas)
 
 
 class Ranking(NamedTuple):
@@ -78,13 +53,13 @@ class Ranking(NamedTuple):
 
 
 def select_atlases(
-    run: Run, bank: Sequence[Subject], ranking: Ranking | None = None
+    context: RefinementContext, bank: Sequence[Subject], ranking: Ranking | None = None
 ) -> list[SelectedAtlas]:
     """Fit every atlas by its landmarks, rank all by NMI of labels or of images and keep the best.
 
     Parameters
     ----------
-    run : Run
+    context : RefinementContext
     bank : sequence of Subject
     ranking : Ranking, optional
         The bank under the run's landmarks, where it is known already.
@@ -100,44 +75,48 @@ def select_atlases(
     InvalidInputError
         If selection is by image and the target or every atlas lacks one (NO_IMAGE).
     """
-    by_image = run.options.selection == "image"
+    by_image = context.options.selection == "image"
     if by_image:
-        image_of(run.target)
-    atlases = Anatomies(bank)
+        image_of(context.target)
+    atlases = AtlasView(bank, images=False)
     wanted = max(
-        run.options.n_atlases, run.options.n_motion_atlases, run.options.n_statistics_atlases
+        context.options.n_atlases,
+        context.options.n_motion_atlases,
+        context.options.n_statistics_atlases,
     )
-    ranking = ranking or rank_by_landmarks(run, atlases, run.landmarks)
-    candidates = run.options.affine_candidates
+    ranking = ranking or rank_by_landmarks(context, atlases, context.landmarks)
+    candidates = context.options.affine_candidates
     if candidates:
-        prepared = prepared_for_affines(run)
+        prepared = prepared_for_affines(context)
         if by_image:
-            ranking = _by_image(run, bank, ranking)
-        improved = max(candidates, run.options.n_atlases, run.options.n_motion_atlases)
-        ranking = improve_affines(run, atlases, ranking, prepared, improved)
+            ranking = _by_image(context, bank, ranking)
+        improved = max(candidates, context.options.n_atlases, context.options.n_motion_atlases)
+        ranking = improve_affines(context, atlases, ranking, prepared, improved)
         if by_image:
             ranking = ranking._replace(ranked=ranking.ranked[:improved])
     if by_image:
-        ranking = _by_image(run, bank, ranking)
+        ranking = _by_image(context, bank, ranking)
     return [
         SelectedAtlas(
-            r, ranking.fits[r.index], (bank if n < run.options.n_atlases else atlases)[r.index]
+            r, ranking.fits[r.index], (bank if n < context.options.n_atlases else atlases)[r.index]
         )
         for n, r in enumerate(ranking.ranked[:wanted])
     ]
 
 
-def prepared_for_affines(run: Run) -> PreparedTarget:
+def prepared_for_affines(context: RefinementContext) -> PreparedTarget:
     """Return the target as affines are improved on it."""
     return prepare_target(
-        run.target.labels,
-        run.options.registration,
-        unknown_labels=run.unknown_labels,
-        empty_planes=run.coverage.planes,
+        context.target.labels,
+        context.options.registration,
+        unknown_labels=context.unknown_labels,
+        empty_planes=context.coverage.planes,
     )
 
 
-def rank_by_landmarks(run: Run, atlases: Sequence[Subject], landmarks: Landmarks) -> Ranking:
+def rank_by_landmarks(
+    context: RefinementContext, atlases: Sequence[Subject], landmarks: Landmarks
+) -> Ranking:
     """Align a whole bank by landmarks and rank it by NMI of labels."""
 
     def fit(atlas: Subject) -> LandmarkFit | InvalidInputError:
@@ -146,24 +125,28 @@ def rank_by_landmarks(run: Run, atlases: Sequence[Subject], landmarks: Landmarks
         except InvalidInputError as problem:
             return problem
 
-    found = run_tasks(fit, atlases, threads=run.threads, step="align", progress=run.progress)
+    found = run_tasks(
+        fit, atlases, threads=context.threads, step="align", progress=context.progress
+    )
     _tell_unusable(atlases, found)
     fits = {n: f for n, f in enumerate(found) if isinstance(f, LandmarkFit)}
     usable = list(fits)
-    scored = _score(run, [atlases[n] for n in usable], [fits[n].target_to_atlas for n in usable])
+    scored = _score(
+        context, [atlases[n] for n in usable], [fits[n].target_to_atlas for n in usable]
+    )
     ranked = tuple(replace(r, index=usable[r.index]) for r in scored)
     return Ranking(landmarks, fits, ranked)
 
 
-def _by_image(run: Run, bank: Sequence[Subject], ranking: Ranking) -> Ranking:
+def _by_image(context: RefinementContext, bank: Sequence[Subject], ranking: Ranking) -> Ranking:
     """Rank the same atlases under the same affines by their images."""
     before = ranking.ranked
     found = rank_atlases_by_image(
-        run.target,
-        Pool(bank, [r.index for r in before]),
+        context.target,
+        AtlasView(bank, [r.index for r in before]),
         [r.target_to_atlas for r in before],
-        threads=run.threads,
-        progress=run.progress,
+        threads=context.threads,
+        progress=context.progress,
     )
     return ranking._replace(ranked=tuple(replace(r, index=before[r.index].index) for r in found))
 
@@ -181,30 +164,32 @@ def _tell_unusable(
 
 
 def _score(
-    run: Run, atlases: Sequence[Subject], affines: Sequence[Affine]
+    context: RefinementContext, atlases: Sequence[Subject], affines: Sequence[Affine]
 ) -> tuple[RankedAtlas, ...]:
     return rank_atlases(
-        _scored_labels(run),
+        _scored_labels(context),
         atlases,
         affines,
-        unknown_labels=run.unknown_labels,
-        whole_lattice=run.options.upsample_target,
-        empty_planes=_background_planes(run),
-        threads=run.threads,
-        progress=run.progress,
+        unknown_labels=context.unknown_labels,
+        whole_lattice=context.options.upsample_target,
+        empty_planes=_background_planes(context),
+        threads=context.threads,
+        progress=context.progress,
     )
 
 
-def _background_planes(run: Run) -> list[float]:
+def _background_planes(context: RefinementContext) -> list[float]:
     """Positions beyond all labels where both ventricles have ended."""
-    held = labelled_slices(run.target.labels.array)
-    beyond = {p.position for p in run.coverage.planes if p.weight == 1}
+    held = labelled_slices(context.target.labels.array)
+    beyond = {p.position for p in context.coverage.planes if p.weight == 1}
     return sorted(position for position in beyond if not held[0] <= position <= held[-1])
 
 
-def _scored_labels(run: Run) -> LabelMap:
-    labels = run.target.labels
-    return upsample_labels(labels, run.spacing_mm) if run.options.upsample_target else labels
+def _scored_labels(context: RefinementContext) -> LabelMap:
+    labels = context.target.labels
+    return (
+        upsample_labels(labels, context.spacing_mm) if context.options.upsample_target else labels
+    )
 
 
 def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
@@ -216,7 +201,7 @@ def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
 
 
 def improve_affines(
-    run: Run,
+    context: RefinementContext,
     atlases: Sequence[Subject],
     ranking: Ranking,
     prepared: PreparedTarget,
@@ -233,13 +218,15 @@ def improve_affines(
             atlas.labels,
             ranking.fits[index].target_to_atlas,
             landmarks=points,
-            landmark_weight=run.options.landmark_weight,
+            landmark_weight=context.options.landmark_weight,
         )
 
-    affines = run_tasks(improve, indices, threads=run.threads, step="affine", progress=run.progress)
-    again = _score(run, [atlases[index] for index in indices], affines)
+    affines = run_tasks(
+        improve, indices, threads=context.threads, step="affine", progress=context.progress
+    )
+    again = _score(context, [atlases[index] for index in indices], affines)
     renamed = [replace(r, index=indices[r.index]) for r in again]
-    weights = run.options.structure_weights
+    weights = context.options.structure_weights
     if weights is not None:
         renamed.sort(key=lambda r: -_mean_dice(r, dict(weights)))
     return ranking._replace(ranked=(*renamed, *ranking.ranked[len(indices) :]))

@@ -34,7 +34,7 @@ class Clock:
         return {**self._seconds, "total": time.perf_counter() - self._start}
 
 
-class Run(NamedTuple):
+class RefinementContext(NamedTuple):
     """What every step of one refinement shares."""
 
     target: Subject

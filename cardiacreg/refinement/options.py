@@ -63,7 +63,7 @@ def _paper_registration() -> RegistrationOptions:
 
 @dataclass(frozen=True, slots=True)
 class RefineOptions:
-    """How `refine` works; the default is the best we have.
+    """How `refine` works; the default is recommended.
 
     `RefineOptions.fast` takes about half the time, `RefineOptions.paper` is the published method.
 
@@ -76,8 +76,8 @@ class RefineOptions:
         values: ``(("phase", "ED"), ("group", ("healthy", "dilated")))``. Empty: the whole bank.
     selection : {"labels", "image"}
         What ranks the atlases: their labels, or the normalised mutual information of their images
-        with the target's (`image_selection.rank_atlases_by_image`), which needs both. Affines come from
-        landmarks and labels either way; `structure_weights` rank nothing when images do.
+        with the target's (`rank_atlases_by_image`), which needs both. Affines come from
+        landmarks and labels either way; `structure_weights` have no effect on a ranking by images.
     affine_candidates : int
         Best atlases by landmarks whose affine is improved on the labels before the final ranking; 0
         keeps the landmark affine, as the paper does.
@@ -90,20 +90,20 @@ class RefineOptions:
         The deformation of each selected atlas.
     slice_motion : RegistrationOptions or None
         The stiff registration that estimates one in-plane shift per acquired slice; the shifts of all
-        atlases are agreed on by their median and then fixed. None: no slice motion.
+        atlases are combined by their median and then fixed. None: no slice motion.
     slice_turns : bool
-        Estimate one in-plane turn per acquired slice, too; needs `slice_motion`.
+        Estimate one in-plane rotation per acquired slice, too; needs `slice_motion`.
     n_motion_atlases : int
-        Best atlases whose shifts are agreed on; those beyond `n_atlases` help with nothing else.
+        Best atlases whose shifts are combined; those beyond `n_atlases` contribute nothing else.
     n_statistics_atlases : int
-        Best atlases whose statistics tell which slice shifts to expect (`shift_statistics`); fewer than
-        24 tell nothing.
+        Best atlases whose statistics give a second estimate of the slice shifts; fewer than 24 are not
+        enough for one.
     coverage : {"auto", "whole", "partial"} or pair of them
         Whether the stack covers the ventricles at its apical and basal end. Whole: they end before the
         slice that would come next. Partial: the stack is cut there, and the atlases alone complete it.
-        Auto: whole, unless the outermost slices show a cut (`slice_coverage`).
+        Auto: whole, unless the outermost slices show a cut.
     orientation : {"auto", "as-stored", "mirrored", "upside-down", "mirrored-upside-down"}
-        How the heart lies in its file (`orientation`); auto weighs header, labels and other frames.
+        How the heart lies in its file; auto weighs header, labels, image and other frames.
     match_areas : bool
         End label fusion by making every acquired slice show each structure as large as it was drawn, and
         smooth the ventricles' ends beyond their outermost slices.
@@ -186,8 +186,8 @@ class RefineOptions:
         """Return the default for about half the processor time, and nearly as good.
 
         Slice motion looks at half as many atlases, fewer affines are improved, and the last lattice is
-        twice as coarse, so that walls follow the acquired slices less closely. ``docs/results.md``
-        (Presets) has the figures.
+        twice as coarse, so that walls follow the acquired slices less closely. The figures are in
+        ``docs/studies/presets.md``.
         """
         return cls(
             affine_candidates=12,

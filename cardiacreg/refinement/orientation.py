@@ -24,16 +24,16 @@ from cardiacreg.anatomy.landmarks import (
     base_is_uncertain,
     landmarks_from_labels,
 )
+from cardiacreg.atlases.view import AtlasView
 from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.refinement.atlas_choice import (
-    Anatomies,
     Ranking,
     improve_affines,
     prepared_for_affines,
     rank_by_landmarks,
 )
-from cardiacreg.refinement.context import Run
+from cardiacreg.refinement.context import RefinementContext
 from cardiacreg.refinement.surroundings import weigh_surroundings
 from cardiacreg.results.result import Orientation
 
@@ -70,22 +70,24 @@ _HYPOTHESES = tuple(_Hypothesis(m, t) for t in (False, True) for m in (False, Tr
 
 
 class Oriented(NamedTuple):
-    """A run whose landmarks say how the heart lies."""
+    """A context whose landmarks say how the heart lies."""
 
-    run: Run
+    context: RefinementContext
     orientation: Orientation
     ranking: Ranking | None
     """The bank under those landmarks, where it was ranked to find them."""
 
 
-def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented:
-    """Decide how a patient's heart lies, and give the run landmarks that say so.
+def orient(
+    context: RefinementContext, others: Sequence[RefinementContext], bank: Sequence[Subject]
+) -> Oriented:
+    """Decide how a patient's heart lies, and give the context landmarks that say so.
 
     Parameters
     ----------
-    run : Run
+    context : RefinementContext
         With landmarks given, or derived as if the heart lay as stored.
-    others : sequence of Run
+    others : sequence of RefinementContext
         Other frames of the same patient, stored alike.
     bank : sequence of Subject
 
@@ -95,30 +97,30 @@ def orient(run: Run, others: Sequence[Run], bank: Sequence[Subject]) -> Oriented
         With the landmarks of the chosen orientation, its name and probability; given landmarks or a given
         orientation are certain.
     """
-    asked = run.options.orientation
-    if run.landmarks.source != "labels":
+    asked = context.options.orientation
+    if context.landmarks.source != "labels":
         if asked not in ("auto", "as-stored"):
             _tell_that_landmarks_decide(asked)
-        return Oriented(run, Orientation("as-stored", None, "the landmarks were given"), None)
+        return Oriented(context, Orientation("as-stored", None, "the landmarks were given"), None)
     if asked != "auto":
         chosen = next(h for h in _HYPOTHESES if h.name == asked)
         given = Orientation(asked, None, "the orientation was given")
-        return Oriented(_oriented(run, chosen), given, None)
-    prior = _prior(run.target.labels, any(_is_turned(run, other) for other in others))
+        return Oriented(_oriented(context, chosen), given, None)
+    prior = _prior(context.target.labels, any(_is_turned(context, other) for other in others))
     possible = [h for h in _HYPOTHESES if prior[h] > max(prior.values()) - _BASE_BY_AREAS]
-    rankings = [_rank(run, bank, h) for h in possible]
+    rankings = [_rank(context, bank, h) for h in possible]
     priors = np.array([prior[h] for h in possible])
-    scores = priors + _evidence(run, bank, rankings)
+    scores = priors + _evidence(context, bank, rankings)
     for other in others:
-        ranked = [_rank(other, bank, _as_of(h, run, other)) for h in possible]
+        ranked = [_rank(other, bank, _as_of(h, context, other)) for h in possible]
         scores += _evidence(other, bank, ranked)
     parts = {"areas and header": priors, "atlases": scores - priors}
-    if run.target.image is not None:
-        parts["image"] = _image_evidence(run, possible)
+    if context.target.image is not None:
+        parts["image"] = _image_evidence(context, possible)
         scores += parts["image"]
     named = _named(possible, scores, parts, 1 + len(others))
     best = [h.name for h in possible].index(named.name)
-    return Oriented(_oriented(run, possible[best]), named, rankings[best])
+    return Oriented(_oriented(context, possible[best]), named, rankings[best])
 
 
 def _named(
@@ -160,11 +162,13 @@ def _prior(labels: LabelMap, frames_disagree: bool) -> dict[_Hypothesis, float]:
     return {h: -hand * h.mirrored - (areas + upright) * h.turned for h in _HYPOTHESES}
 
 
-def _image_evidence(run: Run, possible: Sequence[_Hypothesis]) -> NDArray[np.float64]:
+def _image_evidence(
+    context: RefinementContext, possible: Sequence[_Hypothesis]
+) -> NDArray[np.float64]:
     """Log-likelihood of the image under every orientation, up to a constant."""
-    labels, image = run.target.labels, run.target.image
+    labels, image = context.target.labels, context.target.image
     assert image is not None
-    found = weigh_surroundings(labels, image, run.landmarks)
+    found = weigh_surroundings(labels, image, context.landmarks)
     at_last = base_is_at_last_slice(labels)
     scores = [
         (found.anterior if h.mirrored == h.turned else -found.anterior) / 2
@@ -174,18 +178,22 @@ def _image_evidence(run: Run, possible: Sequence[_Hypothesis]) -> NDArray[np.flo
     return np.array(scores) - max(scores)
 
 
-def _is_turned(run: Run, other: Run) -> bool:
+def _is_turned(context: RefinementContext, other: RefinementContext) -> bool:
     """Whether areas suggest the base at the other end in another frame."""
-    return base_is_at_last_slice(run.target.labels) != base_is_at_last_slice(other.target.labels)
+    return base_is_at_last_slice(context.target.labels) != base_is_at_last_slice(
+        other.target.labels
+    )
 
 
-def _as_of(hypothesis: _Hypothesis, run: Run, frame: Run) -> _Hypothesis:
+def _as_of(
+    hypothesis: _Hypothesis, context: RefinementContext, frame: RefinementContext
+) -> _Hypothesis:
     """Return the same orientation in the words of another frame's areas."""
-    return hypothesis._replace(turned=hypothesis.turned != _is_turned(run, frame))
+    return hypothesis._replace(turned=hypothesis.turned != _is_turned(context, frame))
 
 
-def _oriented(run: Run, hypothesis: _Hypothesis) -> Run:
-    return run._replace(landmarks=_landmarks(run.target.labels, hypothesis))
+def _oriented(context: RefinementContext, hypothesis: _Hypothesis) -> RefinementContext:
+    return context._replace(landmarks=_landmarks(context.target.labels, hypothesis))
 
 
 def _landmarks(labels: LabelMap, hypothesis: _Hypothesis) -> Landmarks:
@@ -196,22 +204,26 @@ def _landmarks(labels: LabelMap, hypothesis: _Hypothesis) -> Landmarks:
     return Landmarks(found.points_mm[[2, 1, 0, 3, 4, 5]], source="labels")
 
 
-def _rank(run: Run, bank: Sequence[Subject], hypothesis: _Hypothesis) -> Ranking:
-    return rank_by_landmarks(run, Anatomies(bank), _landmarks(run.target.labels, hypothesis))
+def _rank(context: RefinementContext, bank: Sequence[Subject], hypothesis: _Hypothesis) -> Ranking:
+    return rank_by_landmarks(
+        context, AtlasView(bank, images=False), _landmarks(context.target.labels, hypothesis)
+    )
 
 
 def _evidence(
-    run: Run, bank: Sequence[Subject], rankings: Sequence[Ranking]
+    context: RefinementContext, bank: Sequence[Subject], rankings: Sequence[Ranking]
 ) -> NDArray[np.float64]:
     """Log-likelihood of a frame under every orientation, up to a constant."""
-    found = np.array([_score(run, bank, ranking) for ranking in rankings])
+    found = np.array([_score(context, bank, ranking) for ranking in rankings])
     return np.asarray(np.maximum(_SHARPNESS * (found - found.max()), -_MOST_PER_FRAME))
 
 
-def _score(run: Run, bank: Sequence[Subject], ranking: Ranking) -> float:
+def _score(context: RefinementContext, bank: Sequence[Subject], ranking: Ranking) -> float:
     """NMI of the best atlases under an orientation, by landmarks plus by improved affines."""
-    prepared = prepared_for_affines(run)
-    improved = improve_affines(run, Anatomies(bank), ranking, prepared, _CANDIDATES)
+    prepared = prepared_for_affines(context)
+    improved = improve_affines(
+        context, AtlasView(bank, images=False), ranking, prepared, _CANDIDATES
+    )
     return _mean_nmi(ranking) + _mean_nmi(improved)
 
 

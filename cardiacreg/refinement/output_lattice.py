@@ -10,7 +10,8 @@ from scipy import ndimage
 
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Affine, LabelMap, Volume, apply_matrix
+from cardiacreg.geometry import LabelMap, Volume, apply_matrix
+from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.slices import labelled_slices, target_frame
 from cardiacreg.transforms.resampling import Lattice
 
@@ -19,7 +20,7 @@ _LARGEST_EXTENT_MM = 400.0
 
 def lattice_over_heart(
     target: LabelMap,
-    atlases: Sequence[tuple[LabelMap, Affine]],
+    atlases: Sequence[AlignedAtlas],
     spacing_mm: ArrayLike,
     margin_mm: float,
 ) -> Lattice:
@@ -29,7 +30,7 @@ def lattice_over_heart(
     ----------
     target : LabelMap
         Its axes give the lattice's axes, its voxel 0 the lattice's anchor.
-    atlases : sequence of (LabelMap, Affine)
+    atlases : sequence of AlignedAtlas
         Atlases and their target-to-atlas affines.
     spacing_mm : array_like, shape (3,)
     margin_mm : float

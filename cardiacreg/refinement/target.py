@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from cardiacreg.atlases.view import AtlasView
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 
@@ -17,21 +18,13 @@ _ALIKE = np.cos(np.deg2rad(5.0))
 """Cosine between axes of frames that are stored alike."""
 
 
-class Target(NamedTuple):
-    """A checked target."""
-
-    subject: Subject
-    unknown_labels: tuple[int, ...]
-    """Structures that the target does not show: its background matches them in the atlases."""
-
-
 def gather_target(
     segmentation: Any,
     image: Any,
     landmarks: Any,
     preset: str | Mapping[int, int] | None,
     frame: int | None,
-) -> Target:
+) -> Subject:
     """Read and check a target; see `cardiacreg.refine` for the arguments."""
     from cardiacreg.anatomy import label_presets
     from cardiacreg.io import nifti
@@ -52,8 +45,7 @@ def gather_target(
     if points is not None:
         target_checks.check_landmarks(points, labels)
     name = Path(segmentation).name if isinstance(segmentation, str | Path) else "target"
-    subject = Subject(labels, placed, points, name)
-    return Target(subject, unknown_labels(labels))
+    return Subject(labels, placed, points, name)
 
 
 def _read_frame(read: Callable[..., Any], source: Any, frame: int | None) -> tuple[Any, bool]:
@@ -75,8 +67,8 @@ def gather_frames(
     segmentation: Any,
     frames: Sequence[Any],
     preset: str | Mapping[int, int] | None,
-    target: Target,
-) -> list[Target]:
+    target: Subject,
+) -> list[Subject]:
     """Read the other frames of a patient; a number is a frame of the same 4-D segmentation.
 
     Raises
@@ -91,7 +83,7 @@ def gather_frames(
             other = gather_target(source, None, None, preset, which)
         except InvalidInputError as problem:
             raise InvalidInputError(f"frames[{number}]: {problem}", code=problem.code) from problem
-        _check_stored_alike(number, target.subject.labels, other.subject.labels)
+        _check_stored_alike(number, target.labels, other.labels)
         found.append(other)
     return found
 
@@ -125,41 +117,12 @@ def _landmarks(landmarks: Any) -> Landmarks | None:
     return Landmarks(np.asarray(landmarks, dtype=np.float64))
 
 
-class Pool(Sequence[Subject]):
-    """The atlases of a bank that may be used, in its order, read when asked for.
-
-    Parameters
-    ----------
-    bank : sequence of Subject
-    positions : sequence of int
-        Positions in the bank.
-    """
-
-    def __init__(self, bank: Sequence[Subject], positions: Sequence[int]) -> None:
-        self._bank = bank
-        self.positions = tuple(positions)
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Pool(self._bank, self.positions[index])
-        return self._bank[self.positions[index]]
-
-    def without_image(self, index: int) -> Subject:
-        """Return an atlas's labels and landmarks, without its image where the bank can spare it."""
-        read = getattr(self._bank, "without_image", self._bank.__getitem__)
-        subject: Subject = read(self.positions[index])
-        return subject
-
-
 def gather_atlases(
     atlases: Any,
     target: Subject,
     n_atlases: int,
     metadata: tuple[tuple[str, Any], ...] = (),
-) -> Pool:
+) -> AtlasView:
     """Open a bank and leave out what may not vote on this target.
 
     Parameters
@@ -174,13 +137,13 @@ def gather_atlases(
 
     Returns
     -------
-    Pool
+    AtlasView
 
     Raises
     ------
     InvalidInputError
         If the bank is of no use, see `atlas_checks.check_atlases`, or nothing has the metadata, see
-        `atlas_selection.with_metadata`.
+        `with_metadata`.
     """
     from cardiacreg.atlases.checks import check_atlases
     from cardiacreg.atlases.ranking import with_metadata
@@ -190,8 +153,8 @@ def gather_atlases(
     if metadata and len(bank):
         wanted = with_metadata(bank, **dict(metadata))
     if _is_verified(bank) and target.labels.spacing_mm[2] > _THICK_MM and n_atlases <= len(wanted):
-        return Pool(bank, wanted)
-    return Pool(bank, check_atlases(bank, target.labels, n_atlases, positions=wanted).indices)
+        return AtlasView(bank, wanted)
+    return AtlasView(bank, check_atlases(bank, target.labels, n_atlases, positions=wanted).indices)
 
 
 def _is_verified(bank: Sequence[Subject]) -> bool:
@@ -203,7 +166,7 @@ def _is_verified(bank: Sequence[Subject]) -> bool:
 
 def _open_bank(atlases: Any) -> Sequence[Subject]:
     if atlases is None:
-        from cardiacreg.atlases.bank import default_atlases
+        from cardiacreg.atlases.embedded import default_atlases
 
         return default_atlases()
     if isinstance(atlases, str | Path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.atlases.checks import AtlasPool, check_atlases, check_label_set
+from cardiacreg.atlases.checks import CheckedAtlases, check_atlases, check_label_set
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
     LV_CAVITY,
@@ -29,7 +29,7 @@ from cardiacreg.refinement.image_placement import check_image, place_image
 from cardiacreg.slices import labelled_box
 
 __all__ = [
-    "AtlasPool",
+    "CheckedAtlases",
     "TargetFindings",
     "check_atlases",
     "check_image",

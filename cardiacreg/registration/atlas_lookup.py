@@ -1,4 +1,4 @@
-"""An atlas made ready for look-up: label codes with a border of background, and its uniform cells."""
+"""An atlas prepared for look-up: label codes with a border of background, and its uniform cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cardiacreg.compute.jit import kernel
 from cardiacreg.geometry import LabelMap
 
 
-class AtlasCells(NamedTuple):
+class AtlasLookup(NamedTuple):
     """An atlas ready for look-up: label codes with a border of zeros, and which cells are uniform."""
 
     codes: NDArray[np.uint8]
@@ -21,13 +21,13 @@ class AtlasCells(NamedTuple):
     """Padded voxel indices to atlas world mm."""
 
 
-def atlas_cells(atlas: LabelMap, codes: NDArray[np.uint8]) -> AtlasCells:
+def build_lookup(atlas: LabelMap, codes: NDArray[np.uint8]) -> AtlasLookup:
     """Prepare an atlas for look-up: pad its label codes with background and mark uniform cells."""
     both = np.empty((2, *(n + 2 for n in atlas.shape)), dtype=np.uint8)
     _code_cells(atlas.array, codes, both)
     matrix = np.array(atlas.voxel_to_world)
     matrix[:3, 3] -= matrix[:3, :3].sum(axis=1)
-    return AtlasCells(both, matrix)
+    return AtlasLookup(both, matrix)
 
 
 # ---------------------------------------------------------------------------------------------- kernels

@@ -1,4 +1,4 @@
-"""What composing deformations needs: the atlas as a frozen map shows it, and consistency under a chain.
+"""Composition of deformations: the atlas warped by the frozen part, and consistency under a chain.
 
 Where the guard against folding holds a deformation T_1 back, the atlas is resampled through T_1 and
 registered again from rest: ``T = T_1 o (id + u_2)``. The registration sees labels resampled once per
@@ -8,11 +8,11 @@ link; what is reported and what decides is the consistency of the atlas itself u
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
-from cardiacreg.registration.atlas_lookup import AtlasCells
+from cardiacreg.registration.atlas_lookup import AtlasLookup
+from cardiacreg.registration.label_consistency import points_consistency
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
@@ -51,7 +51,7 @@ def frozen_atlas(
     return warp_labels(atlas, transform, lattice, threads=threads)
 
 
-def extended(transform: FFD | FFDChain, further: FFD) -> FFDChain:
+def prepend_link(transform: FFD | FFDChain, further: FFD) -> FFDChain:
     """Return a transform with a further deformation before it."""
     links = transform.links if isinstance(transform, FFDChain) else (transform,)
     return FFDChain((further, *links))
@@ -71,14 +71,14 @@ def minimum_of_chain(chain: FFDChain) -> float:
 
 
 def consistency_under(
-    prepared: PreparedTarget, cells: AtlasCells, transform: FFD | FFDChain, shifts_mm: Float
+    prepared: PreparedTarget, cells: AtlasLookup, transform: FFD | FFDChain, shifts_mm: Float
 ) -> float:
     """Return the class-weighted label consistency at full sampling under any transform.
 
     Parameters
     ----------
     prepared : PreparedTarget
-    cells : AtlasCells
+    cells : AtlasLookup
     transform : FFD or FFDChain
     shifts_mm : ndarray, shape (n_slices, 2)
         Of the target's slices.
@@ -93,20 +93,4 @@ def consistency_under(
     to_voxel = np.linalg.inv(cells.voxel_to_world) @ transform.affine.matrix
     world = apply_matrix(samples.frame_to_world, frame_mm)
     voxels = apply_matrix(to_voxel, world + transform.displacement(world))
-    weights = score[samples.labels[s, i, j]]
-    return float(_matching(cells.codes[0], voxels, weights).sum() / weights.max(axis=1).sum())
-
-
-def _matching(codes: NDArray[np.uint8], voxels: Float, weights: Float) -> Float:
-    """Trilinear weight of the matching corners around each point; outside is background."""
-    limit = np.array(codes.shape) - 1
-    inside = np.asarray(((voxels >= 0) & (voxels < limit)).all(axis=1))
-    lower = np.where(inside[:, None], voxels, 0).astype(np.int64)
-    part = voxels - lower
-    total = np.zeros(len(voxels))
-    rows = np.arange(len(voxels))
-    for corner in np.ndindex(2, 2, 2):
-        share = np.where(corner, part, 1 - part).prod(axis=1)
-        a, b, c = (lower + np.array(corner)).T
-        total += share * weights[rows, codes[a, b, c]]
-    return np.asarray(np.where(inside, total, weights[:, codes[0, 0, 0]]))
+    return points_consistency(voxels, samples.labels[s, i, j], cells, score)

@@ -20,20 +20,20 @@ from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import check_threads
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.registration.atlas_lookup import atlas_cells
+from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.composition import (
     consistency_under,
-    extended,
     frozen_atlas,
     minimum_of_chain,
+    prepend_link,
 )
-from cardiacreg.registration.multiresolution import LevelRunner, State
+from cardiacreg.registration.multiresolution import MultiresolutionSolver, State
 from cardiacreg.registration.options import RegistrationOptions as RegistrationOptions
 from cardiacreg.registration.prepared_target import (
     LabelCodes as LabelCodes,
     PreparedTarget as PreparedTarget,
     prepare_target as prepare_target,
-    widened,
+    widen_domain,
 )
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
@@ -70,7 +70,7 @@ class Registration:
         Line searches of each level.
     stop_reason : StopReason
         Of the last level.
-    held_back : bool
+    folding_limited : bool
         Whether the guard against folding held the last deformation back: its determinant fell below
         `RegistrationOptions.folding_threshold`, or a level was pulled back.
     """
@@ -82,7 +82,7 @@ class Registration:
     minimum_jacobian: float
     iterations: tuple[int, ...] = ()
     stop_reason: StopReason = StopReason.CONVERGED
-    held_back: bool = False
+    folding_limited: bool = False
 
 
 def register_labels(
@@ -121,6 +121,17 @@ def register_labels(
     ------
     InvalidInputError
         If the target or the atlas is empty or the target's lattice is sheared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg import Affine, RegistrationOptions, register_labels
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> options = RegistrationOptions.dense(16.0)
+    >>> target, atlas = make_toy_heart().labels, make_toy_heart(size=0.9).labels
+    >>> found = register_labels(target, atlas, target_to_atlas=Affine(np.eye(4)), options=options)
+    >>> found.consistency_after > found.consistency_before, found.minimum_jacobian > 0
+    (True, True)
     """
     settings = options or RegistrationOptions()
     prepared = prepare_target(target, settings, unknown_labels=unknown_labels)
@@ -157,11 +168,11 @@ def register_prepared(
     if not atlas.array.any():
         raise InvalidInputError("register_labels: the atlas holds no labels.", code="EMPTY_LABELS")
     shifts = _initial_shifts(prepared.labels.shape[2], slice_shifts_mm)
-    prepared = widened(prepared, shifts)
+    prepared = widen_domain(prepared, shifts)
     first = start if isinstance(start, FFD) else None
     found = _register_once(prepared, atlas, target_to_atlas, shifts, first, threads)
     for _ in range(prepared.options.compositions):
-        further = _composed(prepared, atlas, found, threads) if found.held_back else None
+        further = _composed(prepared, atlas, found, threads) if found.folding_limited else None
         if further is None:
             break
         found = further
@@ -179,8 +190,8 @@ def _composed(
         prepared, frozen, Affine.identity(), found.slice_shifts_mm, None, threads
     )
     assert isinstance(further.target_to_atlas, FFD)
-    chain = extended(found.target_to_atlas, further.target_to_atlas)
-    cells = atlas_cells(atlas, prepared.codes.codes)
+    chain = prepend_link(found.target_to_atlas, further.target_to_atlas)
+    cells = build_lookup(atlas, prepared.codes.codes)
     after = consistency_under(prepared, cells, chain, further.slice_shifts_mm)
     if after < found.consistency_after + _LEAST_GAIN:
         return None
@@ -206,7 +217,9 @@ def _register_once(
     threads: int,
 ) -> Registration:
     options = prepared.options
-    run = LevelRunner(prepared, atlas_cells(atlas, prepared.codes.codes), target_to_atlas, threads)
+    run = MultiresolutionSolver(
+        prepared, build_lookup(atlas, prepared.codes.codes), target_to_atlas, threads
+    )
     state = run.start(options.spacings_mm[0], shifts)
     before, overlaps = run.consistency(state), run.overlaps(state)
     state = state if start is None else run.warm(state, start)
@@ -236,7 +249,7 @@ def _initial_shifts(n_slices: int, shifts_mm: NDArray[np.float64] | None) -> Flo
 
 
 def _report(
-    run: LevelRunner,
+    run: MultiresolutionSolver,
     state: State,
     before: float,
     after: float,
@@ -244,7 +257,7 @@ def _report(
     reason: StopReason,
 ) -> Registration:
     minimum = run.minimum_jacobian(state)
-    held = run.pulled_back or minimum < run.folding_threshold
+    held = run.folding_limited or minimum < run.folding_threshold
     return Registration(
         run.ffd(state), before, after, state.shifts_mm, minimum, counts, reason, held
     )

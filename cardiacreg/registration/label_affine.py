@@ -13,7 +13,7 @@ import numpy as np
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, apply_matrix
-from cardiacreg.registration.atlas_lookup import atlas_cells
+from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import PreparedTarget
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 
@@ -58,7 +58,7 @@ def improve_affine(
     frame = samples.frame_to_world
     to_atlas = target_to_atlas.matrix @ frame
     objective = ConsistencyObjective(
-        samples, atlas_cells(atlas, prepared.codes.codes), to_atlas, prepared.codes.score
+        samples, build_lookup(atlas, prepared.codes.codes), to_atlas, prepared.codes.score
     )
     centre = (prepared.lower_mm + prepared.upper_mm) / 2
     spacing = prepared.upper_mm - prepared.lower_mm

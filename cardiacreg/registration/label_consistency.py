@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
-from cardiacreg.registration.atlas_lookup import AtlasCells
+from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.target_sampling import (
     TargetSamples as TargetSamples,
     sample_target as sample_target,
 )
 from cardiacreg.slices import labelled_slices as labelled_slices, target_frame as target_frame
-from cardiacreg.transforms.bspline import spline_table
+from cardiacreg.transforms.bspline import combine_rows, spline_table
 
 _VOXELS_WORTH_THREADS = 100_000
 """Below this a pass takes less than a millisecond, hardly more than starting its threads."""
@@ -51,7 +51,7 @@ class ConsistencyObjective:
     Parameters
     ----------
     samples : TargetSamples
-    atlas : AtlasCells
+    atlas : AtlasLookup
     frame_to_atlas : ndarray, shape (4, 4)
         Target frame mm to atlas world mm: the affine A after the frame's own placement.
     score : ndarray, shape (n_codes, n_codes)
@@ -64,7 +64,7 @@ class ConsistencyObjective:
     def __init__(
         self,
         samples: TargetSamples,
-        atlas: AtlasCells,
+        atlas: AtlasLookup,
         frame_to_atlas: Float,
         score: Float,
         threads: int = 1,
@@ -75,8 +75,7 @@ class ConsistencyObjective:
         self._atlas = atlas
         self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ frame_to_atlas
         # One column per code a cell may have; 255, for mixed cells, is worth nothing.
-        self._score = np.zeros((len(score), 256))
-        self._score[:, : len(score)] = score / _total_weight(samples, score)
+        self._score = _with_mixed_code(score / _total_weight(samples, score))
         self._threads = threads if len(samples.counted()) >= _VOXELS_WORTH_THREADS else 1
         self._orders = (0, 1) if shift_gradient else (0,)
         self._known_tables: tuple[object, ...] = ()
@@ -150,6 +149,31 @@ class ConsistencyObjective:
             packed[:, 0] = table.first
             packed[:, 1 + 4 * n : 5 + 4 * n] = table.weights / spacing_mm**order
         return packed
+
+
+def points_consistency(
+    voxels: Float, labels: NDArray[np.uint8], cells: AtlasLookup, score: Float
+) -> float:
+    """Return the class-weighted consistency of listed points with an atlas.
+
+    Parameters
+    ----------
+    voxels : ndarray, shape (n, 3)
+        Positions in voxels of the padded atlas.
+    labels : ndarray of uint8, shape (n,)
+        Label codes.
+    cells : AtlasLookup
+    score : ndarray, shape (codes, codes)
+        What each target code is worth in each atlas code.
+    """
+    sums, points = np.zeros(1), np.ascontiguousarray(voxels.T).ravel()
+    _points_kernel(points, labels, cells.codes, _with_mixed_code(score), sums)
+    return float(sums[0] / score[labels].max(axis=1).sum())
+
+
+def _with_mixed_code(score: Float) -> Float:
+    """Add columns up to code 255, which stands for a mixed cell and is worth nothing by itself."""
+    return np.pad(score, ((0, 0), (0, 256 - score.shape[1])))
 
 
 def _distinct_rows(shifts_mm: Float) -> tuple[Float, NDArray[np.int64]]:
@@ -257,19 +281,12 @@ def _consistency_kernel(
 
 
 @kernel
-def _combine(first, second, third, fourth, w0, w1, w2, w3, out):
-    """Weighted sum of four rows of numbers."""
-    for n in range(out.size):
-        out[n] = w0 * first[n] + w1 * second[n] + w2 * third[n] + w3 * fourth[n]
-
-
-@kernel
 def _contract_slice(coefficients, table, plane):
     """Spline along k: the control-point planes around a slice, weighted into one plane."""
     f = int(table[0])
     w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
     for a in range(plane.shape[0]):
-        _combine(
+        combine_rows(
             coefficients[f, a], coefficients[f + 1, a], coefficients[f + 2, a],
             coefficients[f + 3, a], w0, w1, w2, w3, plane[a],
         )  # fmt: skip
@@ -303,10 +320,24 @@ def _contract_spans(columns, table, lo, hi, points):
     w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
     for d in range(3):
         a, b = d * nj + lo, d * nj + hi
-        _combine(
+        combine_rows(
             columns[f, a:b], columns[f + 1, a:b], columns[f + 2, a:b], columns[f + 3, a:b],
             w0, w1, w2, w3, points[a:b],
         )  # fmt: skip
+
+
+@kernel
+def _points_kernel(points, labels, atlas, score, sums):
+    """Consistency of listed points: their x, then y, then z in voxels of the padded atlas."""
+    count = labels.size
+    extent = np.array([atlas.shape[1], atlas.shape[2], atlas.shape[3]])
+    cells, codes = atlas[1].reshape(atlas[1].size), atlas[0].reshape(atlas[0].size)
+    indices, mixed = np.empty(count, np.int64), np.empty(count + 1, np.int64)
+    corners = np.empty((12, count))
+    _find_cells(points, 0, count, extent, indices)
+    value, end = _match_uniform(indices, labels, cells, score, 0, count, mixed, 0)
+    _gather_corners(points, indices, labels, codes, extent, score, mixed, 0, end, corners)
+    sums[0] = value + _interpolate(corners, end)
 
 
 @kernel

@@ -14,7 +14,7 @@ import numpy as np
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine
-from cardiacreg.registration.atlas_lookup import AtlasCells
+from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.regularisation import BendingEnergy, WhitenedDisplacements
@@ -42,11 +42,11 @@ class State(NamedTuple):
     shifts_mm: Float
 
 
-class LevelRunner:
+class MultiresolutionSolver:
     """Runs the levels of one registration; holds what does not change between them."""
 
     def __init__(
-        self, prepared: PreparedTarget, cells: AtlasCells, affine: Affine, threads: int
+        self, prepared: PreparedTarget, cells: AtlasLookup, affine: Affine, threads: int
     ) -> None:
         self._prepared = prepared
         self._options = prepared.options
@@ -66,7 +66,7 @@ class LevelRunner:
             )
             for stride, samples in self._samples.items()
         }
-        self.pulled_back = False
+        self.folding_limited = False
         self._known: DenseDeterminants | None = None
         self.folding_threshold = prepared.options.folding_threshold
 
@@ -133,7 +133,7 @@ class LevelRunner:
         """
         if self._is_safe(end):
             return end
-        self.pulled_back = True
+        self.folding_limited = True
         limit = self._options.minimum_jacobian
         silent = max(limit, self._options.folding_threshold)
         for wanted in (limit,) if last else (silent, limit):

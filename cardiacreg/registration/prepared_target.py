@@ -59,7 +59,7 @@ def prepare_target(
     unknown_labels : tuple of int
         See `register_labels`.
     empty_planes : sequence of EmptyPlane
-        Planes across the stack where structures have ended, see `slice_coverage`.
+        Planes across the stack where structures have ended, see `anatomy.stack_coverage`.
     domain_mm : pair of ndarray, optional
         Lower and upper corner, in the target's axis-aligned mm frame, of the box the control lattice
         must cover; the labels' box and 30 mm around it when absent.
@@ -124,7 +124,7 @@ def _domain(samples: TargetSamples, domain_mm: tuple[Float, Float] | None) -> tu
     return np.minimum(lower, domain_mm[0]), np.maximum(upper, domain_mm[1])
 
 
-def widened(prepared: PreparedTarget, shifts_mm: Float) -> PreparedTarget:
+def widen_domain(prepared: PreparedTarget, shifts_mm: Float) -> PreparedTarget:
     """Widen the domain for given shifts beyond its reach: splines must be complete at every sample."""
     beyond = np.append(np.maximum(np.abs(shifts_mm).max(axis=0) - _REACH_MM[:2], 0.0), 0.0)
     if not beyond.any():

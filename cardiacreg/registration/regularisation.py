@@ -1,4 +1,4 @@
-"""What keeps a deformation plausible: the bending energy, with its exact gradient and an inverse of it.
+"""Regularisation of a deformation: the bending energy, its exact gradient and an inverse of it.
 
 Bending energy (the paper's [29]) is the mean over the lattice's complete part of the squared second
 derivatives of u, mixed ones twice, with u and x in mm; exact, from the splines' Gram matrices. The

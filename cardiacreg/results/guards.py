@@ -1,4 +1,4 @@
-"""What a result says against itself: problems found by its own numbers, each with a stable code.
+"""Findings: problems that a result's own numbers reveal, each with a stable code.
 
 A `Finding` is a reason to look at a result before it is used. The thresholds are constants of this file.
 """

@@ -1,4 +1,4 @@
-"""Where the pictures of a result look: display axes of a heart, its slices and long-axis cuts.
+"""Display geometry of a result: axes of the heart, its slices and long-axis cuts.
 
 Everything is computed in the target's frame: mm along its i, j and k axes. There short-axis slices
 lie flat whatever the scan's orientation, and only the sign of the frame's determinant tells a

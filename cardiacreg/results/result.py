@@ -114,21 +114,21 @@ class RefineResult:
         The input as used: canonical labels and placed image on its own lattice.
     options : RefineOptions
     warnings : tuple of str
-        Everything that was repaired or should be known, one sentence each.
+        Everything that was repaired or deserves attention, one sentence each.
     structures_from_atlases : tuple of str
         Structures that the input did not show and that come from the atlases alone.
     provenance : dict
         Versions, input hashes, threads.
     atlas_diversity : float or None
         How much the selected atlases differ under their affines: mean share of the heart's voxels in the
-        acquired slices on which two of them disagree (`atlas_selection.diversity`), 0 to 1.
+        acquired slices on which two of them disagree (`atlases.ranking.diversity`), 0 to 1.
     orientation : Orientation or None
         How the heart was taken to lie in its file.
     ends : tuple of End
-        What was assumed about the stack's apical and basal end (`slice_coverage`).
+        What was assumed about the stack's apical and basal end.
     slice_turns_degrees : ndarray, shape (n_slices,)
-        In-plane turn of every shifted slice, from axis i towards axis j about the mean in-plane
-        position of the labels; zero unless the options ask for turns.
+        In-plane rotation of every shifted slice, from axis i towards axis j about the mean in-plane
+        position of the labels; zero unless the options ask for rotations.
     volumes : dict
         Structure name to `StructureVolume`: ml of the input, and of the model inside the labelled
         slices and beyond either end.

@@ -1,4 +1,4 @@
-"""Turns of the acquired slices in their planes, an option: found by search, agreed across atlases.
+"""In-plane rotations of the acquired slices, an option: found by search, combined over atlases.
 
 A stored position x of a slice with shift s and turn a truly lies at ``c + R(a) (x + s - c)``, c the axis
 of all turns in the target's frame. The shifts are estimated first (`slice_motion`); then every slice is
@@ -21,10 +21,11 @@ from scipy.ndimage import affine_transform
 
 from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
-from cardiacreg.geometry import Affine, LabelMap, Volume
+from cardiacreg.geometry import LabelMap, Volume
+from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.target_sampling import TargetSamples
-from cardiacreg.slice_motion.shifts import SliceMotion, agree, estimate_slice_motion
+from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion, robust_median
 from cardiacreg.slices import rotation, slice_axis_mm
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
@@ -38,7 +39,7 @@ _ROUNDS = 2
 _STEP_MM, _REACH_MM = 1.0, 15.0
 
 
-class TurnedMotion(NamedTuple):
+class RotatedMotion(NamedTuple):
     """The target's slice shifts and turns, and its labels with every slice turned."""
 
     motion: SliceMotion
@@ -48,7 +49,7 @@ class TurnedMotion(NamedTuple):
     """On the target's lattice: true position = stored position + shift."""
 
 
-def turned_labels(target: LabelMap, shifts_mm: Float, degrees: Float) -> LabelMap:
+def rotate_labels(target: LabelMap, shifts_mm: Float, degrees: Float) -> LabelMap:
     """Turn every slice to where it belongs; its shift stays to be applied.
 
     Parameters
@@ -67,8 +68,8 @@ def turned_labels(target: LabelMap, shifts_mm: Float, degrees: Float) -> LabelMa
     return LabelMap(array, target.voxel_to_world)
 
 
-def turned_image(image: Volume, axis_mm: Float, shifts_mm: Float, degrees: Float) -> Volume:
-    """Turn an image's slices like `turned_labels`, linearly, about an axis in mm from its first voxel."""
+def rotate_image(image: Volume, axis_mm: Float, shifts_mm: Float, degrees: Float) -> Volume:
+    """Turn an image's slices like `rotate_labels`, linearly, about an axis in mm from its first voxel."""
     array = _turned(image.array, image.spacing_mm, axis_mm, shifts_mm, degrees, order=1)
     return Volume(array, image.voxel_to_world)
 
@@ -94,15 +95,15 @@ def _turned(
     return turned
 
 
-def estimate_turned_motion(
+def estimate_shifts_and_rotations(
     target: LabelMap,
     prepare: Callable[[LabelMap], PreparedTarget],
-    atlases: Sequence[tuple[LabelMap, Affine]],
+    atlases: Sequence[AlignedAtlas],
     *,
-    statistics: Sequence[tuple[LabelMap, Affine]] = (),
+    statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
     progress: ProgressCallable | None = None,
-) -> TurnedMotion:
+) -> RotatedMotion:
     """Estimate the in-plane shift and turn of every target slice, agreed across atlases.
 
     Parameters
@@ -110,16 +111,16 @@ def estimate_turned_motion(
     target : LabelMap
     prepare : callable
         Prepares a label map on the target's lattice with options whose `estimate_shifts` is set.
-    atlases : sequence of (LabelMap, Affine)
+    atlases : sequence of AlignedAtlas
         Labels of each atlas and its affine, target world mm to atlas world mm.
-    statistics : sequence of (LabelMap, Affine)
+    statistics : sequence of AlignedAtlas
         As for `estimate_slice_motion`.
     threads : int
     progress : callable, optional
 
     Returns
     -------
-    TurnedMotion
+    RotatedMotion
         Shifts and turns are zero for slices without labels, and turns have mean zero over the others.
     """
 
@@ -133,17 +134,17 @@ def estimate_turned_motion(
     motion = estimate(prepared)
     shifts = motion.shifts_mm
     if not motion.deformations:
-        return TurnedMotion(motion, turns, turned)
+        return RotatedMotion(motion, turns, turned)
     for _ in range(_ROUNDS):
         found = _agreed_turns(prepared, atlases, motion.deformations, shifts, turns, threads)
         shifts, turns = _followed(turned, shifts, turns, found, slice_axis_mm(target))
-        prepared = prepare(turned_labels(target, shifts, turns))
+        prepared = prepare(rotate_labels(target, shifts, turns))
         motion = estimate(prepared)
         change = motion.shifts_mm - shifts
         shifts = shifts + np.stack([rotation(-a) @ c for a, c in zip(turns, change, strict=True)])
-        turned = turned_labels(target, shifts, turns)
+        turned = rotate_labels(target, shifts, turns)
         prepared = prepare(turned)
-    return TurnedMotion(SliceMotion(shifts, motion.deformations), turns, turned)
+    return RotatedMotion(SliceMotion(shifts, motion.deformations), turns, turned)
 
 
 def _followed(
@@ -161,7 +162,7 @@ def _followed(
 
 def _agreed_turns(
     prepared: PreparedTarget,
-    atlases: Sequence[tuple[LabelMap, Affine]],
+    atlases: Sequence[AlignedAtlas],
     deformations: Sequence[FFD | FFDChain],
     shifts_mm: Float,
     turns: Float,
@@ -176,7 +177,7 @@ def _agreed_turns(
     found = run_tasks(find, range(len(atlases)), threads=threads)
     further = np.zeros(len(turns))
     whole = np.stack(found) + turns[search.slices]
-    agreed = agree(whole[..., None], np.ones(len(found)))[:, 0]
+    agreed = robust_median(whole[..., None], np.ones(len(found)))[:, 0]
     further[search.slices] = agreed - turns[search.slices]
     return further
 

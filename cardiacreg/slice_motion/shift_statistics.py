@@ -34,9 +34,9 @@ from cardiacreg.geometry import (
     N_LABELS,
     RV_CAVITY,
     RV_WALL,
-    Affine,
     LabelMap,
 )
+from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.slices import labelled_slices
 
@@ -63,7 +63,7 @@ class ExpectedShifts(NamedTuple):
     """Shape (n_slices, 2): mm along the target's i and j axes, true = stored position + shift."""
     size_mm: float
     """Standard deviation of the shifts per axis, t; 0 where nothing tells of motion."""
-    strangeness: float
+    variance_ratio: float
     """Variance of the target's population over that of the atlases, q."""
     precision: Float
     """Inverse covariance of the shifts given y, mm^-2: of the slices with labels, along i, then along j;
@@ -71,14 +71,14 @@ class ExpectedShifts(NamedTuple):
 
 
 def expected_shifts(
-    prepared: PreparedTarget, atlases: Sequence[tuple[LabelMap, Affine]], *, threads: int = 1
+    prepared: PreparedTarget, atlases: Sequence[AlignedAtlas], *, threads: int = 1
 ) -> ExpectedShifts | None:
     """Return the shifts that the atlases' statistics make most likely.
 
     Parameters
     ----------
     prepared : PreparedTarget
-    atlases : sequence of (LabelMap, Affine)
+    atlases : sequence of AlignedAtlas
         Labels of each atlas and its affine, target world mm to atlas world mm.
     threads : int
 
@@ -96,7 +96,7 @@ def expected_shifts(
     near = _near_labels(target)
     own = _measure(target, target, np.eye(4), regions, slices, near)
 
-    def measure(pair: tuple[LabelMap, Affine]) -> Float:
+    def measure(pair: AlignedAtlas) -> Float:
         atlas, affine = pair
         to_voxel = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ target.voxel_to_world
         moved = [to_voxel @ _raised(height) for height in _HEIGHTS]
@@ -140,20 +140,20 @@ def most_likely_shifts(model: ShiftModel, rounds: int = _ROUNDS) -> ExpectedShif
             expected = 1 / np.diag(inverse)
             surprise = explained**2 * expected
             variance = variance + expected * np.maximum(surprise / _SURPRISING - 1, 0)
-    size_mm, strangeness = pairs[best]
+    size_mm, variance_ratio = pairs[best]
     found = -(size_mm**2) * (model.moved_by.T @ explained)
     precision = np.zeros((len(found), len(found)))
     if size_mm:
-        shape = _covariance(model, variance, 0.0, strangeness)
+        shape = _covariance(model, variance, 0.0, variance_ratio)
         precision = model.moved_by.T @ np.linalg.solve(shape, model.moved_by)
         precision += np.eye(len(found)) / size_mm**2
-    return ExpectedShifts(found.reshape(2, -1).T, size_mm, strangeness, precision)
+    return ExpectedShifts(found.reshape(2, -1).T, size_mm, variance_ratio, precision)
 
 
-def _covariance(model: ShiftModel, variance: Float, size_mm: float, strangeness: float) -> Float:
+def _covariance(model: ShiftModel, variance: Float, size_mm: float, variance_ratio: float) -> Float:
     """Covariance of y: of the shifts, the shape and the noise."""
     moved = size_mm**2 * (model.moved_by @ model.moved_by.T)
-    return moved + strangeness * model.covariance + np.diag(variance)
+    return moved + variance_ratio * model.covariance + np.diag(variance)
 
 
 def _log_likelihood(difference: Float, covariance: Float) -> float:

@@ -1,19 +1,19 @@
-"""In-plane motion of the acquired slices: estimated inside the registration, agreed across atlases.
+"""In-plane motion of the acquired slices: estimated in the registration, combined over atlases.
 
 Breath-holds shift slices against each other. Each selected atlas is registered on a stiff lattice with
-one free in-plane shift per slice; the shifts belong to the target, so a median over atlases is taken
-and fixed for the deformations that follow. Atlases of another shape explain it by shifts; in the median
-an atlas therefore weighs the more the better it fits, ``exp((C - max C) / 0.005)`` for its label
-consistency C. A shift common to all slices cannot be told from a moved heart; it is kept at zero.
+one free in-plane shift per slice. The shifts belong to the target, so their median over atlases is taken
+and fixed for the deformations that follow. Atlases of another shape compensate by shifts; therefore each
+has the weight ``exp((C - max C) / 0.005)`` in the median, for its label consistency C. A shift common to
+all slices cannot be distinguished from a moved heart; it is kept at zero.
 
-Atlases never agree quite, not even about slices that did not move. Shifts no larger than the spread
-between atlases are therefore noise and go to zero; clear ones stay as they are.
+Atlases never agree exactly, not even about slices that did not move. Shifts no larger than the spread
+between atlases are therefore taken for noise and set to zero; larger ones stay as they are.
 
-Statistics of many atlases tell the shifts a second time, without deformation (`shift_statistics`): they
-expect w, with inverse covariance P. The registered shifts g err as the atlases err about each other, and
-a little more, with covariance ``K = 0.5 (covariance between atlases) + (0.4 mm)^2 I``, but for what all
-slices share, of which they say nothing. Both together make ``(P + K^-1)^-1 (P w + K^-1 g)`` the most
-likely. Where the statistics say that nothing moved, nothing is estimated.
+Statistics of many atlases give a second estimate, without deformation (`shift_statistics`): they
+expect w, with inverse covariance P. The errors of the registered shifts g have the covariance
+``K = 0.5 (covariance between atlases) + (0.4 mm)^2 I``, except for the part common to all slices, which g
+does not determine. The most likely shifts are ``(P + K^-1)^-1 (P w + K^-1 g)``. Where the statistics say
+that nothing moved, nothing is estimated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
-from cardiacreg.geometry import Affine, LabelMap
+from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import (
     PreparedTarget,
     Registration,
@@ -56,9 +56,9 @@ class SliceMotion(NamedTuple):
 
 def estimate_slice_motion(
     prepared: PreparedTarget,
-    atlases: Sequence[tuple[LabelMap, Affine]],
+    atlases: Sequence[AlignedAtlas],
     *,
-    statistics: Sequence[tuple[LabelMap, Affine]] = (),
+    statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
     progress: ProgressCallable | None = None,
 ) -> SliceMotion:
@@ -68,9 +68,9 @@ def estimate_slice_motion(
     ----------
     prepared : PreparedTarget
         Prepared with options whose `estimate_shifts` is set.
-    atlases : sequence of (LabelMap, Affine)
+    atlases : sequence of AlignedAtlas
         Labels of each atlas and its affine, target world mm to atlas world mm.
-    statistics : sequence of (LabelMap, Affine)
+    statistics : sequence of AlignedAtlas
         Atlases whose statistics tell the shifts a second time, many more than are registered; with fewer
         than `shift_statistics.FEWEST_ATLASES` the registered shifts stand alone.
     threads : int
@@ -86,7 +86,7 @@ def estimate_slice_motion(
     if expected is not None and expected.size_mm == 0:
         return SliceMotion(expected.shifts_mm, ())
 
-    def register(pair: tuple[LabelMap, Affine]) -> Registration:
+    def register(pair: AlignedAtlas) -> Registration:
         return register_prepared(prepared, pair[0], pair[1])
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
@@ -98,14 +98,14 @@ def estimate_slice_motion(
         shifts = np.stack([r.slice_shifts_mm[slices] for r in overlapping])
         consistencies = np.array([r.consistency_after for r in overlapping])
         if expected is None:
-            agreed[slices] = agree(shifts, consistencies)
+            agreed[slices] = robust_median(shifts, consistencies)
         else:
             told = expected.shifts_mm[slices]
-            agreed[slices] = combined(shifts, consistencies, told, expected.precision)
+            agreed[slices] = fuse_estimates(shifts, consistencies, told, expected.precision)
     return SliceMotion(agreed, deformations)
 
 
-def agree(
+def robust_median(
     shifts_mm: NDArray[np.float64], consistencies: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the weighted median over atlases without its mean, times ``max(0, 1 - (spread / size)^2)``.
@@ -119,7 +119,7 @@ def agree(
     return median * max(0.0, 1 - (spread / size) ** 2) if size > 0 else median
 
 
-def combined(
+def fuse_estimates(
     shifts_mm: NDArray[np.float64],
     consistencies: NDArray[np.float64],
     expected_mm: NDArray[np.float64],

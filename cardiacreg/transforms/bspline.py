@@ -126,11 +126,37 @@ def bending_matrices(n_control: int, spacing_mm: float) -> Float:
     return grams
 
 
+def spline_at_points(positions: Float, coefficients: Float) -> tuple[Float, Float]:
+    """Return a cubic B-spline of vectors, and its slopes, at scattered positions.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (n, 3)
+        In control-point indices.
+    coefficients : ndarray, shape (na, nb, nc, 3)
+        Control points beyond the lattice count as zero.
+
+    Returns
+    -------
+    values : ndarray, shape (n, 3)
+    slopes : ndarray, shape (n, 3, 3)
+        Component by axis, per control point.
+    """
+    values, slopes = np.zeros((len(positions), 3)), np.zeros((len(positions), 3, 3))
+    _spline_at_points(
+        np.ascontiguousarray(positions, dtype=np.float64),
+        np.array(coefficients, dtype=np.float64, order="C"),
+        values,
+        slopes,
+    )
+    return values, slopes
+
+
 # ---------------------------------------------------------------------------------------------- kernels
 
 
 @kernel
-def _cubic_weights(t, derivative):
+def cubic_weights(t, derivative):
     """The four weights, or their derivatives, at the share t of a cell."""
     if derivative == 0:
         square, cube = t * t, t**3.0
@@ -155,7 +181,51 @@ def _fill_table(positions, n_control, derivative, first, weights):
         base = np.floor(positions[n])
         wanted = int(base) - 1
         first[n] = min(max(wanted, 0), n_control - 4)
-        four = _cubic_weights(positions[n] - base, derivative)
+        four = cubic_weights(positions[n] - base, derivative)
         for tap in range(4):
             source = tap + first[n] - wanted
             weights[n, tap] = four[source] if 0 <= source < 4 else 0.0
+
+
+@kernel
+def _spline_at_points(positions, coefficients, values, slopes):
+    """Spline and its slopes per control point at scattered positions in control-point indices."""
+    weight, slope = np.empty((3, 4)), np.empty((3, 4))
+    first = np.empty(3, np.int64)
+    for n in range(positions.shape[0]):
+        near = True
+        for axis in range(3):
+            p = positions[n, axis]
+            near = near and -2.0 < p < coefficients.shape[axis] + 1.0
+            if near:
+                lower = np.floor(p)
+                first[axis] = int(lower) - 1
+                shares, steps = cubic_weights(p - lower, 0), cubic_weights(p - lower, 1)
+                for tap in range(4):
+                    weight[axis, tap], slope[axis, tap] = shares[tap], steps[tap]
+        if near:
+            _add_taps(coefficients, first, weight, slope, values[n], slopes[n])
+
+
+@kernel
+def _add_taps(coefficients, first, weight, slope, value, gradient):
+    """The up to 64 control points around one position; those outside the lattice count as zero."""
+    na, nb, nc = coefficients.shape[:3]
+    for a in range(max(0, -first[0]), min(4, na - first[0])):
+        for b in range(max(0, -first[1]), min(4, nb - first[1])):
+            both, da = weight[0, a] * weight[1, b], slope[0, a] * weight[1, b]
+            db = weight[0, a] * slope[1, b]
+            for c in range(max(0, -first[2]), min(4, nc - first[2])):
+                point = coefficients[first[0] + a, first[1] + b, first[2] + c]
+                for d in range(3):
+                    value[d] += both * weight[2, c] * point[d]
+                    gradient[d, 0] += da * weight[2, c] * point[d]
+                    gradient[d, 1] += db * weight[2, c] * point[d]
+                    gradient[d, 2] += both * slope[2, c] * point[d]
+
+
+@kernel
+def combine_rows(first, second, third, fourth, w0, w1, w2, w3, out):
+    """Weighted sum of four rows of numbers."""
+    for n in range(out.size):
+        out[n] = w0 * first[n] + w1 * second[n] + w2 * third[n] + w3 * fourth[n]

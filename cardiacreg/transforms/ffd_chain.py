@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, apply_matrix, voxel_grid
-from cardiacreg.transforms.bspline_points import spline_at_points
+from cardiacreg.transforms.bspline import spline_at_points
 from cardiacreg.transforms.ffd import FFD
 
 

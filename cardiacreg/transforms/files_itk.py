@@ -58,6 +58,14 @@ def read_itk_transform(path: str | os.PathLike[str]) -> Affine | FFD:
     ------
     InvalidInputError
         If the file is missing, damaged or of another type, or its composite is not of that form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg import Affine, read_itk_transform, write_itk_transform
+    >>> write_itk_transform("affine.tfm", Affine(np.diag([1.1, 1.0, 1.0, 1.0])))
+    >>> read_itk_transform("affine.tfm").matrix.diagonal()
+    array([1.1, 1. , 1. , 1. ])
     """
     file = Path(path)
     with named_source(os.fspath(path)):
@@ -79,6 +87,12 @@ def write_itk_transform(path: str | os.PathLike[str], transform: Affine | FFD) -
     ------
     InvalidInputError
         If the name ends otherwise, or the folder does not exist.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg import Affine, write_itk_transform
+    >>> write_itk_transform("to_atlas.tfm", Affine(np.eye(4)))
     """
     suffix = Path(path).suffix.lower()
     records = _records(transform)

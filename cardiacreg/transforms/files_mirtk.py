@@ -55,6 +55,20 @@ def read_dof(path: str | os.PathLike[str]) -> Affine | FFD:
     -----
     InputWarning
         If the file asks for an extrapolation beyond its lattice other than zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg import FFD, Affine, read_dof, write_dof
+    >>> lattice = np.diag([20.0, 20.0, 20.0, 1.0])
+    >>> lattice[:3, 3] = -40.0
+    >>> bent = np.zeros((6, 6, 6, 3))
+    >>> bent[3, 3, 3] = (3.0, 0.0, 0.0)  # one control point, moved by 3 mm
+    >>> transform = FFD(Affine(np.eye(4)), bent, lattice)
+    >>> write_dof("transform.dof", transform)
+    >>> point = [[1.0, 2.0, 3.0]]
+    >>> bool(np.allclose(read_dof("transform.dof").apply(point), transform.apply(point)))
+    True
     """
     with named_source(os.fspath(path)):
         reader = _Reader(read_everything(path, max_bytes=_LARGEST_FILE_BYTES))
@@ -84,6 +98,12 @@ def write_dof(
     ------
     InvalidInputError
         If the flavour is unknown or the folder does not exist.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg import Affine, write_dof
+    >>> write_dof("affine.dof", Affine(np.eye(4)))
     """
     if flavour not in ("mirtk", "irtk"):
         raise InvalidInputError(

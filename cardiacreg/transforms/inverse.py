@@ -61,6 +61,19 @@ def invert_points(
     ------
     InvalidInputError
         If the points are not finite triples.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg import FFD, Affine, invert_points
+    >>> lattice = np.diag([20.0, 20.0, 20.0, 1.0])
+    >>> lattice[:3, 3] = -40.0
+    >>> bent = np.zeros((6, 6, 6, 3))
+    >>> bent[3, 3, 3] = (3.0, 0.0, 0.0)  # one control point, moved by 3 mm
+    >>> transform = FFD(Affine(np.eye(4)), bent, lattice)
+    >>> inverse = invert_points(transform, [[10.0, 5.0, 0.0]])
+    >>> bool(np.allclose(transform.apply(inverse.points_mm), [[10.0, 5.0, 0.0]], atol=0.01))
+    True
     """
     points = np.asarray(points_mm, dtype=np.float64)
     if points.shape[-1:] != (3,) or not np.isfinite(points).all():

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-from cardiacreg.transforms.bspline import spline_table
-from cardiacreg.transforms.bspline_points import spline_at_points
+from cardiacreg.transforms.bspline import combine_rows, spline_at_points, spline_table
 
 _PER_SPACING = 4
 _LOW, _MOST_LOW = 0.3, 200
@@ -227,18 +226,11 @@ def _largest_steps(displacements, slopes):
 
 
 @kernel
-def _combine(first, second, third, fourth, w0, w1, w2, w3, out):
-    """Weighted sum of four rows of numbers."""
-    for n in range(out.size):
-        out[n] = w0 * first[n] + w1 * second[n] + w2 * third[n] + w3 * fourth[n]
-
-
-@kernel
 def _contract(rows, table, offset, out):
     """Spline (offset 0) or its slope (offset 4) of rows of numbers at one position."""
     f = int(table[8])
     w0, w1, w2, w3 = table[offset], table[offset + 1], table[offset + 2], table[offset + 3]
-    _combine(rows[f], rows[f + 1], rows[f + 2], rows[f + 3], w0, w1, w2, w3, out)
+    combine_rows(rows[f], rows[f + 1], rows[f + 2], rows[f + 3], w0, w1, w2, w3, out)
 
 
 @kernel

@@ -58,7 +58,7 @@ class AugmentationOptions:
     recolour : float
         How far the tissues of synthetic images leave their brightness, as a share.
     repaint : float
-        Probability that the image of a heart with a map of tissues is painted anew.
+        Probability that the image of a heart with a tissue map is synthesised anew.
     thick_slices : bool
         Whether high-resolution hearts are seen through thick slices.
     slice_shift_mm : float

@@ -1,4 +1,4 @@
-"""Images painted over maps of tissues: new levels, textures and contrasts for every sample.
+"""Contrast randomisation: images synthesised from tissue maps, with new levels and textures per sample.
 
 A network that meets a tissue in every brightness that it may have learns shapes and neighbours instead
 (Billot et al., SynthSeg, Medical Image Analysis 86:102789, 2023). Unlike there, levels stay within what

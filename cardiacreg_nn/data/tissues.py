@@ -1,4 +1,4 @@
-"""Which tissue every voxel of a synthetic heart's neighbourhood is, for images painted anew each time.
+"""Tissue maps of synthetic hearts and what surrounds them, from which training images are synthesised.
 
 The heart is that of `cardiacreg.phantoms.anatomy`. What surrounds it differs from seed to seed: chest
 wall in layers, diaphragm with liver and stomach below it, lung with vessels, fat of uneven thickness

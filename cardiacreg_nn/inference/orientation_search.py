@@ -1,9 +1,9 @@
-"""How a network looks at a stack: where its box is laid, which way round, and in how many views.
+"""Orientation search: where a network's box is placed on a stack, which way round, in how many views.
 
 The image is looked at under several rotations by right angles, because headers of public data do not say
 reliably where the base is; the one that the network is surest of is kept, and the box is centred on the
 heart found. Where few slices show a heart, it is looked for off the middle of the image, too. Further
-views are turned a little.
+views are rotated slightly.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import label as connected_components
 
 from cardiacreg.anatomy.landmarks import base_is_at_last_slice
+from cardiacreg.anatomy.topology import largest_piece
 from cardiacreg.errors import InvalidInputError, RefinementError
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg_nn.inference.landmark_extraction import (
@@ -39,7 +39,7 @@ _WIDEST_VIEW_DEG = 12.0
 _LOOKS_AT_ONCE = 4
 
 
-class Look(NamedTuple):
+class View(NamedTuple):
     """What the network saw in one placement."""
 
     placement: Placement
@@ -47,7 +47,7 @@ class Look(NamedTuple):
     landmarks: list[FoundLandmark]
 
     @property
-    def sureness(self) -> float:
+    def confidence(self) -> float:
         """Sum of winning probabilities over what is called heart, times the square of their mean.
 
         A network that sees a heart the wrong way round leaves out what puzzles it, or doubts. Times the
@@ -66,7 +66,7 @@ class Look(NamedTuple):
         return float(best.sum() * best.mean() ** 2) * upright * presence
 
 
-def best_look(volume: Volume, model: Model, turn: str) -> Look:
+def best_look(volume: Volume, model: Model, turn: str) -> View:
     """Return the surest look at a heart, with the box centred on it; `turn` as for `predict`."""
     tried, middle = _turns(turn, model), (np.array(volume.shape) - 1) / 2
     best = _surest_look(volume, model, tried, middle)
@@ -76,13 +76,13 @@ def best_look(volume: Volume, model: Model, turn: str) -> Look:
     corners = product((-_OFF_MIDDLE_MM, _OFF_MIDDLE_MM), repeat=2)
     starts = [middle + [*(np.array(each) / volume.spacing_mm[:2]), 0.0] for each in corners]
     others = [_surest_look(volume, model, tried, start) for start in starts]
-    return max(best, *others, key=lambda each: each.sureness)
+    return max(best, *others, key=lambda each: each.confidence)
 
 
 def _surest_look(
     volume: Volume, model: Model, tried: list[NDArray[np.float64]], start: NDArray[np.float64]
-) -> Look:
-    """Look from a native voxel position under all rotations, then follow the heart with the surest."""
+) -> View:
+    """View from a native voxel position under all rotations, then follow the heart with the surest."""
     looks = []
     for first in range(0, len(tried), _LOOKS_AT_ONCE):
         placements = [
@@ -90,7 +90,7 @@ def _surest_look(
             for each in tried[first : first + _LOOKS_AT_ONCE]
         ]
         looks += look(volume, placements, model)
-    position = int(np.argmax([each.sureness for each in looks]))
+    position = int(np.argmax([each.confidence for each in looks]))
     best, chosen = looks[position], tried[position]
     for _ in range(_MOST_PASSES - 1):
         centre = _heart_centre(best)
@@ -119,7 +119,7 @@ def _turns(turn: str, model: Model) -> list[NDArray[np.float64]]:
     return [*choices[turn], *(each @ mirror for each in choices[turn])]
 
 
-def views_of(best: Look, volume: Volume, model: Model, views: int) -> list[Look]:
+def views_of(best: View, volume: Volume, model: Model, views: int) -> list[View]:
     """Return the best look and further ones, turned about its centre in the plane."""
     if views < 1:
         raise InvalidInputError(f"predict: views is {views}; needs at least 1.", code="BAD_OPTION")
@@ -131,7 +131,7 @@ def views_of(best: Look, volume: Volume, model: Model, views: int) -> list[Look]
     return [*others, best] if views % 2 else others
 
 
-def _heart_centre(found: Look) -> NDArray[np.float64] | None:
+def _heart_centre(found: View) -> NDArray[np.float64] | None:
     """Native voxel position of the centre of the largest piece of what is called heart."""
     where = np.argwhere(_heart(found))
     if not len(where):
@@ -140,23 +140,11 @@ def _heart_centre(found: Look) -> NDArray[np.float64] | None:
     return found.placement.points_to_native(middle[[1, 2, 0]])
 
 
-def _heart(found: Look) -> NDArray[np.bool_]:
+def _heart(found: View) -> NDArray[np.bool_]:
     return largest_piece(found.structures.argmax(axis=0) > 0)
 
 
-def largest_piece(
-    mask: NDArray[np.bool_], structure: NDArray[np.int_] | None = None
-) -> NDArray[np.bool_]:
-    """Return the largest connected piece of a mask; `structure` says which neighbours count as one."""
-    pieces, count = connected_components(mask, structure=structure)
-    if not count:
-        return np.zeros_like(mask)
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return np.asarray(pieces == int(sizes.argmax()))
-
-
-def look(volume: Volume, placements: Sequence[Placement], model: Model) -> list[Look]:
+def look(volume: Volume, placements: Sequence[Placement], model: Model) -> list[View]:
     """Run the network once on several placements.
 
     Parameters
@@ -188,7 +176,7 @@ def look(volume: Volume, placements: Sequence[Placement], model: Model) -> list[
     looks = []
     for number, placement in enumerate(placements):
         own = None if points is None else points[number]
-        looks.append(Look(placement, structures[number], _extract(own, volume, placement)))
+        looks.append(View(placement, structures[number], _extract(own, volume, placement)))
     return looks
 
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.topology import largest_piece
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import (
     LANDMARK_NAMES,
@@ -33,9 +34,8 @@ from cardiacreg.geometry import (
 from cardiacreg.io.nifti import read_volume
 from cardiacreg_nn.inference.orientation_search import (
     WITHOUT_LANDMARKS,
-    Look,
+    View,
     best_look,
-    largest_piece,
     views_of,
 )
 from cardiacreg_nn.inference.preprocessing import to_native
@@ -173,7 +173,7 @@ def check_classes(model: Model) -> None:
         )
 
 
-def _labels(looks: Sequence[Look], volume: Volume, model: Model) -> LabelMap:
+def _labels(looks: Sequence[View], volume: Volume, model: Model) -> LabelMap:
     total = sum(to_native(each.structures, each.placement) for each in looks)
     array = np.asarray(total).argmax(axis=0).astype(np.uint8)
     _keep_largest_pieces(array)
@@ -193,11 +193,11 @@ def _labels(looks: Sequence[Look], volume: Volume, model: Model) -> LabelMap:
 def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
     """Set all but the largest piece of the heart, and then of each structure, to background."""
     for mask in (array > 0, *(array == label for label in range(1, N_LABELS))):
-        array[mask & ~largest_piece(mask, np.ones((3, 3, 3), dtype=int))] = 0
+        array[mask & ~largest_piece(mask, corners=True)] = 0
 
 
 def _landmarks(
-    looks: Sequence[Look], labels: LabelMap, *, from_labels: bool = False
+    looks: Sequence[View], labels: LabelMap, *, from_labels: bool = False
 ) -> tuple[Landmarks | None, list[dict[str, Any]]]:
     """Return the network's landmarks, completed by those derived from the labels, and a report.
 
@@ -231,7 +231,7 @@ def _landmarks_of_labels(labels: LabelMap) -> tuple[Landmarks | None, list[dict[
     return landmarks, [{"name": name, "origin": "labels"} for name in LANDMARK_NAMES]
 
 
-def _points_mm(found: Look, labels: LabelMap) -> NDArray[np.float64]:
+def _points_mm(found: View, labels: LabelMap) -> NDArray[np.float64]:
     """World positions of the landmarks of one look, NaN where missing."""
     points = np.full((len(LANDMARK_NAMES), 3), np.nan)
     for number, each in enumerate(found.landmarks):
@@ -241,7 +241,7 @@ def _points_mm(found: Look, labels: LabelMap) -> NDArray[np.float64]:
     return points
 
 
-def _entry(number: int, looks: Sequence[Look], missing: bool) -> dict[str, Any]:
+def _entry(number: int, looks: Sequence[View], missing: bool) -> dict[str, Any]:
     """What is reported of one landmark; presence counts views without it as 0."""
     entry: dict[str, Any] = {"name": LANDMARK_NAMES[number]}
     if missing:
@@ -252,7 +252,7 @@ def _entry(number: int, looks: Sequence[Look], missing: bool) -> dict[str, Any]:
     return entry | ({"spread_mm": round(float(np.mean(spreads)), 2)} if spreads else {})
 
 
-def _derived(labels: LabelMap, found: Look, names: list[str]) -> NDArray[np.float64] | None:
+def _derived(labels: LabelMap, found: View, names: list[str]) -> NDArray[np.float64] | None:
     """Derive landmarks from the labels; the placement says where the base is."""
     up = found.placement.to_native[2, 2] > 0
     try:

@@ -6,7 +6,7 @@ from scipy import ndimage
 from cardiacreg import LabelMap
 from cardiacreg.anatomy.topology import clean_topology
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, STRUCTURES
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from tests.helpers.strategies import blobs, few, light, oblique_matrix, random_labels, seeds
 
 FACES = ndimage.generate_binary_structure(3, 1)
@@ -40,7 +40,7 @@ def assert_clean(array):
 
 
 def heart():
-    return np.array(tiny_heart().labels.array)
+    return np.array(make_toy_heart().labels.array)
 
 
 def test_a_clean_heart_is_unchanged():

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,20 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cardiacreg import InvalidInputError, LabelMap, Landmarks, Subject, Volume
+from cardiacreg import CacheWarning, InvalidInputError, LabelMap, Landmarks, Subject, Volume
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
-from cardiacreg.atlases import bank as atlas_bank, bank_files
-from cardiacreg.atlases.bank import (
-    AtlasBank,
-    append_to_atlas_bank,
-    build_atlas_bank,
-    default_atlases,
-    label_hash,
-)
+from cardiacreg.atlases import bank_files, embedded
+from cardiacreg.atlases.bank import AtlasBank, label_hash
+from cardiacreg.atlases.bank_building import append_to_atlas_bank, build_atlas_bank
 from cardiacreg.atlases.bank_verification import verify_atlas_bank
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.atlases.ranking import with_metadata
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, HeartSpecification, sample_heart
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 FEW = (
     HeartSpecification(FIRST_EVALUATION_SEED),
@@ -42,9 +37,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def few_by_default(monkeypatch, tmp_path):
-    monkeypatch.setattr(atlas_bank, "default_specifications", lambda: FEW[:1])
-    monkeypatch.setattr(atlas_bank, "_model_key", lambda: "few")
-    monkeypatch.setenv(atlas_bank.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(embedded, "default_specifications", lambda: FEW[:1])
+    monkeypatch.setattr(embedded, "_model_key", lambda: "few")
+    monkeypatch.setenv(embedded.CACHE_VARIABLE, str(tmp_path))
     return tmp_path / "atlas_bank_few"
 
 
@@ -120,8 +115,8 @@ def test_a_damaged_default_bank_is_rebuilt(few_by_default, damage):
     assert len(AtlasBank(few_by_default)) == 1
 
 
-@pytest.mark.parametrize("damage", ["empty", "no parts", "blank entries", "changed", "a file"])
-def test_a_default_bank_that_opens_or_is_no_folder_is_rebuilt_too(few_by_default, damage):
+@pytest.mark.parametrize("damage", ["empty", "no parts", "blank entries", "changed"])
+def test_a_damaged_default_bank_that_opens_is_rebuilt_too(few_by_default, damage):
     names = default_atlases(threads=1).names
     entries = few_by_default / "entries.jsonl"
     if damage == "empty":
@@ -130,29 +125,34 @@ def test_a_default_bank_that_opens_or_is_no_folder_is_rebuilt_too(few_by_default
         bank_files.write_index(few_by_default, [])
     elif damage == "blank entries":
         entries.write_bytes(b"\0" * entries.stat().st_size)
-    elif damage == "changed":
+    else:
         entries.write_bytes(
             entries.read_bytes().replace(b'"has_image": true', b'"has_image":false')
         )
-    else:
-        shutil.rmtree(few_by_default)
-        few_by_default.write_text("no bank")
     with pytest.raises(InvalidInputError):
-        atlas_bank.open_default_bank(few_by_default)
+        embedded.open_default_bank(few_by_default)
     assert default_atlases(threads=1).names == names
-    assert len(atlas_bank.open_default_bank(few_by_default)) == 1
+    assert len(embedded.open_default_bank(few_by_default)) == 1
+
+
+def test_a_file_in_the_place_of_the_default_bank_stays_and_a_temporary_bank_serves(few_by_default):
+    few_by_default.write_text("no bank")
+    with pytest.warns(CacheWarning, match="is a regular file, not an atlas bank"):
+        assert len(default_atlases(threads=1)) == 1
+    assert few_by_default.read_text() == "no bank"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="these places are Linux's")
 @pytest.mark.parametrize("place", ["/dev/null/cache", "/proc/cache"])
 def test_without_a_writable_cache_the_bank_is_built_for_the_process(place, tmp_path):
     code = (
-        "import warnings\nfrom cardiacreg import bank, phantoms\n"
+        "import warnings\nfrom cardiacreg.atlases import embedded\n"
+        "from cardiacreg.phantoms import hearts as phantoms\n"
         "few = phantoms.HeartSpecification(phantoms.FIRST_EVALUATION_SEED)\n"
-        "atlas_bank.default_specifications = lambda: (few,)\n"
+        "embedded.default_specifications = lambda: (few,)\n"
         "with warnings.catch_warnings(record=True) as caught:\n"
         "    warnings.simplefilter('always')\n"
-        "    bank, again = atlas_bank.default_atlases(threads=1), bank.default_atlases()\n"
+        "    bank, again = embedded.default_atlases(threads=1), embedded.default_atlases()\n"
         "assert again is bank and len(bank) == 1 and bank[0].image is not None\n"
         "assert [w.category.__name__ for w in caught] == ['CacheWarning'], caught\n"
         "print(bank.folder, caught[0].message, sep='\\n')\n"
@@ -171,7 +171,7 @@ def test_without_any_writable_folder_the_message_says_what_to_set(few_by_default
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atlas_bank, "build_atlas_bank", full)
+    monkeypatch.setattr(embedded, "build_atlas_bank", full)
     with pytest.raises(InvalidInputError, match="No space left.*set CARDIACREG_CACHE") as caught:
         default_atlases()
     assert caught.value.code == "CACHE_NOT_WRITABLE"
@@ -189,7 +189,7 @@ def test_an_empty_bank_is_refused(tmp_path):
 
 
 def test_the_default_bank_holds_what_it_promises():
-    items = atlas_bank.default_specifications()
+    items = embedded.default_specifications()
     assert len(items) == len(set(items)) >= 64
     assert {"healthy", "pulmonary_hypertension"} <= {item.group for item in items}
     assert {item.phase for item in items} == {"ED", "ES"}
@@ -199,7 +199,7 @@ def test_the_default_bank_holds_what_it_promises():
 def tiny_hearts(*sizes):
     return [
         Subject(
-            (heart := tiny_heart(size=size)).labels,
+            (heart := make_toy_heart(size=size)).labels,
             image=heart.image,
             landmarks=landmarks_from_labels(heart.labels),
             name=f"tiny {size}",
@@ -255,10 +255,10 @@ def test_a_killed_build_leaves_nothing_that_opens(tmp_path):
     """The process dies while it writes; the place stays empty and a later build succeeds."""
     code = f"""
 import os
-from cardiacreg import bank, bank_files
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.atlases import bank_building, bank_files
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 bank_files.write_index = lambda *_: os._exit(9)
-bank.build_atlas_bank({str(tmp_path / "bank")!r}, [tiny_heart()])
+bank_building.build_atlas_bank({str(tmp_path / "bank")!r}, [make_toy_heart()])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 9, done.stderr
@@ -475,7 +475,7 @@ from pathlib import Path
 import numpy as np
 from cardiacreg import Affine, FusionOptions, LabelMap, Volume, fuse_labels, rank_atlases
 from cardiacreg.atlases.bank import AtlasBank
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 def find_and_fuse(bank):
     affines = [Affine.identity()] * len(bank)
@@ -489,7 +489,7 @@ def find_and_fuse(bank):
     options = FusionOptions(search=(3, 3, 1), patch=(3, 3, 1), bandwidth=200.0)
     return best, fuse_labels(warped[0][0], warped, options=options, threads=1)
 
-target = tiny_heart()
+target = make_toy_heart()
 find_and_fuse(AtlasBank(sys.argv[1]).subset([0, 1, 2]))  # kernels are loaded before the limit
 status = Path("/proc/self/status").read_text()
 used = 1024 * int(status.split("VmData:")[1].split()[0])
@@ -512,7 +512,7 @@ except MemoryError:
 
 def _padded_heart(number):
     """A tiny heart in a large grid, moved along i by a voxel for each step away from number 40."""
-    heart = tiny_heart()
+    heart = make_toy_heart()
     margin = [(0, whole - n) for whole, n in zip((128, 128, 64), heart.labels.shape, strict=True)]
     matrix = heart.labels.voxel_to_world
 

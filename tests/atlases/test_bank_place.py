@@ -11,14 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from cardiacreg.atlases import bank_files, bank_place
-from cardiacreg.atlases.bank import AtlasBank, append_to_atlas_bank, build_atlas_bank
+from cardiacreg.atlases.bank import AtlasBank
+from cardiacreg.atlases.bank_building import append_to_atlas_bank, build_atlas_bank
 from cardiacreg.atlases.bank_lock import LOCK, locked_bank
 from cardiacreg.atlases.bank_verification import verify_atlas_bank
 from cardiacreg.cli.app import main
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import Subject
 from cardiacreg.io.folder_locks import locked_folder
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.target import gather_atlases
 from tests.helpers.killed_steps import killed_at_every_step
 
@@ -26,7 +27,7 @@ taken_over = pytest.mark.filterwarnings("ignore:.*taken over:cardiacreg.errors.I
 
 
 def hearts(*sizes):
-    return [Subject(tiny_heart(size=size).labels, name=f"tiny {size}") for size in sizes]
+    return [Subject(make_toy_heart(size=size).labels, name=f"tiny {size}") for size in sizes]
 
 
 def refused(code, call, *arguments, **keywords):
@@ -119,11 +120,11 @@ class TestWhatIsNoBank:
 
 CODE = """
 from pathlib import Path
-from cardiacreg.atlases.bank import build_atlas_bank, append_to_atlas_bank
+from cardiacreg.atlases.bank_building import append_to_atlas_bank, build_atlas_bank
 from cardiacreg.geometry import Subject
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
-HEARTS = {size: Subject(tiny_heart(size=size).labels, name=f"tiny {size}") for size in (0.9, 1.1)}
+HEARTS = {size: Subject(make_toy_heart(size=size).labels, name=f"tiny {size}") for size in (0.9, 1.1)}
 
 def prepare(place):
     build_atlas_bank(Path(place) / "bank", [HEARTS[0.9]], threads=1)
@@ -308,7 +309,7 @@ class TestLinksInABank:
 
 
 def mismatched():
-    heart = tiny_heart()
+    heart = make_toy_heart()
     return Subject(
         heart.labels, image=type(heart.image)(heart.image.array[1:], heart.image.voxel_to_world)
     )

@@ -9,7 +9,7 @@ from cardiacreg import Affine, InvalidInputError, LabelMap, Subject
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.atlases.index import AtlasIndex, read_labels_at, telling_points
 from cardiacreg.atlases.ranking import diversity, rank_atlases
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.registration.landmark_affine import fit_landmark_affine
 from tests.helpers.tiny_bank import tiny_atlas
 
@@ -95,7 +95,7 @@ class TestFiles:
 
 def test_one_atlas_is_no_bank():
     with pytest.raises(InvalidInputError, match="at least two"):
-        AtlasIndex.build([tiny_heart()])
+        AtlasIndex.build([make_toy_heart()])
 
 
 def test_labels_are_read_at_the_nearest_voxel():

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import __main__ as runner
 from benchmarks.accuracy import ablation, pathology, real, simulated
 from benchmarks.atlases import selection, selection_large
-from benchmarks.documents import report
+from benchmarks.documents import excerpts, report
 from benchmarks.fusion import fusion_modes
 from benchmarks.harness import (
     cases,
@@ -25,9 +25,13 @@ from cardiacreg import LabelMap, RefineOptions, Subject, Volume
 from cardiacreg.io.nifti import read_labels
 from cardiacreg.metrics import baselines, overlap
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
-MARKED = report.MARKER.findall((report.DOCUMENTS[1]).read_text(encoding="utf-8"))
+MARKED = [
+    found
+    for document in report.DOCUMENTS
+    for found in report.MARKER.findall(document.read_text(encoding="utf-8"))
+]
 THICK = np.diag([1.0, 1.0, 10.0, 1.0])
 FINE = np.diag([1.0, 1.0, 2.0, 1.0])
 
@@ -233,7 +237,7 @@ class TestScoring:
 @pytest.fixture(scope="module")
 def tiny_records():
     """The tiny heart measured as the long benchmarks measure theirs."""
-    heart, atlas = tiny_heart(), tiny_heart(size=0.9)
+    heart, atlas = make_toy_heart(), make_toy_heart(size=0.9)
     case = cases.Case("tiny", 1, "healthy", "ED", heart, np.zeros((8, 2)), heart.labels)
     options = RefineOptions(n_atlases=1, affine_candidates=1)
     records = [measuring.interpolated(case, method) for method in measuring.BASELINES]
@@ -443,7 +447,7 @@ class TestComparators:
         assert overlap.dice(found, truth, 1) > 0.97 > overlap.dice(other, truth, 1)
 
     def test_turning_moves_target_and_truth_together(self):
-        heart = tiny_heart()
+        heart = make_toy_heart()
         case = cases.Case("tiny", 1, "healthy", "ED", heart, np.zeros((8, 2)), heart.labels)
         found = turned.turned(case, 40.0)
         turn = turned.rotation(40.0, 1)[:3, :3]
@@ -663,6 +667,25 @@ class TestReport:
         assert "old" not in filled and "| 1 |" in filled
         assert "Not measured yet." in filled
         assert report.fill(filled, {"one": "| 1 |"}) == filled
+
+    def test_links_to_figures_start_at_the_document(self, tmp_path):
+        (figure,) = report._pictures_of([report.FIGURES / "scaling.png"]).values()
+        text = "<!-- table one -->\n<!-- end one -->\n"
+        for folder, link in (
+            ("", "docs/figures"),
+            ("docs", "figures"),
+            ("docs/studies", "../figures"),
+        ):
+            place = report.FIGURES.parent.parent / folder
+            assert f"]({link}/scaling.png)" in report.fill(text, {"one": figure}, place)
+
+    def test_short_tables_copy_cells_of_the_studies(self):
+        row = "| default, labels only, steady, 2 threads | 1.5 | 2.5 | 300 | 6 |"
+        head = (
+            "| refinement | seconds | processor seconds | peak memory, MiB | runs |\n| --- | ---: |"
+        )
+        (table,) = excerpts.tables({"speed": f"{head}\n{row}"}).values()
+        assert table.splitlines()[2:] == ["| each further heart | 1.5 | 2.5 | 300 |"]
 
     def test_stored_results_give_tables(self):
         tables = report.collect(report.RESULTS)

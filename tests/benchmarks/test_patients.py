@@ -10,7 +10,7 @@ from benchmarks.harness import cases, hidden_slices, measuring, plots, store
 from cardiacreg import LabelMap, RefineOptions
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY
 from cardiacreg.metrics import baselines
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 PIXEL_MM, DISTANCE_MM, RADIUS_PIXELS = 1.5, 12.0, 15.0
 
@@ -226,7 +226,7 @@ class TestContouredPatient:
 
 class TestViews:
     def test_the_four_chamber_plane_holds_both_ventricles_and_a_heart_equals_itself(self):
-        heart = tiny_heart().labels
+        heart = make_toy_heart().labels
         grids = long_axis.views(heart)
         assert list(grids) == list(long_axis.VIEWS)
         shown = {name: set(plane_cuts.cut(heart, g).present()) for name, g in grids.items()}
@@ -236,7 +236,9 @@ class TestViews:
         assert all(value == 1 for each in scores.values() for value in each.values())
 
     def test_views_meet_in_the_axis_at_equal_angles(self):
-        normals = [g.voxel_to_world[:3, 2] for g in long_axis.views(tiny_heart().labels).values()]
+        normals = [
+            g.voxel_to_world[:3, 2] for g in long_axis.views(make_toy_heart().labels).values()
+        ]
         turns = [abs(float(a @ b)) for a, b in zip(normals, normals[1:] + normals[:1], strict=True)]
         np.testing.assert_allclose(turns, 0.5, atol=1e-6)
 

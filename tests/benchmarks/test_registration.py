@@ -10,13 +10,13 @@ from benchmarks.registration import optimisers, peer_adapters, peers
 from benchmarks.speed import roofline
 from cardiacreg import write_labels
 from cardiacreg.geometry import voxel_grid
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 
 @pytest.fixture
 def pair(tmp_path):
     """A folder with one heart twice, and its positions."""
-    labels = tiny_heart().labels
+    labels = make_toy_heart().labels
     for name in ("fixed", "moving"):
         write_labels(tmp_path / f"{name}.nii.gz", labels)
     np.savetxt(tmp_path / "affine.txt", np.eye(4))

@@ -8,7 +8,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
-from cardiacreg.atlases import bank
+from cardiacreg.atlases import embedded
 from cardiacreg.cli import doctor
 from cardiacreg.cli.app import main
 from cardiacreg.compute import cache_files, kernel_cache
@@ -31,14 +31,14 @@ def folder(tmp_path, monkeypatch):
     few = (HeartSpecification(FIRST_EVALUATION_SEED),)
     monkeypatch.setenv("CARDIACREG_CACHE", str(tmp_path))
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(bank, "default_specifications", lambda: few)
-    monkeypatch.setattr(bank, "_model_key", lambda: KEY)
+    monkeypatch.setattr(embedded, "default_specifications", lambda: few)
+    monkeypatch.setattr(embedded, "_model_key", lambda: KEY)
     monkeypatch.setattr(kernel_cache, "_troubles", [])
     monkeypatch.setattr(doctor, "_self_check", lambda: PASSED)
     for name in ("ours._one", "ours.part._two"):
         cache_files.write_kernel(tmp_path / "kernels" / f"{name}-{HEX}.kernel", b"code" * 9)
-    bank.build_atlas_bank(tmp_path / f"atlas_bank_{KEY}", few, threads=1)
-    bank.build_atlas_bank(tmp_path / f"atlas_bank_{KEY[::-1]}", few, threads=1)
+    embedded.build_atlas_bank(tmp_path / f"atlas_bank_{KEY}", few, threads=1)
+    embedded.build_atlas_bank(tmp_path / f"atlas_bank_{KEY[::-1]}", few, threads=1)
     for name in ("kernels/notes.txt", "kernels/numba.nbi", "atlas_bank_mine.txt", "thesis.txt"):
         (tmp_path / name).write_text("not ours")
     (tmp_path / "atlas_bank_mine").mkdir()

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
-from cardiacreg.atlases.bank import AtlasBank, build_atlas_bank
+from cardiacreg.atlases.bank import AtlasBank
+from cardiacreg.atlases.bank_building import build_atlas_bank
 from cardiacreg.atlases.folder import open_atlas_folder
 from cardiacreg.cli import demo
 from cardiacreg.cli.app import main
@@ -19,7 +20,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.io import kept_inputs, nifti
 from cardiacreg.io.kept_inputs import check_inputs_are_kept, files_of
 from cardiacreg.io.landmark_files import write_landmarks
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement import _refine
 from cardiacreg.results import qc_figure
 from cardiacreg.results.files import FILE_NAMES
@@ -47,7 +48,7 @@ def files(tmp_path):
     """A heart, its image, landmarks, another frame and two atlases."""
     folder = tmp_path / "in"
     for name, size in (("atlases/one", 0.9), ("atlases/two", 0.95), ("", 1.0)):
-        place, heart = folder / name, tiny_heart(size=size)
+        place, heart = folder / name, make_toy_heart(size=size)
         place.mkdir(parents=True, exist_ok=True)
         nifti.write_labels(place / "labels.nii.gz", heart.labels)
         nifti.write_volume(place / "image.nii.gz", heart.image)
@@ -160,8 +161,10 @@ def test_a_result_beside_its_input_is_fine(files, tiny_result):
 
 
 def test_files_are_found_behind_what_is_given(files, tmp_path):
-    bank = build_atlas_bank(tmp_path / "bank", [tiny_heart()])
-    assert files_of(bank, None, 3, tiny_heart().labels, [tiny_heart()]) == (tmp_path / "bank",)
+    bank = build_atlas_bank(tmp_path / "bank", [make_toy_heart()])
+    assert files_of(bank, None, 3, make_toy_heart().labels, [make_toy_heart()]) == (
+        tmp_path / "bank",
+    )
     assert set(files_of(open_atlas_folder(files / "atlases"))) == {
         files / "atlases" / name / file
         for name in ("one", "two")

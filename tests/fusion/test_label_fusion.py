@@ -1,6 +1,4 @@
 import dataclasses
-import importlib.util
-import sys
 
 import numpy as np
 import pytest
@@ -9,15 +7,14 @@ from scipy import ndimage
 
 from cardiacreg import InvalidInputError, LabelMap, Volume
 from cardiacreg.compute.threads import Progress
-from cardiacreg.fusion import label_fusion, patch_votes, staple
+from cardiacreg.fusion import label_fusion, patch_votes
 from cardiacreg.fusion.grey_levels import grey_levels
 from cardiacreg.fusion.label_fusion import FusionOptions, fuse_labels, fusion_from_votes
 from cardiacreg.fusion.patch_tiles import Box, Scene, cut_tile
 from tests.helpers import naive
 from tests.helpers.strategies import blobs, few, light, oblique_matrix, random_labels, seeds
 
-HAS_SIMPLEITK = importlib.util.find_spec("SimpleITK") is not None
-MODES = tuple(mode for mode in label_fusion.MODES if mode != "staple" or HAS_SIMPLEITK)
+MODES = label_fusion.MODES
 OPTIONS = FusionOptions(search=(3, 5, 3), patch=(5, 3, 1), bandwidth=2000.0)
 SHAPE = (6, 5, 4)
 
@@ -41,16 +38,7 @@ def oracle_votes(target, atlases, options, **some):
     heart = heart if heart.any() else ~heart
     pairs = [(naive.grey_levels(image.array, heart), labels.array) for image, labels in atlases]
     given = (naive.grey_levels(target.array, heart), pairs, options.search, options.patch)
-    if options.mode == "joint":
-        return naive.joint_votes(
-            *given, options.distance, options.joint_exponent, options.joint_ridge
-        )
-    votes = {
-        "nonlocal": naive.nonlocal_votes,
-        "multi_point": naive.multi_point_votes,
-        "best_patch": naive.best_patch_votes,
-    }[options.mode]
-    return votes(*given, options.bandwidth, options.distance, **some)
+    return naive.nonlocal_votes(*given, options.bandwidth, options.distance, **some)
 
 
 def holds_whole_patches(tile):
@@ -210,11 +198,10 @@ class TestNonlocal:
         patch_votes._nonlocal_kernel(tile, 4, lows, limits, votes)
         assert np.array_equal(votes, np.append(expected, np.zeros(1024, np.float32)))
 
-    @pytest.mark.parametrize("mode", ["nonlocal", "multi_point", "best_patch", "joint"])
-    def test_a_correlation_has_the_same_bits_in_whole_and_in_cut_tiles(self, mode, monkeypatch):
+    def test_a_correlation_has_the_same_bits_in_whole_and_in_cut_tiles(self, monkeypatch):
         """One tile for all cuts patches at the lattice's ends; of tiles of one column some cut none."""
         target, atlases, _ = wide_case(28, low=(2, 9, 0))
-        options = dataclasses.replace(OPTIONS, mode=mode, distance="correlation", bandwidth=0.2)
+        options = dataclasses.replace(OPTIONS, distance="correlation", bandwidth=0.2)
         together = fuse_labels(target, atlases, options=options, threads=1)
         monkeypatch.setattr(label_fusion, "_TILE", (1, 1))
         split = fuse_labels(target, atlases, options=options, threads=1)
@@ -241,40 +228,7 @@ class TestNonlocal:
         assert (found.confidence.array > 0.3).all()
 
 
-OTHER_MODES = {
-    "best patch": {"mode": "best_patch"},
-    "best patch, correlation": {"mode": "best_patch", "distance": "correlation", "bandwidth": 0.3},
-    "multi-point": {"mode": "multi_point"},
-    "multi-point, sum": {"mode": "multi_point", "distance": "sum", "bandwidth": 30000.0},
-    "multi-point, correlation": {
-        "mode": "multi_point",
-        "distance": "correlation",
-        "bandwidth": 0.3,
-    },
-    "joint": {"mode": "joint"},
-    "joint, cubic": {"mode": "joint", "joint_exponent": 3.0, "joint_ridge": 0.01},
-}
-
-
-class TestOtherModes:
-    @pytest.mark.parametrize("given", OTHER_MODES.values(), ids=OTHER_MODES)
-    @pytest.mark.parametrize("seed", [20, 21])
-    def test_equal_their_literal_loops(self, given, seed):
-        target, atlases = random_case(seed, n_atlases=3, shape=(7, 5, 3))
-        options = dataclasses.replace(OPTIONS, **given)
-        compare(
-            fuse_labels(target, atlases, options=options), oracle_votes(target, atlases, options)
-        )
-
-    def test_equal_matches_vote_where_the_displacement_is_shortest(self):
-        rng = np.random.default_rng(22)
-        flat = Volume(np.ones(SHAPE), np.eye(4))
-        labels = LabelMap(random_labels(rng, SHAPE), np.eye(4))
-        for mode in ("best_patch", "joint"):
-            options = dataclasses.replace(OPTIONS, mode=mode)
-            found = fuse_labels(flat, [(flat, labels)], options=options)
-            np.testing.assert_array_equal(found.labels.array, labels.array)
-
+class TestDistances:
     def test_correlation_ignores_contrast_where_differences_do_not(self):
         target, atlases = random_case(23)
         options = dataclasses.replace(OPTIONS, distance="correlation", bandwidth=0.1)
@@ -389,8 +343,6 @@ class TestEveryMode:
     @light
     @given(seed=seeds)
     def test_a_copy_of_an_atlas_adds_to_its_labels(self, mode, seed):
-        if mode == "joint":
-            pytest.skip("joint weights see through copies: that is their purpose")
         target, atlases = random_case(seed, n_atlases=2, shape=(5, 4, 2))
         options = dataclasses.replace(self.options(mode), search=(1, 1, 1), probabilities=True)
         shares = [
@@ -400,8 +352,7 @@ class TestEveryMode:
         own = atlases[0][1].array
         for label in np.unique(own):
             levels = [share[int(label)].array[own == label] for share in shares]
-            if mode != "multi_point":
-                assert (np.diff(levels, axis=0) >= -1e-6).all()
+            assert (np.diff(levels, axis=0) >= -1e-6).all()
             assert np.mean(levels[2]) >= np.mean(levels[0]) - 1e-6
 
     def test_lattice_of_the_result_is_that_of_the_atlases(self, mode):
@@ -467,90 +418,6 @@ class TestMajority:
         np.testing.assert_array_equal(found.labels.array, expected.labels.array)
 
 
-class TestStaple:
-    """SimpleITK estimates how atlases confuse labels; the labels that follow must be SimpleITK's."""
-
-    OPTIONS = FusionOptions(mode="staple", probabilities=True)
-
-    def fused(self, arrays):
-        maps = [(None, LabelMap(array, np.eye(4))) for array in arrays]
-        return fuse_labels(None, maps, options=self.OPTIONS)
-
-    @staticmethod
-    def noisy_arrays(seed, n_atlases=4, shape=(9, 8, 5), labels=(0, 3, 7, 200)):
-        rng = np.random.default_rng(seed)
-        base = blobs(rng, shape, labels[1:])
-        base[0, 0, 0], base[-1, -1, -1] = labels[1], labels[2]
-        return [
-            np.where(rng.random(shape) < 0.08 * (n + 1), random_labels(rng, shape, labels), base)
-            for n in range(n_atlases)
-        ]
-
-    @light
-    @given(seeds)
-    def test_equals_simpleitk_where_it_decides(self, seed):
-        """Of labels without gaps: what SimpleITK makes of others depends on the gaps."""
-        itk = pytest.importorskip("SimpleITK")
-        arrays = self.noisy_arrays(seed, labels=(0, 1, 2, 3))
-        found = self.fused(arrays).labels.array
-        maps = [itk.GetImageFromArray(array) for array in arrays]
-        expected = itk.GetArrayFromImage(itk.MultiLabelSTAPLE(maps, 255))
-        disputed = np.ptp(arrays, axis=0) > 0
-        decided = disputed & (expected != 255)
-        assert decided.sum() > 20
-        np.testing.assert_array_equal(found[decided], expected[decided])
-        np.testing.assert_array_equal(found[~disputed], arrays[0][~disputed])
-
-    def test_believes_good_atlases_more_than_the_majority_does(self):
-        pytest.importorskip("SimpleITK")
-        rng = np.random.default_rng(30)
-        truth = blobs(rng, (14, 13, 8))
-        good = [np.where(rng.random(truth.shape) < 0.02, 0, truth) for _ in range(2)]
-        bad = [np.where(rng.random(truth.shape) < 0.6, 0, truth) for _ in range(3)]
-        found = self.fused([*bad, *good]).labels.array
-        majority = fuse_labels(None, [(None, LabelMap(a, np.eye(4))) for a in (*bad, *good)])
-        assert (found == truth).mean() > 0.99 > (majority.labels.array == truth).mean() + 0.03
-
-    def test_undecided_voxels_go_to_most_atlases_then_to_the_lowest(self, monkeypatch):
-        """No label is possible: what is left are the atlases' shares."""
-        monkeypatch.setattr(staple, "_confusions", lambda codes, n: [np.zeros((n, n))] * len(codes))
-        columns = np.array([[5, 5, 2, 9], [5, 2, 2, 9], [2, 5, 9, 9], [2, 9, 5, 9]], np.uint8)
-        found = self.fused(columns.reshape(4, 4, 1, 1))
-        assert found.labels.array.ravel().tolist() == [2, 5, 2, 9]
-        assert found.n_ties == 1
-        np.testing.assert_allclose(found.confidence.array.ravel(), [0.5, 0.5, 0.5, 1])
-
-    def test_equally_likely_labels_go_to_most_atlases(self, monkeypatch):
-        shares, counts = np.array([[0.4, 0.2, 0.4]]), np.array([[1, 0, 2]])
-        monkeypatch.setattr(label_fusion, "staple_shares", lambda *_: (shares, counts))
-        found = self.fused(np.array([1, 3, 3, 2], np.uint8).reshape(4, 1, 1, 1))
-        assert found.labels.array.item() == 3
-        assert found.n_ties == 0
-
-    def test_order_of_atlases_changes_no_bit(self):
-        pytest.importorskip("SimpleITK")
-        arrays = self.noisy_arrays(31)
-        first, second = self.fused(arrays), self.fused([arrays[n] for n in (2, 0, 3, 1)])
-        np.testing.assert_array_equal(first.labels.array, second.labels.array)
-        np.testing.assert_array_equal(first.confidence.array, second.confidence.array)
-
-    def test_background_around_the_hearts_changes_no_bit(self):
-        pytest.importorskip("SimpleITK")
-        arrays = self.noisy_arrays(32)
-        first = self.fused(arrays)
-        second = self.fused([np.pad(array, ((3, 1), (0, 2), (4, 0))) for array in arrays])
-        np.testing.assert_array_equal(second.labels.array[3:-1, :-2, 4:], first.labels.array)
-        np.testing.assert_array_equal(
-            second.confidence.array[3:-1, :-2, 4:], first.confidence.array
-        )
-
-    def test_without_simpleitk_says_what_to_install(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "SimpleITK", None)
-        with pytest.raises(InvalidInputError, match=r"cardiacreg\[staple\]") as caught:
-            self.fused(self.noisy_arrays(33))
-        assert caught.value.code == "NO_SIMPLEITK"
-
-
 class TestVotes:
     def test_most_votes_win_and_ties_go_to_the_lowest(self):
         votes = np.array([[1, 3, 2], [2, 2, 1], [0, 0, 0]], dtype=np.float32).reshape(3, 1, 1, 3)
@@ -592,8 +459,6 @@ class TestRefusals:
             {"bandwidth": float("nan")},
             {"bandwidth": 1e-5},
             {"harmonisation": "magic"},
-            {"joint_exponent": 0.0},
-            {"joint_ridge": -1.0},
             {"patch": (183, 181, 1)},
         ],
     )

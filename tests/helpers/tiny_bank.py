@@ -5,7 +5,7 @@ import pytest
 
 from cardiacreg import Affine, LabelMap, Subject, Volume
 from cardiacreg.fusion.label_fusion import FusionOptions
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.registration.ffd_registration import RegistrationOptions
 from cardiacreg.transforms.ffd import FFD
@@ -42,7 +42,7 @@ def with_image(labels, seed=0):
 
 def tiny_atlas(seed, *, strength_mm=3.0):
     """The tiny heart after a smooth random deformation, on finer slices, with an image."""
-    labels = tiny_heart().labels
+    labels = make_toy_heart().labels
     control = np.diag([30.0, 30.0, 30.0, 1.0])
     control[:3, 3] = labels.voxel_to_world[:3, 3] - 30
     moves = strength_mm * np.random.default_rng(seed).normal(size=(7, 7, 6, 3))
@@ -61,7 +61,7 @@ def tiny_atlases(count=3):
 
 def tiny_target(matrix=None):
     """The tiny heart with slices moved by whole voxels, with an image."""
-    labels = tiny_heart().labels
+    labels = make_toy_heart().labels
     array = np.array(labels.array)
     for k, offset in enumerate([(0, 0), (1, 0), (-1, 1), (0, -1), (1, 1), (-1, 0), (0, 0), (0, 0)]):
         array[:, :, k] = np.roll(array[:, :, k], offset, axis=(0, 1))

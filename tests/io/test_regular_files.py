@@ -17,13 +17,14 @@ from cardiacreg import (
     write_dof,
     write_itk_transform,
 )
-from cardiacreg.atlases.bank import AtlasBank, build_atlas_bank
+from cardiacreg.atlases.bank import AtlasBank
+from cardiacreg.atlases.bank_building import build_atlas_bank
 from cardiacreg.atlases.folder import open_atlas_folder
 from cardiacreg.atlases.index import AtlasIndex
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import read_landmarks, write_landmarks
 from cardiacreg.io.nifti import read_labels, read_volume, write_labels
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 
@@ -38,7 +39,7 @@ READERS = (
     (AtlasIndex.load, "a.npz"),
 )
 WRITERS = (
-    (lambda path: write_labels(path, tiny_heart().labels), "a.nii.gz"),
+    (lambda path: write_labels(path, make_toy_heart().labels), "a.nii.gz"),
     (lambda path: write_landmarks(path, Landmarks(np.eye(3))), "a.json"),
     (lambda path: write_dof(path, Affine.identity()), "a.dof"),
     (lambda path: write_itk_transform(path, Affine.identity()), "a.tfm"),
@@ -84,7 +85,7 @@ def test_no_writer_replaces_what_is_no_file(tmp_path, write, name, make, kind):
 
 @pytest.mark.parametrize("name", ["index.json", "labels.npy", "entries.jsonl", "ends.npy"])
 def test_a_pipe_in_a_bank_does_not_block_it(tmp_path, name):
-    build_atlas_bank(tmp_path / "bank", [tiny_heart()])
+    build_atlas_bank(tmp_path / "bank", [make_toy_heart()])
     (tmp_path / "bank" / name).unlink()
     os.mkfifo(tmp_path / "bank" / name)
     with no_waiting(), pytest.raises(InvalidInputError, match="named pipe") as caught:
@@ -96,7 +97,7 @@ def test_a_pipe_in_a_bank_does_not_block_it(tmp_path, name):
 def test_a_pipe_in_an_atlas_folder_does_not_block_it(tmp_path, name):
     (tmp_path / "a").mkdir()
     if name != "labels.nii.gz":
-        write_labels(tmp_path / "a" / "labels.nii.gz", tiny_heart().labels)
+        write_labels(tmp_path / "a" / "labels.nii.gz", make_toy_heart().labels)
     os.mkfifo(tmp_path / "a" / name)
     with no_waiting(), pytest.raises(InvalidInputError, match="named pipe"):
         open_atlas_folder(tmp_path)[0]

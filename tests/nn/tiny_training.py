@@ -10,7 +10,7 @@ from torch import nn
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.geometry import LabelMap, Volume
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg_nn.data.batches import TrainingData
 from cardiacreg_nn.data.training_hearts import source_from_pair
 from cardiacreg_nn.inference.preprocessing import Preset
@@ -33,14 +33,14 @@ def tiny_config(**training):
 
 
 def tiny_data():
-    hearts = [tiny_heart(size=size) for size in (1.0, 0.9)]
+    hearts = [make_toy_heart(size=size) for size in (1.0, 0.9)]
     sources = [source_from_pair(h.image, h.labels, PRESET, name=h.name) for h in hearts]
     return TrainingData(sources, [], sources[:1])
 
 
 def coded_heart():
     """The tiny heart with an image that is its labels, on a background of noise-free zeros."""
-    heart = tiny_heart()
+    heart = make_toy_heart()
     return Volume(heart.labels.array.astype(np.float32), heart.labels.voxel_to_world), heart.labels
 
 

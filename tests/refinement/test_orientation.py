@@ -7,12 +7,13 @@ import pytest
 
 from cardiacreg import Degradation, InvalidInputError, LabelMap, RefineOptions, sample_heart
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.atlases.view import AtlasView
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
-from cardiacreg.phantoms.toy_heart import tiny_heart
-from cardiacreg.refinement._refine import make_run, oriented_run, refine
+from cardiacreg.phantoms.toy_heart import make_toy_heart
+from cardiacreg.refinement._refine import make_context, oriented_context, refine
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import ORIENTATIONS
-from cardiacreg.refinement.target import Pool, gather_target
+from cardiacreg.refinement.target import gather_target
 from cardiacreg.results.result import Orientation
 from tests.helpers.tiny_bank import SPACING_MM, expect_tiny_findings, tiny_atlases, tiny_options
 
@@ -30,7 +31,7 @@ def bank():
         for group in ("healthy", "pulmonary_hypertension")
         for phase in PHASES
     ]
-    return Pool(hearts, range(len(hearts)))
+    return AtlasView(hearts, range(len(hearts)))
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +68,13 @@ def run_of(labels, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         target = gather_target(labels, None, None, None, None)
-        return make_run(target, PHANTOM_MM, RefineOptions(**options), 1, None, Clock())
+        return make_context(target, PHANTOM_MM, RefineOptions(**options), 1, None, Clock())
 
 
 def orientation(frames, bank, **options):
     """The orientation of the first frame, with the others."""
     first, *others = (run_of(labels, **options) for labels in frames)
-    return oriented_run(first, others, bank)[:2]
+    return oriented_context(first, others, bank)[:2]
 
 
 class TestShape:
@@ -131,7 +132,7 @@ class TestFrames:
 
     def test_a_frame_that_tells_little_follows_one_that_tells_much(self, frames, bank):
         """A tiny heart is its own mirror image."""
-        symmetric, clear = tiny_heart().labels, flipped(frames[SEEDS[0]][0], 0)
+        symmetric, clear = make_toy_heart().labels, flipped(frames[SEEDS[0]][0], 0)
         _, alone = orientation([symmetric], bank)
         _, together = orientation([symmetric, clear], bank)
         assert alone.probability < 0.9
@@ -151,7 +152,7 @@ class TestHeader:
         )
 
     def test_is_trusted_over_weak_evidence(self, bank):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         for each in (labels, flipped(labels, 0)):
             assert orientation([each], bank)[1].probability < 0.9
             _, found = orientation([self.scanned(each)], bank)
@@ -193,8 +194,8 @@ class TestGiven:
         labels = frames[SEEDS[0]][0]
         given = landmarks_from_labels(labels).points_mm
         target = gather_target(labels, None, given, None, None)
-        run = make_run(target, PHANTOM_MM, RefineOptions(), 1, None, Clock())
-        kept, found, _ = oriented_run(run, [], bank)
+        run = make_context(target, PHANTOM_MM, RefineOptions(), 1, None, Clock())
+        kept, found, _ = oriented_context(run, [], bank)
         assert found == Orientation("as-stored", None, "the landmarks were given")
         np.testing.assert_array_equal(kept.landmarks.points_mm, given)
 
@@ -203,7 +204,7 @@ class TestGiven:
 class TestRefine:
     def tiny(self, **keywords):
         return refine(
-            tiny_heart().labels,
+            make_toy_heart().labels,
             atlases=tiny_atlases(),
             spacing_mm=SPACING_MM,
             threads=1,
@@ -224,15 +225,15 @@ class TestRefine:
         assert found.assumptions[0].startswith("the heart is taken as stored mirrored")
 
     def test_frames_are_read_as_the_segmentation_is(self):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         pair = (labels.array, labels.voxel_to_world)
         options = tiny_options(orientation="auto")
-        found = self.tiny(options=options, frames=[pair, tiny_heart(size=0.95).labels])
+        found = self.tiny(options=options, frames=[pair, make_toy_heart(size=0.95).labels])
         assert found.orientation.reason.endswith("3 frames")
 
     @pytest.mark.parametrize("axis", [0, 2])
     def test_a_frame_that_is_stored_otherwise_is_refused(self, axis):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         matrix = labels.voxel_to_world.copy()
         matrix[:3, axis] *= -1
         other = LabelMap(labels.array, matrix)
@@ -240,7 +241,7 @@ class TestRefine:
             self.tiny(options=tiny_options(orientation="auto"), frames=[labels, other])
 
     def test_a_frame_of_no_use_is_named(self):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         empty = LabelMap(np.zeros_like(labels.array), labels.voxel_to_world)
         with pytest.raises(InvalidInputError, match=r"frames\[0\]: "):
             self.tiny(options=tiny_options(orientation="auto"), frames=[empty])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from cardiacreg import InputWarning, RefineOptions, refine, sample_heart, simulate_low_resolution
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.phantoms.acquisition import Degradation
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
-from cardiacreg.refinement._refine import make_run, oriented_run
+from cardiacreg.refinement._refine import make_context, oriented_context
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.target import gather_atlases, gather_target
 from tests.helpers.small_hearts import data_folder
@@ -109,11 +109,11 @@ class TestPatients:
             warnings.simplefilter("ignore", InputWarning)
             targets = [gather_target(f, None, None, "acdc", None) for f in patient_frames(number)]
         runs = [
-            make_run(target, (1.25, 1.25, 2.0), RefineOptions(), 1, None, Clock())
+            make_context(target, (1.25, 1.25, 2.0), RefineOptions(), 1, None, Clock())
             for target in targets
         ]
-        bank = gather_atlases(default_atlases(), targets[0].subject, 5)
-        return [oriented_run(runs[n], [runs[1 - n]], bank).orientation for n in (0, 1)]
+        bank = gather_atlases(default_atlases(), targets[0], 5)
+        return [oriented_context(runs[n], [runs[1 - n]], bank).orientation for n in (0, 1)]
 
     @pytest.mark.parametrize("number", [1, 67])
     def test_the_left_cavity_has_the_volume_of_its_outlines(self, number):

@@ -17,7 +17,7 @@ from cardiacreg import (
 )
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.volumes import volumes_ml
-from cardiacreg.atlases.bank import build_atlas_bank
+from cardiacreg.atlases.bank_building import build_atlas_bank
 from cardiacreg.atlases.ranking import with_metadata
 from cardiacreg.compute.threads import Progress
 from cardiacreg.errors import ResultWarning
@@ -26,10 +26,10 @@ from cardiacreg.geometry import STRUCTURES
 from cardiacreg.metrics.agreement import sample_at_slices, slice_agreement
 from cardiacreg.phantoms.acquisition import simulate_low_resolution
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement._refine import refine, warm_up
 from cardiacreg.refinement.options import RefineOptions
-from cardiacreg.slice_motion.rotations import turned_labels
+from cardiacreg.slice_motion.rotations import rotate_labels
 from cardiacreg.transforms.resampling import warp_labels
 from tests.helpers import naive
 from tests.helpers.strategies import rotation
@@ -281,7 +281,9 @@ class TestModel:
     def test_findings_are_kept_and_issued_as_warnings(self):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InputWarning)
-            found = refine_tiny(atlases=[tiny_heart(size=0.6)], options=tiny_options(n_atlases=1))
+            found = refine_tiny(
+                atlases=[make_toy_heart(size=0.6)], options=tiny_options(n_atlases=1)
+            )
         issued = [str(w.message) for w in caught if w.category is ResultWarning]
         assert found.findings and issued == [str(finding) for finding in found.findings]
         assert all(w.filename == __file__ for w in caught if w.category is ResultWarning)
@@ -390,13 +392,15 @@ class TestInputs:
         assert found.options == RefineOptions.fast() != RefineOptions()
 
     def test_turned_slices_are_turned_back_where_asked_for(self):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         truth = np.array([0, 0, -8, 5, 3, -6, 6, 0.0])
-        slices = turned_labels(labels, np.zeros((8, 2)), -truth)
+        slices = rotate_labels(labels, np.zeros((8, 2)), -truth)
         options = tiny_options(n_atlases=1, slice_turns=True)
-        found = refine_tiny(Subject(slices), image=False, atlases=[tiny_heart()], options=options)
+        found = refine_tiny(
+            Subject(slices), image=False, atlases=[make_toy_heart()], options=options
+        )
         plain = replace(options, slice_turns=False)
-        still = refine_tiny(Subject(slices), image=False, atlases=[tiny_heart()], options=plain)
+        still = refine_tiny(Subject(slices), image=False, atlases=[make_toy_heart()], options=plain)
         gap = (found.slice_turns_degrees - truth)[2:7]
         assert np.std(gap) < 0.5 * np.std(truth[2:7])
         assert not still.slice_turns_degrees.any()
@@ -404,11 +408,8 @@ class TestInputs:
             on(still.labels, labels) == 4, labels.array == 4
         )
 
-    @pytest.mark.parametrize("mode", ["majority", "staple"])
-    def test_fusion_of_labels_alone_runs(self, mode):
-        if mode == "staple":
-            pytest.importorskip("SimpleITK")
-        options = tiny_options(fusion=FusionOptions(mode=mode))
+    def test_fusion_by_majority_runs(self):
+        options = tiny_options(fusion=FusionOptions(mode="majority"))
         assert set(refine_tiny(options=options).labels.present()) == set(STRUCTURES)
 
     def test_progress_names_every_step_and_can_cancel(self):

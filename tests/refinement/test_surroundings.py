@@ -9,13 +9,14 @@ import pytest
 
 from cardiacreg import InputWarning, LabelMap, RefineOptions, Volume, refine
 from cardiacreg.anatomy.landmarks import base_is_uncertain, landmarks_from_labels
-from cardiacreg.atlases.bank import default_atlases
+from cardiacreg.atlases.embedded import default_atlases
+from cardiacreg.atlases.view import AtlasView
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY
-from cardiacreg.phantoms.toy_heart import tiny_heart
-from cardiacreg.refinement._refine import make_run, oriented_run
+from cardiacreg.phantoms.toy_heart import make_toy_heart
+from cardiacreg.refinement._refine import make_context, oriented_context
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.surroundings import weigh_surroundings
-from cardiacreg.refinement.target import Pool, gather_atlases, gather_target
+from cardiacreg.refinement.target import gather_atlases, gather_target
 from cardiacreg.results.files import summary
 from tests.helpers.small_hearts import data_folder, relabelled
 from tests.helpers.tiny_bank import SPACING_MM, expect_tiny_findings, tiny_atlases, tiny_options
@@ -23,7 +24,7 @@ from tests.helpers.tiny_bank import SPACING_MM, expect_tiny_findings, tiny_atlas
 LUNG, LIVER = 15.0, 95.0
 GREY = np.array([0.0, 200.0, 80.0, 80.0, 190.0])
 MOST_BY_SIDES, MOST_BY_ENDS = np.log(18), np.log(7)
-TINY = tiny_heart().labels
+TINY = make_toy_heart().labels
 """Its own mirror image across j, with low j as its anterior side, an empty slice past either end."""
 
 
@@ -158,16 +159,16 @@ def run_of(labels, image=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
         target = gather_target(labels, image, None, None, None)
-        return make_run(target, SPACING_MM, RefineOptions(), 1, None, Clock())
+        return make_context(target, SPACING_MM, RefineOptions(), 1, None, Clock())
 
 
 @pytest.fixture(scope="module")
 def bank():
-    return Pool(tiny_atlases(), range(3))
+    return AtlasView(tiny_atlases(), range(3))
 
 
 def orientation(bank, labels, image=None):
-    return oriented_run(run_of(labels, image), [], bank).orientation
+    return oriented_context(run_of(labels, image), [], bank).orientation
 
 
 class TestOrientation:
@@ -279,21 +280,21 @@ class TestPatients:
     @pytest.mark.parametrize("number", [1, 25, 31, 37, 49, 61])
     def test_their_images_say_that_they_are_mirrored(self, number):
         for target in patient_targets(number):
-            found = weigh(target.subject.labels, target.subject.image)
+            found = weigh(target.labels, target.image)
             assert -MOST_BY_SIDES <= found.anterior < -1.0
             assert -MOST_BY_ENDS <= found.base_at_last_slice <= 0.0
 
     @pytest.mark.parametrize("axis", [0, 2])
     def test_flips_that_the_matrix_tells_change_nothing(self, axis):
-        subject = patient_targets(37)[0].subject
+        subject = patient_targets(37)[0]
         kept = weigh(subject.labels, subject.image)
         found = weigh(flipped(subject.labels, axis), flipped(subject.image, axis))
         assert found.anterior == pytest.approx(kept.anterior, abs=1e-6)
 
     def test_an_image_settles_a_heart_in_doubt(self):
         targets = patient_targets(25)
-        runs = [make_run(t, SPACING_MM, RefineOptions(), 1, None, Clock()) for t in targets]
-        atlases = gather_atlases(default_atlases(), targets[0].subject, 5)
-        found = oriented_run(runs[0], [runs[1]], atlases).orientation
+        runs = [make_context(t, SPACING_MM, RefineOptions(), 1, None, Clock()) for t in targets]
+        atlases = gather_atlases(default_atlases(), targets[0], 5)
+        found = oriented_context(runs[0], [runs[1]], atlases).orientation
         assert found.name == "mirrored" and found.probability > 0.9
         assert found.evidence["image"] > 1.0

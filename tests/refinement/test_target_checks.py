@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from cardiacreg import InputWarning, InvalidInputError, LabelMap, Landmarks, Subject, Volume
 from cardiacreg.io.nifti import read_labels, read_volume
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.target import gather_target
 from cardiacreg.refinement.target_checks import (
     check_atlases,
@@ -329,7 +329,7 @@ def test_real_images_on_another_lattice_are_placed_exactly(case):
 
 
 def test_one_of_segmentation_and_image_may_have_a_single_frame():
-    heart = tiny_heart()
+    heart = make_toy_heart()
     labels, image, matrix = heart.labels.array, heart.image.array, heart.labels.voxel_to_world
     cines = [np.stack([array * 0, array], axis=-1) for array in (labels, image)]
     for stack, picture in (
@@ -337,9 +337,9 @@ def test_one_of_segmentation_and_image_may_have_a_single_frame():
     ):  # fmt: skip
         picture = None if picture is None else (picture, matrix)
         target = gather_target((stack, matrix), picture, None, None, 1)
-        np.testing.assert_array_equal(target.subject.labels.array, labels)
+        np.testing.assert_array_equal(target.labels.array, labels)
         if picture is not None:
-            np.testing.assert_array_equal(target.subject.image.array, image)
+            np.testing.assert_array_equal(target.image.array, image)
     for picture in (None, (image, matrix)):
         with pytest.raises(InvalidInputError, match="frame=1") as error:
             gather_target((labels, matrix), picture, None, None, 1)

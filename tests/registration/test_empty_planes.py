@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from cardiacreg import LabelMap, RegistrationOptions
-from cardiacreg.registration.atlas_lookup import atlas_cells
+from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 from cardiacreg.registration.prepared_target import prepare_target
 from cardiacreg.registration.target_sampling import sample_target
@@ -66,7 +66,7 @@ class Problem:
         samples, codes = self.prepared.samples, self.prepared.codes
         objective = ConsistencyObjective(
             samples,
-            atlas_cells(self.atlas, codes.codes),
+            build_lookup(self.atlas, codes.codes),
             self.affine @ samples.frame_to_world,
             codes.score,
         )

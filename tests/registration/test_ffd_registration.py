@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap
-from cardiacreg.phantoms.toy_heart import tiny_heart
-from cardiacreg.registration.atlas_lookup import atlas_cells
+from cardiacreg.phantoms.toy_heart import make_toy_heart
+from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     StopReason,
@@ -13,7 +13,7 @@ from cardiacreg.registration.ffd_registration import (
     register_labels,
     register_prepared,
 )
-from cardiacreg.registration.multiresolution import LevelRunner
+from cardiacreg.registration.multiresolution import MultiresolutionSolver
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.jacobian import jacobian_determinants
 from cardiacreg.transforms.resampling import Lattice, warp_labels
@@ -26,7 +26,7 @@ OPTIONS = RegistrationOptions(
 
 
 def heart():
-    return tiny_heart().labels
+    return make_toy_heart().labels
 
 
 def squeezed_heart(strength_mm=4.0):
@@ -169,15 +169,15 @@ class TestRegistration:
     def test_what_folds_is_pulled_back_where_it_folds(self, last):
         labels = heart()
         prepared = prepare_target(labels, OPTIONS)
-        cells = atlas_cells(labels, prepared.codes.codes)
-        run = LevelRunner(prepared, cells, Affine.identity(), 1)
+        cells = build_lookup(labels, prepared.codes.codes)
+        run = MultiresolutionSolver(prepared, cells, Affine.identity(), 1)
         start = run.start(16.0, np.zeros((labels.shape[2], 2)))
         change = 0.5 * np.random.default_rng(5).normal(size=start.displacements_mm.shape)
         change[4, 4, 4] = (60.0, -30.0, 0.0)
         found = run._unfold(start, start._replace(displacements_mm=change), last)
         lowest = run.minimum_jacobian(found)
         assert lowest >= (OPTIONS.minimum_jacobian if last else OPTIONS.folding_threshold)
-        assert run.pulled_back
+        assert run.folding_limited
         same = (found.displacements_mm == change).all(axis=3)
         assert not same[4, 4, 4]
         assert same[:1].all() and same[8:].all()

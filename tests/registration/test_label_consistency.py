@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cardiacreg import InvalidInputError, LabelMap
-from cardiacreg.registration.atlas_lookup import atlas_cells
+from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective, sample_target
 from cardiacreg.slices import labelled_slices, target_frame
 from cardiacreg.transforms.ffd import lattice_over_box
@@ -58,7 +58,7 @@ class Problem:
         return score
 
     def objective(self, threads=1):
-        cells = atlas_cells(self.atlas, CODES)
+        cells = build_lookup(self.atlas, CODES)
         return ConsistencyObjective(
             self.samples, cells, self.affine @ self.frame, self.score, threads
         )
@@ -320,7 +320,7 @@ class TestSampling:
 class TestCells:
     def test_border_is_background_and_uniform_cells_are_marked(self):
         atlas = small_atlas(np.random.default_rng(51))
-        cells = atlas_cells(atlas, CODES)
+        cells = build_lookup(atlas, CODES)
         codes, uniform = cells.codes
         np.testing.assert_array_equal(codes, np.pad(CODES[atlas.array], 1))
         for i, j, k in np.ndindex(*(n - 1 for n in codes.shape)):
@@ -329,7 +329,7 @@ class TestCells:
 
     def test_padded_voxels_lie_where_the_atlas_lies(self):
         atlas = small_atlas(np.random.default_rng(52))
-        matrix = atlas_cells(atlas, CODES).voxel_to_world
+        matrix = build_lookup(atlas, CODES).voxel_to_world
         for voxel in ([0, 0, 0], [3, 1, 2]):
             expected = naive.move(atlas.voxel_to_world, voxel)
             np.testing.assert_allclose(naive.move(matrix, np.array(voxel) + 1), expected)

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cardiacreg import Affine, LabelMap
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.registration.ffd_registration import RegistrationOptions, prepare_target
-from cardiacreg.slice_motion.rotations import estimate_turned_motion
+from cardiacreg.slice_motion.rotations import estimate_shifts_and_rotations
 from cardiacreg.slice_motion.shift_statistics import (
     FEWEST_ATLASES,
     ShiftModel,
@@ -26,7 +26,7 @@ OPTIONS = RegistrationOptions(
 def bent_hearts(count, seed=0):
     """Tiny hearts of several sizes, placed so that their centre lines lean and bend."""
     rng = np.random.default_rng(seed)
-    labels = tiny_heart().labels
+    labels = make_toy_heart().labels
     found = []
     for size in rng.uniform(0.9, 1.1, count):
         matrix = np.diag([1 / size, 1 / size, 1.0, 1.0])
@@ -37,7 +37,7 @@ def bent_hearts(count, seed=0):
 
 def stored_away(offsets):
     """The tiny heart with every slice stored some voxels from where it belongs."""
-    labels = tiny_heart().labels
+    labels = make_toy_heart().labels
     array = np.array(labels.array)
     for k, offset in enumerate(offsets):
         array[:, :, k] = np.roll(array[:, :, k], -np.asarray(offset), axis=(0, 1))
@@ -86,7 +86,7 @@ class TestMeasuring:
                 np.testing.assert_allclose(found[s, r, 2], np.sqrt(area))
 
     def test_regions_hold_no_label_that_the_target_leaves_out(self):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         array = np.where(labels.array == 3, 0, labels.array).astype(np.uint8)
         target = LabelMap(array, labels.voxel_to_world)
         told = prepare_target(target, OPTIONS, unknown_labels=(3,))
@@ -99,14 +99,14 @@ class TestShiftsGivenNumbers:
     @given(st.integers(0, 1000))
     def test_mean_is_that_of_the_joint_normal_distribution(self, seed):
         model, _ = drawn_model(2.5, seed)
-        found, size, strangeness, precision = most_likely_shifts(model, rounds=0)
+        found, size, variance_ratio, precision = most_likely_shifts(model, rounds=0)
         m, n = model.moved_by.shape
         joint = np.zeros((n + m, n + m))  # of (s, y), y = -M s + e
         joint[:n, :n] = size**2 * np.eye(n)
         joint[:n, n:] = -joint[:n, :n] @ model.moved_by.T
         joint[n:, :n] = joint[:n, n:].T
         joint[n:, n:] = model.moved_by @ joint[:n, :n] @ model.moved_by.T
-        joint[n:, n:] += strangeness * model.covariance
+        joint[n:, n:] += variance_ratio * model.covariance
         joint[n:, n:] += np.diag(model.variance)
         mean = joint[:n, n:] @ np.linalg.inv(joint[n:, n:]) @ model.difference
         np.testing.assert_allclose(found.T.ravel(), mean, atol=1e-8)
@@ -128,8 +128,10 @@ class TestShiftsGivenNumbers:
             drawn_model(2.5, seed)[0]._replace(covariance=drawn_model(2.5, seed)[0].covariance / 5)
             for seed in range(10)
         ]
-        usual = np.mean([most_likely_shifts(drawn_model(2.5, s)[0]).strangeness for s in range(10)])
-        strange = np.mean([most_likely_shifts(each).strangeness for each in narrow])
+        usual = np.mean(
+            [most_likely_shifts(drawn_model(2.5, s)[0]).variance_ratio for s in range(10)]
+        )
+        strange = np.mean([most_likely_shifts(each).variance_ratio for each in narrow])
         assert strange > 2 * usual
 
     def test_no_motion_is_recognised_and_size_is_found(self):
@@ -179,7 +181,7 @@ class TestExpectedShifts:
         motion = estimate_slice_motion(target, atlases[:3], statistics=atlases)
         assert not motion.shifts_mm.any()
         assert not motion.deformations
-        asked = estimate_turned_motion(
+        asked = estimate_shifts_and_rotations(
             target.labels, lambda _: target, atlases[:3], statistics=atlases
         )
         assert not asked.turns_degrees.any()

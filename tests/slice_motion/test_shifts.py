@@ -2,10 +2,19 @@ import numpy as np
 import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap, RefineOptions, Volume
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.registration.ffd_registration import RegistrationOptions, prepare_target
-from cardiacreg.slice_motion.rotations import estimate_turned_motion, turned_image, turned_labels
-from cardiacreg.slice_motion.shifts import _weighted_median, agree, combined, estimate_slice_motion
+from cardiacreg.slice_motion.rotations import (
+    estimate_shifts_and_rotations,
+    rotate_image,
+    rotate_labels,
+)
+from cardiacreg.slice_motion.shifts import (
+    _weighted_median,
+    estimate_slice_motion,
+    fuse_estimates,
+    robust_median,
+)
 from cardiacreg.slices import slice_axis_mm
 from tests.helpers.strategies import oblique_matrix
 
@@ -17,7 +26,7 @@ VOXELS = np.array([[0, 0], [2, -1], [-2, 1], [1, 2], [-1, -2], [2, 1], [-2, -1],
 
 def moved_heart(matrix=None):
     """The tiny heart with slices stored away from where they belong, and their true shifts in mm."""
-    labels = tiny_heart().labels
+    labels = make_toy_heart().labels
     array = np.array(labels.array)
     for k, offset in enumerate(VOXELS):
         array[:, :, k] = np.roll(array[:, :, k], -offset, axis=(0, 1))
@@ -25,7 +34,7 @@ def moved_heart(matrix=None):
 
 
 def atlases(matrix=None, count=1):
-    labels = tiny_heart().labels
+    labels = make_toy_heart().labels
     placed = LabelMap(labels.array, labels.voxel_to_world if matrix is None else matrix)
     return [(placed, Affine.identity())] * count
 
@@ -53,7 +62,7 @@ def test_sum_of_shifts_is_zero_and_unlabelled_slices_stay():
 
 
 def test_a_heart_without_motion_stays():
-    labels = tiny_heart().labels
+    labels = make_toy_heart().labels
     found = estimate_slice_motion(prepare_target(labels, OPTIONS), atlases()).shifts_mm
     np.testing.assert_allclose(found, 0, atol=1e-9)
 
@@ -65,7 +74,7 @@ def test_agreement_is_the_median_so_that_one_bad_atlas_does_not_count():
     stray[:3, 3] = (12.0, -9.0, 0.0)
     good = estimate_slice_motion(prepared, atlases(count=3)).shifts_mm
     mixed = estimate_slice_motion(
-        prepared, [*atlases(count=3), (tiny_heart().labels, Affine(stray))]
+        prepared, [*atlases(count=3), (make_toy_heart().labels, Affine(stray))]
     ).shifts_mm
     assert spread(mixed - good) < 1.0
 
@@ -75,7 +84,7 @@ def test_an_atlas_that_does_not_overlap_has_no_say():
     prepared = prepare_target(target, OPTIONS)
     far = np.eye(4)
     far[0, 3] = 900.0
-    away = (tiny_heart().labels, Affine(far))
+    away = (make_toy_heart().labels, Affine(far))
     good = estimate_slice_motion(prepared, atlases()).shifts_mm
     mixed = estimate_slice_motion(prepared, [away, *atlases(), away]).shifts_mm
     np.testing.assert_array_equal(mixed, good)
@@ -99,17 +108,17 @@ class TestAgreement:
         return size * rng.normal(size=(9, 2)) + own * rng.normal(size=(12, 9, 2))
 
     def test_noise_goes_to_zero(self):
-        assert not agree(self.motions(0.2), np.ones(12)).any()
+        assert not robust_median(self.motions(0.2), np.ones(12)).any()
 
     def test_clear_motion_is_kept(self):
         motions = self.motions(4.0)
         median = np.median(motions - motions.mean(axis=1, keepdims=True), axis=0)
-        agreed = agree(motions, np.ones(12))
+        agreed = robust_median(motions, np.ones(12))
         np.testing.assert_allclose(agreed, median - median.mean(axis=0), rtol=0.01)
 
     def test_one_atlas_is_believed(self):
         motions = self.motions(1.0)[:1]
-        agreed = agree(motions, np.ones(1))
+        agreed = robust_median(motions, np.ones(1))
         np.testing.assert_allclose(agreed, motions[0] - motions[0].mean(axis=0))
 
     def test_atlases_that_fit_better_say_more(self):
@@ -118,9 +127,9 @@ class TestAgreement:
         truth, wrong = 8 * rng.normal(size=(9, 2)), rng.normal(size=(9, 2))
         motions = np.stack([truth] * 4 + [truth + wrong] * 8)
         consistencies = np.array([0.95] * 4 + [0.90] * 8)
-        agreed = agree(motions, consistencies)
+        agreed = robust_median(motions, consistencies)
         assert spread(agreed - truth) < 0.02 * spread(wrong)
-        assert spread(agree(motions, np.ones(12)) - truth) > 0.5 * spread(wrong)
+        assert spread(robust_median(motions, np.ones(12)) - truth) > 0.5 * spread(wrong)
 
     @pytest.mark.parametrize("count", [1, 2, 3, 6, 7])
     def test_median_of_equal_weights_is_the_usual_one(self, count):
@@ -141,7 +150,7 @@ class TestCombination:
 
     def test_is_the_minimum_of_both_squared_distances(self):
         registered, consistencies, expected, precision = self.given()
-        found = combined(registered, consistencies, expected, precision)
+        found = fuse_estimates(registered, consistencies, expected, precision)
         centred = registered - registered.mean(axis=1, keepdims=True)
         median = np.median(centred, axis=0)
         median -= median.mean(axis=0)
@@ -171,16 +180,16 @@ class TestCombination:
 
     def test_who_is_sure_is_believed(self):
         registered, consistencies, expected, precision = self.given()
-        sure = combined(registered, consistencies, expected, 1e6 * precision)
+        sure = fuse_estimates(registered, consistencies, expected, 1e6 * precision)
         np.testing.assert_allclose(sure, expected - expected.mean(axis=0), atol=1e-3)
-        unsure = combined(registered, consistencies, expected, 1e-6 * np.eye(14))
-        np.testing.assert_allclose(unsure, agree(registered, consistencies), atol=0.02)
+        unsure = fuse_estimates(registered, consistencies, expected, 1e-6 * np.eye(14))
+        np.testing.assert_allclose(unsure, robust_median(registered, consistencies), atol=0.02)
 
     def test_mean_is_zero_and_a_shared_shift_of_the_atlases_says_nothing(self):
         registered, consistencies, expected, precision = self.given(4)
-        found = combined(registered, consistencies, expected, precision)
+        found = fuse_estimates(registered, consistencies, expected, precision)
         np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
-        moved = combined(registered + [5.0, -3.0], consistencies, expected, precision)
+        moved = fuse_estimates(registered + [5.0, -3.0], consistencies, expected, precision)
         np.testing.assert_allclose(moved, found, atol=1e-9)
 
 
@@ -191,12 +200,12 @@ class TestTurns:
         def prepare(labels):
             return prepare_target(labels, OPTIONS)
 
-        return estimate_turned_motion(target, prepare, atlases(count=3), threads=threads)
+        return estimate_shifts_and_rotations(target, prepare, atlases(count=3), threads=threads)
 
     def test_are_recovered_where_target_and_atlas_share_a_lattice(self):
         """A descent stops at no turn there: the objective has a kink at every voxel."""
-        labels = tiny_heart().labels
-        target = turned_labels(labels, np.zeros((8, 2)), -self.TRUTH)
+        labels = make_toy_heart().labels
+        target = rotate_labels(labels, np.zeros((8, 2)), -self.TRUTH)
         found = self.found(target)
         held = slice(2, 7)  # the apical slice is round
         assert spread((found.turns_degrees - self.TRUTH)[held]) < 0.5 * spread(self.TRUTH[held])
@@ -208,7 +217,7 @@ class TestTurns:
         assert better < 0.7 * still
 
     def test_are_none_in_a_heart_without_motion(self):
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         found = self.found(labels)
         np.testing.assert_allclose(found.turns_degrees, 0, atol=0.3)
         np.testing.assert_allclose(found.motion.shifts_mm, 0, atol=0.3)
@@ -220,18 +229,18 @@ class TestTurns:
         np.testing.assert_array_equal(alone.motion.shifts_mm, two.motion.shifts_mm)
 
     def test_turning_labels_back_undoes_turning_them(self):
-        labels, still = tiny_heart().labels, np.zeros((8, 2))
-        turned = turned_labels(labels, still, self.TRUTH)
-        back = turned_labels(turned, still, -self.TRUTH)
+        labels, still = make_toy_heart().labels, np.zeros((8, 2))
+        turned = rotate_labels(labels, still, self.TRUTH)
+        back = rotate_labels(turned, still, -self.TRUTH)
         differs = (back.array != labels.array)[labels.array > 0].mean()
         moved = (turned.array != labels.array)[labels.array > 0].mean()
         assert 0 < differs < 0.6 * moved
 
     def test_an_image_turns_with_its_labels(self):
-        labels, shifts = tiny_heart().labels, VOXELS * 2.5
+        labels, shifts = make_toy_heart().labels, VOXELS * 2.5
         image = Volume((labels.array == 1).astype(np.float32), labels.voxel_to_world)
-        turned = turned_labels(labels, shifts, self.TRUTH).array == 1
-        found = turned_image(image, slice_axis_mm(labels), shifts, self.TRUTH).array > 0.5
+        turned = rotate_labels(labels, shifts, self.TRUTH).array == 1
+        found = rotate_image(image, slice_axis_mm(labels), shifts, self.TRUTH).array > 0.5
         assert (found != turned).sum() < 0.1 * turned.sum()
 
     def test_need_shifts(self):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap
-from cardiacreg.registration.atlas_lookup import atlas_cells
+from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.composition import consistency_under
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
@@ -138,7 +138,7 @@ def composed():
 
 class TestComposition:
     def test_reaches_what_one_deformation_cannot_without_folding(self, single, composed):
-        assert single.held_back
+        assert single.folding_limited
         assert isinstance(single.target_to_atlas, FFD)
         assert len(composed.target_to_atlas.links) == 2
         assert composed.consistency_after > single.consistency_after + 0.003
@@ -160,7 +160,7 @@ class TestComposition:
         target, atlas = ball(8.0, 32, 3.0), wide()
         found = register_labels(target, atlas, options=options)
         prepared = prepare_target(target, options)
-        cells = atlas_cells(atlas, prepared.codes.codes)
+        cells = build_lookup(atlas, prepared.codes.codes)
         same = consistency_under(prepared, cells, found.target_to_atlas, found.slice_shifts_mm)
         assert found.slice_shifts_mm.any()
         assert same == pytest.approx(found.consistency_after, abs=1e-12)
@@ -168,7 +168,7 @@ class TestComposition:
     def test_nothing_is_composed_where_nothing_held_back(self):
         options = dataclasses.replace(OPTIONS, compositions=3, bending_weight=3.0)
         found = register_labels(ball(8.0, 32, 3.0), ball(9.0, 34, 2.83, 0.41), options=options)
-        assert not found.held_back
+        assert not found.folding_limited
         assert isinstance(found.target_to_atlas, FFD)
 
     def test_far_apart_ends_at_once(self):

@@ -28,7 +28,7 @@ from cardiacreg import (
     write_dof,
     write_itk_transform,
 )
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.transforms.files_mirtk import matrix_from_parameters, parameters_from_matrix
 from tests.helpers import naive
 from tests.helpers.strategies import oblique_matrix, well_conditioned_matrix
@@ -298,7 +298,7 @@ class TestDisplacementField:
 
     def test_labels_and_images_are_warped_by_fields(self):
         """A field of the target's own lattice warps as the deformation it was made of."""
-        labels = tiny_heart().labels
+        labels = make_toy_heart().labels
         matrix = np.diag([30.0, 30.0, 30.0, 1.0])
         matrix[:3, 3] = labels.voxel_to_world[:3, 3] - 30
         moves = 3 * np.random.default_rng(0).normal(size=(7, 7, 6, 3))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cardiacreg import InvalidInputError, LabelMap, Volume, landmarks_from_labels
-from cardiacreg.phantoms.toy_heart import tiny_heart
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg_nn.data.batches import cached_synthetic
 from cardiacreg_nn.data.training_hearts import (
     acdc_folds,
@@ -48,7 +48,7 @@ def in_frame(source):
 @pytest.mark.parametrize("turn", range(8))
 def test_hearts_are_turned_into_one_frame(turn, mirrored):
     """The stored array is turned by right angles and mirrored; the source is always the same."""
-    heart, rotation = tiny_heart(), np.rint(turns()[turn]).astype(int)
+    heart, rotation = make_toy_heart(), np.rint(turns()[turn]).astype(int)
     array, matrix = heart.labels.array, heart.labels.voxel_to_world
     if mirrored:
         array, flip = array[:, :, ::-1], np.eye(4)
@@ -122,7 +122,7 @@ def test_labels_without_an_image_get_one(synthetic):
 
 
 def test_batches_pad_to_the_largest(synthetic):
-    small = source_from_pair(tiny_heart().image, tiny_heart().labels, PRESET)
+    small = source_from_pair(make_toy_heart().image, make_toy_heart().labels, PRESET)
     batch = collate([small, synthetic])
     assert batch.image.shape == batch.labels.shape == (2, 60, 112, 112)
     assert batch.centre[0].tolist() == [3.5, 39.5, 39.5] and not batch.image[0, 8:].any()
@@ -137,7 +137,7 @@ def test_batches_pad_to_the_largest(synthetic):
 
 
 def test_an_image_on_another_lattice_is_refused():
-    heart = tiny_heart()
+    heart = make_toy_heart()
     with pytest.raises(InvalidInputError, match="one lattice"):
         source_from_pair(
             Volume(heart.image.array[1:], heart.image.voxel_to_world), heart.labels, PRESET

@@ -11,7 +11,7 @@ import torch
 from cardiacreg import InputWarning, InvalidInputError, RefinementError, Volume, dice
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg_nn import predict
-from cardiacreg_nn.inference.orientation_search import Look
+from cardiacreg_nn.inference.orientation_search import View
 from cardiacreg_nn.inference.prediction import checked_volume
 from cardiacreg_nn.inference.weights import Model
 from cardiacreg_nn.networks.sslln import Prediction
@@ -115,8 +115,8 @@ def test_a_look_whose_ventricles_shrink_towards_its_base_is_believed_half():
     for k in range(6):
         upright[1, k, : 4 + 2 * k, 4:12] = 0.9
     upright[0] = 1 - upright[1]
-    looks = [Look(None, each, []) for each in (upright, upright[:, ::-1])]
-    assert looks[0].sureness == pytest.approx(2 * looks[1].sureness) and looks[1].sureness > 0
+    looks = [View(None, each, []) for each in (upright, upright[:, ::-1])]
+    assert looks[0].confidence == pytest.approx(2 * looks[1].confidence) and looks[1].confidence > 0
 
 
 def test_a_look_that_leaves_out_part_of_the_heart_is_believed_less():
@@ -129,7 +129,7 @@ def test_a_look_that_leaves_out_part_of_the_heart_is_believed_less():
     part *= 0.92 / 0.9
     for each in (whole, part):
         each[0] = 1 - each[1]
-    assert Look(None, whole, []).sureness > Look(None, part, []).sureness
+    assert View(None, whole, []).confidence > View(None, part, []).confidence
 
 
 class HandedOracle(Oracle):
@@ -178,7 +178,7 @@ def test_every_kind_of_source_gives_the_same(tmp_path):
 
 def test_the_subject_goes_into_refine():
     from cardiacreg import refine
-    from cardiacreg.phantoms.toy_heart import tiny_heart
+    from cardiacreg.phantoms.toy_heart import make_toy_heart
 
     image, labels = coded_heart()
     found = predict(image, weights=oracle_model())
@@ -186,7 +186,7 @@ def test_the_subject_goes_into_refine():
         warnings.simplefilter("ignore", InputWarning)
         result = refine(
             found.labels, image=found.image, landmarks=found.landmarks,
-            atlases=[tiny_heart(size=0.95)], spacing_mm=(2.5, 2.5, 4.0), threads=1,
+            atlases=[make_toy_heart(size=0.95)], spacing_mm=(2.5, 2.5, 4.0), threads=1,
         )  # fmt: skip
     assert result.agreement["LV cavity"] > 0.85
     assert dice(found.labels, labels) > 0.9
