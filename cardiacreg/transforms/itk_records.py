@@ -255,7 +255,8 @@ def _vector(content: bytes, at: int) -> tuple[str, Float, int]:
     if imaginary or min(rows, columns) < 0 or end > len(content):
         raise ValueError(f"a matrix of {rows} x {columns} in a file of {len(content)} bytes")
     name = content[at + 20 : start].split(b"\0")[0].decode("ascii", "replace")
-    values = np.frombuffer(content, dtype, rows * columns, start).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # any bits may stand in a damaged file
+        values = np.frombuffer(content, dtype, rows * columns, start).astype(np.float64)
     return name, values, end
 
 
