@@ -9,7 +9,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_VENV := .venv-demo
+DEMO_BIN := $(DEMO_VENV)/bin
 DEMO_INSTALLED := $(DEMO_VENV)/.installed
+BEGAN := $(shell date +%s)
 BUILT_FROM := pyproject.toml setup.py constraints-test.txt $(wildcard cardiacreg/*/*.pyx)
 
 # The library has threads of its own; BLAS threads beside them only get in the way.
@@ -37,11 +39,10 @@ endef
 
 .PHONY: demo lint test quick bench bench-quick clean
 
-demo:
-	@began=$$(date +%s) && $(MAKE) --no-print-directory $(DEMO_INSTALLED) && ready=$$(date +%s) && \
-	$(DEMO_VENV)/bin/cardiacreg demo -o demo_output --overwrite && done=$$(date +%s) && \
-	echo "make demo: $$((ready - began)) s to install $$(du -sm $(DEMO_VENV) | cut -f1) MB in $(DEMO_VENV)," \
-	  "$$((done - ready)) s for the demo"
+demo: $(DEMO_INSTALLED)
+	@ready=$$(date +%s); $(DEMO_BIN)/cardiacreg demo -o demo_output --overwrite && \
+	echo "make demo: $$((ready - $(BEGAN))) s to install $$(du -sm $(DEMO_VENV) | cut -f1) MB," \
+	  "then $$(($$(date +%s) - ready)) s for the demo"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -70,7 +71,7 @@ $(INSTALLED): $(BUILT_FROM)
 
 $(DEMO_INSTALLED): $(BUILT_FROM)
 	$(call new_environment,$(DEMO_VENV))
-	$(DEMO_VENV)/bin/python -m pip install -q -c constraints-test.txt -e .
+	$(DEMO_BIN)/python -m pip install -q -c constraints-test.txt -e .
 	touch $(DEMO_INSTALLED)
 
 clean:
