@@ -126,7 +126,7 @@ def _prepared(how: dict[str, Any]) -> float:
     if how["atlases"] is None:
         say("opening the atlases; the first time they are made, which takes about a minute ...")
         default_atlases(threads=how["threads"])
-    say("compiling; the first time this takes about half a minute ...")
+    say("compiling, which is kept for the next time ...")
     heart, atlases = tiny_heart(), [tiny_heart(size=0.95), tiny_heart(size=0.9)]
     for options in _options().values():
         with warnings.catch_warnings():
