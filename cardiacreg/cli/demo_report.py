@@ -230,7 +230,8 @@ def _time_sentence(demo: Demo) -> str:
         f"<p>The refinement took <b>{result.timings_seconds['total']:.1f} s</b> on {threads} "
         f"{'thread' if threads == 1 else 'threads'}. What is done once and then kept, compiling and "
         f"opening the atlases, took {demo.preparation_seconds:.1f} s before and is not in it. No "
-        f"deformation of an atlas folds: the smallest Jacobian is {result.minimum_jacobian:.3f}, above 0.</p>"
+        f"deformation of an atlas folds: the smallest Jacobian is {result.minimum_jacobian:.3f}, above "
+        "0.</p>"
     )
 
 
