@@ -1,11 +1,18 @@
-# make demo: the method on a synthetic heart, from a fresh machine. make test: every check we have.
+# make demo: the method on a synthetic heart, from a fresh machine, with the library alone.
+# make test: every check we have. make quick: lint and a few tests, in less than a minute.
 # make bench: every benchmark, then the documents' tables and figures; goes on where it was stopped.
-# All need Python >= 3.11 and a C compiler, and set up an environment of their own in .venv.
+# All need Python >= 3.11 and a C compiler. The demo sets up an environment of its own in .venv-demo, the
+# others share one with the tools of development, torch among them, in .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEMO_VENV := .venv-demo
+DEMO_BIN := $(DEMO_VENV)/bin
+DEMO_INSTALLED := $(DEMO_VENV)/.installed
+BEGAN := $(shell date +%s)
+BUILT_FROM := pyproject.toml setup.py constraints-test.txt $(wildcard cardiacreg/*/*.pyx)
 
 # The library has threads of its own; BLAS threads beside them only get in the way.
 export OPENBLAS_NUM_THREADS = 1
@@ -17,18 +24,38 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 KERNEL_TESTS := $(addprefix tests/,compute transforms registration slice_motion fusion \
   atlases/test_ranking.py phantoms/test_hearts.py refinement/test_refine.py anatomy/test_topology.py)
 
-.PHONY: demo test bench bench-quick clean
+# Geometry, errors, the rules of the code, files there and back, and one refinement of the tiny heart.
+QUICK_TESTS := $(addprefix tests/,test_geometry.py test_architecture.py test_make.py io/test_nifti.py \
+  results/test_files.py results/test_guards.py anatomy/test_label_presets.py)
+NOT_QUICK := "not slow and not TestLightImport and not after_refinements"
 
-demo: $(INSTALLED)
-	$(BIN)/cardiacreg demo -o demo_output --overwrite
+# Checks the version of Python and makes an environment.
+define new_environment
+	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+	  'cardiacreg needs Python >= 3.11, this is ' + sys.version.split()[0] + \
+	  '; try for instance: make PYTHON=python3.12')"
+	$(PYTHON) -m venv $(1)
+endef
 
-test: $(INSTALLED)
+.PHONY: demo lint test quick bench bench-quick clean
+
+demo: $(DEMO_INSTALLED)
+	@ready=$$(date +%s); $(DEMO_BIN)/cardiacreg demo -o demo_output --overwrite && \
+	echo "make demo: $$((ready - $(BEGAN))) s to install $$(du -sm $(DEMO_VENV) | cut -f1) MB," \
+	  "then $$(($$(date +%s) - ready)) s for the demo"
+
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cython-lint cardiacreg
+
+test: lint
 	$(BIN)/python -m pytest -n 2
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS)
+
+quick: lint
+	$(BIN)/python -m pytest -n 2 -q -k $(NOT_QUICK) $(QUICK_TESTS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks all
@@ -37,13 +64,15 @@ bench: $(INSTALLED)
 bench-quick: $(INSTALLED)
 	$(BIN)/python -m benchmarks all --quick --json bench_output/quick
 
-$(INSTALLED): pyproject.toml setup.py constraints-test.txt $(wildcard cardiacreg/*/*.pyx)
-	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
-	  'cardiacreg needs Python >= 3.11, this is ' + sys.version.split()[0] + \
-	  '; try for instance: make PYTHON=python3.12')"
-	$(PYTHON) -m venv $(VENV)
+$(INSTALLED): $(BUILT_FROM)
+	$(call new_environment,$(VENV))
 	$(BIN)/python -m pip install -q -c constraints-test.txt -e ".[dev]"
 	touch $(INSTALLED)
 
+$(DEMO_INSTALLED): $(BUILT_FROM)
+	$(call new_environment,$(DEMO_VENV))
+	$(DEMO_BIN)/python -m pip install -q -c constraints-test.txt -e .
+	touch $(DEMO_INSTALLED)
+
 clean:
-	rm -rf $(VENV) build demo_output
+	rm -rf $(VENV) $(DEMO_VENV) build demo_output

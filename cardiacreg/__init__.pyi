@@ -71,9 +71,11 @@ from .registration import (
 from .results import RefineResult as RefineResult
 from .transforms import (
     FFD as FFD,
+    BSplineMap as BSplineMap,
     DisplacementField as DisplacementField,
     FFDChain as FFDChain,
     Lattice as Lattice,
+    TransformChain as TransformChain,
     dense_displacement as dense_displacement,
     invert_points as invert_points,
     jacobian_map as jacobian_map,

@@ -27,7 +27,7 @@ ROOMS = {
         "compute": ("errors", "arrays", "io"),
         "anatomy": (*NOUNS, "slices"),
         "transforms": (*NOUNS, "compute", "io"),
-        "registration": (*NOUNS, "slices", "compute", "transforms"),
+        "registration": (*NOUNS, "slices", "io", "compute", "transforms"),
         "slice_motion": (*NOUNS, "slices", "compute", "transforms", "registration"),
         "fusion": (*NOUNS, "slices", "compute", "transforms"),
         "metrics": (*NOUNS, "slices", "anatomy"),

@@ -33,7 +33,7 @@ from cardiacreg.fusion.label_fusion import Fusion, FusionOptions, fuse_labels
 from cardiacreg.geometry import STRUCTURES, Affine, LabelMap, Volume
 from cardiacreg.metrics import overlap
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
-from cardiacreg.registration.ffd_registration import register_labels
+from cardiacreg.registration.ffd_registration import RegistrationOptions, register_labels
 from cardiacreg.registration.landmark_affine import fit_landmark_affine
 from cardiacreg.transforms.resampling import Lattice, warp_labels, warp_volume
 
@@ -111,7 +111,9 @@ def scene(quick: bool) -> Scene:
     for seed in range(2 if quick else N_ATLASES):
         atlas = sample_heart(seed, group="healthy", spacing_mm=spacing)
         fit = fit_landmark_affine(heart.landmarks, atlas.landmarks)
-        found = register_labels(heart.labels, atlas.labels, fit.target_to_atlas).target_to_atlas
+        found = register_labels(
+            heart.labels, atlas.labels, fit.target_to_atlas, options=RegistrationOptions()
+        ).target_to_atlas
         warped.append(
             (warp_volume(atlas.image, found, lattice), warp_labels(atlas.labels, found, lattice))
         )

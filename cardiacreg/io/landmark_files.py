@@ -1,13 +1,15 @@
-"""Landmark files: JSON that names its space and unit, and legacy VTK points.
+"""Landmark files: JSON that names its space and unit, 3D Slicer's markups, and VTK points.
 
-A point without a space is a point in one of two worlds (RAS or LPS, turned by half a circle), so
-JSON files must say which, and VTK files, which cannot, need to be told.
+A point without a space is a point in one of two worlds (RAS or LPS, turned by half a circle), so files
+must say which, or whoever reads them. The six landmarks of the paper are known by their names, in any
+order and in any case, and by short forms of them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,37 +21,52 @@ from numpy.typing import NDArray
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LANDMARK_NAMES, Landmarks
 from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.point_files import (
+    PointList,
+    legacy_vtk,
+    slicer_fcsv,
+    slicer_markups,
+    xml_vtk,
+)
 from cardiacreg.io.regular_file import check_regular_file, unreadable
 from cardiacreg.io.source_name import named_source
 
 _SIGNS = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
 _LARGEST_FILE_BYTES = 1_000_000
 _FORM = '{"space": "RAS", "unit": "mm", "points": {"name": [x, y, z], ...}}'
+_SIX = ", ".join(LANDMARK_NAMES)
+_TABLES = {
+    ".csv": "tables of points do not say their space (those of ANTs are LPS)",
+    ".txt": "plain text says neither the names of points nor their space",
+    ".tsv": "tables of points do not say their space",
+}
+_OTHER = ("tricusp", "aort", "sept", "papill", "infund", "pulm", "lvot", "rvot")
+_MITRAL = ("mv", "mvc", "mva", "mvcentre", "mvcenter", "mvplane", "mvannulus")
 
 
 def read_landmarks(path: str | os.PathLike[str], *, space: str | None = None) -> Landmarks:
-    """Read landmarks from a JSON or a legacy ASCII VTK polydata file.
+    """Read landmarks from JSON, 3D Slicer's markups or VTK polydata.
 
     Parameters
     ----------
     path : path-like
-        ``.vtk``, or ``.json`` of the form
-        ``{"space": "RAS", "unit": "mm", "points": {"name": [x, y, z], ...}}``.
+        ``.json`` of the form ``{"space": "RAS", "unit": "mm", "points": {"name": [x, y, z], ...}}``,
+        Slicer's ``.mrk.json`` or ``.fcsv``, or VTK's ``.vtk`` or ``.vtp``.
     space : {"RAS", "LPS"}, optional
-        The space of a ``.vtk`` file, which does not hold it; a JSON file must agree with it.
+        The space of a VTK file, which need not hold it; where a file does, it must agree with it.
 
     Returns
     -------
     Landmarks
-        World RAS+ mm, in the file's order; the six of the paper are put into their own order when
-        they are named so.
+        World RAS+ mm, in the file's order. The six of the paper are put into their own order when they
+        are named so, in whatever case, or by short forms such as ``RVI_ant``, ``MV`` and ``Apex``.
 
     Raises
     ------
     InvalidInputError
-        If the file is missing or not of this form (BAD_LANDMARK_FILE), the space or the unit is
-        unknown (UNKNOWN_SPACE, UNKNOWN_UNIT), a name occurs twice (REPEATED_NAME), or the points are
-        not finite triples (BAD_LANDMARKS).
+        If the file is missing or not of these forms (BAD_LANDMARK_FILE), the space or the unit is
+        unknown (UNKNOWN_SPACE, UNKNOWN_UNIT), a name occurs twice (REPEATED_NAME), some of six names are
+        known and others not (UNKNOWN_NAMES), or the points are not finite triples (BAD_LANDMARKS).
 
     Examples
     --------
@@ -60,13 +77,23 @@ def read_landmarks(path: str | os.PathLike[str], *, space: str | None = None) ->
     (6, 3)
     """
     file = Path(path)
+    name = file.name.lower()
     with named_source(os.fspath(path)):
-        text = _file_text(file)
-        if file.suffix.lower() == ".vtk":
-            return Landmarks(
-                _vtk_points(text) * _signs(space, ".vtk files do not hold it: pass space=")
-            )
-        return _from_json(_parsed(text), space)
+        if file.suffix.lower() in _TABLES:
+            check_regular_file(file)
+            raise _bad_file(f"is one of {_TABLES[file.suffix.lower()]}")
+        content = _file_content(file)
+        if name.endswith(".vtk"):
+            return _from_points(legacy_vtk(content), space)
+        if name.endswith(".vtp"):
+            return _from_points(xml_vtk(content), space)
+        text = _decoded(content)
+        if name.endswith(".fcsv"):
+            return _from_points(slicer_fcsv(text), space)
+        parsed = _parsed(text)
+        if "markups" in parsed:
+            return _from_points(slicer_markups(parsed), space)
+        return _from_json(parsed, space)
 
 
 def write_landmarks(path: str | os.PathLike[str], landmarks: Landmarks) -> None:
@@ -140,7 +167,7 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def _file_text(file: Path) -> str:
+def _file_content(file: Path) -> bytes:
     check_regular_file(file)
     try:
         with file.open("rb") as stream:
@@ -149,6 +176,10 @@ def _file_text(file: Path) -> str:
         raise unreadable(error.strerror or str(error)) from error
     if len(content) > _LARGEST_FILE_BYTES:
         raise _bad_file(f"is larger than {_LARGEST_FILE_BYTES} bytes, too large for landmarks")
+    return content
+
+
+def _decoded(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -162,9 +193,12 @@ def _parsed(text: str) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise _bad_file(f"is not JSON ({error})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("points"), dict):
+    known = isinstance(content, dict) and (
+        "markups" in content or isinstance(content.get("points"), dict)
+    )
+    if not known:
         raise _bad_file("holds no points by name")
-    return content
+    return dict(content)
 
 
 def without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -208,13 +242,82 @@ def _from_json(content: dict[str, Any], space: str | None) -> Landmarks:
             f'the unit is {content["unit"]!r}; needs "mm".', code="UNKNOWN_UNIT"
         )
     points = content["points"]
-    names = tuple(points)
-    if set(names) == set(LANDMARK_NAMES):
-        names = LANDMARK_NAMES
-    rows = [_triple(name, points[name]) for name in names]
+    rows = [_triple(name, points[name]) for name in points]
     if not rows:
         raise _bad_file("holds no points")
-    return Landmarks(np.array(rows) * signs, names)
+    return _ordered(np.array(rows) * signs, tuple(points))
+
+
+def _from_points(found: PointList, space: str | None) -> Landmarks:
+    """Points of other tools; one point may be named twice there, unless it is a landmark."""
+    if found.space is not None and space not in (None, found.space):
+        raise InvalidInputError(
+            f"the file says space {found.space!r} and the call {space!r}; leave the argument away, or "
+            "correct the file.",
+            code="UNKNOWN_SPACE",
+        )
+    signs = _signs(found.space or space, "the file does not say: pass space=")
+    points = found.points * signs
+    return _ordered(points, found.names) if found.names else Landmarks(points)
+
+
+def _ordered(points: NDArray[np.float64], names: tuple[str, ...]) -> Landmarks:
+    """The six landmarks in the order of the paper, where the names are theirs; else as they are."""
+    known = [landmark_of(name) for name in names]
+    counts = Counter(n for n in known if n is not None)
+    if len(names) == len(LANDMARK_NAMES) == len(counts):
+        order = [known.index(n) for n in range(len(known))]
+        return Landmarks(points[order], LANDMARK_NAMES)
+    if len(names) == len(LANDMARK_NAMES) and counts:
+        strange = [n for n, k in zip(names, known, strict=True) if k is None or counts[k] > 1]
+        raise InvalidInputError(
+            f"of six names, {strange} are not known or mean the same landmark, so that the order "
+            f"cannot be told; needs {_SIX}.",
+            code="UNKNOWN_NAMES",
+        )
+    return Landmarks(points, names)
+
+
+def landmark_of(name: str) -> int | None:
+    """Return which of the six landmarks a name means, from 0, in any case and many short forms.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    int or None
+        None where it means none of them.
+    """
+    letters = _letters(name)
+    for number, known in enumerate(LANDMARK_NAMES):
+        if letters == _letters(known):
+            return number
+    if any(word in letters for word in _OTHER):
+        return None
+    front, back = "ant" in letters, "inf" in letters or "post" in letters
+    side = any(word in letters for word in ("lat", "free", "turn"))
+    if front or back or side:
+        return _around_the_middle(letters, front, back, side)
+    if "mitral" in letters or letters in _MITRAL:
+        return LANDMARK_NAMES.index("mitral valve centre")
+    apex = "apex" in letters or "apical" in letters
+    return LANDMARK_NAMES.index("apex") if apex and "rv" not in letters else None
+
+
+def _letters(name: str) -> str:
+    return "".join(re.findall(r"[^\W\d_]+", name.casefold()))
+
+
+def _around_the_middle(letters: str, front: bool, back: bool, side: bool) -> int | None:
+    """Which of the first four a name means that says anterior, inferior or lateral."""
+    right, left = "rv" in letters, "lv" in letters
+    if front + back + side != 1 or "mitral" in letters or right and left:
+        return None
+    if side:
+        return 1 if right else 3 if left else None
+    return None if left or not (right or "ins" in letters) else 0 if front else 2
 
 
 def _triple(name: str, value: Any) -> list[float]:
@@ -238,18 +341,8 @@ def _signs(space: Any, advice: str) -> NDArray[np.float64]:
     return np.array(_SIGNS[space])
 
 
-def _vtk_points(text: str) -> NDArray[np.float64]:
-    words = text.split()
-    if "ASCII" not in words[:40] or "POINTS" not in words:
-        raise _bad_file("is not ASCII legacy VTK polydata with POINTS")
-    start = words.index("POINTS")
-    try:
-        count = int(words[start + 1])
-        numbers = np.array(words[start + 3 : start + 3 + 3 * count], dtype=np.float64)
-        return numbers.reshape(count, 3)
-    except (IndexError, ValueError) as error:
-        raise _bad_file("does not hold the POINTS it announces") from error
-
-
 def _bad_file(what: str) -> InvalidInputError:
-    return InvalidInputError(f"the file {what}; needs {_FORM}.", code="BAD_LANDMARK_FILE")
+    return InvalidInputError(
+        f"the file {what}; needs {_FORM}, with the names {_SIX}, or Slicer's .mrk.json or .fcsv.",
+        code="BAD_LANDMARK_FILE",
+    )

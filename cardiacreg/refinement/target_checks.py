@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.anatomy.landmark_order import check_landmark_order
 from cardiacreg.atlases.checks import CheckedAtlases, check_atlases, check_label_set
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
@@ -164,11 +165,13 @@ def check_landmarks(landmarks: Landmarks, labels: LabelMap) -> None:
     Raises
     ------
     InvalidInputError
-        If a point is more than 60 mm outside the bounding box of the labels (LANDMARKS_OUTSIDE).
+        If a point is more than 60 mm outside the bounding box of the labels (LANDMARKS_OUTSIDE), or
+        the six points fit in another order (BAD_LANDMARKS) or frame (LANDMARK_FRAME).
     """
     points = landmarks.points_mm
     distance = _distance_to_box_mm(points, labels)
     if distance.max() <= _FARTHEST_LANDMARK_MM:
+        check_landmark_order(landmarks, labels)
         return
     worst = int(distance.argmax())
     if _distance_to_box_mm(points * (-1, -1, 1), labels).max() <= _FARTHEST_LANDMARK_MM:

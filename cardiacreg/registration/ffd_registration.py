@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ from cardiacreg.transforms.ffd_chain import FFDChain
 
 _LEAST_GAIN = 1e-3
 """Consistency that a composed deformation must gain to be kept."""
+_DENSE_STEP_MM, _DENSE_RATIO = 4.0, 2.5
+"""Largest distance of slices, in mm and relative to the larger in-plane spacing, of a dense map."""
 
 
 class StopReason(Enum):
@@ -86,8 +89,8 @@ class Registration:
 
 
 def register_labels(
-    target: LabelMap,
-    atlas: LabelMap,
+    target: Any,
+    atlas: Any,
     target_to_atlas: Affine | None = None,
     *,
     options: RegistrationOptions | None = None,
@@ -97,13 +100,18 @@ def register_labels(
 ) -> Registration:
     """Deform an atlas onto a target by label consistency.
 
+    How closely depends on `options`. Without them, a dense target (slices at most 4 mm apart, and at most
+    2.5 times as far as its pixels) is registered with `RegistrationOptions.dense`, in which empty slices
+    are background, and a thick stack with ``RegistrationOptions()``, in which they are unknown.
+
     Parameters
     ----------
-    target, atlas : LabelMap
+    target, atlas : LabelMap, path or whatever `read_labels` reads
         Label maps with the same meaning of labels, on any orthogonal lattices.
     target_to_atlas : Affine, optional
         Where to start, target world mm to atlas world mm; the identity when absent.
     options : RegistrationOptions, optional
+        By default what suits the target, as said above.
     slice_shifts_mm : ndarray, shape (n_slices, 2), optional
         In-plane shifts of the target's slices that are already known (start values when
         `options.estimate_shifts`).
@@ -120,7 +128,8 @@ def register_labels(
     Raises
     ------
     InvalidInputError
-        If the target or the atlas is empty or the target's lattice is sheared.
+        If the target or the atlas is empty or the target's lattice is sheared, or one is neither a
+        label map nor readable as one.
 
     Examples
     --------
@@ -133,15 +142,41 @@ def register_labels(
     >>> found.consistency_after > found.consistency_before, found.minimum_jacobian > 0
     (True, True)
     """
-    settings = options or RegistrationOptions()
-    prepared = prepare_target(target, settings, unknown_labels=unknown_labels)
+    labels, moving = _label_map(target), _label_map(atlas)
+    settings = options or options_for(labels)
+    prepared = prepare_target(labels, settings, unknown_labels=unknown_labels)
     return register_prepared(
         prepared,
-        atlas,
+        moving,
         target_to_atlas or Affine.identity(),
         slice_shifts_mm=slice_shifts_mm,
         threads=check_threads(threads),
     )
+
+
+def _label_map(source: Any) -> LabelMap:
+    if isinstance(source, LabelMap):
+        return source
+    from cardiacreg.io.nifti import read_labels
+
+    return read_labels(source)
+
+
+def options_for(target: LabelMap) -> RegistrationOptions:
+    """Return the options that `register_labels` uses by default.
+
+    Parameters
+    ----------
+    target : LabelMap
+
+    Returns
+    -------
+    RegistrationOptions
+        Those of dense maps where the target's slices lie as close as its pixels, or nearly so.
+    """
+    first, second, between = target.spacing_mm
+    dense = between <= min(_DENSE_STEP_MM, _DENSE_RATIO * max(first, second))
+    return RegistrationOptions.dense() if dense else RegistrationOptions()
 
 
 def register_prepared(

@@ -53,7 +53,7 @@ _STRIP = {"left": 0.012, "right": 0.99, "top": 0.19, "bottom": 0.015, "wspace": 
 _DOTS_PER_INCH = 120
 _GREY = "0.35"
 _INPUT_COLOUR = "#d0208a"
-_SIDES = (("RV", "LV"), ("inferior", "anterior"))
+SIDES = (("RV", "LV"), ("inferior", "anterior"))
 _FILL = ListedColormap(["white", *(COLOURS[label] for label in sorted(COLOURS))])
 _PALE = ListedColormap(
     ["white", *(tuple(0.45 * np.array(to_rgb(COLOURS[n])) + 0.55) for n in sorted(COLOURS))]
@@ -147,20 +147,21 @@ def _draw_slice(panel: Any, result: RefineResult, axes: HeartAxes, box: Box, k: 
     target = result.target.labels
     true = slice_points(box, axes, k * float(target.spacing_mm[2]))
     stored = true - np.array([*result.slice_shifts_mm[k], 0.0])
-    _prepare_panel(panel, box)
+    prepare_panel(panel, box)
     image = result.target.image
     if image is None:
-        _show_labels(panel, labels_in_frame(target, axes.frame, stored), box, _PALE)
+        draw_labels(panel, labels_in_frame(target, axes.frame, stored), box, _PALE)
     else:
-        _show_image(panel, intensities(image, axes.frame, stored), box)
+        draw_image(panel, intensities(image, axes.frame, stored), box)
     own = labels_in_frame(target, axes.frame, stored)
     for label in COLOURS:
-        _outline(panel, (own == label).astype(float), box, _INPUT_COLOUR, 1.6)
+        outline(panel, (own == label).astype(float), box, _INPUT_COLOUR, 1.6)
     for label, colour in COLOURS.items():
-        _outline(panel, label_share(result.labels, label, axes.frame, true), box, colour, 1.3)
+        outline(panel, label_share(result.labels, label, axes.frame, true), box, colour, 1.3)
 
 
-def _prepare_panel(panel: Any, box: Box) -> None:
+def prepare_panel(panel: Any, box: Box) -> None:
+    """Show a box in true proportions, without ticks."""
     panel.set_xlim(box.left, box.right)
     panel.set_ylim(box.bottom, box.top)
     panel.set_aspect("equal")
@@ -170,13 +171,17 @@ def _prepare_panel(panel: Any, box: Box) -> None:
         spine.set_color("0.8")
 
 
-def _show_image(panel: Any, grey: NDArray[np.float64], box: Box) -> None:
+def draw_image(panel: Any, grey: NDArray[np.float64], box: Box) -> None:
+    """Draw grey levels, from the darkest to the brightest but for 1 % at both ends."""
     seen = grey[np.isfinite(grey)]
     low, high = np.percentile(seen, (1, 99)) if seen.size else (0.0, 1.0)
     panel.imshow(grey, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), **_placed(box))
 
 
-def _show_labels(panel: Any, labels: NDArray[np.uint8], box: Box, colours: ListedColormap) -> None:
+def draw_labels(
+    panel: Any, labels: NDArray[np.uint8], box: Box, colours: ListedColormap = _FILL
+) -> None:
+    """Draw structures as areas of their colours."""
     panel.imshow(labels, cmap=colours, vmin=0, vmax=4, **_placed(box))
 
 
@@ -184,7 +189,7 @@ def _placed(box: Box) -> dict[str, Any]:
     return {"extent": tuple(box), "origin": "lower", "interpolation": "nearest", "aspect": "equal"}
 
 
-def _outline(panel: Any, share: NDArray[np.float64], box: Box, colour: str, width: float) -> None:
+def outline(panel: Any, share: NDArray[np.float64], box: Box, colour: str, width: float) -> None:
     """Draw the 0.5 level of a share, where there is one."""
     if share.max() <= 0.5 or share.min() >= 0.5:
         return
@@ -200,7 +205,7 @@ def _draw_cuts(
     cuts = long_axis_cuts(points, axes, (-axes.rv, axes.anterior))
     widths = [cut.box.right - cut.box.left for cut in cuts for _ in range(2)]
     row = place.subgridspec(1, 4, width_ratios=widths, wspace=0.05)
-    for number, (cut, sides) in enumerate(zip(cuts, _SIDES, strict=True)):
+    for number, (cut, sides) in enumerate(zip(cuts, SIDES, strict=True)):
         for after, labels in enumerate((result.target.labels, result.labels)):
             panel = figure.add_subplot(row[0, 2 * number + after])
             _draw_cut(panel, labels, axes, cut, sides)
@@ -210,9 +215,14 @@ def _draw_cuts(
 def _draw_cut(
     panel: Any, labels: LabelMap, axes: HeartAxes, cut: Cut, sides: tuple[str, str]
 ) -> None:
-    _prepare_panel(panel, cut.box)
-    _show_labels(panel, labels_in_frame(labels, axes.frame, cut_points(cut)), cut.box, _FILL)
-    start, level = cut.box.left + 3.0, cut.box.bottom + 3.0
+    prepare_panel(panel, cut.box)
+    draw_labels(panel, labels_in_frame(labels, axes.frame, cut_points(cut)), cut.box)
+    annotate_cut(panel, cut.box, sides)
+
+
+def annotate_cut(panel: Any, box: Box, sides: tuple[str, str]) -> None:
+    """Write a scale bar, the apex and both sides into a cut."""
+    start, level = box.left + 3.0, box.bottom + 3.0
     panel.plot([start, start + 20.0], [level, level], color="black", lw=2, solid_capstyle="butt")
     panel.text(start + 10.0, level + 1.5, "20 mm", fontsize=7, ha="center", va="bottom")
     panel.text(0.5, 0.012, "apex", transform=panel.transAxes, fontsize=8, ha="center")

@@ -128,11 +128,10 @@ def shown_slices(result: RefineResult, axes: HeartAxes, count: int) -> list[int]
     return [int(ordered[n]) for n in chosen]
 
 
-def heart_points(result: RefineResult, axes: HeartAxes) -> Float:
-    """Return where the hearts of model and input end, in the target's frame, shape (n, 3)."""
-    parts = [_surface_points(result.labels, axes.frame)]
-    parts.append(_surface_points(result.target.labels, axes.frame))
-    return np.concatenate(parts)
+def heart_points(result: RefineResult, axes: HeartAxes, *others: LabelMap) -> Float:
+    """Return where the hearts of model, input and others end, in the target's frame, shape (n, 3)."""
+    maps = (result.labels, result.target.labels, *others)
+    return np.concatenate([_surface_points(labels, axes.frame) for labels in maps])
 
 
 def _surface_points(labels: LabelMap, frame: Float) -> Float:

@@ -1,9 +1,11 @@
 """Dense displacement fields: of any transform or chain of transforms, in memory and as NIfTI files.
 
 A field holds, per voxel of a lattice, how far its centre moves, in mm. Files have five dimensions, the
-fourth of size one, and an intent: 1007 (vector) with components in LPS, as ITK and ANTs read and write
-them, or 1006 (displacement vector) with components in RAS, as the NIfTI standard has it. Which of the
-two is stated by name; nothing is guessed from values.
+fourth of size one, and an intent: 1007 (vector) with displacements in LPS, as ITK and ANTs read and write
+them, or 1006 (displacement vector) in RAS, as the NIfTI standard has it. NiftyReg and SPM use 1007 too;
+they are known by the intent's name or the description, and hold RAS: displacements, or the positions
+that voxels go to. What is not known so is not guessed: where values look like positions and nothing says
+so, the reader has to be told.
 """
 
 from __future__ import annotations
@@ -11,8 +13,14 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -30,12 +38,34 @@ from cardiacreg.transforms.resampling import Grid, PointMap
 
 _INTENTS = {"LPS": 1007, "RAS": 1006}
 _SIGNS = {"LPS": np.array([-1.0, -1.0, 1.0]), "RAS": np.ones(3)}
+_KINDS = ("displacements", "positions")
 _LARGEST_FILE_BYTES = 2**32
+_HEAD_BYTES = 4096
+_FSL_INTENTS = range(2001, 2017)
+_FSL = (
+    "It is one of FSL's, whose numbers count in a frame of its own: wb_command -convert-warpfield "
+    "-from-fnirt FILE ATLAS.nii.gz -to-itk warp.nii.gz writes one that can be read."
+)
+_SPM = "Have SPM's Deformations utility write the deformation (y_), and read that."
+_NIFTYREG = (
+    "Have reg_transform -ref TARGET.nii.gz -disp FILE warp.nii.gz write a field, and read that."
+)
+_NIFTYREG_KINDS = {
+    2.0: "control points", 3.0: "velocities", 4.0: "velocities", 5.0: "velocities",
+    6.0: "control points",
+}  # fmt: skip
+_TELL = (
+    "Pass space='LPS' (ITK, ANTs) or 'RAS', and kind='displacements' if the file holds how far voxels "
+    "move or kind='positions' if it holds where they go to."
+)
+_POSITIONS_CORRELATION, _POSITIONS_SLOPE = 0.9, 0.4
+"""From which correlation with the voxels' own positions, and up to which deviation of the slope from 1,
+values are taken for positions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DisplacementField:
-    """Displacements on a lattice, interpolated between voxels and zero outside.
+    """Displacements on a lattice, interpolated between voxel centres and zero outside the voxels.
 
     Parameters
     ----------
@@ -67,13 +97,16 @@ class DisplacementField:
         object.__setattr__(self, "voxel_to_world", Affine(self.voxel_to_world).matrix)
 
     def apply(self, points_mm: ArrayLike) -> Float:
-        """Map points of shape (..., 3) in mm; those outside the lattice stay."""
+        """Map points of shape (..., 3) in mm; those outside the voxels of the lattice stay."""
         from scipy.ndimage import map_coordinates
 
         points = np.asarray(points_mm, dtype=np.float64)
         voxels = Affine(self.voxel_to_world).inverse().apply(points.reshape(-1, 3)).T
+        last = np.array(self.displacements_mm.shape[:3])[:, None] - 1.0
+        inside = ((voxels >= -0.5) & (voxels <= last + 0.5)).all(axis=0)
+        voxels = np.clip(voxels, 0, last)
         moved = [
-            map_coordinates(self.displacements_mm[..., c], voxels, order=1, mode="constant")
+            inside * map_coordinates(self.displacements_mm[..., c], voxels, order=1)
             for c in range(3)
         ]
         return np.asarray(points + np.stack(moved, axis=-1).reshape(points.shape))
@@ -205,25 +238,37 @@ def write_displacement_field(
 
 
 def read_displacement_field(
-    path: str | os.PathLike[str], *, space: str | None = None
+    source: Any, *, space: str | None = None, kind: str | None = None
 ) -> DisplacementField:
-    """Read a field from NIfTI.
+    """Read a field from NIfTI, or take it from an image of SimpleITK.
 
     Parameters
     ----------
-    path : path-like
+    source : path-like or SimpleITK.Image
+        An image of vectors of three components, as read from ``.nrrd`` or ``.mha``; its values are
+        displacements in LPS.
     space : {"LPS", "RAS"}, optional
-        World of the stored components; by default what the file's intent says.
+        World of the stored components; by default what the file says.
+    kind : {"displacements", "positions"}, optional
+        Whether the file holds how far voxels move or where they go to; by default what it says.
 
     Returns
     -------
     DisplacementField
+        World RAS mm.
 
     Raises
     ------
     InvalidInputError
-        If the file is missing, truncated, damaged (by its checksum) or not a field, or neither `space`
-        nor the intent names the world.
+        If the file is missing, truncated, damaged (by its checksum) or not a field (BAD_SHAPE,
+        BAD_FIELD), or neither the arguments nor the file name the world (UNKNOWN_SPACE) or the kind
+        (UNKNOWN_KIND).
+
+    Notes
+    -----
+    The file says: intent 1007 is LPS displacements (ITK, ANTs), and 1006 RAS displacements, unless the
+    intent's name is ``NREG_TRANS`` (NiftyReg: RAS, positions or displacements by intent_p1), or the name
+    is ``Mapping`` or the description begins with "Deformation" (SPM's y_ and iy_: RAS positions).
 
     Examples
     --------
@@ -234,19 +279,164 @@ def read_displacement_field(
     >>> read_displacement_field("field.nii.gz", space="LPS").displacements_mm[0, 0, 0]
     array([2., 2., 2.])
     """
-    with named_source(os.fspath(path)):
-        values, matrix, intent = read_vectors(path, max_bytes=_LARGEST_FILE_BYTES)
+    _check_options(space, kind)
+    if not isinstance(source, str | os.PathLike):
+        return _from_simpleitk(source, space, kind)
+    with named_source(os.fspath(source)):
+        values, matrix, intent = read_vectors(source, max_bytes=_LARGEST_FILE_BYTES)
         shape = values.shape
         if values.ndim == 5 and values.shape[3] == 1:
             values = values[:, :, :, 0]
-        known = {code: name for name, code in _INTENTS.items()}
-        chosen = space or known.get(intent)
-        if chosen not in _SIGNS:
-            raise InvalidInputError(
-                f"intent {intent}, space {space!r}: the world of the components is unknown; pass "
-                "space='LPS' (ITK, ANTs) or 'RAS'.",
-                code="UNKNOWN_SPACE",
-            )
+        said = _said(Path(source), intent)
+        known = _Meaning(space or said.space, kind or said.kind)
+        if known.space is None or known.kind is None:
+            raise _unknown(intent, known, said.hint)
         if values.ndim != 4 or values.shape[3] != 3:
             raise InvalidInputError(f"shape {shape}; needs (i, j, k, 1, 3).", code="BAD_SHAPE")
-        return DisplacementField(values * _SIGNS[chosen], matrix)
+        if said.sure is False and kind is None:
+            _check_displacements(values, matrix, space is not None)
+        return _field(values * _SIGNS[known.space], matrix, known.kind)
+
+
+class _Meaning(NamedTuple):
+    """What the numbers of a file are."""
+
+    space: str | None = None
+    kind: str | None = None
+    sure: bool = False
+    """Whether the file names both itself."""
+    hint: str = ""
+
+
+def _check_options(space: str | None, kind: str | None) -> None:
+    if space not in (None, *_SIGNS) or kind not in (None, *_KINDS):
+        raise InvalidInputError(
+            f"read_displacement_field: space {space!r}, kind {kind!r}; needs 'LPS' or 'RAS', and "
+            "'displacements' or 'positions'.",
+            code="UNKNOWN_SPACE" if space not in (None, *_SIGNS) else "UNKNOWN_KIND",
+        )
+
+
+def _said(path: Path, intent: int) -> _Meaning:
+    """What a file's header says; the file has been read, so that its header is whole."""
+    name, kind, description = _marks(path)
+    if name.startswith("NREG"):
+        return _said_by_niftyreg(name, kind)
+    if description.lower().startswith("flow field") or "velocity" in description.lower():
+        raise _no_field(
+            f"a flow field of SPM ({description!r}), whose numbers are velocities", _SPM
+        )
+    if intent in _FSL_INTENTS:
+        return _Meaning(hint=_FSL)
+    is_mapping = name == "Mapping" or re.match(r"(inverse )?deformation", description, re.I)
+    if is_mapping and intent in (0, 1007):
+        return _Meaning("RAS", "positions", True)
+    if intent == 1007 and name:
+        hint = f"The intent's name is {name!r}, which ITK and ANTs do not write."
+        return _Meaning(hint=hint)
+    spaces = {code: space for space, code in _INTENTS.items()}
+    return _Meaning(spaces.get(intent), "displacements")
+
+
+def _said_by_niftyreg(name: str, kind: float) -> _Meaning:
+    kinds = {0.0: "positions", 1.0: "displacements"}
+    if name == "NREG_TRANS" and kind in kinds:
+        return _Meaning("RAS", kinds[kind], True)
+    what = _NIFTYREG_KINDS.get(kind, "another kind") if name == "NREG_TRANS" else "an old kind"
+    raise _no_field(f"a transformation of NiftyReg of {what} (intent {name}, {kind:g})", _NIFTYREG)
+
+
+def _no_field(what: str, advice: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"holds {what}; needs displacements or positions. {advice}", code="BAD_FIELD"
+    )
+
+
+def _unknown(intent: int, known: _Meaning, hint: str) -> InvalidInputError:
+    code, what = ("UNKNOWN_KIND", "the kind") if known.space else ("UNKNOWN_SPACE", "the world")
+    return InvalidInputError(
+        f"intent {intent}: {what} of the numbers is unknown. {hint}{' ' if hint else ''}{_TELL}",
+        code=code,
+    )
+
+
+def _marks(path: Path) -> tuple[str, float, str]:
+    """Name and first parameter of the header's intent, and its description."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+    if head.startswith(b"\x1f\x8b"):
+        head = zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
+    old = 348 in struct.unpack("<i", head[:4]) + struct.unpack(">i", head[:4])
+    kind, length = (nibabel.Nifti1Header, 348) if old else (nibabel.Nifti2Header, 540)
+    header = kind(head[:length], check=False)
+    name, description = (
+        bytes(header[key].tobytes()).split(b"\0")[0].decode("latin-1").strip()
+        for key in ("intent_name", "descrip")
+    )
+    return name, float(header["intent_p1"]), description
+
+
+def _check_displacements(values: Float, matrix: Float, space_given: bool) -> None:
+    """Refuse numbers that follow the lattice's own positions: they are places, not movements."""
+    positions = voxel_grid(values.shape[:3], matrix)
+    slopes = []
+    for c in range(3):
+        own = positions[..., c] - positions[..., c].mean()
+        found = values[..., c] - values[..., c].mean()
+        spread = float((own * own).sum()), float((found * found).sum())
+        if spread[0] <= 0:  # a lattice of one voxel along this axis
+            slopes.append(np.nan)
+            continue
+        both = float((own * found).sum())
+        if spread[1] <= 0 or abs(both) < _POSITIONS_CORRELATION * np.sqrt(spread[0] * spread[1]):
+            return
+        slopes.append(both / spread[0])
+    for space, signs in _SIGNS.items():
+        off = np.abs(signs * slopes - 1)
+        if np.isfinite(off).any() and np.nanmax(off) < _POSITIONS_SLOPE:
+            raise InvalidInputError(
+                f"the values follow the voxels' own positions in {space} (slopes "
+                f"{np.round(slopes, 2).tolist()}): they seem to be positions, as SPM, NiftyReg and ANTs' "
+                f"maps have them, not displacements. Pass kind='positions' with space='{space}', or "
+                f"kind='displacements'{'' if space_given else ' with their space='}.",
+                code="UNKNOWN_KIND",
+            )
+
+
+def _field(values: Float, matrix: Float, kind: str | None) -> DisplacementField:
+    if kind == "positions":
+        values = values - voxel_grid(values.shape[:3], matrix)
+    bad = int((~np.isfinite(values)).any(axis=-1).sum())
+    if bad:
+        raise InvalidInputError(
+            f"{bad} voxels hold NaN or infinity, as some tools write where a field is not known; give "
+            "them a number, such as that of the nearest voxel, first.",
+            code="NOT_FINITE",
+        )
+    return DisplacementField(values, matrix)
+
+
+def _from_simpleitk(image: Any, space: str | None, kind: str | None) -> DisplacementField:
+    if not all(hasattr(image, name) for name in ("GetDirection", "GetSpacing", "GetOrigin")):
+        raise InvalidInputError(
+            f"read_displacement_field: got a {type(image).__name__}; needs a path or a SimpleITK image.",
+            code="BAD_TYPE",
+        )
+    components, dimension = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
+    if (components, dimension) != (3, 3):
+        raise InvalidInputError(
+            f"read_displacement_field: an image of {components} numbers per voxel in {dimension} "
+            "dimensions; needs 3 in 3: sitk.ReadImage(path, sitk.sitkVectorFloat64).",
+            code="BAD_SHAPE",
+        )
+    simpleitk = import_module(type(image).__module__.partition(".")[0])
+    flip = np.diag(_SIGNS["LPS"])
+    matrix = np.eye(4)
+    matrix[:3, :3] = (
+        flip @ np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    )
+    matrix[:3, 3] = flip @ np.array(image.GetOrigin())
+    values = np.asarray(simpleitk.GetArrayFromImage(image), np.float64).transpose(2, 1, 0, 3)
+    if kind is None:
+        _check_displacements(values, matrix, space is not None)
+    return _field(values * _SIGNS[space or "LPS"], matrix, kind)

@@ -1,10 +1,11 @@
 """MIRTK and IRTK ``.dof`` files: affines, B-spline deformations and the sum of both.
 
 The files are big-endian, with 32-bit integers and 64-bit reals, and may be gzip-compressed. They map
-target world points to source world points in RAS mm, like ours. Read: types 2 and 3 (rigid, affine), 4
-and 12 (IRTK splines), 56 and 76 (MIRTK splines), 7 (multi-level, the sum of its levels). MIRTK adds the
-spline after the affine, ``T(x) = A x + v(x)``; ours is applied before it, ``T(x) = A (x + u(x))``, so
-that v is u turned and scaled by A, exactly. Layouts are facts about the formats; no code was taken.
+target world points to source world points in RAS mm, like ours. Read: types 2, 22 and 3 (rigid,
+similarity, affine), 4 and 12 (IRTK splines), 56 and 76 (MIRTK splines), 7 (multi-level, the sum of its
+levels). MIRTK adds the spline after the affine, ``T(x) = A x + v(x)``; ours is applied before it,
+``T(x) = A (x + u(x))``, so that v is u turned and scaled by A, exactly. Layouts are facts about the
+formats; no code was taken.
 """
 
 from __future__ import annotations
@@ -25,7 +26,20 @@ from cardiacreg.io.source_name import named_source, warn_about_source
 from cardiacreg.transforms.ffd import FFD
 
 _MAGIC = 815007
-_RIGID, _AFFINE, _MULTI_LEVEL = 2, 3, 7
+_RIGID, _SIMILARITY, _AFFINE, _MULTI_LEVEL = 2, 22, 3, 7
+_LINEAR = (_RIGID, _SIMILARITY, _AFFINE)
+_COUNTS = {_RIGID: (6,), _SIMILARITY: (6, 7), _AFFINE: (6, 7, 9, 12)}
+"""Numbers that a linear type may hold."""
+_CONVERT = (
+    "Write a dense field with MIRTK, convert-dof FILE warp.nii.gz -format f3d_disp_field -target "
+    "TARGET.nii.gz, and read it with read_displacement_field."
+)
+_NAMES = {
+    1: "homogeneous", 5: "linear FFD", 8: "fluid", 11: "quaternion", 13: "linear FFD",
+    16: "velocity spline", 26: "multi-level velocity", 51: "linear FFD", 58: "velocity spline",
+    61: "statistical", 65: "velocity spline", 71: "linear FFD", 73: "linear velocity",
+    78: "velocity spline", 81: "fluid",
+}  # fmt: skip
 _SPLINES = (4, 12, 56, 76)
 _SLOW_X = (4, 12)
 """Types whose control points are stored with z fastest; in the others x is."""
@@ -109,6 +123,12 @@ def write_dof(
         raise InvalidInputError(
             f"write_dof: flavour {flavour!r}; needs 'mirtk' or 'irtk'.", code="BAD_OPTION"
         )
+    if not isinstance(transform, Affine | FFD):
+        raise InvalidInputError(
+            f"write_dof: a {type(transform).__name__}; needs an Affine or FFD. Any transform can be "
+            "written with write_displacement_field(path, dense_displacement(transform, grid)).",
+            code="BAD_TYPE",
+        )
     if isinstance(transform, FFD):
         levels = struct.pack(">IIi", _MAGIC, _MULTI_LEVEL, 1)
         payload = levels + _affine_record(transform.affine) + _spline_record(transform, flavour)
@@ -150,15 +170,15 @@ class _Reader:
             raise InvalidInputError(
                 f"starts with {magic} instead of {_MAGIC}: not a .dof file.", code="BAD_FILE_TYPE"
             )
-        if kind in (_RIGID, _AFFINE):
-            return self._affine()
+        if kind in _LINEAR:
+            return self._affine(kind)
         if kind in _SPLINES:
             return self._spline(kind)
         if kind == _MULTI_LEVEL:
             return self._levels()
         raise InvalidInputError(
-            f"holds a transformation of type {kind}; readable are {_RIGID}, {_AFFINE}, {_SPLINES} and "
-            f"{_MULTI_LEVEL}. Convert it with MIRTK's convert-dof.",
+            f"holds a transformation of type {kind} ({_NAMES.get(kind, 'unknown')}); readable are "
+            f"{_LINEAR}, {_SPLINES} and {_MULTI_LEVEL}. {_CONVERT}",
             code="BAD_FILE_TYPE",
         )
 
@@ -172,11 +192,14 @@ class _Reader:
             )
         return affine, [s for s in splines if isinstance(s, FFD)]
 
-    def _affine(self) -> Affine:
+    def _affine(self, kind: int) -> Affine:
         (count,) = self._integers(1)
-        if count not in (6, 7, 9, 12):
+        if count not in _COUNTS[kind]:
+            needed = " or ".join(map(str, _COUNTS[kind]))
             raise InvalidInputError(
-                f"holds an affine of {count} numbers; needs 6, 7, 9 or 12.", code="BAD_FILE_TYPE"
+                f"holds {count} numbers for a transformation of type {kind}; needs {needed}. The file is "
+                "damaged: write it again.",
+                code="BAD_FILE_TYPE",
             )
         given = self._reals(count)
         parameters = np.array([0.0] * 6 + [100.0] * 3 + [0.0] * 3)
@@ -228,8 +251,8 @@ def _summed(affine: Affine, splines: list[FFD]) -> Affine | FFD:
         same = spline.displacements_mm.shape == total.shape
         if not same or not np.allclose(spline.lattice_to_world, first.lattice_to_world, atol=1e-6):
             raise InvalidInputError(
-                f"sums {len(splines)} splines on different lattices, which one FFD cannot hold; write "
-                "a dense displacement with convert-dof and read it with read_displacement_field.",
+                f"sums {len(splines)} splines on different lattices, which one FFD cannot hold. "
+                f"{_CONVERT}",
                 code="BAD_LATTICE",
             )
         total += spline.displacements_mm

@@ -60,7 +60,7 @@ def invert_points(
     Raises
     ------
     InvalidInputError
-        If the points are not finite triples.
+        If the points are not finite triples (BAD_SHAPE), or the transform is another (BAD_TYPE).
 
     Examples
     --------
@@ -75,6 +75,12 @@ def invert_points(
     >>> bool(np.allclose(transform.apply(inverse.points_mm), [[10.0, 5.0, 0.0]], atol=0.01))
     True
     """
+    if not isinstance(transform, Affine | FFD | FFDChain):
+        raise InvalidInputError(
+            f"invert_points: a {type(transform).__name__}; needs an Affine, FFD or FFDChain. Invert the "
+            "members of a chain one by one, the last one first.",
+            code="BAD_TYPE",
+        )
     points = np.asarray(points_mm, dtype=np.float64)
     if points.shape[-1:] != (3,) or not np.isfinite(points).all():
         raise InvalidInputError(

@@ -588,36 +588,3 @@ def test_doctor_reports_a_failed_check(monkeypatch):
     monkeypatch.setattr(doctor, "_self_check", lambda: check)
     result = run("doctor")
     assert result.exit_code == 3 and "self-check FAILED" in result.stdout
-
-
-# --- demo
-
-
-@pytest.mark.slow
-def test_demo_ends_with_a_report(tmp_path, monkeypatch):
-    from cardiacreg.cli import demo
-    from cardiacreg.phantoms.acquisition import simulate_low_resolution
-    from cardiacreg.phantoms.hearts import sample_heart
-
-    def coarse(seed):
-        return sample_heart(seed, spacing_mm=(3, 3, 4))
-
-    heart = coarse(10_000)
-    stack = simulate_low_resolution(heart, seed=1)
-    monkeypatch.setattr(demo, "_simulated", lambda: (heart, stack))
-    for seed in range(2):
-        place = tmp_path / "atlases" / str(seed)
-        place.mkdir(parents=True)
-        nifti.write_labels(place / "labels.nii.gz", coarse(seed).labels)
-        nifti.write_volume(place / "image.nii.gz", coarse(seed).image)
-    out = tmp_path / "out"
-    result = run("demo", "-o", out, "--atlases", tmp_path / "atlases", "--spacing", 3, 3, 4)
-    assert result.exit_code == 0, result.stderr
-    page = (out / "report.html").read_text(encoding="utf-8")
-    for method in ("nearest neighbour", "shape based", "refined", "as published"):
-        assert method in page and method in result.stdout
-    assert "data:image/png;base64," in page and "://" not in page
-    assert {path.name for path in out.iterdir()} == {
-        "inputs", "refined", "as_published", "report.html",
-    }  # fmt: skip
-    assert_one_line_error(run("demo", "-o", out), "OUTPUT_EXISTS")

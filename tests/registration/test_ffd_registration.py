@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap
+from cardiacreg.io.nifti import write_labels
+from cardiacreg.metrics.overlap import dice
+from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     StopReason,
+    options_for,
     prepare_target,
     register_labels,
     register_prepared,
 )
+from cardiacreg.registration.landmark_affine import fit_landmark_affine
 from cardiacreg.registration.multiresolution import MultiresolutionSolver
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.jacobian import jacobian_determinants
@@ -262,6 +267,49 @@ class TestShifts:
         assert np.sqrt((gap**2).mean()) < 0.5 * np.sqrt((spread**2).mean())
         assert not found.slice_shifts_mm[[0, 7]].any()
         assert found.consistency_after > found.consistency_before
+
+    @pytest.mark.parametrize(
+        ("spacing", "dense"),
+        [
+            ((1.25, 1.25, 2.0), True),
+            ((0.5, 0.5, 0.5), True),
+            ((2.5, 2.0, 4.0), True),
+            ((0.5, 0.5, 1.5), False),
+            ((2.0, 2.0, 4.5), False),
+            ((1.25, 1.25, 10.0), False),
+        ],
+    )
+    def test_dense_maps_are_recognised(self, spacing, dense):
+        target = LabelMap(np.ones((3, 3, 3)), np.diag([*spacing, 1.0]))
+        expected = RegistrationOptions.dense() if dense else RegistrationOptions()
+        assert options_for(target) == expected
+
+    def test_dense_maps_overlap_without_options(self):
+        """Given as files; with the options of thick stacks it is .973, .951 and .971."""
+        target, atlas = (
+            sample_heart(seed, spacing_mm=(2.5, 2.5, 2.5)) for seed in (10_021, 10_023)
+        )
+        affine = fit_landmark_affine(target.landmarks, atlas.landmarks).target_to_atlas
+        found = register_labels(target.labels, atlas.labels, affine)
+        moved = warp_labels(atlas.labels, found.target_to_atlas, target.labels)
+        assert min(dice(moved, target.labels, n) for n in (1, 2, 4)) > 0.985
+
+    def test_files_and_arrays_are_read(self, tmp_path):
+        target, atlas = heart(), squeezed_heart()
+        expected = register_labels(target, atlas, options=OPTIONS).consistency_after
+        write_labels(tmp_path / "target.nii.gz", target)
+        write_labels(tmp_path / "atlas.nii.gz", atlas)
+        found = register_labels(
+            tmp_path / "target.nii.gz", str(tmp_path / "atlas.nii.gz"), options=OPTIONS
+        )
+        assert found.consistency_after == pytest.approx(expected, abs=1e-3)
+        pair = (target.array, target.voxel_to_world)
+        found = register_labels(pair, atlas, options=OPTIONS)
+        assert found.consistency_after == pytest.approx(expected, abs=1e-9)
+        for wrong, code in ((tmp_path / "none.nii", "FILE_NOT_FOUND"), (3, "BAD_TYPE")):
+            with pytest.raises(InvalidInputError) as caught:
+                register_labels(target, wrong, options=OPTIONS)
+            assert caught.value.code == code
 
     def test_shifts_that_do_not_fit_are_refused(self):
         with pytest.raises(InvalidInputError) as caught:

@@ -26,6 +26,7 @@ from cardiacreg.geometry import (
 )
 from cardiacreg.results import surface_figure
 from cardiacreg.results.guards import CODES, find_problems
+from cardiacreg.results.qc_comparison import draw_cuts_with_truth, draw_slices_with_truth
 from cardiacreg.results.qc_figure import draw_qc_figure, png_bytes
 from cardiacreg.results.qc_views import (
     cut_points,
@@ -38,6 +39,7 @@ from cardiacreg.results.qc_views import (
     slice_points,
 )
 from cardiacreg.results.result import Orientation
+from cardiacreg.results.surface_rays import draw_rays
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
@@ -289,10 +291,9 @@ def test_drawing_touches_no_global_state():
 
 def outside_pictures(result):
     """What the surface figure shows of the model, True where the heart is."""
-    axes = heart_axes(result)
-    points = heart_points(result, axes)
-    views = [surface_figure._view(points, axes, degrees) for _, degrees in surface_figure._VIEWS]
-    return [(surface_figure._picture(result.labels, axes, v) < 1).any(axis=-1) for v in views]
+    scene = surface_figure.make_scene(result, {"model": result.labels})
+    views = [surface_figure._view(scene, look) for look in surface_figure.LOOKS.values()]
+    return [(draw_rays(scene.shares["model"], v, np.zeros((5, 3))) < 0.5).any(-1) for v in views]
 
 
 @pytest.mark.parametrize("name", ["slices base first", "oblique, swapped, base first"])
@@ -301,6 +302,7 @@ def test_the_heart_from_outside_does_not_depend_on_how_it_was_stored(tiny_result
         outside_pictures(tiny_result), outside_pictures(VARIANTS[name](tiny_result)), strict=True
     ):
         rows, columns = (min(a, b) for a, b in zip(expected.shape, found.shape, strict=True))
+        assert np.abs(np.subtract(expected.shape, found.shape)).max() <= 2
         assert (expected[:rows, :columns] != found[:rows, :columns]).mean() < 0.02
         widths = expected.sum(axis=1)[expected.any(axis=1)]
         assert widths[0] < widths.max() / 2
@@ -308,3 +310,20 @@ def test_the_heart_from_outside_does_not_depend_on_how_it_was_stored(tiny_result
 
 def test_the_surface_figure_is_a_png(tiny_result):
     assert png_bytes(surface_figure.draw_surface_figure(tiny_result)).startswith(PNG_START)
+
+
+def test_a_model_is_drawn_beside_its_truth(tiny_result):
+    columns = {"input": tiny_result.target.labels, "model": tiny_result.labels}
+    scene = surface_figure.make_scene(tiny_result, columns | {"truth": tiny_result.labels})
+    slices = draw_slices_with_truth(tiny_result, scene, "truth")
+    cuts = draw_cuts_with_truth(tiny_result, scene, "truth")
+    for figure, words in (
+        (slices, ("input", "model", "anterior", "inferior", "20 mm", "truth, outline")),
+        (cuts, ("truth, four-chamber cut", "model, two-chamber cut", "RV", "apex", "20 mm")),
+        (surface_figure.draw_looks(scene, ["front"]), ("truth, from the front", "base", "20 mm")),
+    ):
+        texts = placed_texts(figure)
+        assert set(words) <= {text.get_text() for text, _ in texts}
+        for text, box in texts:
+            assert box.x0 >= 0 and box.y0 >= 0, text
+            assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text

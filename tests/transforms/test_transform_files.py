@@ -97,6 +97,33 @@ class TestMirtk:
         found = read_dof(tmp_path / "a.dof").matrix
         np.testing.assert_allclose(found, matrix_from_parameters(full), atol=1e-12)
 
+    @pytest.mark.parametrize(
+        ("kind", "given"),
+        [(2, [1, 2, 3, 10, 20, 30]), (22, [1, 2, 3, 10, 20, 30, 110]), (22, [1, 2, 3, 10, 20, 30])],
+    )
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_rigid_and_similarity_files(self, tmp_path, kind, given, inside):
+        """Alone, and as the first level of a multi-level transformation."""
+        content = struct.pack(f">III{len(given)}d", 815007, kind, len(given), *given)
+        head = struct.pack(">IIi", 815007, 7, 0) if inside else b""
+        (tmp_path / "a.dof").write_bytes(head + content)
+        scale = given[6] if len(given) == 7 else 100
+        full = np.array([*given[:6], scale, scale, scale, 0, 0, 0], dtype=float)
+        found = read_dof(tmp_path / "a.dof").matrix
+        np.testing.assert_allclose(found, matrix_from_parameters(full), atol=1e-12)
+        assert np.linalg.det(found[:3, :3]) == pytest.approx((scale / 100) ** 3)
+
+    @pytest.mark.parametrize(
+        ("kind", "count"), [(2, 7), (22, 9), (3, 15), (16, 6), (1, 16), (99, 6)]
+    )
+    def test_other_kinds_say_how_to_convert(self, tmp_path, kind, count):
+        content = struct.pack(f">III{count}d", 815007, kind, count, *range(count))
+        (tmp_path / "a.dof").write_bytes(content)
+        with pytest.raises(InvalidInputError) as caught:
+            read_dof(tmp_path / "a.dof")
+        assert caught.value.code == "BAD_FILE_TYPE"
+        assert kind in (2, 3, 22) or "f3d_disp_field" in str(caught.value)
+
     @pytest.mark.parametrize("kind", [4, 12, 56, 76])
     def test_hand_made_splines_are_placed_as_the_format_says(self, tmp_path, kind):
         """One control point moved; the lattice is centred on its origin field; order of triplets."""
@@ -238,7 +265,7 @@ class TestItk:
             expected = np.array(spline.TransformPoint(point.tolist())) * LPS
             np.testing.assert_allclose(found.apply(point * LPS), expected, atol=1e-9)
 
-    def test_what_does_not_fit_one_ffd_is_refused(self, tmp_path):
+    def test_what_cannot_be_read_or_written_is_refused(self, tmp_path):
         given = deformation(2)
         write_itk_transform(tmp_path / "t.tfm", given)
         text = (tmp_path / "t.tfm").read_text()
@@ -246,9 +273,9 @@ class TestItk:
         assert code_of(write_itk_transform, tmp_path / "t.mat", given) == "BAD_FILE_NAME"
         assert code_of(write_itk_transform, tmp_path / "t.xfm", given) == "BAD_FILE_NAME"
         assert code_of(read_itk_transform, tmp_path / "none.tfm") == "FILE_NOT_FOUND"
-        swapped = "\n".join([lines[0], *lines[7:], *lines[3:7]])
-        (tmp_path / "s.tfm").write_text(swapped)
-        assert code_of(read_itk_transform, tmp_path / "s.tfm") == "BAD_FILE_TYPE"
+        listed = "\n".join([lines[0], *lines[7:], *lines[3:7]])
+        (tmp_path / "s.tfm").write_text(listed)
+        assert code_of(read_itk_transform, tmp_path / "s.tfm") == "SEVERAL_TRANSFORMS"
         for name, content, code in (
             ("a.tfm", "hello", "BAD_FILE_TYPE"),
             ("b.tfm", text.replace("Affine", "Euler3D"), "BAD_FILE_TYPE"),
@@ -336,10 +363,12 @@ class TestDisplacementField:
         path.write_bytes(path.read_bytes()[:-9])
         assert code_of(read_displacement_field, path) == "TRUNCATED_FILE"
 
-    def test_points_outside_stay(self):
+    def test_points_outside_the_voxels_stay(self):
         field = DisplacementField(np.ones((3, 3, 3, 3)), np.eye(4))
         np.testing.assert_allclose(field.apply([50.0, 0, 0]), [50.0, 0, 0])
         np.testing.assert_allclose(field.apply([[1.0, 1, 1]]), [[2.0, 2, 2]])
+        np.testing.assert_allclose(field.apply([[2.4, -0.4, 1]]), [[3.4, 0.6, 2]])
+        np.testing.assert_allclose(field.apply([[2.6, 1, 1]]), [[2.6, 1, 1]])
 
     def test_what_is_not_a_field_is_refused(self, tmp_path):
         import nibabel
