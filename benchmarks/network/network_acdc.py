@@ -44,13 +44,13 @@ PAPER_TABLE_2 = (("3.67 ± 3.20", "9.16 ± 4.37"), ("8.18 ± 6.91", "17.4 ± 9.2
 AXES = ("along the long axis", "towards the RV", "towards anterior")
 _REFINED = 4
 _PREDICTS = (
-    "comparators",
-    "landmark_extraction",
-    "looking",
-    "network",
-    "prediction",
-    "preprocessing",
-    "slice_unet",
+    "inference/landmark_extraction",
+    "inference/orientation_search",
+    "inference/prediction",
+    "inference/preprocessing",
+    "networks/baseline_networks",
+    "networks/slice_unet",
+    "networks/sslln",
 )
 
 
