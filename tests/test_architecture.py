@@ -25,7 +25,7 @@ ROOMS = {
         "slices": NOUNS,
         "io": NOUNS,
         "compute": ("errors", "arrays", "io"),
-        "anatomy": (*NOUNS, "slices"),
+        "anatomy": (*NOUNS, "slices", "io"),
         "transforms": (*NOUNS, "compute", "io"),
         "registration": (*NOUNS, "slices", "compute", "transforms"),
         "slice_motion": (*NOUNS, "slices", "compute", "transforms", "registration"),
