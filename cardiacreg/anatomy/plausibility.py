@@ -259,6 +259,8 @@ def is_certain(sight: Sight, roles: Roles) -> bool:
     if not {LV_CAVITY, LV_WALL} <= set(roles):
         return False
     return contradiction(sight, roles) is None and doubt(sight, roles) is None
+
+
 def holes_per_slice(mask: NDArray[np.bool_]) -> float:
     """Return how many large holes a structure has in its middle slices, on average.
 

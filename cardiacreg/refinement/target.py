@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
+from cardiacreg.io.label_values import Frame
 
 _THICK_MM = 4.0
 _ALIKE = np.cos(np.deg2rad(5.0))
@@ -30,24 +32,32 @@ def gather_target(
     image: Any,
     landmarks: Any,
     preset: str | Mapping[int, int] | None,
-    frame: int | None,
+    frame: Frame,
+    check_spacing: bool = True,
 ) -> Target:
     """Read and check a target; see `cardiacreg.refine` for the arguments."""
-    from cardiacreg.anatomy import label_presets
+    from cardiacreg.anatomy import segmentation as segmentations
     from cardiacreg.io import nifti
-    from cardiacreg.refinement import target_checks
+    from cardiacreg.refinement import image_placement, target_checks
 
-    stored, with_frames = _read_frame(nifti.read_labels, segmentation, frame)
-    labels = label_presets.canonical_labels(stored, preset)
-    label_presets.check_anatomy(stored, preset)
+    read_labels = partial(
+        segmentations.gather_segmentation, preset=preset, check_spacing=check_spacing
+    )
+    with image_placement.swapped_inputs_told(segmentation, image):
+        found, with_frames = _read_frame(read_labels, segmentation, frame)
+    labels = found.labels
     target_checks.check_labels(labels)
     placed = None
     if image is not None:
-        volume, image_with_frames = _read_frame(nifti.read_volume, image, frame)
+        wanted = found.frame if found.frame is not None else frame
+        read_image = partial(nifti.read_volume, check_spacing=check_spacing)
+        volume, image_with_frames = _read_frame(read_image, image, wanted)
         placed = target_checks.check_image(volume, labels)
+        if placed is not None:
+            image_placement.check_contrast(placed, labels)
         with_frames = with_frames or image_with_frames
     if not with_frames:
-        nifti.read_labels(segmentation, frame=frame)
+        nifti.read_stored_labels(segmentation, frame=frame, check_spacing=check_spacing)
     points = _landmarks(landmarks)
     if points is not None:
         target_checks.check_landmarks(points, labels)
@@ -56,7 +66,7 @@ def gather_target(
     return Target(subject, unknown_labels(labels))
 
 
-def _read_frame(read: Callable[..., Any], source: Any, frame: int | None) -> tuple[Any, bool]:
+def _read_frame(read: Callable[..., Any], source: Any, frame: Frame) -> tuple[Any, bool]:
     """Read a frame; where there is only one, read that, and say that none of this number is there.
 
     A segmentation of one frame may come with the 4-D image, and the other way round.
@@ -76,6 +86,7 @@ def gather_frames(
     frames: Sequence[Any],
     preset: str | Mapping[int, int] | None,
     target: Target,
+    check_spacing: bool = True,
 ) -> list[Target]:
     """Read the other frames of a patient; a number is a frame of the same 4-D segmentation.
 
@@ -88,7 +99,7 @@ def gather_frames(
     for number, each in enumerate(frames):
         source, which = (segmentation, int(each)) if isinstance(each, Integral) else (each, None)
         try:
-            other = gather_target(source, None, None, preset, which)
+            other = gather_target(source, None, None, preset, which, check_spacing)
         except InvalidInputError as problem:
             raise InvalidInputError(f"frames[{number}]: {problem}", code=problem.code) from problem
         _check_stored_alike(number, target.subject.labels, other.subject.labels)
