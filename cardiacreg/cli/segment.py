@@ -171,11 +171,11 @@ def _licence(subject: Subject) -> str:
 
 
 def _summary(subject: Subject) -> dict[str, Any]:
-    from cardiacreg.anatomy.volumes import volumes_ml
+    from cardiacreg.anatomy.volumes import structure_volumes_ml
 
     return {
         "name": subject.name,
-        "volumes_ml": volumes_ml(subject.labels),
+        "volumes_ml": structure_volumes_ml(subject.labels),
         "landmarks": subject.metadata["landmarks"],
         "network": subject.metadata["network"],
     }

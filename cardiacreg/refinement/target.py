@@ -193,7 +193,7 @@ def gather_atlases(
         If the bank is of no use, see `atlas_checks.check_atlases`, or nothing has the metadata, see
         `atlas_selection.with_metadata`.
     """
-    from cardiacreg.atlases.checks import check_atlases
+    from cardiacreg.atlases.checks import check_atlas, check_atlases
     from cardiacreg.atlases.ranking import with_metadata
 
     bank = _open_bank(atlases)
@@ -201,7 +201,10 @@ def gather_atlases(
     if metadata and len(bank):
         wanted = with_metadata(bank, **dict(metadata))
     if _is_verified(bank) and target.labels.spacing_mm[2] > _THICK_MM and n_atlases <= len(wanted):
-        return Pool(bank, wanted)
+        pool = Pool(bank, wanted)
+        for position in sorted({0, len(wanted) // 2, len(wanted) - 1}):
+            check_atlas(pool.without_image(position), wanted[position])
+        return pool
     return Pool(bank, check_atlases(bank, target.labels, n_atlases, positions=wanted).indices)
 
 

@@ -34,7 +34,9 @@ from cardiacreg.results.files import FILE_NAMES
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import Orientation
 
-COMMANDS = ("refine", "segment", "run", "demo", "simulate", "evaluate", "atlas", "cache", "doctor")
+COMMANDS = (
+    "refine", "segment", "run", "demo", "simulate", "evaluate", "presets", "atlas", "cache", "doctor",
+)  # fmt: skip
 
 
 def run(*arguments):
@@ -489,7 +491,7 @@ def test_evaluate_names_a_missed_structure(tiny_files, tmp_path):
     array = np.where(labels.array == 3, 0, labels.array)
     nifti.write_labels(tmp_path / "no_rv_wall.nii.gz", LabelMap(array, labels.voxel_to_world))
     result = run("evaluate", "-i", tmp_path / "no_rv_wall.nii.gz", "-r", tiny_files.labels)
-    assert "in one map only" in next(x for x in result.stdout.splitlines() if "RV wall" in x)
+    assert "not in the prediction" in next(x for x in result.stdout.splitlines() if "RV wall" in x)
 
 
 # --- simulate, atlas, doctor
