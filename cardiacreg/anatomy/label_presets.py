@@ -261,15 +261,15 @@ def _unexpected(
     sight: Sight, preset: Preset, stored: tuple[int, ...], unexpected: list[int]
 ) -> InvalidInputError:
     fitting = _fitting_names(sight, stored)
-    if fitting:
-        advice = f"with these values and this anatomy fits preset={fitting[0]!r}" + (
-            f" (also {', '.join(map(repr, fitting[1:]))})" if len(fitting) > 1 else ""
-        )
-    elif isinstance(preset, Mapping):
+    advice = []
+    if isinstance(preset, Mapping):
         zeros = ", ".join(f"{value}: 0" for value in unexpected[:12])
-        advice = f"complete the mapping, with {{{zeros}}} where they are to be ignored"
-    else:
-        advice = (
+        advice.append(f"complete the mapping, with {{{zeros}}} where they are to be ignored")
+    if fitting:
+        others = f" (also {', '.join(map(repr, fitting[1:]))})" if len(fitting) > 1 else ""
+        advice.append(f"with these values and this anatomy fits preset={fitting[0]!r}{others}")
+    if not advice:
+        advice.append(
             "no preset fits these values; pass a mapping {their label: canonical label}, with 0 for "
             "labels to ignore"
         )
@@ -283,7 +283,7 @@ def _unexpected(
     )
     return InvalidInputError(
         f"labels: values {shown} are not part of {_spoken(preset)}, which defines "
-        f"{_defined(preset)}; the map holds {held}; {advice}.",
+        f"{_defined(preset)}; the map holds {held}; {'; '.join(advice)}.",
         code="UNEXPECTED_LABEL",
     )
 
@@ -464,9 +464,9 @@ def check_canonical(labels: LabelMap, where: str) -> None:
     if problem is None:
         return
     if fitting := _fitting_names(sight, sight.numbers):
-        names = " or ".join(map(repr, fitting))
         raise InvalidInputError(
-            f"{where}: needs canonical labels, but {problem}; translate them first, with preset={names}.",
+            f"{where}: needs canonical labels, but {problem}; translate them first, with "
+            f"preset={' or '.join(map(repr, fitting))}.",
             code="WRONG_PRESET",
         )
     warnings.warn(

@@ -61,7 +61,8 @@ def anatomy_problem(subject: Subject) -> str | None:
         return None
     fitting = fitting_presets(subject.labels)
     advice = (
-        f"translate its labels with preset={' or '.join(map(repr, fitting))}"
+        "translate its labels, in Python open_atlas_folder(), or cardiacreg atlas build with "
+        f"preset={' or '.join(map(repr, fitting))}"
         if fitting
         else "check its labels, or leave it away"
     )

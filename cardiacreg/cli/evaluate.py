@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning, spacing_option
-from cardiacreg.cli.support import EXIT_CODES, as_cell, echo_json, say
+from cardiacreg.cli.support import EXIT_CODES, about, as_cell, echo_json, say
 
 if TYPE_CHECKING:
     from cardiacreg.metrics.evaluation import Evaluation
@@ -69,7 +69,8 @@ def evaluate(
     meaning = one_meaning(preset, mapping)
     labels = gather_segmentation(prediction, preset=meaning, **how)
     meaning = one_meaning(reference_preset, reference_mapping, "reference-")
-    truth = gather_segmentation(reference, preset=meaning, **how)
+    with about("reference-"):
+        truth = gather_segmentation(reference, preset=meaning, **how)
     found = evaluate_labels(labels.labels, truth.labels)
     if as_json:
         read_as = {"prediction": labels.assumed, "truth": truth.assumed}

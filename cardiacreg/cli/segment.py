@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cardiacreg.cli.heart import heart_options, told
+from cardiacreg.cli.presets import spacing_option
 from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli.support import EXIT_CODES, atlas_options, echo_json, progress_lines, say
 from cardiacreg.errors import InvalidInputError
@@ -54,7 +55,7 @@ def _network_options(command: _Command) -> _Command:
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
-    return command
+    return spacing_option(command)
 
 
 @click.command(epilog=EXIT_CODES)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import corner_distance_mm, unmasked
+from cardiacreg.io.bounded_read import read_everything
 from cardiacreg.io.label_values import Stored, not_3d
 from cardiacreg.io.nifti_header import bad_header, header_matrix, in_mm
 from cardiacreg.io.regular_file import check_regular_file, unreadable
@@ -26,6 +27,7 @@ from cardiacreg.io.source_name import warn_about_source
 
 BY_SIMPLEITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 BY_NIBABEL = (".mgz", ".mgh", ".hdr", ".img", ".hdr.gz", ".img.gz")
+_MGH_HEADER_BYTES = 284
 _MOVED_MM = 1e-3
 _MOST_OVERLAP = 0.05
 _SEGMENT_KEYS = ("Name", "LabelValue", "Layer")
@@ -65,16 +67,30 @@ def from_foreign_file(path: Path, max_bytes: int) -> Stored:
         image: Any = nibabel.load(path)
         _check_size(int(np.prod(image.shape, dtype=float)) * 8, max_bytes)
         array = np.asanyarray(image.dataobj)
+        if isinstance(image, nibabel.MGHImage):
+            _check_whole(path, _MGH_HEADER_BYTES + array.nbytes, max_bytes)
     except InvalidInputError:
         raise
     except Exception as error:
         raise unreadable(f"nibabel says: {error}") from error
-    if type(image) is nibabel.Spm99AnalyzeImage or type(image) is nibabel.AnalyzeImage:
+    analyze = isinstance(image, nibabel.AnalyzeImage) and not isinstance(image, nibabel.Nifti1Pair)
+    if analyze and not path.with_suffix(".mat").exists():
         raise bad_header(
             "an ANALYZE image does not say how it lies (left and right are unknown)",
             "SPACING_UNKNOWN",
         )
     return Stored(array, _nibabel_matrix(image), _step(image.dataobj))
+
+
+def _check_whole(path: Path, n_bytes: int, max_bytes: int) -> None:
+    """Refuse an MGH file that is too short, or whose checksum is wrong: nibabel looks at neither."""
+    found = len(read_everything(path, max_bytes=8 * max_bytes))
+    if found < n_bytes:
+        raise InvalidInputError(
+            f"the file holds {found} of the {n_bytes} bytes its header promises; it is truncated or its "
+            "header is damaged: copy or export it again.",
+            code="TRUNCATED_FILE",
+        )
 
 
 def _check_size(n_bytes: int, max_bytes: int) -> None:
@@ -111,12 +127,12 @@ def from_nibabel(image: Any, read_file: _ReadFile) -> Stored:
     """
     if image.affine is None:
         raise bad_header("the image has no affine", "SPACING_UNKNOWN")
-    matrix = _nibabel_matrix(image)
     file = _file_behind(image)
     if file is None:
-        return Stored(_data(image), matrix, _step(image.dataobj))
+        return Stored(_data(image), _nibabel_matrix(image), _step(image.dataobj))
     stored, header = read_file(file), nibabel.load(file)
     if _is_changed(image, header.affine):
+        matrix = in_mm(np.array(image.affine, dtype=np.float64), image.header)
         return stored._replace(array=_checked_cache(image, stored), matrix=matrix)
     shape = image.shape[:3]
     if isinstance(image, nibabel.Nifti1Image) and _differ(

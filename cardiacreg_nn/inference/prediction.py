@@ -56,6 +56,7 @@ def predict(
     turn: str = "over",
     views: int = 3,
     name: str | None = None,
+    check_spacing: bool = True,
 ) -> Subject:
     """Segment a short-axis stack and find its six landmarks.
 
@@ -78,6 +79,8 @@ def predict(
         averaged.
     name : str, optional
         Of the subject; the file's name when absent.
+    check_spacing : bool
+        As for `cardiacreg.read_volume`.
 
     Returns
     -------
@@ -102,7 +105,7 @@ def predict(
     InputWarning
         If landmarks are missing and were completed from the labels.
     """
-    volume = checked_volume(image, frame)
+    volume = checked_volume(image, frame, check_spacing=check_spacing)
     model = weights if isinstance(weights, Model) else load_model(weights, device)
     check_classes(model)
     looks = views_of(best_look(volume, model, turn), volume, model, views)
@@ -151,9 +154,9 @@ def default_weights() -> Path:
     )
 
 
-def checked_volume(image: Any, frame: int | None = None) -> Volume:
+def checked_volume(image: Any, frame: int | None = None, *, check_spacing: bool = True) -> Volume:
     """Read an image and check that it can be a short-axis stack."""
-    volume = read_volume(image, frame=frame)
+    volume = read_volume(image, frame=frame, check_spacing=check_spacing)
     if volume.shape[2] < FEWEST_SLICES:
         raise InvalidInputError(
             f"predict: the image has {volume.shape[2]} slices along its last axis (shape "
