@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from cardiacreg.anatomy.label_presets import (
@@ -16,6 +18,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.io.label_values import Frame, StoredLabels, looks_like_an_image
 from cardiacreg.io.nifti import MAX_BYTES, read_stored_labels
+from cardiacreg.io.source_name import named_source
 
 
 class Segmentation(NamedTuple):
@@ -105,6 +108,19 @@ def gather_segmentation(
     stored = read_stored_labels(
         source, frame=frame, max_bytes=max_bytes, check_spacing=check_spacing
     )
+    with named_source(os.fspath(source)) if _is_path(source) else nullcontext():
+        _check_values(stored)
+        meaning = _meaning(stored, preset)
+        labels = canonical_labels(stored.codes, meaning, values=stored.values)
+        check_anatomy(stored.codes, meaning, values=stored.values)
+    return Segmentation(labels, stored.frame, _in_words(stored, preset, meaning))
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike)
+
+
+def _check_values(stored: StoredLabels) -> None:
     if looks_like_an_image(stored):
         values = list(stored.values.values())
         raise InvalidInputError(
@@ -112,10 +128,6 @@ def gather_segmentation(
             "not a segmentation? Check that segmentation and image were not swapped.",
             code="UNKNOWN_LABEL",
         )
-    meaning = _meaning(stored, preset)
-    labels = canonical_labels(stored.codes, meaning, values=stored.values)
-    check_anatomy(stored.codes, meaning, values=stored.values)
-    return Segmentation(labels, stored.frame, _in_words(stored, preset, meaning))
 
 
 def _meaning(stored: StoredLabels, preset: Preset) -> Preset:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -193,10 +194,35 @@ def gather_atlases(
         If the bank is of no use, see `atlas_checks.check_atlases`, or nothing has the metadata, see
         `atlas_selection.with_metadata`.
     """
+    with _about_atlases():
+        return _usable(_open_bank(atlases), target, n_atlases, metadata)
+
+
+@contextmanager
+def _about_atlases() -> Iterator[None]:
+    """Say that a wrong preset is that of the atlases, which is not given with the segmentation's."""
+    try:
+        yield
+    except InvalidInputError as error:
+        if error.code not in ("WRONG_PRESET", "UNEXPECTED_LABEL"):
+            raise
+        raise InvalidInputError(
+            f"{error} This is about the atlases, not the segmentation: make a bank of them with "
+            "cardiacreg atlas build, which is told their own meaning, or open_atlas_folder.",
+            code=error.code,
+        ) from error
+
+
+def _usable(
+    bank: Sequence[Subject],
+    target: Subject,
+    n_atlases: int,
+    metadata: tuple[tuple[str, Any], ...],
+) -> Pool:
+    """Return the atlases of a bank that may vote on a target."""
     from cardiacreg.atlases.checks import check_atlas, check_atlases
     from cardiacreg.atlases.ranking import with_metadata
 
-    bank = _open_bank(atlases)
     wanted: Sequence[int] = range(len(bank))
     if metadata and len(bank):
         wanted = with_metadata(bank, **dict(metadata))
