@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from cardiacreg.cli import segment
 from cardiacreg.cli.app import main
 from cardiacreg.errors import ResultWarning
+from cardiacreg.geometry import Volume
 from cardiacreg.io import nifti
 from cardiacreg.io.landmark_files import read_landmarks
 from cardiacreg.refinement import _refine
@@ -33,7 +34,9 @@ def run(*arguments):
 @pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "sax.nii.gz"
-    nifti.write_volume(path, coded_heart()[0])
+    image = coded_heart()[0]
+    shading = np.linspace(0, 1e-3, image.shape[0])[:, None, None]  # or it would be a label map
+    nifti.write_volume(path, Volume(image.array + shading, image.voxel_to_world))
     return path
 
 
