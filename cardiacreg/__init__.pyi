@@ -3,6 +3,7 @@ from .anatomy import (
     clean_topology as clean_topology,
     landmarks_from_labels as landmarks_from_labels,
     masses_g as masses_g,
+    read_segmentation as read_segmentation,
     stack_volumes as stack_volumes,
     volumes_ml as volumes_ml,
 )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 
 LV_CAVITY, LV_WALL, RV_WALL, RV_CAVITY = 1, 2, 3, 4
 STRUCTURES: dict[int, str] = {
@@ -173,7 +173,8 @@ class LabelMap:
     ----------
     array : array_like, shape (i, j, k)
         Labels 0 to 255; integers, or floats that hold integers; copied to uint8, unless nobody can
-        change them. Masked values are refused.
+        change them. Masked values are refused. Floats within 1 % of integers are rounded, with a
+        warning.
     voxel_to_world : array_like, shape (4, 4)
         Voxel indices to RAS+ millimetres, float64.
 
@@ -215,18 +216,68 @@ def _label_array(array: ArrayLike) -> NDArray[np.uint8]:
         raise InvalidInputError(
             f"LabelMap: got dtype {values.dtype}; needs integer labels.", code="BAD_DTYPE"
         )
-    if not np.isfinite(values).all() or np.abs(values - np.rint(values)).max() > 1e-6:
+    values, off = whole_numbers(values, "LabelMap")
+    if off:
+        warn(f"LabelMap: values up to {off:.2g} from whole numbers are rounded to them.")
+    if values.min() < 0 or values.max() > 255:
         raise InvalidInputError(
-            "LabelMap: the values are not integers (an interpolated label map?); "
-            "resample labels with nearest neighbour, or round them if that is what they mean.",
-            code="FRACTIONAL_LABELS",
-        )
-    if values.min() < -0.5 or values.max() > 255.5:
-        raise InvalidInputError(
-            f"LabelMap: labels run from {values.min()} to {values.max()}; needs 0 to 255.",
+            f"LabelMap: labels run from {values.min():g} to {values.max():g}; needs 0 to 255. Where a "
+            "preset or a mapping {their label: canonical label} says what larger values mean, "
+            "cardiacreg.read_segmentation reads them; where these are intensities, this is an image.",
             code="UNKNOWN_LABEL",
         )
-    return _grid_array(np.rint(values).astype(np.uint8), np.uint8, "LabelMap")
+    return _grid_array(values.astype(np.uint8), np.uint8, "LabelMap")
+
+
+def whole_numbers(
+    values: NDArray[Any], where: str, *, step: float = 0.0
+) -> tuple[NDArray[Any], float]:
+    """Return the integers that numbers stand for, and how far off they were where that is worth a word.
+
+    Parameters
+    ----------
+    values : ndarray
+        Integers or floats.
+    where : str
+        What the messages begin with.
+    step : float
+        Distance between the numbers that can be stored, where they were quantised: what is within
+        half of it (up to 0.25) is exact.
+
+    Returns
+    -------
+    whole : ndarray
+        Integers, as floats where they were floats.
+    off : float
+        The largest distance from an integer, 0 where all are exact.
+
+    Raises
+    ------
+    InvalidInputError
+        If a value is not finite, or more than 1 % or 0.1 from an integer (FRACTIONAL_LABELS).
+    """
+    if values.dtype.kind in "iub":
+        return values, 0.0
+    whole = np.rint(values)
+    off = np.abs(values - whole)
+    finite = bool(np.isfinite(values).all())
+    float32 = 1e-6 * max(1.0, float(np.abs(values).max())) if finite else 0.0
+    if finite and off.max() <= min(step / 2 * (1 + 1e-3), 0.25) + float32:
+        return whole, 0.0
+    if not finite or (off > np.clip(0.01 * np.abs(values), 0.01, 0.1)).any():
+        raise InvalidInputError(
+            f"{where}: the values are not integers ({_shown_fractions(values)}); an interpolated "
+            "label map, or an image? Resample labels with nearest neighbour, or round them if that is "
+            "what they mean.",
+            code="FRACTIONAL_LABELS",
+        )
+    return whole, float(off.max())
+
+
+def _shown_fractions(values: NDArray[Any]) -> str:
+    bad = values[~(np.abs(values - np.rint(values)) <= 1e-6)]
+    first = np.unique(bad[np.isfinite(bad)][:1000])[:3]
+    return ", ".join(f"{value:.4g}" for value in first) or "NaN or infinite"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,7 @@ ROOMS = {
         "slices": NOUNS,
         "io": NOUNS,
         "compute": ("errors", "arrays", "io"),
-        "anatomy": (*NOUNS, "slices"),
+        "anatomy": (*NOUNS, "slices", "io"),
         "transforms": (*NOUNS, "compute", "io"),
         "registration": (*NOUNS, "slices", "io", "compute", "transforms"),
         "slice_motion": (*NOUNS, "slices", "compute", "transforms", "registration"),
@@ -72,7 +72,7 @@ TYPES_ONLY = {"results.result": {"refinement.options"}}
 
 ONLY_IMPORTERS = {
     "numba": ("compute.jit", "compute.kernel_cache", "refinement._refine", "refinement.context"),
-    "nibabel": ("io.nifti", "io.nifti_header", "transforms.displacement_field", "cli.*"),
+    "nibabel": ("io.nifti", "io.foreign_images", "transforms.displacement_field", "cli.*"),
     "matplotlib": ("results.qc_*", "results.surface_figure", "cli.*"),
     "click": ("cli.*",),
     "torch": (),

@@ -3,19 +3,27 @@
 Public short-axis segmentations number the same structures differently (1 is the RV cavity in ACDC
 and the LV cavity in M&Ms), so a wrong convention gives a plausible file and a wrong heart. A preset
 maps a convention to the canonical labels of `cardiacreg.geometry`; `check_anatomy` then asks the
-map itself: the LV wall must enclose the LV cavity, and must not enclose the RV cavity. On the 200
-ACDC maps the wall covers all of the LV cavity's mid-slice outline and 18 to 46 % of the RV
-cavity's, so 70 % leaves a wide margin on both sides, at end systole and in hypertrophy too.
+map itself whether it can be a heart under that convention (`plausibility`). A scar, and oedema or
+no-reflow, is a part of the LV wall.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cardiacreg.anatomy.plausibility import (
+    Roles,
+    Sight,
+    can_check,
+    contradiction,
+    doubt,
+    holes_per_slice,
+    is_certain,
+)
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import (
     LV_CAVITY,
@@ -40,6 +48,28 @@ PRESETS: dict[str, dict[int, int]] = {
         46: LV_CAVITY,
         48: RV_CAVITY,
     },
+    # Left and right atrium, aorta and pulmonary artery become background; 421 is a slip in the set.
+    "mmwhs": {
+        205: LV_WALL, 500: LV_CAVITY, 600: RV_CAVITY,
+        **dict.fromkeys((420, 421, 550, 820, 850), 0),
+    },
+    "myops": {200: LV_WALL, 500: LV_CAVITY, 600: RV_CAVITY, 1220: LV_WALL, 2221: LV_WALL},
+    "emidec": {1: LV_CAVITY, 2: LV_WALL, 3: LV_WALL, 4: LV_WALL},
+    "mms_scar": {1: LV_CAVITY, 2: LV_WALL, 3: RV_CAVITY, 4: LV_WALL, 5: LV_WALL},
+    "acdc_scar": {1: RV_CAVITY, 2: LV_WALL, 3: LV_CAVITY, 4: LV_WALL, 5: LV_WALL},
+}  # fmt: skip
+DESCRIPTIONS: dict[str, str] = {
+    "sslln": "canonical; 4Dsegment and its training data, RV wall optional",
+    "digital_heart": "Digital Heart Project, high-resolution maps without RV wall",
+    "acdc": "ACDC challenge",
+    "mms": "M&Ms, M&Ms-2, ukbb_cardiac, the MONAI bundle",
+    "totalsegmentator": "TotalSegmentator heartchambers_highres (axial volumes)",
+    "totalsegmentator_v1": "TotalSegmentator, older combined map (axial volumes)",
+    "mmwhs": "MM-WHS, whole hearts of CT and MR (axial volumes)",
+    "myops": "MyoPS and MSCMRseg; oedema and scar belong to the wall",
+    "emidec": "EMIDEC; infarct and no-reflow belong to the wall, no RV",
+    "mms_scar": "as mms, with scar 4 and no-reflow or oedema 5 in the wall",
+    "acdc_scar": "as acdc, with scar 4 and no-reflow or oedema 5 in the wall",
 }
 ALIASES: dict[str, str] = {
     "canonical": "sslln",
@@ -49,12 +79,42 @@ ALIASES: dict[str, str] = {
     "ukbb": "mms",
     "ukbb_cardiac": "mms",
     "heartchambers_highres": "totalsegmentator",
+    "mm_whs": "mmwhs",
+    "mscmr": "myops",
+    "mscmrseg": "myops",
 }
 
 Preset = str | Mapping[int, int] | None
 
-_LEAST_ENCLOSED = 0.70
-_SHORTEST_OUTLINE = 12
+_LARGEST_VALUE = 2**31 - 1
+_SEGMENT_WORDS = {
+    LV_CAVITY: (
+        "lv", "lv cavity", "lvc", "lv blood pool", "lv bp", "lvbp", "lv endo", "lv lumen", "lv chamber",
+        "left ventricle", "left ventricle cavity", "left ventricle blood pool", "left ventricular cavity",
+        "left ventricular blood pool", "heart ventricle left", "left ventricle of heart",
+    ),
+    LV_WALL: (
+        "myo", "myocardium", "lv wall", "lvw", "lv myo", "lv myocardium", "lvm", "lvmyo",
+        "heart myocardium",
+        "left ventricle myocardium", "left ventricular myocardium", "myocardium of left ventricle",
+        "scar", "infarct", "infarction", "edema", "oedema", "no reflow", "mvo", "lge",
+    ),
+    RV_CAVITY: (
+        "rv", "rv cavity", "rvc", "rv blood pool", "rv bp", "rvbp", "rv endo", "rv lumen", "rv chamber",
+        "right ventricle", "right ventricle cavity", "right ventricle blood pool",
+        "right ventricular cavity", "right ventricular blood pool", "heart ventricle right",
+        "right ventricle of heart",
+    ),
+    RV_WALL: (
+        "rv wall", "rvw", "rv myo", "rv myocardium", "right ventricle myocardium",
+        "right ventricular myocardium",
+    ),
+    0: (
+        "la", "ra", "left atrium", "right atrium", "heart atrium left", "heart atrium right", "aorta",
+        "pulmonary artery", "background",
+    ),
+}  # fmt: skip
+"""What segments are called, in lower case and with spaces; 0 is to be ignored."""
 
 
 def preset_mapping(preset: Preset) -> dict[int, int]:
@@ -68,8 +128,8 @@ def preset_mapping(preset: Preset) -> dict[int, int]:
     Raises
     ------
     InvalidInputError
-        If the name is unknown (UNKNOWN_PRESET), or the mapping holds anything but labels from
-        0 to 255 mapped to canonical labels from 0 to 4 (BAD_PRESET).
+        If the name is unknown (UNKNOWN_PRESET), or the mapping holds anything but whole numbers
+        mapped to canonical labels from 0 to 4 (BAD_PRESET).
     """
     if preset is None:
         return dict(PRESETS["sslln"])
@@ -90,10 +150,11 @@ def preset_mapping(preset: Preset) -> dict[int, int]:
 def _checked_mapping(mapping: Mapping[int, int]) -> dict[int, int]:
     checked: dict[int, int] = {}
     for theirs, ours in mapping.items():
-        if theirs not in range(256) or ours not in range(N_LABELS) or (theirs == 0 != ours):
+        good = _is_value(theirs) and ours in range(N_LABELS)
+        if not good or (theirs == 0 != ours):
             names = ", ".join(f"{label} {name}" for label, name in STRUCTURES.items())
             raise InvalidInputError(
-                f"preset: the entry {theirs!r}: {ours!r} is not valid; needs labels from 0 to 255 "
+                f"preset: the entry {theirs!r}: {ours!r} is not valid; needs whole numbers from 0 "
                 f"mapped to 0 background, {names}.",
                 code="BAD_PRESET",
             )
@@ -101,7 +162,47 @@ def _checked_mapping(mapping: Mapping[int, int]) -> dict[int, int]:
     return checked
 
 
-def canonical_labels(labels: LabelMap, preset: Preset = None) -> LabelMap:
+def _is_value(theirs: Any) -> bool:
+    whole = isinstance(theirs, int | np.integer) or (
+        isinstance(theirs, float) and theirs.is_integer()
+    )
+    return whole and 0 <= theirs <= _LARGEST_VALUE
+
+
+def segment_mapping(names: Mapping[int, str]) -> dict[int, int]:
+    """Return what the names of segments say that values mean: {value: canonical label}.
+
+    Parameters
+    ----------
+    names : mapping
+        Value to the name that a file gives it, such as "LV cavity" or "Right ventricle".
+
+    Raises
+    ------
+    InvalidInputError
+        If a name is not known (UNKNOWN_SEGMENTS).
+    """
+    words = {word: role for role, known in _SEGMENT_WORDS.items() for word in known}
+    found = {value: words.get(_plain(name)) for value, name in names.items()}
+    if unknown := [names[value] for value, role in found.items() if role is None]:
+        shown = ", ".join(f"{value} {name!r}" for value, name in names.items())
+        raise InvalidInputError(
+            f"labels: the segments are {shown}; the names {unknown} are not known. Rename them, for "
+            "instance to 'LV cavity', 'LV wall', 'RV cavity' and 'RV wall', or say what their values "
+            "mean with a mapping {their label: canonical label}.",
+            code="UNKNOWN_SEGMENTS",
+        )
+    return {value: role for value, role in found.items() if role is not None}
+
+
+def _plain(name: str) -> str:
+    spaced = "".join(letter if letter.isalnum() else " " for letter in name.lower())
+    return " ".join(spaced.split())
+
+
+def canonical_labels(
+    labels: LabelMap, preset: Preset = None, *, values: Mapping[int, int] | None = None
+) -> LabelMap:
     """Translate labels to canonical ones (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity).
 
     Parameters
@@ -111,6 +212,8 @@ def canonical_labels(labels: LabelMap, preset: Preset = None) -> LabelMap:
     preset : str, mapping or None
         The convention of `labels`: a name of `PRESETS` or `ALIASES`, a mapping
         {their label: canonical label}, or None for canonical labels with the RV wall optional.
+    values : mapping, optional
+        Number in `labels` to the value in the file, where these differ: values above 255 are coded.
 
     Returns
     -------
@@ -132,49 +235,66 @@ def canonical_labels(labels: LabelMap, preset: Preset = None) -> LabelMap:
     >>> canonical_labels(theirs, "acdc").array.tolist()
     [[[0, 4, 2, 1]]]
     """
-    mapping = _defining_mapping(labels, preset)
-    if all(theirs == ours for theirs, ours in mapping.items()):
+    sight = Sight.of(labels)
+    roles = _roles(sight, preset, _stored(sight, values))
+    if roles == sight.numbers:
         return labels
-    return LabelMap(_lookup(mapping)[labels.array], labels.voxel_to_world)
-
-
-def _defining_mapping(labels: LabelMap, preset: Preset) -> dict[int, int]:
-    mapping = preset_mapping(preset)
-    unexpected = [label for label in labels.present() if label not in mapping]
-    if unexpected:
-        raise _unexpected(labels, preset, unexpected)
-    return mapping
-
-
-def _wrong_preset(preset: Preset, problem: str, fitting: tuple[str, ...]) -> InvalidInputError:
-    names = " or ".join(map(repr, fitting))
-    advice = f"try preset={names}" if fitting else "check the segmentation"
-    return InvalidInputError(
-        f"labels: read with {_spoken(preset)}, {problem}; {advice}.", code="WRONG_PRESET"
-    )
-
-
-def _lookup(mapping: Mapping[int, int]) -> NDArray[np.uint8]:
     table = np.zeros(256, dtype=np.uint8)
-    for theirs, ours in mapping.items():
-        table[theirs] = ours
-    return table
+    table[list(sight.numbers)] = roles
+    return LabelMap(table[labels.array], labels.voxel_to_world)
 
 
-def _unexpected(labels: LabelMap, preset: Preset, unexpected: list[int]) -> InvalidInputError:
-    fitting = fitting_presets(labels)
-    advice = (
-        f"with these values and this anatomy fits preset={fitting[0]!r}"
-        + (f" (also {', '.join(map(repr, fitting[1:]))})" if len(fitting) > 1 else "")
-        if fitting
-        else "no preset fits these values; pass a mapping {their label: canonical label}, "
-        "with 0 for labels to ignore"
+def _stored(sight: Sight, values: Mapping[int, int] | None) -> tuple[int, ...]:
+    """Return the value in the file of each number present."""
+    return tuple((values or {}).get(number, number) for number in sight.numbers)
+
+
+def _roles(sight: Sight, preset: Preset, stored: tuple[int, ...]) -> Roles:
+    mapping = preset_mapping(preset)
+    unexpected = [value for value in stored if value not in mapping]
+    if unexpected:
+        raise _unexpected(sight, preset, stored, unexpected)
+    return tuple(mapping[value] for value in stored)
+
+
+def _unexpected(
+    sight: Sight, preset: Preset, stored: tuple[int, ...], unexpected: list[int]
+) -> InvalidInputError:
+    fitting = _fitting_names(sight, stored)
+    advice = []
+    if isinstance(preset, Mapping):
+        zeros = ", ".join(f"{value}: 0" for value in unexpected[:12])
+        advice.append(f"complete the mapping, with {{{zeros}}} where they are to be ignored")
+    if fitting:
+        others = f" (also {', '.join(map(repr, fitting[1:]))})" if len(fitting) > 1 else ""
+        advice.append(f"with these values and this anatomy fits preset={fitting[0]!r}{others}")
+    if not advice:
+        advice.append(
+            "no preset fits these values; pass a mapping {their label: canonical label}, with 0 for "
+            "labels to ignore"
+        )
+    held = (
+        list(stored)
+        if len(stored) <= 24
+        else f"{len(stored)} values from {stored[0]} to {stored[-1]}"
+    )
+    shown = (
+        unexpected if len(unexpected) <= 24 else f"{unexpected[:5]} and {len(unexpected) - 5} more"
     )
     return InvalidInputError(
-        f"labels: values {unexpected} are not part of {_spoken(preset)}, which defines "
-        f"{sorted(preset_mapping(preset))}; the map holds {list(labels.present())}; {advice}.",
+        f"labels: values {shown} are not part of {_spoken(preset)}, which defines "
+        f"{_defined(preset)}; the map holds {held}; {'; '.join(advice)}.",
         code="UNEXPECTED_LABEL",
     )
+
+
+def _defined(preset: Preset) -> str:
+    """Return the values that a preset takes for structures, and how many it ignores."""
+    mapping = preset_mapping(preset)
+    ignored = [theirs for theirs, ours in mapping.items() if ours == 0]
+    if len(ignored) < 12:
+        return str(sorted(mapping))
+    return f"{sorted(set(mapping) - set(ignored))} and ignores {len(ignored)} others"
 
 
 def _spoken(preset: Preset) -> str:
@@ -183,29 +303,53 @@ def _spoken(preset: Preset) -> str:
     return f"preset {preset!r}" if isinstance(preset, str) else "the given mapping"
 
 
-def fitting_presets(labels: LabelMap) -> tuple[str, ...]:
-    """Return the names of the presets under which a map, as stored, makes anatomical sense.
+def fitting_presets(
+    labels: LabelMap, *, values: Mapping[int, int] | None = None
+) -> tuple[str, ...]:
+    """Return the names of the presets under which a map, as stored, clearly makes anatomical sense.
 
     Parameters
     ----------
     labels : LabelMap
         Labels as stored in the file.
+    values : mapping, optional
+        As for `canonical_labels`.
 
     Returns
     -------
     tuple of str
-        Names of `PRESETS` that define every value present, find both the LV wall and a cavity, and
-        pass the test of `check_anatomy`.
+        Names of `PRESETS` that define every value present, find both the LV wall and a cavity,
+        pass the test of `check_anatomy`, and leave no doubt whether an RV is a scar.
     """
-    values = labels.present()
-    return _fitting_names(_slice_contacts(labels.array, values), values)
+    sight = Sight.of(labels)
+    return _fitting_names(sight, _stored(sight, values))
 
 
-def check_anatomy(labels: LabelMap, preset: Preset = None) -> None:
-    """Check that the LV wall encloses the LV cavity but not the RV cavity, to find a wrong preset.
+def _fitting_names(sight: Sight, stored: tuple[int, ...]) -> tuple[str, ...]:
+    names: dict[Roles, str] = {}
+    more = []
+    for name, mapping in PRESETS.items():
+        if not set(stored) <= set(mapping):
+            continue
+        roles = tuple(mapping[value] for value in stored)
+        if not is_certain(sight, roles):
+            continue
+        if roles in names and "scar" in name:
+            continue  # says the same as the plain one
+        names.setdefault(roles, name)
+        more.append(name)
+    return tuple(more)
 
-    Only the middle half of each cavity's slices counts: over these, at least 70 % of the outline of
-    the LV cavity, and less than 70 % of that of the RV cavity, must touch the LV wall.
+
+def check_anatomy(
+    labels: LabelMap, preset: Preset = None, *, values: Mapping[int, int] | None = None
+) -> None:
+    """Check that a map can be a heart under a convention, to find a wrong preset.
+
+    Only the middle half of each structure's slices counts: over these, at least 70 % of the outline
+    of the LV cavity, and less than 60 % of that of the RV cavity, must touch the LV wall; the RV
+    cavity must lie beside the LV, not touch its cavity and have at least 3 % of its volume; and a
+    part of the wall, as a scar, must not lie beside the LV.
 
     Parameters
     ----------
@@ -213,96 +357,158 @@ def check_anatomy(labels: LabelMap, preset: Preset = None) -> None:
         Labels as stored in the file.
     preset : str, mapping or None
         The convention they are taken to follow, as for `canonical_labels`.
+    values : mapping, optional
+        As for `canonical_labels`.
 
     Raises
     ------
     InvalidInputError
         If the anatomy contradicts the preset, or a named preset would ignore labels of a map that
-        makes no sense without them and sense under another preset (WRONG_PRESET); and what
-        `canonical_labels` raises.
+        makes no sense without them and sense under another preset (WRONG_PRESET); if a single
+        structure cannot be what it is said to be, or nobody said what it is (ONE_STRUCTURE); and
+        what `canonical_labels` raises.
 
     Warns
     -----
     InputWarning
-        If there is no LV wall or no cavity, so that nothing can be checked.
+        If there is no LV wall or no cavity, so that nothing can be checked, or what is said to be
+        the RV cavity might be a scar.
     """
-    values = labels.present()
-    mapping = _defining_mapping(labels, preset)
-    roles = tuple(mapping[value] for value in values)
-    contacts = _slice_contacts(labels.array, values)
-    problem = _contradiction(contacts, roles)
-    fitting = _fitting_names(contacts, values)
-    if problem is None and _can_check(roles):
+    sight = Sight.of(labels)
+    stored = _stored(sight, values)
+    roles = _roles(sight, preset, stored)
+    problem = contradiction(sight, roles)
+    if problem is None and can_check(roles):
+        if (found := doubt(sight, roles)) is not None:
+            _warn(f"labels: read with {_spoken(preset)}, {found}; make sure that it is not a scar.")
         return
+    fitting = _fitting_names(sight, stored)
     if problem is None and fitting and isinstance(preset, str) and 0 in roles:
         problem = "the LV wall or both cavities are missing"
     if problem is not None:
         raise _wrong_preset(preset, problem, fitting)
+    if len({role for role in roles if role}) == 1:
+        _check_one_structure(sight, roles, preset)
     found = ", ".join(STRUCTURES[role] for role in roles if role) or "no label"
-    warnings.warn(
+    _warn(
         f"labels: the map holds {found}; without both the LV wall and a cavity the preset cannot "
-        "be checked against the anatomy, so make sure that it is the right one.",
-        InputWarning,
-        stacklevel=2,
+        "be checked against the anatomy, so make sure that it is the right one."
     )
 
 
-def _fitting_names(contacts: NDArray[np.int64], values: tuple[int, ...]) -> tuple[str, ...]:
-    names = []
-    for name, mapping in PRESETS.items():
-        if not set(values) <= set(mapping):
-            continue
-        roles = tuple(mapping[value] for value in values)
-        if _can_check(roles) and _contradiction(contacts, roles) is None:
-            names.append(name)
-    return tuple(names)
+def _warn(message: str) -> None:
+    warnings.warn(message, InputWarning, stacklevel=3)
 
 
-def _can_check(roles: tuple[int, ...]) -> bool:
-    return LV_WALL in roles and (LV_CAVITY in roles or RV_CAVITY in roles)
+def _wrong_preset(preset: Preset, problem: str, fitting: tuple[str, ...]) -> InvalidInputError:
+    names = " or ".join(map(repr, fitting))
+    advice = (
+        f"try preset={names}"
+        if fitting
+        else "no preset fits clearly: check the segmentation, or pass a mapping {their label: canonical "
+        "label}, in which a scar belongs to the LV wall"
+    )
+    return InvalidInputError(
+        f"labels: read with {_spoken(preset)}, {problem}; {advice}.", code="WRONG_PRESET"
+    )
 
 
-def _contradiction(contacts: NDArray[np.int64], roles: tuple[int, ...]) -> str | None:
-    """Say what is impossible when the n-th value present means the canonical label ``roles[n]``."""
-    if RV_WALL in roles and RV_CAVITY not in roles:
-        return "there is an RV wall but no RV cavity"
-    if LV_WALL not in roles:
-        return None
-    lv_enclosed = _enclosed_fraction(contacts, roles, LV_CAVITY)
-    if lv_enclosed is not None and lv_enclosed < _LEAST_ENCLOSED:
-        return f"only {lv_enclosed:.0%} of the LV cavity's outline touches the LV wall"
-    rv_enclosed = _enclosed_fraction(contacts, roles, RV_CAVITY)
-    if rv_enclosed is not None and rv_enclosed >= _LEAST_ENCLOSED:
-        return f"the LV wall encloses the RV cavity ({rv_enclosed:.0%} of its outline)"
-    return None
+def _check_one_structure(sight: Sight, roles: Roles, preset: Preset) -> None:
+    """Refuse a map of one structure that its shape contradicts, or that nobody named."""
+    (role,) = {role for role in roles if role}
+    name = STRUCTURES[role]
+    holes = holes_per_slice(sight.mask(roles, role))
+    problem = None
+    if role == LV_WALL and not 0.5 <= holes <= 1.25:
+        problem = f"with {holes:.1f} holes per middle slice it is not the wall of the LV alone"
+    if role != LV_WALL and holes >= 0.5:
+        problem = f"with {holes:.1f} holes per middle slice it is a wall and not a cavity"
+    if problem is None and not isinstance(preset, Mapping):
+        problem = "it may as well be all of the myocardium, a whole heart or another structure"
+    if problem is not None:
+        raise InvalidInputError(
+            f"labels: the map holds one structure only, read with {_spoken(preset)} as {name}; "
+            f"{problem}. Needs the LV cavity and the LV wall as two labels at least; where this is one "
+            "structure all the same, say which with a mapping {their label: canonical label}.",
+            code="ONE_STRUCTURE",
+        )
 
 
-def _enclosed_fraction(
-    contacts: NDArray[np.int64], roles: tuple[int, ...], cavity: int
-) -> float | None:
-    """Return the share of a cavity's mid-slice outline touching the wall; None when too short."""
-    role = np.array((0, *roles))
-    outline = contacts[:, role == cavity][:, :, role != cavity].sum(axis=(1, 2))
-    touching = contacts[:, role == cavity][:, :, role == LV_WALL].sum(axis=(1, 2))
-    slices = np.flatnonzero(outline)
-    middle = slices[len(slices) // 4 : len(slices) - len(slices) // 4]
-    length = int(outline[middle].sum())
-    return float(touching[middle].sum() / length) if length >= _SHORTEST_OUTLINE else None
+def check_canonical(labels: LabelMap, where: str) -> None:
+    """Check that labels are canonical where they are taken to be, by values and anatomy.
 
+    Parameters
+    ----------
+    labels : LabelMap
+        Said to hold canonical labels.
+    where : str
+        What the messages begin with.
 
-def _slice_contacts(array: NDArray[np.uint8], values: tuple[int, ...]) -> NDArray[np.int64]:
-    """Count the in-plane neighbour pairs of different labels per slice, shape (k, 1 + n, 1 + n).
+    Raises
+    ------
+    InvalidInputError
+        If other values than 0 to 4 occur (UNEXPECTED_LABEL), or the anatomy contradicts the
+        canonical labels and fits a preset (WRONG_PRESET).
 
-    Row and column 0 stand for background, n for the n-th of `values`.
+    Warns
+    -----
+    InputWarning
+        If the anatomy contradicts the canonical labels and fits no preset.
     """
-    n = len(values) + 1
-    index = np.zeros(256, dtype=np.int64)
-    index[list(values)] = np.arange(1, n)
-    counts = np.zeros((array.shape[2], n, n), dtype=np.int64)
-    for k in np.flatnonzero(array.any(axis=(0, 1))):
-        plane = index[array[:, :, k]]
-        for first, second in ((plane[1:], plane[:-1]), (plane[:, 1:], plane[:, :-1])):
-            differ = first != second
-            pairs = np.bincount(first[differ] * n + second[differ], minlength=n * n)
-            counts[k] += pairs.reshape(n, n) + pairs.reshape(n, n).T
-    return counts
+    sight = Sight.of(labels)
+    try:
+        roles = _roles(sight, None, sight.numbers)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{where}: {error}", code=error.code) from None
+    problem = contradiction(sight, roles)
+    if problem is None:
+        return
+    if fitting := _fitting_names(sight, sight.numbers):
+        raise InvalidInputError(
+            f"{where}: needs canonical labels, but {problem}; translate them first, with "
+            f"preset={' or '.join(map(repr, fitting))}.",
+            code="WRONG_PRESET",
+        )
+    warnings.warn(
+        f"{where}: taken as canonical labels, {problem}; check the segmentation.",
+        InputWarning,
+        stacklevel=3,
+    )
+
+
+def explained(
+    labels: LabelMap, *, values: Mapping[int, int] | None = None
+) -> Iterable[tuple[str, str]]:
+    """Return for every preset that defines the values of a map what the anatomical check found.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Labels as stored in the file.
+    values : mapping, optional
+        As for `canonical_labels`.
+
+    Returns
+    -------
+    iterable of (str, str)
+        Name of a preset, and "fits" or what speaks against it.
+    """
+    sight = Sight.of(labels)
+    stored = _stored(sight, values)
+    for name, mapping in PRESETS.items():
+        if missing := [value for value in stored if value not in mapping]:
+            more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
+            yield name, f"does not know the values {missing[:6]}{more}"
+            continue
+        roles = tuple(mapping[value] for value in stored)
+        problem = contradiction(sight, roles)
+        if problem is None and not can_check(roles):
+            problem = "finds no LV wall, or no cavity"
+        if problem is None and (found := doubt(sight, roles)) is not None:
+            problem = f"possible, but {found}"
+        yield name, problem or "fits"
+
+
+def mapping_words(mapping: Mapping[int, int]) -> str:
+    """Return a mapping in words, as ``"1 RV cavity, 2 LV wall, 3 LV cavity"``."""
+    return ", ".join(f"{theirs} {STRUCTURES[ours]}" for theirs, ours in mapping.items() if ours)

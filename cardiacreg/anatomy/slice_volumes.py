@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.anatomy.volumes import volumes_ml, voxel_ml
+from cardiacreg.anatomy.volumes import structure_volumes_ml, voxel_ml
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.slices import labelled_box
@@ -102,7 +102,7 @@ def stack_volumes(
     half = float(np.abs(to_slices[:3]).sum()) / 2
     extents, faces = _extents(refined.array, to_slices), _outer_faces(target)
     step_mm, of_one = float(target.spacing_mm[2]), voxel_ml(refined)
-    entered = volumes_ml(target)
+    entered = structure_volumes_ml(target)
     return {
         name: _divided(
             extents[label], faces[label], half, step_mm, of_one, entered[name], base_at_last_slice

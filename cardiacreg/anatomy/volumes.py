@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.anatomy.label_presets import check_canonical
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_WALL, RV_WALL, STRUCTURES, LabelMap
 
@@ -38,7 +39,34 @@ def volumes_ml(labels: LabelMap) -> dict[str, float | None]:
     Parameters
     ----------
     labels : LabelMap
-        Canonical labels.
+        Canonical labels; translate others first, with `read_segmentation` or `canonical_labels`.
+
+    Returns
+    -------
+    dict
+        Structure name to ml.
+
+    Raises
+    ------
+    InvalidInputError
+        If labels are not canonical by their values (UNEXPECTED_LABEL), or their anatomy contradicts
+        that and fits a preset (WRONG_PRESET).
+
+    Warns
+    -----
+    InputWarning
+        If the anatomy contradicts canonical labels and fits no preset.
+    """
+    check_canonical(labels, "volumes_ml")
+    return structure_volumes_ml(labels)
+
+
+def structure_volumes_ml(labels: LabelMap) -> dict[str, float | None]:
+    """Return volumes as `volumes_ml`, of labels that are known to be canonical.
+
+    Parameters
+    ----------
+    labels : LabelMap
 
     Returns
     -------
@@ -78,14 +106,33 @@ def masses_g(labels: LabelMap) -> dict[str, float | None]:
     dict
         Structure name to g, for LV wall and RV wall.
 
-    Examples
-    --------
-    >>> from cardiacreg import masses_g
-    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
-    >>> {name: round(mass) for name, mass in masses_g(make_toy_heart().labels).items()}
-    {'LV wall': 62, 'RV wall': 18}
+    Raises
+    ------
+    InvalidInputError
+        As `volumes_ml`.
+
+    Warns
+    -----
+    InputWarning
+        As `volumes_ml`.
     """
-    volumes = volumes_ml(labels)
+    check_canonical(labels, "masses_g")
+    return structure_masses_g(labels)
+
+
+def structure_masses_g(labels: LabelMap) -> dict[str, float | None]:
+    """Return masses as `masses_g`, of labels that are known to be canonical.
+
+    Parameters
+    ----------
+    labels : LabelMap
+
+    Returns
+    -------
+    dict
+        Structure name to g, for LV wall and RV wall.
+    """
+    volumes = structure_volumes_ml(labels)
     masses: dict[str, float | None] = {}
     for label in (LV_WALL, RV_WALL):
         volume = volumes[STRUCTURES[label]]

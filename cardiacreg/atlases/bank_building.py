@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.atlases import bank_files, bank_place
+from cardiacreg.atlases.atlas_anatomy import check_atlas_anatomy
 from cardiacreg.atlases.bank import AtlasBank, entry_hash, label_hash
+from cardiacreg.atlases.checks import check_label_set
 from cardiacreg.compute.threads import check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Landmarks, Subject
@@ -53,7 +55,8 @@ def build_atlas_bank(
     Raises
     ------
     InvalidInputError
-        If there are no subjects, one has an image on another grid than its labels, the folder is no
+        If there are no subjects, one has an image on another grid than its labels or is no heart as it
+        stands (UNEXPECTED_LABEL, WRONG_PRESET, MIRRORED_ATLAS), the folder is no
         bank (BAD_ATLAS_BANK) or holds files that are no part of one (FOREIGN_FILES), or another process
         is appending there (BANK_IS_LOCKED).
 
@@ -138,6 +141,9 @@ def _pack(item: Subject | HeartSpecification) -> _Packed:
     if isinstance(item, HeartSpecification):
         subject = sample_heart(item.seed, phase=item.phase, group=item.group)
     assert isinstance(subject, Subject)
+    if subject is item:
+        check_label_set(subject.labels, f"atlas {subject.name}")
+        check_atlas_anatomy(subject, f"atlas {subject.name}")
     image, step = _quantise(subject)
     entry = {
         "name": subject.name,

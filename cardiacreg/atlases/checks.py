@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from cardiacreg.atlases.atlas_anatomy import check_atlas_anatomy
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import N_LABELS, RV_WALL, STRUCTURES, LabelMap, Subject
 
@@ -59,7 +60,8 @@ def check_atlases(
     ------
     InvalidInputError
         If there is no atlas or none but the target itself (EMPTY_BANK), or one is not a Subject
-        (BAD_TYPE), is empty (EMPTY_LABELS) or holds other labels than 0 to 4 (UNEXPECTED_LABEL).
+        (BAD_TYPE), is empty (EMPTY_LABELS), holds other labels than 0 to 4 (UNEXPECTED_LABEL), or is
+        no heart as it stands (WRONG_PRESET, MIRRORED_ATLAS).
 
     Warns
     -----
@@ -103,8 +105,9 @@ def check_atlas(atlas: Any, position: int) -> None:
     Raises
     ------
     InvalidInputError
-        If it is not a Subject (BAD_TYPE), is empty (EMPTY_LABELS) or holds other labels than 0 to 4
-        (UNEXPECTED_LABEL).
+        If it is not a Subject (BAD_TYPE), is empty (EMPTY_LABELS), holds other labels than 0 to 4
+        (UNEXPECTED_LABEL), or is no heart under these (WRONG_PRESET) or with its landmarks
+        (MIRRORED_ATLAS).
     """
     if not isinstance(atlas, Subject):
         raise InvalidInputError(
@@ -116,6 +119,7 @@ def check_atlas(atlas: Any, position: int) -> None:
             f"{where}: all voxels are background; remove it from the bank.", code="EMPTY_LABELS"
         )
     check_label_set(atlas.labels, where)
+    check_atlas_anatomy(atlas, where)
 
 
 def check_label_set(labels: LabelMap, where: str) -> None:

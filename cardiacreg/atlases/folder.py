@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
+from cardiacreg.anatomy.segmentation import read_segmentation
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Subject
 from cardiacreg.io.landmark_files import read_landmarks, without_repeated_keys
@@ -21,7 +22,11 @@ _LARGEST_METADATA_BYTES = 1_000_000
 
 
 def open_atlas_folder(
-    folder: str | os.PathLike[str], *, translate: Callable[[LabelMap], LabelMap] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    translate: Callable[[LabelMap], LabelMap] | None = None,
+    preset: str | Mapping[int, int] | None = None,
+    check_spacing: bool = True,
 ) -> Sequence[Subject]:
     """Open a folder of atlases without reading their voxels.
 
@@ -32,7 +37,11 @@ def open_atlas_folder(
         ``image.nii.gz`` (or ``.nii``), ``landmarks.json`` and ``metadata.json`` (an object, such as
         ``{"phase": "ED", "age": 60}``); case of the names does not matter.
     translate : callable, optional
-        Applied to every label map read, for instance ``lambda m: canonical_labels(m, "acdc")``.
+        Applied to every label map as stored, in place of a preset; gives canonical labels.
+    preset : str, mapping or None
+        What the labels mean, as for `read_segmentation`; checked against the anatomy of every atlas.
+    check_spacing : bool
+        As for `read_labels`.
 
     Returns
     -------
@@ -70,7 +79,21 @@ def open_atlas_folder(
             "image.nii.gz and landmarks.json, inside.",
             code="EMPTY_BANK",
         )
-    return _AtlasFolder(atlases, translate)
+    return _AtlasFolder(atlases, _Reading(translate, preset, check_spacing))
+
+
+class _Reading(NamedTuple):
+    """How the files of an atlas are read."""
+
+    translate: Callable[[LabelMap], LabelMap] | None
+    preset: str | Mapping[int, int] | None
+    check_spacing: bool
+
+    def labels(self, path: Path) -> LabelMap:
+        """Return canonical labels."""
+        if self.translate is None:
+            return read_segmentation(path, preset=self.preset, check_spacing=self.check_spacing)
+        return self.translate(read_labels(path, check_spacing=self.check_spacing))
 
 
 class _AtlasFolder(Sequence[Subject]):
@@ -79,10 +102,10 @@ class _AtlasFolder(Sequence[Subject]):
     def __init__(
         self,
         atlases: tuple[dict[str, Path], ...],
-        translate: Callable[[LabelMap], LabelMap] | None,
+        reading: _Reading,
     ) -> None:
         self._atlases = atlases
-        self._translate = translate
+        self._reading = reading
 
     def __len__(self) -> int:
         return len(self._atlases)
@@ -93,21 +116,21 @@ class _AtlasFolder(Sequence[Subject]):
     def __getitem__(self, index: slice) -> _AtlasFolder: ...
     def __getitem__(self, index: int | slice) -> Subject | _AtlasFolder:
         if isinstance(index, slice):
-            return _AtlasFolder(self._atlases[index], self._translate)
+            return _AtlasFolder(self._atlases[index], self._reading)
         subject, files = self.without_image(index), self._atlases[index]
         if "image" not in files:
             return subject
         with named_source(f"atlas {subject.name!r}"):
-            return replace(subject, image=read_volume(files["image"]))
+            image = read_volume(files["image"], check_spacing=self._reading.check_spacing)
+            return replace(subject, image=image)
 
     def without_image(self, index: int) -> Subject:
         """Read a subject's labels and landmarks only."""
         files = self._atlases[index]
         name = files["labels"].parent.name
         with named_source(f"atlas {name!r}"):
-            labels = read_labels(files["labels"])
             return Subject(
-                labels if self._translate is None else self._translate(labels),
+                self._reading.labels(files["labels"]),
                 landmarks=read_landmarks(files["landmarks"]) if "landmarks" in files else None,
                 name=name,
                 metadata=_metadata(files),

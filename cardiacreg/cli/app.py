@@ -1,4 +1,4 @@
-"""The command line: ``cardiacreg refine``, ``segment``, ``run``, ``evaluate``, ``simulate``, ...
+"""The command line: ``cardiacreg refine``, ``segment``, ``run``, ``evaluate``, ``presets``, ...
 
 Modules that take time to load are imported inside the commands, so that ``--help`` is quick.
 """
@@ -19,6 +19,13 @@ from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
 from cardiacreg.cli.evaluate import evaluate
 from cardiacreg.cli.heart import heart_options, told
+from cardiacreg.cli.presets import (
+    frame_option,
+    meaning_options,
+    one_meaning,
+    presets,
+    spacing_option,
+)
 from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
@@ -31,7 +38,7 @@ def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
 
 
-for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doctor):
+for _command in (segment, run_both, evaluate, presets, simulate, demo, atlas, cache, doctor):
     main.add_command(_command)
 
 
@@ -67,13 +74,9 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doct
     help="The six landmarks, JSON; derived from the segmentation when absent.",
 )
 @atlas_options
-@click.option(
-    "--preset",
-    metavar="NAME",
-    help="Meaning of the labels: acdc, mms, ukbb, digital_heart, ...; "
-    "canonical (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity) when absent.",
-)
-@click.option("--frame", type=click.IntRange(min=0), help="Which frame of 4-D files.")
+@meaning_options()
+@frame_option
+@spacing_option
 @heart_options
 @click.option(
     "--spacing",
@@ -104,6 +107,8 @@ def refine(
     selection: str,
     coverage: Mapping[str, str],
     orientation: str | None,
+    preset: str | None,
+    mapping: dict[int, int] | None,
     overwrite: bool,
     accept_failed: bool,
     surface: bool,
@@ -121,11 +126,12 @@ def refine(
     from cardiacreg.refinement.options import RefineOptions
     from cardiacreg.results.files import FILE_NAMES, SURFACE, save_result
 
+    inputs["preset"] = one_meaning(preset, mapping)
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
     files = files_of(*given, *inputs["frames"])
     check_output(output, (*FILE_NAMES, SURFACE), overwrite=overwrite, inputs=files)
-    presets = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
-    options = told(presets[options_preset](), coverage, orientation)
+    ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
+    options = told(ways[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)

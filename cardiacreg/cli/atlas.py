@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cardiacreg.cli.presets import meaning_options, one_meaning, spacing_option
 from cardiacreg.cli.support import EXIT_CODES, echo_json, say
 from cardiacreg.errors import InvalidInputError
 
@@ -34,11 +35,16 @@ def atlas() -> None:
     metavar="BANK",
     help="Folder of the bank; needed with SRC_FOLDER.",
 )
-@click.option("--preset", metavar="NAME", help="Meaning of the labels in SRC_FOLDER.")
+@meaning_options("SRC_FOLDER")
+@spacing_option
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier bank.")
 def build(
-    source: Path | None, output: Path | None, preset: str, threads: int | None, overwrite: bool
+    source: Path | None,
+    output: Path | None,
+    threads: int | None,
+    overwrite: bool,
+    **reading: Any,
 ) -> None:
     """Pack atlases into a bank that opens at once.
 
@@ -56,15 +62,17 @@ def build(
     if output is None:
         raise click.UsageError("with SRC_FOLDER, say where the bank is to be: -o BANK")
     _check_place(output, overwrite)
-    subjects: Any = default_specifications() if source is None else _subjects(source, preset)
+    subjects: Any = default_specifications() if source is None else _subjects(source, **reading)
     _echo_bank(build_atlas_bank(output, subjects, threads=threads))
 
 
-def _subjects(source: Path, preset: str) -> Any:
-    from cardiacreg.anatomy.label_presets import canonical_labels
+def _subjects(
+    source: Path, preset: str | None, mapping: dict[int, int] | None, check_spacing: bool
+) -> Any:
     from cardiacreg.atlases.folder import open_atlas_folder
 
-    return open_atlas_folder(source, translate=lambda labels: canonical_labels(labels, preset))
+    meaning = one_meaning(preset, mapping)
+    return open_atlas_folder(source, preset=meaning, check_spacing=check_spacing)
 
 
 def _check_place(output: Path, overwrite: bool) -> None:
@@ -83,13 +91,14 @@ def _check_place(output: Path, overwrite: bool) -> None:
 @atlas.command(epilog=EXIT_CODES)
 @click.argument("bank", type=click.Path(readable=False, path_type=Path))
 @click.argument("source", type=click.Path(readable=False, path_type=Path), metavar="SRC_FOLDER")
-@click.option("--preset", metavar="NAME", help="Meaning of the labels in SRC_FOLDER.")
+@meaning_options("SRC_FOLDER")
+@spacing_option
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
-def append(bank: Path, source: Path, preset: str, threads: int | None) -> None:
+def append(bank: Path, source: Path, threads: int | None, **reading: Any) -> None:
     """Add the atlases of SRC_FOLDER to BANK; those it holds already are left out."""
     from cardiacreg.atlases.bank_building import append_to_atlas_bank
 
-    _echo_bank(append_to_atlas_bank(bank, _subjects(source, preset), threads=threads))
+    _echo_bank(append_to_atlas_bank(bank, _subjects(source, **reading), threads=threads))
 
 
 @atlas.command(epilog=EXIT_CODES)

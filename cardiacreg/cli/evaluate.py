@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.support import EXIT_CODES, as_cell, echo_json, say
+from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning, spacing_option
+from cardiacreg.cli.support import EXIT_CODES, about, as_cell, echo_json, say
 
 if TYPE_CHECKING:
-    from cardiacreg.geometry import LabelMap
+    from cardiacreg.metrics.evaluation import Evaluation
 
 COLUMNS = {
     "dice": ("Dice", 3),
@@ -43,37 +44,58 @@ COLUMNS = {
     metavar="TRUTH",
     help="True labels, NIfTI.",
 )
-@click.option(
-    "--preset", metavar="NAME", help="Meaning of the labels in PRED; canonical if absent."
-)
-@click.option("--reference-preset", metavar="NAME", help="Meaning of the labels in TRUTH.")
+@meaning_options("PRED")
+@meaning_options("TRUTH", "reference-")
+@frame_option
+@spacing_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
-    prediction: str, reference: str, preset: str, reference_preset: str, as_json: bool
+    prediction: str,
+    reference: str,
+    preset: str | None,
+    mapping: dict[int, int] | None,
+    reference_preset: str | None,
+    reference_mapping: dict[int, int] | None,
+    as_json: bool,
+    **how: Any,
 ) -> None:
-    """Compare labels with the truth: overlap, distances in mm, volumes and masses."""
-    from cardiacreg.anatomy.label_presets import canonical_labels
-    from cardiacreg.geometry import same_lattice
-    from cardiacreg.io.nifti import read_labels
-    from cardiacreg.metrics.overlap import compare
+    """Compare labels with the truth: overlap, distances in mm, volumes and masses.
 
-    labels = canonical_labels(read_labels(prediction), preset)
-    truth = canonical_labels(read_labels(reference), reference_preset)
-    resampled = not same_lattice(labels, truth)
-    if resampled:
-        labels = _on_lattice(labels, truth)
-    figures = compare(labels, truth)
+    Overlap and distances are measured on TRUTH's lattice, volumes and masses on each map's own.
+    """
+    from cardiacreg.anatomy.segmentation import gather_segmentation
+    from cardiacreg.metrics.evaluation import evaluate_labels
+
+    meaning = one_meaning(preset, mapping)
+    labels = gather_segmentation(prediction, preset=meaning, **how)
+    meaning = one_meaning(reference_preset, reference_mapping, "reference-")
+    with about("reference-"):
+        truth = gather_segmentation(reference, preset=meaning, **how)
+    found = evaluate_labels(labels.labels, truth.labels)
     if as_json:
-        echo_json({"resampled_onto_truth": resampled, "structures": figures})
+        read_as = {"prediction": labels.assumed, "truth": truth.assumed}
+        echo_json({"read_as": read_as, **found._asdict()})
         return
-    click.echo(table(figures))
+    say(f"PRED is read by its {labels.assumed}.")
+    say(f"TRUTH is read by its {truth.assumed}.")
+    _say_where(found)
+    click.echo(table(found.structures))
 
 
-def _on_lattice(labels: LabelMap, truth: LabelMap) -> LabelMap:
-    from cardiacreg.metrics.baselines import interpolate_nearest
-
-    say("the lattices differ: PRED is resampled onto TRUTH's by nearest neighbour.")
-    return interpolate_nearest(labels, truth)
+def _say_where(found: Evaluation) -> None:
+    if found.resampled_onto_truth:
+        say(
+            "the lattices differ: overlap and distances are of PRED resampled onto TRUTH's by nearest "
+            "neighbour, volumes of each map as it is."
+        )
+    for share, first, second in (
+        (found.outside_truth, "PRED", "TRUTH"),
+        (found.outside_prediction, "TRUTH", "PRED"),
+    ):
+        if share > 0:
+            say(
+                f"warning: {100 * share:.1f} % of {first}'s labelled voxels lie outside {second}'s field."
+            )
 
 
 def table(figures: dict[str, dict[str, Any]]) -> str:
@@ -81,6 +103,7 @@ def table(figures: dict[str, dict[str, Any]]) -> str:
     lines = [f"{'structure':12s}" + "".join(f"{title:>11s}" for title, _ in COLUMNS.values())]
     for name, row in figures.items():
         cells = [as_cell(row.get(key), digits) for key, (_, digits) in COLUMNS.items()]
-        note = "  in one map only" if row["missed"] else ""
+        note = row.get("note") or ("in one map only" if row["missed"] else "")
+        note = f"  {note}" if note else ""
         lines.append(f"{name:12s}" + "".join(f"{cell:>11s}" for cell in cells) + note)
     return "\n".join(lines)

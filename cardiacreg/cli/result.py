@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.support import as_cell, echo_json, say
+from cardiacreg.cli.support import as_cell, echo_json, in_options, say
 from cardiacreg.errors import RefinementError, ResultWarning
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _echo_table(found: dict[str, Any], output: Path) -> None:
 def _end_with_findings(result: RefineResult, output: Path, *, accept_failed: bool) -> None:
     """Write every finding to stderr; the last line is an error where one of them is a failure."""
     for finding in result.findings:
-        say(f"warning [{finding.code}]: {finding.message}")
+        say(f"warning [{finding.code}]: {in_options(finding.message)}")
     failed = [finding for finding in result.findings if finding.code == _FAILED]
     if failed and not accept_failed:
         raise RefinementError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cardiacreg.cli.heart import heart_options, told
+from cardiacreg.cli.presets import spacing_option
 from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli.support import EXIT_CODES, atlas_options, echo_json, progress_lines, say
 from cardiacreg.errors import InvalidInputError
@@ -55,7 +56,7 @@ def _network_options(command: _Command) -> _Command:
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
-    return command
+    return spacing_option(command)
 
 
 @click.command(epilog=EXIT_CODES)
@@ -172,11 +173,11 @@ def _licence(subject: Subject) -> str:
 
 
 def _summary(subject: Subject) -> dict[str, Any]:
-    from cardiacreg.anatomy.volumes import volumes_ml
+    from cardiacreg.anatomy.volumes import structure_volumes_ml
 
     return {
         "name": subject.name,
-        "volumes_ml": volumes_ml(subject.labels),
+        "volumes_ml": structure_volumes_ml(subject.labels),
         "landmarks": subject.metadata["landmarks"],
         "network": subject.metadata["network"],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
@@ -24,6 +25,68 @@ Exit codes:
   2    wrong usage of the command
   3    the refinement failed although its inputs were valid, or its model does not follow them
   130  interrupted"""
+
+
+_WORDS = (
+    (r"\(\w+=\S* or (--[\w-]+)\)", r"(\1)"),
+    (r"\((--[\w-]+), \w+=\w+\)", r"(\1)"),
+    (r"in Python (\w+\(\)), or (?=cardiacreg )", ""),
+    (r"pass check_spacing=False", "add --no-check-spacing"),
+    (r"(?:pass )?a mapping \{their label: canonical label\}", "--{prefix}map THEIRS=OURS,..."),
+    (r"complete the mapping, with", "complete --{prefix}map, with"),
+    (r"the given mapping", "the given --{prefix}map"),
+    (r"preset=None", "no --{prefix}preset"),
+    (r"preset='(\w+)'", r"--{prefix}preset \1"),
+    (r" or '(\w+)'(?=[.;])", r" or \1"),
+    (r"frame='?(\w+)'?", r"--frame \1"),
+    (r"frame=(?!\w)", "--frame"),
+    (r"selection='(\w+)'", r"--select-by \1"),
+    (r"; raise max_bytes if this is right", "; larger ones are read from Python only (max_bytes)"),
+    (r": use Landmarks\.from_voxels", ": give them in world mm, RAS"),
+    (r"cardiacreg\.read_segmentation reads them", "the commands read them"),
+    (r"cardiacreg\.read_segmentation and refine read them", "the commands read them"),
+    (
+        r"translate them with canonical_labels and the preset of the data",
+        "translate them with --preset",
+    ),
+    (r"convert it, or read it with SimpleITK and pass the image", "convert it to NIfTI"),
+    (
+        r"[;:] pass space=",
+        "; read it in Python, with read_landmarks(file, space='LPS') or 'RAS', and write it as JSON",
+    ),
+    (r"pass weights=", "name them with --weights"),
+)
+"""What messages say in the words of Python, as patterns, and the same in options of a command."""
+
+
+def in_options(text: str, prefix: str = "") -> str:
+    """Return a message of the library in the words of the command line.
+
+    Parameters
+    ----------
+    text : str
+    prefix : str
+        Of the options for the file that the message is about, as ``"reference-"``.
+
+    Examples
+    --------
+    >>> in_options("labels: no label; try preset='acdc'")
+    'labels: no label; try --preset acdc'
+    """
+    for pattern, words in _WORDS:
+        text = re.sub(pattern, words.replace("{prefix}", prefix), text)
+    return re.sub(
+        r"\{(\d+: \d(?:, \d+: \d)*)\}", lambda m: m[1].replace(": ", "=").replace(", ", ","), text
+    )
+
+
+@contextmanager
+def about(prefix: str) -> Iterator[None]:
+    """Let messages about a file name the options that are for this file, as ``--reference-preset``."""
+    try:
+        yield
+    except InvalidInputError as error:
+        raise InvalidInputError(in_options(str(error), prefix), code=error.code) from error
 
 
 class SafeGroup(click.Group):
@@ -58,7 +121,7 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _fail(code: str, error: Exception, exit_code: int) -> None:
-    say(f"error [{code}]: {' '.join(str(error).split())}")
+    say(f"error [{code}]: {in_options(' '.join(str(error).split()))}")
     raise click.exceptions.Exit(exit_code) from None
 
 
@@ -98,7 +161,7 @@ def _warnings_as_lines() -> Iterator[None]:
                 others(message, category, filename, lineno, file, line)
             elif str(message) not in seen:
                 seen.add(str(message))
-                say(f"warning: {' '.join(str(message).split())}")
+                say(f"warning: {in_options(' '.join(str(message).split()))}")
 
         warnings.showwarning = show
         warnings.simplefilter("always", InputWarning)

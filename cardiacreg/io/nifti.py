@@ -1,8 +1,8 @@
-"""Label maps and images in and out: NIfTI files, nibabel and SimpleITK images, plain arrays.
+"""Label maps and images in and out: files, nibabel and SimpleITK images, plain arrays.
 
 Whatever is read leaves as a `LabelMap` or `Volume` that is complete, finite and placed in world
-RAS+ millimetres, or as an `InvalidInputError` that says why not; repairs are warnings. This is the
-only importer of nibabel.
+RAS+ millimetres, or as an `InvalidInputError` that says why not; repairs are warnings. NIfTI files are
+read here, other kinds by `foreign_images`.
 """
 
 from __future__ import annotations
@@ -10,21 +10,38 @@ from __future__ import annotations
 import gzip
 import os
 import struct
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import nibabel
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Volume, unmasked
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.bounded_read import read_whole_file
+from cardiacreg.io.foreign_images import (
+    from_foreign_file,
+    from_nibabel,
+    from_simpleitk,
+    is_foreign,
+    is_nibabel,
+    is_simpleitk,
+)
+from cardiacreg.io.label_values import (
+    ONE_FRAME,
+    Frame,
+    Stored,
+    StoredLabels,
+    check_only_frame,
+    coded,
+    one_frame,
+    one_label_frame,
+    with_three_or_four_axes,
+)
 from cardiacreg.io.nifti_header import (
-    bad_header,
+    Layout,
     checked_matrix,
     header_layout,
     header_matrix,
@@ -32,51 +49,56 @@ from cardiacreg.io.nifti_header import (
 )
 from cardiacreg.io.source_name import named_source, warn_about_source
 
+__all__ = [
+    "MAX_BYTES",
+    "ONE_FRAME",
+    "read_labels",
+    "read_stored_labels",
+    "read_vectors",
+    "read_volume",
+    "write_labels",
+    "write_volume",
+]
+
 MAX_BYTES = 2**31
-ONE_FRAME = "ONE_FRAME"
-"""Code of the error where a frame is asked for and there is only one."""
-
-
-class _Stored(NamedTuple):
-    """Voxels of any number of dimensions, their matrix in mm, and what to call them in errors."""
-
-    array: NDArray[Any]
-    matrix: NDArray[np.float64]
 
 
 def read_labels(
-    source: Any, *, frame: int | None = None, max_bytes: int = MAX_BYTES, check_spacing: bool = True
+    source: Any, *, frame: Frame = None, max_bytes: int = MAX_BYTES, check_spacing: bool = True
 ) -> LabelMap:
-    """Read a label map from a file or from an object in memory.
+    """Read a label map, its values as they are, from a file or from an object in memory.
 
     Parameters
     ----------
     source : path-like, nibabel image, SimpleITK image, LabelMap or (array, voxel_to_world)
-        A ``.nii`` or ``.nii.gz`` file, or what holds the same in memory. A matrix of its own is in
-        RAS+ mm; a LabelMap is returned as it is.
-    frame : int, optional
-        Which frame of a 4-D source, needed when there is more than one; 3-D sources have one, 0.
+        A ``.nii`` or ``.nii.gz`` file, one of another kind (``.nrrd``, ``.seg.nrrd``, ``.mha``,
+        ``.mgz``, ...), or what holds the same in memory. A matrix of its own is in RAS+ mm; a LabelMap
+        is returned as it is.
+    frame : int, "ED" or "ES", optional
+        Which frame of a 4-D source, needed when there is more than one; 3-D sources have one, 0. ED is
+        the frame with most labelled voxels, ES that with fewest.
     max_bytes : int
         Most bytes a file may hold after decompression.
     check_spacing : bool
-        Whether to refuse a spacing outside 0.3 to 5 mm in plane and 1 to 20 mm between slices.
+        Whether to refuse a spacing outside 0.2 to 5 mm in plane and 0.3 to 20 mm between slices.
 
     Returns
     -------
     LabelMap
-        Labels as stored (translate them with `canonical_labels`), uint8, shape (i, j, k).
+        Labels as stored (`read_segmentation` translates them), uint8, shape (i, j, k).
 
     Raises
     ------
     InvalidInputError
-        If the file is missing, truncated, damaged or too large, is not NIfTI, has no or an
+        If the file is missing, truncated, damaged or too large, is of no known kind, has no or an
         impossible geometry, needs a frame, or holds anything but integers from 0 to 255; its
         ``code`` says which.
 
     Warns
     -----
     InputWarning
-        If something was repaired or assumed: shear, units, two frames that differ, trailing data.
+        If something was repaired or assumed: shear, units, two frames that differ, trailing data,
+        channels that were decoded, values that were rounded.
 
     Examples
     --------
@@ -86,20 +108,60 @@ def read_labels(
     >>> read_labels("seg.nii.gz").shape
     (40, 40, 8)
     """
+    found = read_stored_labels(
+        source, frame=frame, max_bytes=max_bytes, check_spacing=check_spacing
+    )
+    if all(number == value for number, value in found.values.items()):
+        return found.codes
+    values = list(found.values.values())
+    shown = str(values) if len(values) <= 12 else f"{len(values)} of them"
+    raise InvalidInputError(
+        f"{_source_name(source)}: labels run from {min(values)} to {max(values)} ({shown}); needs 0 to "
+        "255. Where a preset or a mapping {their label: canonical label} says what they mean, "
+        "cardiacreg.read_segmentation and refine read them.",
+        code="UNKNOWN_LABEL",
+    )
+
+
+def read_stored_labels(
+    source: Any, *, frame: Frame = None, max_bytes: int = MAX_BYTES, check_spacing: bool = True
+) -> StoredLabels:
+    """Read a label map whose values may be of any size, with what the file says about them.
+
+    Parameters
+    ----------
+    source, frame, max_bytes, check_spacing
+        As for `read_labels`.
+
+    Returns
+    -------
+    StoredLabels
+
+    Raises
+    ------
+    InvalidInputError
+        As `read_labels`, but for values that are too large.
+
+    Warns
+    -----
+    InputWarning
+        As `read_labels`.
+    """
     if isinstance(source, LabelMap):
-        _check_only_frame(frame, source.shape)
-        return source
+        check_only_frame(frame, source.shape)
+        return StoredLabels.of(source)
     with named_source(_source_name(source)):
         stored = _load(source, max_bytes)
-        array = _one_frame(stored.array, frame)
+        array, number = one_label_frame(stored.array, frame)
         matrix = checked_matrix(stored.matrix, array.shape, check_spacing=check_spacing)
-        return LabelMap(array, matrix)
+        codes, values = coded(array, stored.step)
+        return StoredLabels(LabelMap(codes, matrix), values, number, dict(stored.names))
 
 
 def read_volume(
     source: Any,
     *,
-    frame: int | None = None,
+    frame: Frame = None,
     nan_policy: str = "error",
     max_bytes: int = MAX_BYTES,
     check_spacing: bool = True,
@@ -117,7 +179,7 @@ def read_volume(
     max_bytes : int
         Most bytes a file may hold after decompression.
     check_spacing : bool
-        Whether to refuse a spacing outside 0.3 to 5 mm in plane and 1 to 20 mm between slices.
+        Whether to refuse a spacing outside 0.2 to 5 mm in plane and 0.3 to 20 mm between slices.
 
     Returns
     -------
@@ -147,11 +209,12 @@ def read_volume(
             f"read_volume: nan_policy {nan_policy!r}; needs 'error' or 'zero'.", code="BAD_OPTION"
         )
     if isinstance(source, Volume):
-        _check_only_frame(frame, source.shape)
+        check_only_frame(frame, source.shape)
         return source
     with named_source(_source_name(source)):
         stored = _load(source, max_bytes)
-        array = _intensities(_one_frame(stored.array, frame), nan_policy)
+        frames = with_three_or_four_axes(stored.array)
+        array = _intensities(one_frame(frames, frame)[0], nan_policy)
         matrix = checked_matrix(stored.matrix, array.shape, check_spacing=check_spacing)
         return Volume(array, matrix)
 
@@ -260,16 +323,19 @@ def _source_name(source: Any) -> str:
     return str(file_name or f"{type(source).__name__} in memory")
 
 
-def _load(source: Any, max_bytes: int) -> _Stored:
+def _load(source: Any, max_bytes: int) -> Stored:
     if isinstance(source, str | os.PathLike):
-        return _load_file(Path(source), max_bytes)[0]
+        path = Path(source)
+        if is_foreign(path):
+            return from_foreign_file(path, max_bytes)
+        return _load_file(path, max_bytes)[0]
     if isinstance(source, tuple) and len(source) == 2:
         array = np.asarray(unmasked(source[0], "the array"))
-        return _Stored(array, np.asarray(source[1], dtype=np.float64))
-    if isinstance(source, SpatialImage):
-        return _from_nibabel(source, max_bytes)
-    if all(hasattr(source, name) for name in ("GetDirection", "GetSpacing", "GetOrigin")):
-        return _from_simpleitk(source)
+        return Stored(array, np.asarray(source[1], dtype=np.float64))
+    if is_nibabel(source):
+        return from_nibabel(source, lambda path: _load_file(path, max_bytes)[0])
+    if is_simpleitk(source):
+        return from_simpleitk(source)
     raise InvalidInputError(
         f"got a {type(source).__name__}; needs a path, a nibabel or SimpleITK image, a LabelMap or "
         "Volume, or a tuple (array, voxel_to_world).",
@@ -277,21 +343,28 @@ def _load(source: Any, max_bytes: int) -> _Stored:
     )
 
 
-def _load_file(path: Path, max_bytes: int) -> tuple[_Stored, int]:
+def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
     """What a file holds, and its header's intent."""
-    content = read_whole_file(
-        path, lambda head: header_layout(_parse_header(head)).end, max_bytes=max_bytes
-    )
-    header = _parse_header(bytes(content[:544]))
-    layout = header_layout(header)
+    parsed: list[tuple[Any, Layout]] = []
+
+    def end_of(head: bytes) -> int:
+        header = _parse_header(head)
+        parsed.append((header, header_layout(header)))
+        return parsed[0][1].end
+
+    content = read_whole_file(path, end_of, max_bytes=max_bytes)
+    ((header, layout),) = parsed
     flat = np.frombuffer(
         content, layout.dtype, offset=layout.offset, count=int(np.prod(layout.shape))
     )
     slope, intercept = header_scaling(header)
     array = flat.reshape(layout.shape, order="F")
     if (slope, intercept) != (1.0, 0.0):
+        step = abs(slope) if array.dtype.kind in "iu" else 0.0
         array = array.astype(np.float64) * slope + intercept
-    return _Stored(array, header_matrix(header)), int(header["intent_code"])
+    else:
+        step = 0.0
+    return Stored(array, header_matrix(header), step), int(header["intent_code"])
 
 
 def _parse_header(head: bytes) -> Any:
@@ -302,7 +375,19 @@ def _parse_header(head: bytes) -> Any:
         return nibabel.Nifti1Header(head[:348], check=False)
     if 540 in sizes and len(head) >= 540:
         return nibabel.Nifti2Header(head[:540], check=False)
+    if len(head) >= 348 and head[344:348] == b"n+1\0":
+        return _header_of_wrong_size(head)
     raise _not_nifti("not NIfTI" if len(head) >= 348 else f"only {len(head)} bytes long")
+
+
+def _header_of_wrong_size(head: bytes) -> Any:
+    """Return a header that misstates its own size: the byte order is told by the dimensions."""
+    for order in "<>":
+        if 1 <= struct.unpack(order + "h", head[40:42])[0] <= 7:
+            warn_about_source("the header states a wrong size of itself; 348 bytes are assumed.")
+            right = struct.pack(order + "i", 348) + head[4:348]
+            return nibabel.Nifti1Header(right, check=False, endianness=order)
+    raise _not_nifti("not NIfTI")
 
 
 def _not_nifti(what: str) -> InvalidInputError:
@@ -311,86 +396,6 @@ def _not_nifti(what: str) -> InvalidInputError:
         "read it with SimpleITK and pass the image.",
         code="NOT_NIFTI",
     )
-
-
-def _from_nibabel(image: Any, max_bytes: int) -> _Stored:
-    if image.affine is None:
-        raise bad_header("the image has no affine", "SPACING_UNKNOWN")
-    # A file behind the image is read anew: nibabel stops before the checksum at its end.
-    if (
-        isinstance(image, nibabel.Nifti1Image)
-        and nibabel.is_proxy(image.dataobj)
-        and (file_name := image.get_filename())
-    ):
-        return _load_file(Path(file_name), max_bytes)[0]
-    is_nifti = isinstance(image, nibabel.Nifti1Image)
-    matrix = header_matrix(image.header) if is_nifti else np.asarray(image.affine, np.float64)
-    return _Stored(np.asarray(unmasked(np.asanyarray(image.dataobj), "the image")), matrix)
-
-
-def _from_simpleitk(image: Any) -> _Stored:
-    simpleitk = import_module(type(image).__module__.partition(".")[0])
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise InvalidInputError(
-            f"{image.GetNumberOfComponentsPerPixel()} values per voxel; needs one.",
-            code="BAD_DTYPE",
-        )
-    n = image.GetDimension()
-    if n < 3:
-        raise _not_3d(tuple(image.GetSize()))
-    direction = np.array(image.GetDirection()).reshape(n, n)[:3, :3]
-    to_ras = np.diag([-1.0, -1.0, 1.0])
-    matrix = np.eye(4)
-    matrix[:3, :3] = to_ras @ direction * np.array(image.GetSpacing()[:3])
-    matrix[:3, 3] = to_ras @ np.array(image.GetOrigin()[:3])
-    return _Stored(simpleitk.GetArrayFromImage(image).T, matrix)
-
-
-def _not_3d(shape: tuple[int, ...]) -> InvalidInputError:
-    return InvalidInputError(
-        f"the image has shape {shape}; needs three dimensions (i, j, k), or four with frame=.",
-        code="BAD_SHAPE",
-    )
-
-
-def _one_frame(array: NDArray[Any], frame: int | None) -> NDArray[Any]:
-    """Return the one 3-D frame that is there or asked for."""
-    shape = array.shape
-    while array.ndim > 4 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim not in (3, 4):
-        raise _not_3d(shape)
-    if array.dtype.kind not in "biuf":
-        raise InvalidInputError(
-            f"the voxels are of type {array.dtype}; needs integers or real numbers.",
-            code="BAD_DTYPE",
-        )
-    frames = array[..., None] if array.ndim == 3 else array
-    n_frames = frames.shape[3]
-    if n_frames == 1:
-        _check_only_frame(frame, shape)
-        return frames[..., 0]
-    if frame is None:
-        raise InvalidInputError(
-            f"the image has {n_frames} frames (shape {shape}); choose one with frame=0 to "
-            f"frame={n_frames - 1} (in most cine series frame=0 is end diastole).",
-            code="FRAME_NEEDED",
-        )
-    if not 0 <= frame < n_frames:
-        raise InvalidInputError(
-            f"frame={frame} of {n_frames}; needs 0 to {n_frames - 1}.", code="BAD_FRAME"
-        )
-    return frames[..., frame]
-
-
-def _check_only_frame(frame: int | None, shape: tuple[int, ...]) -> None:
-    """Refuse to be asked for another frame than the one there is."""
-    if frame not in (None, 0):
-        raise InvalidInputError(
-            f"frame={frame}, and the image has one frame (shape {shape}); leave the frame away, or give "
-            "the 4-D file.",
-            code=ONE_FRAME,
-        )
 
 
 def _intensities(array: NDArray[Any], nan_policy: str) -> NDArray[np.float32]:

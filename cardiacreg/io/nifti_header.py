@@ -15,6 +15,9 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine
 from cardiacreg.io.source_name import warn_about_source
 
+IN_PLANE_MM = (0.2, 5.0)
+BETWEEN_SLICES_MM = (0.3, 20.0)
+"""Spacings of short-axis MR, interpolated or not, and of CT."""
 _LARGEST_SHEAR = 1e-3
 _UNNOTICED_SHEAR = 1e-5
 _MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
@@ -56,12 +59,21 @@ def header_layout(header: Any) -> Layout:
     n_dimensions = int(header["dim"][0])
     if not 1 <= n_dimensions <= 7:
         raise bad_header(f"the header has {n_dimensions} dimensions; needs 1 to 7")
-    shape = tuple(int(n) for n in header["dim"][1 : n_dimensions + 1])
+    shape = _shape(header, n_dimensions)
     if min(shape) < 0:
         raise bad_header(f"the header has a negative dimension in {shape}")
     if min(shape) == 0:
         raise bad_header(f"the image is empty, its shape is {shape}", "EMPTY_IMAGE")
     return Layout(shape, _voxel_dtype(header), _voxel_offset(header))
+
+
+def _shape(header: Any, n_dimensions: int) -> tuple[int, ...]:
+    """Return the dimensions; beyond the third, one that is not positive counts as 1, as in ITK."""
+    stated = tuple(int(n) for n in header["dim"][1 : n_dimensions + 1])
+    shape = tuple(max(n, 1) if axis > 2 else n for axis, n in enumerate(stated))
+    if shape != stated:
+        warn_about_source(f"the header has dimensions {stated}; they are read as {shape}.")
+    return shape
 
 
 def _voxel_dtype(header: Any) -> np.dtype[Any]:
@@ -90,13 +102,21 @@ def _voxel_offset(header: Any) -> int:
 
 
 def header_scaling(header: Any) -> tuple[float, float]:
-    """Return (slope, intercept) to apply to the stored numbers; (1, 0) where none is set."""
+    """Return (slope, intercept) to apply to the stored numbers; (1, 0) where none is set.
+
+    What is not finite is not set, as in ITK and nibabel.
+    """
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope):
         return 1.0, 0.0
-    if not (math.isfinite(slope) and math.isfinite(intercept)):
-        raise bad_header(f"the scaling of the intensities is {slope} and {intercept}")
-    return slope, intercept
+    if math.isfinite(slope) and math.isfinite(intercept):
+        return slope, intercept
+    used = (slope, 0.0) if math.isfinite(slope) else (1.0, 0.0)
+    warn_about_source(
+        f"the header has the scaling {slope:g} and intercept {intercept:g}; {used[0]:g} and "
+        f"{used[1]:g} are used."
+    )
+    return used
 
 
 def header_matrix(header: Any) -> NDArray[np.float64]:
@@ -119,8 +139,9 @@ def header_matrix(header: Any) -> NDArray[np.float64]:
         If the two frames or the spacings differ, none is set, or the unit is not millimetres.
     """
     qform = _qform(header)
-    if int(header["sform_code"]) > 0:
-        matrix = _sform(header)
+    sform = _usable_sform(header, qform)
+    if sform is not None:
+        matrix = sform
         if qform is not None and not np.allclose(matrix, qform, atol=1e-3, rtol=0, equal_nan=True):
             warn_about_source(
                 "the header's sform and qform place the image differently (by up to "
@@ -130,7 +151,7 @@ def header_matrix(header: Any) -> NDArray[np.float64]:
         matrix = qform
     else:
         matrix = _unplaced_matrix(header)
-    return _in_mm(matrix, header)
+    return in_mm(matrix, header)
 
 
 def _sform(header: Any) -> NDArray[np.float64]:
@@ -159,15 +180,66 @@ def _sform(header: Any) -> NDArray[np.float64]:
     return matrix
 
 
+def _usable_sform(header: Any, qform: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """Return the sform where its code is set; not a degenerate one beside a good qform, as in ITK."""
+    if int(header["sform_code"]) <= 0:
+        return None
+    rows = np.asarray(header.get_sform(), dtype=np.float64)
+    if qform is not None and _is_regular(qform) and not _is_regular(rows):
+        warn_about_source("the header's sform is not a valid matrix; the qform is used.")
+        return None
+    return _sform(header)
+
+
+def _is_regular(matrix: NDArray[np.float64]) -> bool:
+    scale = np.linalg.norm(matrix[:3, :3], axis=0)
+    if not (np.isfinite(matrix).all() and scale.min() > 1e-6):
+        return False
+    return bool(abs(np.linalg.det(matrix[:3, :3] / scale)) > 1e-6)
+
+
 def _qform(header: Any) -> NDArray[np.float64] | None:
+    """Return the qform, decoded as the standard says; None where it is not set or holds no numbers.
+
+    A pixdim[0] of 0 means 1, and of other numbers only the sign counts. A quaternion that is longer
+    than 1 is made a unit one, and spacings count without sign, as in the library of the standard.
+    """
     if int(header["qform_code"]) <= 0:
         return None
-    try:
-        return np.asarray(header.get_qform(), dtype=np.float64)
-    except Exception as error:
+    vector = np.array([float(header[f"quatern_{axis}"]) for axis in "bcd"])
+    spacing = np.abs(np.asarray(header["pixdim"][1:4], dtype=np.float64))
+    offset = np.array([float(header[f"qoffset_{axis}"]) for axis in "xyz"])
+    if not np.isfinite(np.concatenate([vector, spacing, offset])).all():
         if int(header["sform_code"]) > 0:
             return None
-        raise bad_header(f"the qform cannot be decoded ({error})") from error
+        raise bad_header("the qform holds numbers that are not finite")
+    matrix = np.eye(4)
+    matrix[:3, :3] = _rotation(vector) * spacing
+    matrix[:3, 2] *= -1 if float(header["pixdim"][0]) < 0 else 1
+    matrix[:3, 3] = offset
+    return matrix
+
+
+def _rotation(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rotation of a unit quaternion with the vector part (b, c, d)."""
+    squared = float(vector @ vector)
+    if 1 - squared < 1e-7:
+        if squared > 1 + 1e-3:
+            warn_about_source(
+                f"the quaternion of the header's qform has length {math.sqrt(squared):.4g}; it is "
+                "made a unit quaternion."
+            )
+        vector, a = vector / math.sqrt(squared), 0.0
+    else:
+        a = math.sqrt(1 - squared)
+    b, c, d = vector
+    return np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+        ]
+    )
 
 
 def _unplaced_matrix(header: Any) -> NDArray[np.float64]:
@@ -184,7 +256,19 @@ def _unplaced_matrix(header: Any) -> NDArray[np.float64]:
     return np.asarray(header.get_base_affine(), dtype=np.float64)
 
 
-def _in_mm(matrix: NDArray[np.float64], header: Any) -> NDArray[np.float64]:
+def in_mm(matrix: NDArray[np.float64], header: Any) -> NDArray[np.float64]:
+    """Return a matrix in mm, from the unit that the header states.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (4, 4)
+    header : nibabel Nifti1Header or Nifti2Header
+
+    Warns
+    -----
+    InputWarning
+        If the unit is unknown or another one.
+    """
     unit = int(header["xyzt_units"]) & 7
     if unit not in _MM_PER_UNIT:
         warn_about_source(f"the header's unit code {unit} is unknown; millimetres are assumed.")
@@ -207,7 +291,7 @@ def checked_matrix(
     shape : tuple of int
         Voxels along (i, j, k); a small shear is removed about the centre of the lattice.
     check_spacing : bool
-        Whether to refuse a spacing outside 0.3 to 5 mm in plane and 1 to 20 mm between slices.
+        Whether to refuse a spacing outside 0.2 to 5 mm in plane and 0.3 to 20 mm between slices.
 
     Raises
     ------
@@ -253,7 +337,8 @@ def _without_shear(
 def _check_spacing(spacing: NDArray[np.float64]) -> None:
     spacing = spacing.round(5)  # headers hold float32
     in_plane, between = spacing[:2], spacing[2]
-    if in_plane.min() >= 0.3 and in_plane.max() <= 5 and 1 <= between <= 20:
+    fits = IN_PLANE_MM[0] <= in_plane.min() and in_plane.max() <= IN_PLANE_MM[1]
+    if fits and BETWEEN_SLICES_MM[0] <= between <= BETWEEN_SLICES_MM[1]:
         return
     thickest = int(spacing.argmax())
     hint = (
@@ -264,8 +349,9 @@ def _check_spacing(spacing: NDArray[np.float64]) -> None:
         else ""
     )
     raise InvalidInputError(
-        f"the spacing is {spacing.tolist()} mm; needs 0.3 to 5 mm in plane (axes 0 and 1) "
-        "and 1 to 20 mm between slices (axis 2): correct the header, or pass check_spacing=False "
-        f"if this is right.{hint}",
+        f"the spacing is {spacing.tolist()} mm; needs {IN_PLANE_MM[0]:g} to {IN_PLANE_MM[1]:g} mm in "
+        f"plane (axes 0 and 1) and {BETWEEN_SLICES_MM[0]:g} to {BETWEEN_SLICES_MM[1]:g} mm between "
+        "slices (axis 2): correct the header, or pass check_spacing=False if this is right."
+        f"{hint}",
         code="IMPLAUSIBLE_SPACING",
     )

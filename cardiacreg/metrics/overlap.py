@@ -14,7 +14,14 @@ import numpy as np
 from scipy import ndimage
 
 from cardiacreg.anatomy.topology import TopologyCounts, count_components, topology_counts
-from cardiacreg.anatomy.volumes import AgreementLimits, limits_of_agreement, masses_g, volumes_ml
+from cardiacreg.anatomy.volumes import (
+    AgreementLimits,
+    limits_of_agreement,
+    masses_g,
+    structure_masses_g,
+    structure_volumes_ml,
+    volumes_ml,
+)
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_WALL, RV_WALL, STRUCTURES, LabelMap, same_lattice
@@ -362,9 +369,11 @@ def _figures(
 
 def _sizes(labels: LabelMap, truth: LabelMap, label: int) -> dict[str, float | None]:
     name = STRUCTURES[label]
-    sizes = _with_error("volume", "ml", volumes_ml(labels)[name], volumes_ml(truth)[name])
+    ours, true = (structure_volumes_ml(each)[name] for each in (labels, truth))
+    sizes = _with_error("volume", "ml", ours, true)
     if label in (LV_WALL, RV_WALL):
-        sizes |= _with_error("mass", "g", masses_g(labels)[name], masses_g(truth)[name])
+        ours, true = (structure_masses_g(each)[name] for each in (labels, truth))
+        sizes |= _with_error("mass", "g", ours, true)
     return sizes
 
 

@@ -44,8 +44,9 @@ def refine(
     landmarks: Any = None,
     atlases: Any = None,
     preset: str | Mapping[int, int] | None = None,
-    frame: int | None = None,
+    frame: int | str | None = None,
     frames: Sequence[Any] = (),
+    check_spacing: bool = True,
     spacing_mm: ArrayLike = (1.25, 1.25, 2.0),
     options: RefineOptions | None = None,
     threads: int | None = None,
@@ -67,13 +68,17 @@ def refine(
         phase, is `RefineOptions.metadata`.
     preset : str or mapping, optional
         Meaning of the label values (``"acdc"``, ``"mms"``, ``"ukbb"``, ``"digital_heart"``,
-        ``"sslln"``) or a mapping from them to ours; canonical when absent.
-    frame : int, optional
-        Which frame of 4-D files.
+        ``"sslln"``, ``"emidec"``, ``"myops"``, ``"mmwhs"``, ...; ``cardiacreg presets`` lists them) or
+        a mapping from them to ours; canonical when absent.
+    frame : int, "ED" or "ES", optional
+        Which frame of 4-D files; ED is the one with most labelled voxels, ES that with fewest.
     frames : sequence, optional
         Other frames of the same patient, stored alike: whatever `segmentation` may be, or numbers of
         frames of a 4-D file. All of them together tell how the heart lies in its file, so that every
         frame of a patient is oriented alike.
+    check_spacing : bool
+        Whether to refuse files with a spacing outside 0.2 to 5 mm in plane and 0.3 to 20 mm between
+        slices.
     spacing_mm : array_like, shape (3,)
         Spacing of the result along the target's (i, j, k).
     options : RefineOptions, optional
@@ -122,13 +127,13 @@ def refine(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", InputWarning)
         with clock.step("read"):
-            target = gather_target(segmentation, image, landmarks, preset, frame)
+            target = gather_target(segmentation, image, landmarks, preset, frame, check_spacing)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
         context = make_context(target, spacing_mm, settings, n_threads, progress, clock)
         with clock.step("orient"):
             others = [
                 make_context(each, spacing_mm, settings, n_threads, progress, clock)
-                for each in gather_frames(segmentation, frames, preset, target)
+                for each in gather_frames(segmentation, frames, preset, target, check_spacing)
             ]
             oriented = oriented_context(context, others, bank)
             context = oriented.context

@@ -2,21 +2,49 @@
 
 Image and labels of one scan often come on different lattices (cropped, padded, flipped), which
 their matrices make good, and sometimes on lattices that contradict each other, which nothing does.
+An image of another patient is known by its contrast: there the LV cavity is no brighter or darker than
+its wall, or more so beside the labels. On 100 end-diastolic images of ACDC the contrast is at least 0.79,
+at end-systole 0.38, and never better by 0.06 elsewhere; with images of other patients one or the other
+fails in 92 %.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.stats import rankdata
 
 from cardiacreg.errors import InvalidInputError, warn
-from cardiacreg.geometry import LabelMap, Volume, apply_matrix, corner_distance_mm
+from cardiacreg.geometry import (
+    LV_CAVITY,
+    LV_WALL,
+    LabelMap,
+    Volume,
+    apply_matrix,
+    corner_distance_mm,
+)
 from cardiacreg.slices import labelled_box
 
 _SAME_LATTICE_MM = 1e-3
 _LARGEST_SHIFT_VOXELS = 0.5
 _LARGEST_SKEW = 1e-3
+_LEAST_CONTRAST = 0.3
+_LARGEST_GAIN = 0.12
+_STEP_MM, _STEPS = 6.0, 4
+_FEWEST_PIXELS = 8
+_MOST_LABELS = 20
+_LABEL_SETS = (
+    set(range(9)),
+    {0, 205, 420, 421, 500, 550, 600, 820, 850},
+    {0, 200, 500, 600, 1220, 2221},
+)
+_NOT_LABELS = ("UNKNOWN_LABEL", "FRACTIONAL_LABELS", "UNEXPECTED_LABEL")
 
 
 def check_image(image: Volume, labels: LabelMap) -> Volume | None:
@@ -33,7 +61,7 @@ def check_image(image: Volume, labels: LabelMap) -> Volume | None:
     -------
     Volume or None
         The image itself where the lattices agree; resampled linearly where they are parallel and
-        overlap; None where the intensities around the labels are constant.
+        overlap; None where the intensities around the labels are constant, or are labels.
 
     Raises
     ------
@@ -45,9 +73,17 @@ def check_image(image: Volume, labels: LabelMap) -> Volume | None:
     -----
     InputWarning
         If the matrices differ by up to half a voxel, the image covers only a part of the labels, or
-        is constant.
+        is constant or a label map.
     """
     placed = _place_or_refuse(image, labels)
+    values = np.unique(image.array[image.array != image.array.flat[0]])[: _MOST_LABELS + 1]
+    held = {float(image.array.flat[0]), *values.tolist()}
+    if 1 < len(held) and any(held <= each for each in _LABEL_SETS):
+        warn(
+            f"image: it holds the values {sorted(held)} only, as a label map does; it is left aside. "
+            "Give the intensities that were segmented."
+        )
+        return None
     around = placed.array[labelled_box(labels)]
     if around.min() == around.max():
         warn(
@@ -56,6 +92,109 @@ def check_image(image: Volume, labels: LabelMap) -> Volume | None:
         )
         return None
     return placed
+
+
+def check_contrast(image: Volume, labels: LabelMap) -> None:
+    """Say where an image does not show this heart at this place.
+
+    Parameters
+    ----------
+    image : Volume
+        On the lattice of the labels.
+    labels : LabelMap
+        Canonical labels.
+
+    Warns
+    -----
+    InputWarning
+        If LV cavity and LV wall hardly differ in the image, or differ clearly more where the labels
+        would lie after a shift of 6 mm or more.
+    """
+    here = _contrast(image, labels, (0, 0))
+    if here is None:
+        return
+    advice = "is it the image of this patient and frame, with the right header?"
+    if abs(here) < _LEAST_CONTRAST:
+        warn(
+            f"image: LV cavity and LV wall hardly differ in it (contrast {abs(here):.2f} of 1; 0.4 and "
+            f"more are usual); {advice}"
+        )
+        return
+    step = np.maximum(np.rint(_STEP_MM / labels.spacing_mm[:2]), 1).astype(int)
+    best, shift = abs(here), (0, 0)
+    for moved in product(range(-_STEPS, _STEPS + 1), repeat=2):
+        pixels = (int(moved[0] * step[0]), int(moved[1] * step[1]))
+        there = _contrast(image, labels, pixels)
+        if there is not None and abs(there) > best:
+            best, shift = abs(there), pixels
+    if best - abs(here) > _LARGEST_GAIN:
+        distance = float(np.hypot(*(np.array(shift) * labels.spacing_mm[:2])))
+        warn(
+            f"image: the labels would fit it better {distance:.0f} mm away (contrast of LV cavity and "
+            f"wall {best:.2f} there, {abs(here):.2f} here); {advice}"
+        )
+
+
+def _contrast(image: Volume, labels: LabelMap, shift: tuple[int, int]) -> float | None:
+    """Return how surely a cavity pixel is brighter than a wall pixel, -1 to 1; None if there are none.
+
+    Over the middle half of the slices that show both; `shift` moves the labels, pixels.
+    """
+    cavity, wall = labels.array == LV_CAVITY, labels.array == LV_WALL
+    slices = np.flatnonzero(cavity.any(axis=(0, 1)) & wall.any(axis=(0, 1)))
+    found = []
+    for k in slices[len(slices) // 4 : len(slices) - len(slices) // 4]:
+        inside, around = (_under(image.array[:, :, k], m[:, :, k], shift) for m in (cavity, wall))
+        n, m = len(inside), len(around)
+        if min(n, m) >= _FEWEST_PIXELS:
+            ranks = rankdata(np.concatenate([inside, around]))[:n].sum()
+            found.append(2 * (ranks - n * (n + 1) / 2) / (n * m) - 1)
+    return float(np.mean(found)) if found else None
+
+
+def _under(
+    plane: NDArray[np.float32], mask: NDArray[np.bool_], shift: tuple[int, int]
+) -> NDArray[np.float32]:
+    pixels = np.argwhere(mask) + shift
+    i, j = pixels[((pixels >= 0) & (pixels < plane.shape)).all(axis=1)].T
+    return np.asarray(plane[i, j], dtype=np.float32)
+
+
+@contextmanager
+def swapped_inputs_told(segmentation: Any, image: Any) -> Iterator[None]:
+    """Add to an error about the values of a segmentation that it and the image seem to be swapped.
+
+    Parameters
+    ----------
+    segmentation, image : as for `cardiacreg.refine`
+
+    Raises
+    ------
+    InvalidInputError
+        What was raised inside, with that advice where the image holds labels.
+    """
+    try:
+        yield
+    except InvalidInputError as error:
+        if error.code not in _NOT_LABELS or image is None or not _holds_labels(image):
+            raise
+        raise InvalidInputError(
+            f"{error} The image, for its part, holds a few whole numbers only, as a segmentation does: "
+            "did you swap them?",
+            code=error.code,
+        ) from error
+
+
+def _holds_labels(image: Any) -> bool:
+    from cardiacreg.io.nifti import read_stored_labels
+
+    for frame in (None, 0):
+        try:
+            found = read_stored_labels(image, frame=frame, check_spacing=False)
+        except InvalidInputError:
+            continue
+        return 0 < len(found.values) <= _MOST_LABELS
+    return False
 
 
 def _place_or_refuse(image: Volume, labels: LabelMap) -> Volume:

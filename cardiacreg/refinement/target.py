@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 from cardiacreg.atlases.view import AtlasView
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
+from cardiacreg.io.label_values import Frame
 
 _THICK_MM = 4.0
 _ALIKE = np.cos(np.deg2rad(5.0))
@@ -23,24 +26,32 @@ def gather_target(
     image: Any,
     landmarks: Any,
     preset: str | Mapping[int, int] | None,
-    frame: int | None,
+    frame: Frame,
+    check_spacing: bool = True,
 ) -> Subject:
     """Read and check a target; see `cardiacreg.refine` for the arguments."""
-    from cardiacreg.anatomy import label_presets
+    from cardiacreg.anatomy import segmentation as segmentations
     from cardiacreg.io import nifti
-    from cardiacreg.refinement import target_checks
+    from cardiacreg.refinement import image_placement, target_checks
 
-    stored, with_frames = _read_frame(nifti.read_labels, segmentation, frame)
-    labels = label_presets.canonical_labels(stored, preset)
-    label_presets.check_anatomy(stored, preset)
+    read_labels = partial(
+        segmentations.gather_segmentation, preset=preset, check_spacing=check_spacing
+    )
+    with image_placement.swapped_inputs_told(segmentation, image):
+        found, with_frames = _read_frame(read_labels, segmentation, frame)
+    labels = found.labels
     target_checks.check_labels(labels)
     placed = None
     if image is not None:
-        volume, image_with_frames = _read_frame(nifti.read_volume, image, frame)
+        wanted = found.frame if found.frame is not None else frame
+        read_image = partial(nifti.read_volume, check_spacing=check_spacing)
+        volume, image_with_frames = _read_frame(read_image, image, wanted)
         placed = target_checks.check_image(volume, labels)
+        if placed is not None:
+            image_placement.check_contrast(placed, labels)
         with_frames = with_frames or image_with_frames
     if not with_frames:
-        nifti.read_labels(segmentation, frame=frame)
+        nifti.read_stored_labels(segmentation, frame=frame, check_spacing=check_spacing)
     points = _landmarks(landmarks)
     if points is not None:
         target_checks.check_landmarks(points, labels)
@@ -48,7 +59,7 @@ def gather_target(
     return Subject(labels, placed, points, name)
 
 
-def _read_frame(read: Callable[..., Any], source: Any, frame: int | None) -> tuple[Any, bool]:
+def _read_frame(read: Callable[..., Any], source: Any, frame: Frame) -> tuple[Any, bool]:
     """Read a frame; where there is only one, read that, and say that none of this number is there.
 
     A segmentation of one frame may come with the 4-D image, and the other way round.
@@ -68,6 +79,7 @@ def gather_frames(
     frames: Sequence[Any],
     preset: str | Mapping[int, int] | None,
     target: Subject,
+    check_spacing: bool = True,
 ) -> list[Subject]:
     """Read the other frames of a patient; a number is a frame of the same 4-D segmentation.
 
@@ -80,7 +92,7 @@ def gather_frames(
     for number, each in enumerate(frames):
         source, which = (segmentation, int(each)) if isinstance(each, Integral) else (each, None)
         try:
-            other = gather_target(source, None, None, preset, which)
+            other = gather_target(source, None, None, preset, which, check_spacing)
         except InvalidInputError as problem:
             raise InvalidInputError(f"frames[{number}]: {problem}", code=problem.code) from problem
         _check_stored_alike(number, target.labels, other.labels)
@@ -145,15 +157,43 @@ def gather_atlases(
         If the bank is of no use, see `atlas_checks.check_atlases`, or nothing has the metadata, see
         `with_metadata`.
     """
-    from cardiacreg.atlases.checks import check_atlases
+    with _about_atlases():
+        return _usable(_open_bank(atlases), target, n_atlases, metadata)
+
+
+@contextmanager
+def _about_atlases() -> Iterator[None]:
+    """Say that a wrong preset is that of the atlases, which is not given with the segmentation's."""
+    try:
+        yield
+    except InvalidInputError as error:
+        if error.code not in ("WRONG_PRESET", "UNEXPECTED_LABEL"):
+            raise
+        raise InvalidInputError(
+            f"{error} This is about the atlases, not the segmentation: make a bank of them with "
+            "cardiacreg atlas build, which is told their own meaning, or open_atlas_folder.",
+            code=error.code,
+        ) from error
+
+
+def _usable(
+    bank: Sequence[Subject],
+    target: Subject,
+    n_atlases: int,
+    metadata: tuple[tuple[str, Any], ...],
+) -> AtlasView:
+    """Return the atlases of a bank that may vote on a target."""
+    from cardiacreg.atlases.checks import check_atlas, check_atlases
     from cardiacreg.atlases.ranking import with_metadata
 
-    bank = _open_bank(atlases)
     wanted: Sequence[int] = range(len(bank))
     if metadata and len(bank):
         wanted = with_metadata(bank, **dict(metadata))
     if _is_verified(bank) and target.labels.spacing_mm[2] > _THICK_MM and n_atlases <= len(wanted):
-        return AtlasView(bank, wanted)
+        view = AtlasView(bank, wanted)
+        for position in sorted({0, len(wanted) // 2, len(wanted) - 1}):
+            check_atlas(view.without_image(position), wanted[position])
+        return view
     return AtlasView(bank, check_atlases(bank, target.labels, n_atlases, positions=wanted).indices)
 
 

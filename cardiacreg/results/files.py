@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from cardiacreg.anatomy.volumes import masses_g, volumes_ml
+from cardiacreg.anatomy.volumes import structure_masses_g, structure_volumes_ml
 from cardiacreg.io import nifti
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import write_json, write_landmarks
@@ -102,13 +102,13 @@ def summary(result: RefineResult) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "target": result.target.name,
-        "volumes_ml": volumes_ml(result.labels),
+        "volumes_ml": structure_volumes_ml(result.labels),
         "orientation": None
         if result.orientation is None
         else dataclasses.asdict(result.orientation),
         "ends": [end._asdict() for end in result.ends],
         "volumes": {name: dataclasses.asdict(v) for name, v in result.volumes.items()},
-        "masses_g": masses_g(result.labels),
+        "masses_g": structure_masses_g(result.labels),
         "agreement_dice": result.agreement,
         "minimum_jacobian": result.minimum_jacobian,
         "atlases": [dataclasses.asdict(atlas) for atlas in result.atlases],

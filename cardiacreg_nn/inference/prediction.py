@@ -56,6 +56,7 @@ def predict(
     turn: str = "over",
     views: int = 3,
     name: str | None = None,
+    check_spacing: bool = True,
 ) -> Subject:
     """Segment a short-axis stack and find its six landmarks.
 
@@ -79,6 +80,8 @@ def predict(
         averaged.
     name : str, optional
         Of the subject; the file's name when absent.
+    check_spacing : bool
+        As for `cardiacreg.read_volume`.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def predict(
         If landmarks are missing and were completed from the labels, or other weights than the best are
         used because those are not installed.
     """
-    volume = checked_volume(image, frame)
+    volume = checked_volume(image, frame, check_spacing=check_spacing)
     model = weights if isinstance(weights, Model) else load_model(weights, device)
     check_classes(model)
     looks = views_of(best_look(volume, model, turn), volume, model, views)
@@ -141,9 +144,9 @@ def _loaded(path: Path, stamp: int, device: str) -> Model:
     return replace(model, network=fold_normalisation(model.network))
 
 
-def checked_volume(image: Any, frame: int | None = None) -> Volume:
+def checked_volume(image: Any, frame: int | None = None, *, check_spacing: bool = True) -> Volume:
     """Read an image and check that it can be a short-axis stack."""
-    volume = read_volume(image, frame=frame)
+    volume = read_volume(image, frame=frame, check_spacing=check_spacing)
     if volume.shape[2] < FEWEST_SLICES:
         raise InvalidInputError(
             f"predict: the image has {volume.shape[2]} slices along its last axis (shape "

@@ -148,7 +148,7 @@ def _of_the_checkout() -> Iterator[tuple[str, Path]]:
 
 
 def _installed() -> Iterator[tuple[str, Path]]:
-    """Look at what distributions say of themselves, without importing them."""
+    """View at what distributions say of themselves, without importing them."""
     for point in sorted(entry_points(group=GROUP)):
         spec = find_spec(point.module.partition(".")[0])
         if spec is not None and spec.origin is not None:

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from cardiacreg import InvalidInputError, LabelMap
 from cardiacreg.anatomy.slice_volumes import stack_volumes
-from cardiacreg.anatomy.volumes import volumes_ml
+from cardiacreg.anatomy.volumes import structure_volumes_ml
 from cardiacreg.geometry import STRUCTURES
 from tests.helpers.strategies import light, oblique_matrix, random_labels, rotation, seeds
 
@@ -152,7 +152,7 @@ def test_the_parts_make_up_the_whole(seed, parallel, left_handed):
         matrix = target.voxel_to_world @ np.diag([0.7, 0.6, 0.4, 1.0]) @ lifted(-1.3)
     refined = LabelMap(random_labels(rng, (7, 6, 9), (0, 1, 2, 3, 4)), matrix)
     found = stack_volumes(target, refined, base_at_last_slice=True)
-    whole = volumes_ml(refined)
+    whole = structure_volumes_ml(refined)
     for label, name in STRUCTURES.items():
         volume = found[name]
         parts = (volume.inside_ml, volume.beyond_apex_ml, volume.beyond_base_ml)

@@ -12,14 +12,16 @@ import pytest
 
 from cardiacreg import CacheWarning, InvalidInputError, LabelMap, Landmarks, Subject, Volume
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
-from cardiacreg.atlases import bank_files, embedded
+from cardiacreg.atlases import bank_building, bank_files, embedded
 from cardiacreg.atlases.bank import AtlasBank, label_hash
 from cardiacreg.atlases.bank_building import append_to_atlas_bank, build_atlas_bank
 from cardiacreg.atlases.bank_verification import verify_atlas_bank
+from cardiacreg.atlases.checks import check_atlases
 from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.atlases.ranking import with_metadata
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, HeartSpecification, sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
+from cardiacreg.refinement.target import gather_atlases
 
 FEW = (
     HeartSpecification(FIRST_EVALUATION_SEED),
@@ -357,6 +359,48 @@ def test_a_bank_can_be_read_by_whom_its_folder_lets(tiny_place):
     assert tiny_place.stat().st_mode == (tiny_place.parent / "beside").stat().st_mode
 
 
+class TestAnatomy:
+    """An atlas in other labels, or mirrored, is found when a bank is built, verified and used."""
+
+    def in_acdc_labels(self):
+        (heart,) = tiny_hearts(1.0)
+        table = np.array([0, 3, 2, 0, 1], dtype=np.uint8)
+        return replace(
+            heart, labels=LabelMap(table[heart.labels.array], heart.labels.voxel_to_world)
+        )
+
+    def test_other_labels_are_refused_by_build_and_use(self, tmp_path):
+        odd = self.in_acdc_labels()
+        with pytest.raises(InvalidInputError, match="preset='acdc'") as error:
+            build_atlas_bank(tmp_path / "odd", [odd])
+        assert error.value.code == "WRONG_PRESET" and not (tmp_path / "odd").exists()
+        with pytest.raises(InvalidInputError, match="atlas 1.*preset='acdc'"):
+            check_atlases([*tiny_hearts(1.0), odd], None, 1)
+
+    def test_other_labels_are_found_in_a_bank(self, tmp_path, unchecked_build):
+        build_atlas_bank(tmp_path / "odd", [self.in_acdc_labels()])
+        found = [problem.what for problem in verify_atlas_bank(tmp_path / "odd")]
+        assert any("preset='acdc'" in what for what in found)
+        with pytest.raises(InvalidInputError, match="preset='acdc'"):
+            gather_atlases(tmp_path / "odd", tiny_hearts(0.9)[0], 1)
+
+    def test_landmarks_of_a_mirrored_heart_are_refused(self, tmp_path):
+        (heart,) = tiny_hearts(1.0)
+        points = heart.landmarks.points_mm[[2, 1, 0, 3, 4, 5]]
+        mirrored = replace(heart, landmarks=Landmarks(points))
+        with pytest.raises(InvalidInputError, match="mirrored") as error:
+            build_atlas_bank(tmp_path / "odd", [mirrored])
+        assert error.value.code == "MIRRORED_ATLAS"
+
+
+@pytest.fixture
+def unchecked_build(monkeypatch):
+    """Banks as older versions built them: nothing was asked of an atlas."""
+    for name in ("check_atlas_anatomy", "check_label_set"):
+        monkeypatch.setattr(bank_building, name, lambda *_: None)
+
+
+@pytest.mark.usefixtures("unchecked_build")
 class TestVerification:
     def test_passes_a_whole_bank(self, folder):
         assert verify_atlas_bank(folder) == ()

@@ -459,7 +459,7 @@ def test_unset_units_and_time_units_mean_millimetres(tmp_path, unit):
     np.testing.assert_allclose(labels.spacing_mm, [1.5, 1.5, 8], atol=1e-5)
 
 
-@pytest.mark.parametrize("spacing", [(0.2, 1, 8), (6, 6, 8), (1, 1, 25), (1, 1, 0.9), (8, 1, 1)])
+@pytest.mark.parametrize("spacing", [(0.1, 1, 8), (6, 6, 8), (1, 1, 25), (1, 1, 0.2), (8, 1, 1)])
 def test_implausible_spacing_is_refused_unless_told_otherwise(spacing):
     source = (small_heart().array, matrix(spacing))
     message = refused("IMPLAUSIBLE_SPACING", source)
@@ -467,7 +467,9 @@ def test_implausible_spacing_is_refused_unless_told_otherwise(spacing):
     np.testing.assert_allclose(read_labels(source, check_spacing=False).spacing_mm, spacing)
 
 
-@pytest.mark.parametrize("spacing", [(0.3, 0.3, 1), (5, 5, 20), (1.25, 1.25, 2)])
+@pytest.mark.parametrize(
+    "spacing", [(0.2, 0.2, 0.3), (5, 5, 20), (1.25, 1.25, 2), (0.35, 0.35, 0.6), (0.29, 0.29, 8)]
+)
 def test_spacing_at_the_limits_is_accepted(tmp_path, spacing):
     rotated = nibabel.affines.from_matvec(nibabel.eulerangles.euler2mat(0.4, 0.2, 0.1)) @ matrix(
         spacing
@@ -529,8 +531,11 @@ def test_scaling_that_is_not_set_is_not_applied(tmp_path, slope):
     np.testing.assert_array_equal(read_labels(path).array, small_heart().array)
 
 
-def test_infinite_scaling_is_refused(tmp_path):
-    refused("BAD_HEADER", write(tmp_path, nifti_bytes(scl_slope=np.inf)))
+@pytest.mark.parametrize("fields", [{"scl_slope": np.inf}, {"scl_slope": 1, "scl_inter": np.nan}])
+def test_infinite_scaling_counts_as_none_as_in_itk(tmp_path, fields):
+    path = write(tmp_path, nifti_bytes(**fields))
+    with pytest.warns(InputWarning, match="1 and 0 are used"):
+        np.testing.assert_array_equal(read_labels(path).array, small_heart().array)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])

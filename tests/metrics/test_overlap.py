@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from cardiacreg import InputWarning, InvalidInputError, LabelMap
 from cardiacreg.anatomy.label_presets import canonical_labels
+from cardiacreg.anatomy.volumes import structure_masses_g, structure_volumes_ml
 from cardiacreg.io.nifti import read_labels
 from cardiacreg.metrics.overlap import (
     average_surface_distance_mm,
@@ -20,7 +21,6 @@ from cardiacreg.metrics.overlap import (
     hausdorff_mm,
     hausdorff_slicewise_mm,
     limits_of_agreement,
-    masses_g,
     normalized_surface_dice,
     topology_counts,
     volumes_ml,
@@ -240,7 +240,7 @@ def test_volumes_and_masses_of_known_boxes():
     array[:10, :10, :10], array[10:, :10, :10], array[:10, 10:, :5] = 1, 2, 3
     labels = labels_of(array)
     voxel_ml = 1.25 * 1.5 * 2 / 1000
-    assert volumes_ml(labels) == pytest.approx(
+    assert structure_volumes_ml(labels) == pytest.approx(
         {
             "LV cavity": 1000 * voxel_ml,
             "LV wall": 1000 * voxel_ml,
@@ -249,7 +249,7 @@ def test_volumes_and_masses_of_known_boxes():
         }
     )
     expected = {"LV wall": 1050 * voxel_ml, "RV wall": 525 * voxel_ml}
-    assert masses_g(labels) == pytest.approx(expected)
+    assert structure_masses_g(labels) == pytest.approx(expected)
 
 
 def test_a_ball_has_the_volume_of_a_ball_in_any_frame():

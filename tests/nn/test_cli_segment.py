@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from cardiacreg.cli import segment
 from cardiacreg.cli.app import main
 from cardiacreg.errors import ResultWarning
+from cardiacreg.geometry import Volume
 from cardiacreg.io import nifti
 from cardiacreg.io.landmark_files import read_landmarks
 from cardiacreg.phantoms.acquisition import simulate_low_resolution
@@ -42,7 +43,9 @@ def run(*arguments):
 @pytest.fixture
 def picture(tmp_path):
     path = tmp_path / "sax.nii.gz"
-    nifti.write_volume(path, coded_heart()[0])
+    image = coded_heart()[0]
+    shading = np.linspace(0, 1e-3, image.shape[0])[:, None, None]  # or it would be a label map
+    nifti.write_volume(path, Volume(image.array + shading, image.voxel_to_world))
     return path
 
 

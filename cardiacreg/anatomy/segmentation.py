@@ -1,0 +1,152 @@
+"""One door for segmentations: read, checked against the anatomy and translated to canonical labels."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from cardiacreg.anatomy.label_presets import (
+    Preset,
+    canonical_labels,
+    check_anatomy,
+    mapping_words,
+    preset_mapping,
+    segment_mapping,
+)
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import LabelMap
+from cardiacreg.io.label_values import Frame, StoredLabels, looks_like_an_image
+from cardiacreg.io.nifti import MAX_BYTES, read_stored_labels
+from cardiacreg.io.source_name import named_source
+
+
+class Segmentation(NamedTuple):
+    """Canonical labels, and how they were come by.
+
+    Parameters
+    ----------
+    labels : LabelMap
+    frame : int or None
+        Which frame of several it is.
+    assumed : str
+        What the values were taken to mean, in words.
+    """
+
+    labels: LabelMap
+    frame: int | None
+    assumed: str
+
+
+def read_segmentation(
+    source: Any,
+    *,
+    preset: Preset = None,
+    frame: Frame = None,
+    max_bytes: int = MAX_BYTES,
+    check_spacing: bool = True,
+) -> LabelMap:
+    """Read a segmentation as canonical labels (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity).
+
+    Parameters
+    ----------
+    source : path-like, nibabel image, SimpleITK image, LabelMap or (array, voxel_to_world)
+        As for `read_labels`; values of any size.
+    preset : str, mapping or None
+        What the values mean: a name of a preset, a mapping {their label: canonical label}, or None for
+        canonical labels, or for what the segments of a ``.seg.nrrd`` file are called.
+    frame : int, "ED" or "ES", optional
+        Which frame of a 4-D source.
+    max_bytes, check_spacing
+        As for `read_labels`.
+
+    Returns
+    -------
+    LabelMap
+        Canonical labels.
+
+    Raises
+    ------
+    InvalidInputError
+        What `read_labels` raises; UNEXPECTED_LABEL, UNKNOWN_PRESET, BAD_PRESET, UNKNOWN_SEGMENTS;
+        WRONG_PRESET or ONE_STRUCTURE if the map cannot be a heart under the preset.
+
+    Warns
+    -----
+    InputWarning
+        As `read_labels`, and if the anatomy cannot be checked or is doubtful.
+    """
+    return gather_segmentation(
+        source, preset=preset, frame=frame, max_bytes=max_bytes, check_spacing=check_spacing
+    ).labels
+
+
+def gather_segmentation(
+    source: Any,
+    *,
+    preset: Preset = None,
+    frame: Frame = None,
+    max_bytes: int = MAX_BYTES,
+    check_spacing: bool = True,
+) -> Segmentation:
+    """Read as `read_segmentation`, and tell which frame it is and what its values were taken to mean.
+
+    Parameters
+    ----------
+    source, preset, frame, max_bytes, check_spacing
+        As for `read_segmentation`.
+
+    Returns
+    -------
+    Segmentation
+
+    Raises
+    ------
+    InvalidInputError
+        As `read_segmentation`.
+    """
+    stored = read_stored_labels(
+        source, frame=frame, max_bytes=max_bytes, check_spacing=check_spacing
+    )
+    with named_source(os.fspath(source)) if _is_path(source) else nullcontext():
+        _check_values(stored)
+        meaning = _meaning(stored, preset)
+        labels = canonical_labels(stored.codes, meaning, values=stored.values)
+        check_anatomy(stored.codes, meaning, values=stored.values)
+    return Segmentation(labels, stored.frame, _in_words(stored, preset, meaning))
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike)
+
+
+def _check_values(stored: StoredLabels) -> None:
+    if looks_like_an_image(stored):
+        values = list(stored.values.values())
+        raise InvalidInputError(
+            f"labels: hold {len(values)} different values from {min(values)} to {max(values)}: an image, "
+            "not a segmentation? Check that segmentation and image were not swapped.",
+            code="UNKNOWN_LABEL",
+        )
+
+
+def _meaning(stored: StoredLabels, preset: Preset) -> Preset:
+    """Return the preset that was given, or what the segments' names say where none was."""
+    if preset is None and stored.names:
+        return segment_mapping(stored.names)
+    return preset
+
+
+def _in_words(stored: StoredLabels, preset: Preset, meaning: Preset) -> str:
+    present = {0, *stored.values.values()}
+    mapping = {n: role for n, role in preset_mapping(meaning).items() if n in present}
+    how = (
+        "names of its segments"
+        if meaning is not preset
+        else "canonical labels"
+        if preset is None
+        else f"preset {preset}"
+        if isinstance(preset, str)
+        else "given mapping"
+    )
+    return f"{how}: {mapping_words(mapping)}"
