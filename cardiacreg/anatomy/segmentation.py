@@ -75,6 +75,17 @@ def read_segmentation(
     -----
     InputWarning
         As `read_labels`, and if the anatomy cannot be checked or is doubtful.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg import LabelMap, read_segmentation, write_labels
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> heart = make_toy_heart().labels
+    >>> in_acdc = np.array([0, 3, 2, 0, 1], dtype=np.uint8)[heart.array]
+    >>> write_labels("acdc_gt.nii.gz", LabelMap(in_acdc, heart.voxel_to_world))
+    >>> read_segmentation("acdc_gt.nii.gz", preset="acdc").present()
+    (1, 2, 4)
     """
     return gather_segmentation(
         source, preset=preset, frame=frame, max_bytes=max_bytes, check_spacing=check_spacing

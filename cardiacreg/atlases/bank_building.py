@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.atlases import bank_files, bank_place
-from cardiacreg.atlases.atlas_anatomy import check_atlas_anatomy
 from cardiacreg.atlases.bank import AtlasBank, entry_hash, label_hash
-from cardiacreg.atlases.checks import check_label_set
+from cardiacreg.atlases.checks import check_atlas_anatomy, check_label_set
 from cardiacreg.compute.threads import check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Landmarks, Subject

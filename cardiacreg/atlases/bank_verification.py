@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cardiacreg.atlases.atlas_anatomy import anatomy_problem, landmark_problems
 from cardiacreg.atlases.bank import AtlasBank, label_hash
+from cardiacreg.atlases.checks import anatomy_problem, landmark_problems
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import N_LABELS, Subject
 
