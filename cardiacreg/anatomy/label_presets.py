@@ -10,13 +10,12 @@ cavity's, so 70 % leaves a wide margin on both sides, at end systole and in hype
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -239,11 +238,9 @@ def check_anatomy(labels: LabelMap, preset: Preset = None) -> None:
     if problem is not None:
         raise _wrong_preset(preset, problem, fitting)
     found = ", ".join(STRUCTURES[role] for role in roles if role) or "no label"
-    warnings.warn(
+    warn(
         f"labels: the map holds {found}; without both the LV wall and a cavity the preset cannot "
-        "be checked against the anatomy, so make sure that it is the right one.",
-        InputWarning,
-        stacklevel=2,
+        "be checked against the anatomy, so make sure that it is the right one."
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.atlases.ranking import diversity
 from cardiacreg.compute.threads import ProgressCallable, check_threads
-from cardiacreg.errors import InputWarning, ResultWarning
+from cardiacreg.errors import ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
@@ -110,8 +109,7 @@ def refine(
     >>> result.save("out/")  # doctest: +SKIP
     """
     settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", InputWarning)
+    with kept_warnings() as kept:
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame)
             bank = gather_atlases(atlases, target.subject, settings.n_atlases, settings.metadata)
@@ -124,19 +122,14 @@ def refine(
             oriented = oriented_run(run, others, bank)
             run = oriented.run
         outcome = run_steps(run, bank, oriented.ranking)
-    notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
-    _pass_on(caught)
+    told = tuple(dict.fromkeys(kept))
+    pass_on(told)
+    notes = tuple(note.message for note in told)
     result = _result(run, target, outcome, notes, bank, oriented.orientation)
     result = replace(result, input_files=files_of(segmentation, image, landmarks, atlases, *frames))
     for finding in result.findings:
-        warnings.warn(str(finding), ResultWarning, stacklevel=2)
+        warn(str(finding), ResultWarning)
     return result
-
-
-def _pass_on(caught: Sequence[warnings.WarningMessage]) -> None:
-    """Show the collected warnings to the caller of `refine`."""
-    for warning in caught:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _result(
@@ -273,6 +266,5 @@ def warm_up(threads: int | None = None) -> None:
     from cardiacreg.slice_motion.shift_statistics import FEWEST_ATLASES
 
     heart, atlases = tiny_heart(), [tiny_heart(size=0.95)] * FEWEST_ATLASES
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)
+    with kept_warnings():
         refine(heart.labels, image=heart.image, atlases=atlases, threads=threads)
