@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.slice_order import left_ventricle_along
 from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.atlases.ranking import diversity
@@ -23,6 +24,7 @@ from cardiacreg.metrics.agreement import slice_agreement
 from cardiacreg.refinement.context import Clock, Run
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.orientation import Oriented, orient
+from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.steps import Outcome, run_steps
 from cardiacreg.refinement.target import (
     Pool,
@@ -109,6 +111,7 @@ def refine(
     >>> result.save("out/")  # doctest: +SKIP
     """
     settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
+    checked_spacing(spacing_mm)
     with kept_warnings() as kept:
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame)
@@ -172,6 +175,7 @@ def _result(
             slice_distance_mm=float(stack.spacing_mm[2]),
             atlas_diversity=scatter,
             orientation_probability=orientation.probability,
+            **left_ventricle_along(stack),
         ),
         orientation=orientation,
         ends=run.coverage.ends,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
+
+if TYPE_CHECKING:
+    from cardiacreg.refinement.short_axis_frame import Placement
 
 _THICK_MM = 4.0
 _ALIKE = np.cos(np.deg2rad(5.0))
@@ -23,6 +26,8 @@ class Target(NamedTuple):
     subject: Subject
     unknown_labels: tuple[int, ...]
     """Structures that the target does not show: its background matches them in the atlases."""
+    turned: bool = False
+    """Whether it was resampled onto a short-axis lattice."""
 
 
 def gather_target(
@@ -31,20 +36,23 @@ def gather_target(
     landmarks: Any,
     preset: str | Mapping[int, int] | None,
     frame: int | None,
+    like: LabelMap | None = None,
 ) -> Target:
-    """Read and check a target; see `cardiacreg.refine` for the arguments."""
-    from cardiacreg.anatomy import label_presets
+    """Read and check a target; see `cardiacreg.refine` for the arguments.
+
+    `like` is another frame of the same patient that was turned: this one is turned as that one was.
+    """
     from cardiacreg.io import nifti
     from cardiacreg.refinement import target_checks
 
     stored, with_frames = _read_frame(nifti.read_labels, segmentation, frame)
-    labels = label_presets.canonical_labels(stored, preset)
-    label_presets.check_anatomy(stored, preset)
+    unplaced, labels, placement = _short_axis_labels(stored, preset, like)
     target_checks.check_labels(labels)
     placed = None
     if image is not None:
         volume, image_with_frames = _read_frame(nifti.read_volume, image, frame)
-        placed = target_checks.check_image(volume, labels)
+        placed = target_checks.check_image(volume, unplaced)
+        placed = placed and placement.image(placed)
         with_frames = with_frames or image_with_frames
     if not with_frames:
         nifti.read_labels(segmentation, frame=frame)
@@ -53,7 +61,24 @@ def gather_target(
         target_checks.check_landmarks(points, labels)
     name = Path(segmentation).name if isinstance(segmentation, str | Path) else "target"
     subject = Subject(labels, placed, points, name)
-    return Target(subject, unknown_labels(labels))
+    return Target(subject, unknown_labels(labels), placement.lattice is not None)
+
+
+def _short_axis_labels(
+    stored: LabelMap, preset: str | Mapping[int, int] | None, like: LabelMap | None
+) -> tuple[LabelMap, LabelMap, Placement]:
+    """Canonical labels as stored and in short-axis slices, checked, and how one becomes the other."""
+    from cardiacreg.anatomy.label_presets import canonical_labels, check_anatomy
+    from cardiacreg.refinement.short_axis_frame import axes_hint, placement
+
+    unplaced = canonical_labels(stored, preset)
+    try:
+        place = placement(unplaced, like)
+        placed = place.labels(stored)
+        check_anatomy(placed, preset)
+    except InvalidInputError as problem:
+        raise InvalidInputError(f"{problem}{axes_hint(unplaced)}", code=problem.code) from problem
+    return unplaced, canonical_labels(placed, preset), place
 
 
 def _read_frame(read: Callable[..., Any], source: Any, frame: int | None) -> tuple[Any, bool]:
@@ -64,11 +89,29 @@ def _read_frame(read: Callable[..., Any], source: Any, frame: int | None) -> tup
     from cardiacreg.io.nifti import ONE_FRAME
 
     try:
-        return read(source, frame=frame), True
+        return _read_in_any_order(read, source, frame), True
     except InvalidInputError as problem:
         if problem.code != ONE_FRAME:
             raise
-        return read(source), False
+        return _read_in_any_order(read, source, None), False
+
+
+def _read_in_any_order(read: Callable[..., Any], source: Any, frame: int | None) -> Any:
+    """Read what has a plausible spacing with its slices along any axis."""
+    from cardiacreg.io.nifti_header import checked_matrix
+
+    try:
+        return read(source, frame=frame)
+    except InvalidInputError as problem:
+        if problem.code != "IMPLAUSIBLE_SPACING":
+            raise
+        found = read(source, frame=frame, check_spacing=False)
+        order = np.argsort(found.spacing_mm, kind="stable")
+        if order[2] == 2:
+            raise
+        shape = tuple(found.shape[axis] for axis in order)
+        checked_matrix(found.voxel_to_world[:, [*order, 3]], shape, check_spacing=True)
+        return found
 
 
 def gather_frames(
@@ -88,7 +131,8 @@ def gather_frames(
     for number, each in enumerate(frames):
         source, which = (segmentation, int(each)) if isinstance(each, Integral) else (each, None)
         try:
-            other = gather_target(source, None, None, preset, which)
+            like = target.subject.labels if target.turned else None
+            other = gather_target(source, None, None, preset, which, like)
         except InvalidInputError as problem:
             raise InvalidInputError(f"frames[{number}]: {problem}", code=problem.code) from problem
         _check_stored_alike(number, target.subject.labels, other.subject.labels)
