@@ -23,6 +23,7 @@ from cardiacreg.slices import EmptyPlane, labelled_slices
 
 COVERAGES = ("auto", "whole", "partial")
 ENDS = ("apex", "base")
+EMPTY = "empty slice"
 _REACH_MM, _MOST_PLANES = 10.0, 10
 """Planes where a ventricle has ended reach so far beyond its labels; one slice at least, ten at most."""
 _LEFT, _RIGHT = (LV_CAVITY, LV_WALL), (RV_CAVITY, RV_WALL)
@@ -55,6 +56,12 @@ class End(NamedTuple):
     name: str
     coverage: str
     reason: str
+
+    def beyond(self, n_slices: int) -> End:
+        """Return the same end with so many empty slices as its reason, where they are."""
+        slices = "1 slice" if n_slices == 1 else f"{n_slices} slices"
+        reason = f"{slices} without labels beyond them"
+        return self._replace(reason=reason) if self.coverage == EMPTY else self
 
     def __str__(self) -> str:
         return f"{self.name}: {self.coverage} ({self.reason})"
@@ -124,8 +131,7 @@ def _end(labels: LabelMap, name: str, word: str, areas_mm2: Float, base_at_last_
     cut = _cut_apex if name == "apex" else _cut_base
     reason = cut(areas_mm2, float(labels.spacing_mm[2]))
     if beyond > 0 and not (reason and word == "auto" and _is_too_short(labels, areas_mm2)):
-        slices = "1 slice" if beyond == 1 else f"{beyond} slices"
-        return End(name, "empty slice", f"{slices} without labels beyond them")
+        return End(name, EMPTY, "").beyond(int(beyond))
     if word == "whole":
         return End(name, "whole", "given")
     if reason:

@@ -21,6 +21,7 @@ from cardiacreg.errors import ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
+from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
 from cardiacreg.refinement.context import Clock, Run
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.orientation import Oriented, orient
@@ -116,10 +117,19 @@ def refine(
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame)
             bank = gather_atlases(atlases, target.subject, settings.n_atlases, settings.metadata)
-        run = make_run(target, spacing_mm, settings, n_threads, progress, clock)
+        every = settings.registration.background_slices
+        frame_of_all = canonical_frame(target.subject, all_slices=every)
+        spacing = frame_of_all.spacing(spacing_mm)
+
+        def start(each: Target, like: CanonicalFrame | None = None) -> Run:
+            found = like and canonical_frame(each.subject, all_slices=every, like=like)
+            local = each._replace(subject=(found or frame_of_all).subject(each.subject))
+            return make_run(local, spacing, settings, n_threads, progress, clock)
+
+        run = start(target)
         with clock.step("orient"):
             others = [
-                make_run(each, spacing_mm, settings, n_threads, progress, clock)
+                start(each, frame_of_all)
                 for each in gather_frames(segmentation, frames, preset, target)
             ]
             oriented = oriented_run(run, others, bank)
@@ -129,6 +139,7 @@ def refine(
     pass_on(told)
     notes = tuple(note.message for note in told)
     result = _result(run, target, outcome, notes, bank, oriented.orientation)
+    result = frame_of_all.result(result)
     result = replace(result, input_files=files_of(segmentation, image, landmarks, atlases, *frames))
     for finding in result.findings:
         warn(str(finding), ResultWarning)
@@ -143,7 +154,7 @@ def _result(
     bank: Pool,
     orientation: Orientation,
 ) -> RefineResult:
-    labels, stack = outcome.fusion.labels, target.subject.labels
+    labels, stack = outcome.fusion.labels, run.target.labels
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
         stack, labels, base_at_last_slice=_base_at_last_slice(stack, run.landmarks)

@@ -68,7 +68,7 @@ def _short_axis_labels(
     stored: LabelMap, preset: str | Mapping[int, int] | None, like: LabelMap | None
 ) -> tuple[LabelMap, LabelMap, Placement]:
     """Canonical labels as stored and in short-axis slices, checked, and how one becomes the other."""
-    from cardiacreg.anatomy.label_presets import canonical_labels, check_anatomy
+    from cardiacreg.anatomy.label_presets import canonical_labels, check_anatomy, fitting_presets
     from cardiacreg.refinement.short_axis_frame import axes_hint, placement
 
     unplaced = canonical_labels(stored, preset)
@@ -77,6 +77,8 @@ def _short_axis_labels(
         placed = place.labels(stored)
         check_anatomy(placed, preset)
     except InvalidInputError as problem:
+        if problem.code != "WRONG_PRESET" and fitting_presets(stored):
+            check_anatomy(stored, preset)
         raise InvalidInputError(f"{problem}{axes_hint(unplaced)}", code=problem.code) from problem
     return unplaced, canonical_labels(placed, preset), place
 
