@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
 
 
 class InvalidInputError(ValueError):
@@ -49,6 +53,51 @@ class CacheWarning(UserWarning):
     """A cache that cannot be used: results are the same, only slower; the text says what to change."""
 
 
-def warn(message: str) -> None:
-    """Warn about an input, as seen from the caller of the function that calls this one."""
-    warnings.warn(message, InputWarning, stacklevel=3)
+class Note(NamedTuple):
+    """A warning that is kept until somebody asks for it."""
+
+    message: str
+    category: type[Warning]
+
+
+_NOTES: ContextVar[list[Note] | None] = ContextVar("notes", default=None)
+"""Where warnings of this thread of work are kept; they are shown at once where that is None."""
+
+
+def warn(message: str, category: type[Warning] = InputWarning, *, stacklevel: int = 2) -> None:
+    """Warn, or keep the warning where `kept_warnings` is at work.
+
+    Parameters
+    ----------
+    message : str
+    category : type of Warning
+    stacklevel : int
+        Whose line is shown: 1 is the caller of this function, 2 is that one's caller.
+    """
+    notes = _NOTES.get()
+    if notes is None:
+        warnings.warn(message, category, stacklevel=stacklevel + 1)
+    else:
+        notes.append(Note(message, category))
+
+
+@contextmanager
+def kept_warnings() -> Iterator[list[Note]]:
+    """Keep what `warn` is told inside, in order, without a word to anybody else.
+
+    The list belongs to this call alone, however many threads are at work: unlike
+    `warnings.catch_warnings`, nothing of the process is changed. `compute.threads.run_tasks` carries it
+    into its workers.
+    """
+    notes: list[Note] = []
+    token = _NOTES.set(notes)
+    try:
+        yield notes
+    finally:
+        _NOTES.reset(token)
+
+
+def pass_on(notes: Iterable[Note], *, stacklevel: int = 2) -> None:
+    """Tell kept warnings, as `warn` does."""
+    for note in notes:
+        warn(*note, stacklevel=stacklevel + 1)

@@ -88,12 +88,20 @@ LIGHT = (
     "io.nifti",
     "errors",
 )
-HELPERS = {"naive", "killed_steps", "strategies", "small_hearts", "tiny_bank", "tiny_training"}
+HELPERS = {
+    "turned_hearts",
+    "naive",
+    "killed_steps",
+    "strategies",
+    "small_hearts",
+    "tiny_bank",
+    "tiny_training",
+}
 MOST_ARGUMENTS = 12
 MOST_FUNCTION_LINES = 60
 MOST_MODULE_LINES = 450
 
-MOST_FILES_IN_A_ROOM = 13
+MOST_FILES_IN_A_ROOM = 14
 
 
 def modules_of(package):

@@ -9,7 +9,6 @@ no-reflow, is a part of the LV wall.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,7 +23,7 @@ from cardiacreg.anatomy.plausibility import (
     holes_per_slice,
     is_certain,
 )
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -380,7 +379,7 @@ def check_anatomy(
     problem = contradiction(sight, roles)
     if problem is None and can_check(roles):
         if (found := doubt(sight, roles)) is not None:
-            _warn(f"labels: read with {_spoken(preset)}, {found}; make sure that it is not a scar.")
+            warn(f"labels: read with {_spoken(preset)}, {found}; make sure that it is not a scar.")
         return
     fitting = _fitting_names(sight, stored)
     if problem is None and fitting and isinstance(preset, str) and 0 in roles:
@@ -390,14 +389,10 @@ def check_anatomy(
     if len({role for role in roles if role}) == 1:
         _check_one_structure(sight, roles, preset)
     found = ", ".join(STRUCTURES[role] for role in roles if role) or "no label"
-    _warn(
+    warn(
         f"labels: the map holds {found}; without both the LV wall and a cavity the preset cannot "
         "be checked against the anatomy, so make sure that it is the right one."
     )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, InputWarning, stacklevel=3)
 
 
 def _wrong_preset(preset: Preset, problem: str, fitting: tuple[str, ...]) -> InvalidInputError:
@@ -469,11 +464,7 @@ def check_canonical(labels: LabelMap, where: str) -> None:
             f"preset={' or '.join(map(repr, fitting))}.",
             code="WRONG_PRESET",
         )
-    warnings.warn(
-        f"{where}: taken as canonical labels, {problem}; check the segmentation.",
-        InputWarning,
-        stacklevel=3,
-    )
+    warn(f"{where}: taken as canonical labels, {problem}; check the segmentation.")
 
 
 def explained(

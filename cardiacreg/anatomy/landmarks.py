@@ -10,14 +10,13 @@ Anterior is the side of ``long axis (apex to base) x direction from LV to RV`` i
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -234,10 +233,9 @@ def _rv_direction(labels: LabelMap, profile: _Profile, frame: Float) -> Float:
             offset = where.mean(axis=0) * labels.spacing_mm[:2] - centre
             total += len(where) * offset / max(float(np.linalg.norm(offset)), 1e-9)
     if not total.any():
-        warnings.warn(
+        warn(
             "landmarks_from_labels: no RV is labelled; its side is assumed to be the patient's "
             "right-anterior. Give landmarks if the heart is turned.",
-            InputWarning,
             stacklevel=3,
         )
         total = (frame[:3, :3].T @ np.array([-1.0, 1.0, 0.0]))[:2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from cardiacreg.anatomy.label_presets import (
     Preset,
     canonical_labels,
     check_anatomy,
+    fitting_presets,
     mapping_words,
     preset_mapping,
     segment_mapping,
@@ -99,6 +101,7 @@ def gather_segmentation(
     frame: Frame = None,
     max_bytes: int = MAX_BYTES,
     check_spacing: bool = True,
+    arrange: Callable[[LabelMap, LabelMap], LabelMap] | None = None,
 ) -> Segmentation:
     """Read as `read_segmentation`, and tell which frame it is and what its values were taken to mean.
 
@@ -106,6 +109,9 @@ def gather_segmentation(
     ----------
     source, preset, frame, max_bytes, check_spacing
         As for `read_segmentation`.
+    arrange : callable, optional
+        Receives the codes as stored and the canonical labels, and returns the codes as short-axis slices,
+        whose anatomy is checked and whose labels are returned.
 
     Returns
     -------
@@ -123,8 +129,28 @@ def gather_segmentation(
         _check_values(stored)
         meaning = _meaning(stored, preset)
         labels = canonical_labels(stored.codes, meaning, values=stored.values)
-        check_anatomy(stored.codes, meaning, values=stored.values)
+        if arrange is None:
+            check_anatomy(stored.codes, meaning, values=stored.values)
+        else:
+            codes = _arranged(arrange, stored, labels, meaning)
+            check_anatomy(codes, meaning, values=stored.values)
+            labels = canonical_labels(codes, meaning, values=stored.values)
     return Segmentation(labels, stored.frame, _in_words(stored, preset, meaning))
+
+
+def _arranged(
+    arrange: Callable[[LabelMap, LabelMap], LabelMap],
+    stored: StoredLabels,
+    labels: LabelMap,
+    meaning: Preset,
+) -> LabelMap:
+    """Codes as short-axis slices; where that fails a wrong preset is told first."""
+    try:
+        return arrange(stored.codes, labels)
+    except InvalidInputError:
+        if fitting_presets(stored.codes, values=stored.values):
+            check_anatomy(stored.codes, meaning, values=stored.values)
+        raise
 
 
 def _is_path(source: Any) -> bool:

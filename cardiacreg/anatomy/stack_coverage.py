@@ -1,9 +1,10 @@
 """Where a heart ends along a stack: what labelled, empty and absent slices say about it.
 
 Three kinds of positions differ. A slice with labels shows the heart. A slice that was acquired and left
-empty shows that the ventricles ended before it. Beyond the stack nothing was acquired; clinical stacks
-are planned to cover both ventricles (Kramer et al., J Cardiovasc Magn Reson 22:17, 2020). So the next
-slice is taken to have been empty too, unless the outermost labelled slice shows a stack that was cut.
+empty shows that the ventricles ended before it, unless the LV would be shorter than any heart's: then
+slices were left out of the segmentation. Beyond the stack nothing was acquired; clinical stacks are
+planned to cover both ventricles (Kramer et al., J Cardiovasc Magn Reson 22:17, 2020). So the next slice
+is taken to have been empty too, unless the outermost labelled slice shows a stack that was cut.
 
 Each ventricle ends by itself, also inside slices that still show the other one. It ends somewhere between
 its outermost labelled slice and the next one; where, the atlases decide, with a weak preference for
@@ -22,6 +23,7 @@ from cardiacreg.slices import EmptyPlane, labelled_slices
 
 COVERAGES = ("auto", "whole", "partial")
 ENDS = ("apex", "base")
+EMPTY = "empty slice"
 _REACH_MM, _MOST_PLANES = 10.0, 10
 """Planes where a ventricle has ended reach so far beyond its labels; one slice at least, ten at most."""
 _LEFT, _RIGHT = (LV_CAVITY, LV_WALL), (RV_CAVITY, RV_WALL)
@@ -34,6 +36,8 @@ _CUT_AREA, _CUT_DISTANCE = 0.42, 2.0
 more than so many slices further on; `benchmarks.accuracy.real` counts the patients taken for cut."""
 _SHORTEST = 0.78
 """Length over width of the LV below which a base was cut; the embedded atlases have 0.92 or more."""
+_FAR_TOO_SHORT = 0.6
+"""The same for empty slices beyond a cut end to count as left out of the segmentation."""
 
 
 class End(NamedTuple):
@@ -52,6 +56,12 @@ class End(NamedTuple):
     name: str
     coverage: str
     reason: str
+
+    def beyond(self, n_slices: int) -> End:
+        """Return the same end with so many empty slices as its reason, where they are."""
+        slices = "1 slice" if n_slices == 1 else f"{n_slices} slices"
+        reason = f"{slices} without labels beyond them"
+        return self._replace(reason=reason) if self.coverage == EMPTY else self
 
     def __str__(self) -> str:
         return f"{self.name}: {self.coverage} ({self.reason})"
@@ -118,16 +128,20 @@ def _end(labels: LabelMap, name: str, word: str, areas_mm2: Float, base_at_last_
     held = labelled_slices(labels.array)
     at_last = base_at_last_slice == (name == "base")
     beyond = labels.shape[2] - 1 - held[-1] if at_last else held[0]
-    if beyond > 0:
-        slices = "1 slice" if beyond == 1 else f"{beyond} slices"
-        return End(name, "empty slice", f"{slices} without labels beyond them")
-    if word == "whole":
-        return End(name, "whole", "given")
     cut = _cut_apex if name == "apex" else _cut_base
     reason = cut(areas_mm2, float(labels.spacing_mm[2]))
+    if beyond > 0 and not (reason and word == "auto" and _is_too_short(labels, areas_mm2)):
+        return End(name, EMPTY, "").beyond(int(beyond))
+    if word == "whole":
+        return End(name, "whole", "given")
     if reason:
         return End(name, "partial", reason)
     return End(name, "whole", "clinical stacks are planned to cover the ventricles")
+
+
+def _is_too_short(labels: LabelMap, areas_mm2: Float) -> bool:
+    """Whether empty slices must have been left out of the segmentation: so short is no LV."""
+    return len(areas_mm2) * float(labels.spacing_mm[2]) < _FAR_TOO_SHORT * _width_mm(areas_mm2)
 
 
 def _cut_apex(areas_mm2: Float, distance_mm: float) -> str | None:
@@ -144,11 +158,15 @@ def _cut_apex(areas_mm2: Float, distance_mm: float) -> str | None:
 
 def _cut_base(areas_mm2: Float, distance_mm: float) -> str | None:
     """Say why a base must have been cut: the LV is shorter for its width than any heart."""
-    width_mm = float(np.sqrt(4 * np.sort(areas_mm2)[-2:].mean() / np.pi)) if len(areas_mm2) else 0
+    width_mm = _width_mm(areas_mm2)
     length_mm = len(areas_mm2) * distance_mm
     if not width_mm or length_mm >= _SHORTEST * width_mm or _cut_apex(areas_mm2, distance_mm):
         return None
     return f"the LV is {length_mm:.0f} mm long and {width_mm:.0f} mm wide, shorter than any heart"
+
+
+def _width_mm(areas_mm2: Float) -> float:
+    return float(np.sqrt(4 * np.sort(areas_mm2)[-2:].mean() / np.pi)) if len(areas_mm2) else 0.0
 
 
 def _planes(labels: LabelMap, sides: list[int]) -> tuple[EmptyPlane, ...]:

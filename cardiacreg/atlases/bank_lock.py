@@ -11,13 +11,12 @@ import json
 import os
 import socket
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.io.folder_locks import is_old, lock_file
 
 LOCK = "append.lock"
@@ -104,11 +103,7 @@ def _check_free(descriptor: int, path: Path, where: str, *, found: bool) -> None
     here = held is True and owner.get("computer") == socket.gethostname()
     if not here and not is_old(path):
         raise _locked(path, where, f"{who} is at work there, or was interrupted")
-    warnings.warn(
-        f"{where}: {path} was left by {who}, which has ended; it is taken over.",
-        InputWarning,
-        stacklevel=2,
-    )
+    warn(f"{where}: {path} was left by {who}, which has ended; it is taken over.")
 
 
 def _locked(path: Path, where: str, why: str) -> InvalidInputError:

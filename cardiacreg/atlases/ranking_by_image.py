@@ -9,7 +9,6 @@ outside an atlas's image is a level of its own. Ties go to the lowest index.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +18,7 @@ from scipy import ndimage
 from cardiacreg.atlases.ranking import RankedAtlas, nmi_of_counts
 from cardiacreg.compute.label_counts import joint_counts
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import Affine, LabelMap, Subject, Volume
 
 REACH_MM = 10.0
@@ -136,9 +135,8 @@ def _tell_without_image(without: int, total: int) -> None:
             code="NO_IMAGE",
         )
     if without:
-        warnings.warn(
+        warn(
             f"selection by image: {without} of {total} atlases have no image and are left out.",
-            InputWarning,
             stacklevel=3,
         )
 

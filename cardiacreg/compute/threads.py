@@ -2,18 +2,20 @@
 
 Every task writes its own outputs and nothing is summed across tasks in an order that depends on
 scheduling, so that any number of threads gives the same bits. A task that starts tasks of its own runs
-them one after the other, so pools never nest.
+them one after the other, so pools never nest. A task runs in a copy of its caller's context, and what it
+warns of is told in the caller's thread, in the order of the items.
 """
 
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, Note, kept_warnings, pass_on
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -95,7 +97,9 @@ def run_tasks(
     if threads == 1 or len(work) <= 1 or getattr(_INSIDE_TASK, "value", False):
         return _run_serially(function, work, step, progress)
     with ThreadPoolExecutor(max_workers=min(threads, len(work))) as pool:
-        futures = [pool.submit(_as_task, function, item) for item in work]
+        futures = [
+            pool.submit(contextvars.copy_context().run, _as_task, function, item) for item in work
+        ]
         try:
             return _collect(futures, step, progress)
         except BaseException:
@@ -120,15 +124,18 @@ def _run_serially(
 def _collect(futures: list, step: str, progress: ProgressCallable | None) -> list:  # type: ignore[type-arg]
     results = []
     for done, future in enumerate(futures, start=1):
-        results.append(future.result())
+        result, notes = future.result()
+        pass_on(notes)
+        results.append(result)
         if progress is not None:
             progress(Progress(step, done, len(futures)))
     return results
 
 
-def _as_task(function: Callable[[Item], Result], item: Item) -> Result:
+def _as_task(function: Callable[[Item], Result], item: Item) -> tuple[Result, list[Note]]:
     _INSIDE_TASK.value = True
     try:
-        return function(item)
+        with kept_warnings() as notes:
+            return function(item), notes
     finally:
         _INSIDE_TASK.value = False

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 
 _NAMES: ContextVar[tuple[str, ...]] = ContextVar("names", default=())
 
@@ -26,4 +25,4 @@ def named_source(name: str) -> Iterator[None]:
 
 def warn_about_source(message: str) -> None:
     """Warn with `InputWarning`, naming the source that is being read."""
-    warnings.warn(": ".join((*_NAMES.get(), message)), InputWarning, stacklevel=3)
+    warn(": ".join((*_NAMES.get(), message)), stacklevel=3)

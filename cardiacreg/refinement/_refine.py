@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,18 +12,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.slice_order import left_ventricle_along
 from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.atlases.ranking import diversity
 from cardiacreg.atlases.view import AtlasView
 from cardiacreg.compute.threads import ProgressCallable, check_threads
-from cardiacreg.errors import InputWarning, ResultWarning
+from cardiacreg.errors import ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
+from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
 from cardiacreg.refinement.context import Clock, RefinementContext
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.orientation import Oriented, orient
+from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.steps import Outcome, run_steps
 from cardiacreg.refinement.target import (
     gather_atlases,
@@ -124,37 +126,43 @@ def refine(
     (array([1.25, 1.25, 2.  ]), True)
     """
     settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", InputWarning)
+    checked_spacing(spacing_mm)
+    with kept_warnings() as kept:
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame, check_spacing)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
-        context = make_context(target, spacing_mm, settings, n_threads, progress, clock)
+        every = settings.registration.background_slices
+        frame_of_all = canonical_frame(target, all_slices=every)
+        spacing = frame_of_all.spacing(spacing_mm)
+
+        def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
+            found = like and canonical_frame(each, all_slices=every, like=like)
+            local = (found or frame_of_all).subject(each)
+            return make_context(local, spacing, settings, n_threads, progress, clock)
+
+        context = start(target)
         with clock.step("orient"):
             others = [
-                make_context(each, spacing_mm, settings, n_threads, progress, clock)
+                start(each, frame_of_all)
                 for each in gather_frames(segmentation, frames, preset, target, check_spacing)
             ]
             oriented = oriented_context(context, others, bank)
             context = oriented.context
         outcome = run_steps(context, bank, oriented.ranking)
-    notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
-    _pass_on(caught)
-    result = _result(context, outcome, notes, bank, oriented.orientation)
+    told = tuple(dict.fromkeys(kept))
+    pass_on(told)
+    notes = tuple(note.message for note in told)
+    result = _result(context, target, outcome, notes, bank, oriented.orientation)
+    result = frame_of_all.result(result)
     result = replace(result, input_files=files_of(segmentation, image, landmarks, atlases, *frames))
     for finding in result.findings:
-        warnings.warn(str(finding), ResultWarning, stacklevel=2)
+        warn(str(finding), ResultWarning)
     return result
-
-
-def _pass_on(caught: Sequence[warnings.WarningMessage]) -> None:
-    """Show the collected warnings to the caller of `refine`."""
-    for warning in caught:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _result(
     context: RefinementContext,
+    stored: Subject,
     outcome: Outcome,
     notes: tuple[str, ...],
     bank: AtlasView,
@@ -179,11 +187,11 @@ def _result(
         atlases=_reports(outcome, bank),
         agreement=agreement,
         timings_seconds=context.clock.timings_seconds(),
-        target=context.target,
+        target=stored,
         options=context.options,
         warnings=notes,
         structures_from_atlases=structure_names(context.unknown_labels),
-        provenance=_provenance(context.target, context.threads, len(bank)),
+        provenance=_provenance(stored, context.threads, len(bank)),
         atlas_diversity=scatter,
         volumes=volumes,
         findings=find_problems(
@@ -192,6 +200,7 @@ def _result(
             slice_distance_mm=float(stack.spacing_mm[2]),
             atlas_diversity=scatter,
             orientation_probability=orientation.probability,
+            **left_ventricle_along(stack),
         ),
         orientation=orientation,
         ends=context.coverage.ends,
@@ -292,6 +301,5 @@ def warm_up(threads: int | None = None) -> None:
     from cardiacreg.slice_motion.shift_statistics import FEWEST_ATLASES
 
     heart, atlases = make_toy_heart(), [make_toy_heart(size=0.95)] * FEWEST_ATLASES
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InputWarning)
+    with kept_warnings():
         refine(heart.labels, image=heart.image, atlases=atlases, threads=threads)

@@ -8,7 +8,6 @@ of images in the place of both.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from cardiacreg.atlases.ranking import RankedAtlas, rank_atlases
 from cardiacreg.atlases.ranking_by_image import image_of, rank_atlases_by_image
 from cardiacreg.atlases.view import AtlasView
 from cardiacreg.compute.threads import run_tasks
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
 from cardiacreg.refinement.context import RefinementContext
 from cardiacreg.refinement.output_lattice import upsample_labels
@@ -160,7 +159,7 @@ def _tell_unusable(
         raise next(iter(problems.values()))
     for n, problem in problems.items():
         name = atlases[n].name or str(n)
-        warnings.warn(f"atlas {name} is left out: {problem}", InputWarning, stacklevel=2)
+        warn(f"atlas {name} is left out: {problem}")
 
 
 def _score(

@@ -12,7 +12,6 @@ is a probability.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ from cardiacreg.anatomy.landmarks import (
     landmarks_from_labels,
 )
 from cardiacreg.atlases.view import AtlasView
-from cardiacreg.errors import InputWarning
+from cardiacreg.errors import warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.refinement.atlas_choice import (
     Ranking,
@@ -142,11 +141,9 @@ def _named(
 
 
 def _tell_that_landmarks_decide(asked: str) -> None:
-    warnings.warn(
+    warn(
         f"refine: orientation {asked!r} is not used, since the landmarks that were given say how the "
-        "heart lies; leave the landmarks out, or give them in their right order.",
-        InputWarning,
-        stacklevel=3,
+        "heart lies; leave the landmarks out, or give them in their right order."
     )
 
 

@@ -16,6 +16,8 @@ from cardiacreg.slices import labelled_slices, target_frame
 from cardiacreg.transforms.resampling import Lattice
 
 _LARGEST_EXTENT_MM = 400.0
+_SPACING_MM = (0.2, 10.0)
+_MOST_VOXELS = 2.5e8
 
 
 def lattice_over_heart(
@@ -39,12 +41,7 @@ def lattice_over_heart(
     -------
     Lattice
     """
-    spacing = np.asarray(spacing_mm, dtype=np.float64)
-    if spacing.shape != (3,) or not np.isfinite(spacing).all() or spacing.min() < 0.2:
-        raise InvalidInputError(
-            f"refine: spacing_mm {spacing}; needs three numbers of at least 0.2 mm.",
-            code="BAD_SPACING",
-        )
+    spacing = checked_spacing(spacing_mm)
     frame = target_frame(target.voxel_to_world, "refine")
     boxes = [_label_box(target) * target.spacing_mm]
     for labels, affine in atlases:
@@ -55,9 +52,37 @@ def lattice_over_heart(
     upper = _robust(max, [box[1] for box in boxes], boxes[0][1]) + margin_mm
     first = np.floor(lower / spacing)
     shape = (np.ceil(upper / spacing) - first).astype(int) + 1
+    if shape.prod(dtype=np.float64) > _MOST_VOXELS:
+        raise InvalidInputError(
+            f"refine: at {spacing.tolist()} mm the model has {' x '.join(map(str, shape))} voxels, more "
+            f"than {_MOST_VOXELS / 1e6:.0f} million; needs a larger spacing_mm (--spacing).",
+            code="BAD_SPACING",
+        )
     local = np.diag([*spacing, 1.0])
     local[:3, 3] = first * spacing
     return Lattice((int(shape[0]), int(shape[1]), int(shape[2])), frame @ local)
+
+
+def checked_spacing(spacing_mm: ArrayLike) -> Float:
+    """Return the spacing of a model, three numbers from 0.2 to 10 mm.
+
+    Raises
+    ------
+    InvalidInputError
+        BAD_SPACING.
+    """
+    try:
+        spacing = np.asarray(spacing_mm, dtype=np.float64)
+    except (TypeError, ValueError):
+        spacing = np.array(np.nan)
+    least, most = _SPACING_MM
+    if spacing.shape != (3,) or not ((spacing >= least) & (spacing <= most)).all():
+        raise InvalidInputError(
+            f"refine: spacing_mm (--spacing) is {spacing_mm!r}; needs three numbers from {least:g} to "
+            f"{most:g} mm, as 1.25 1.25 2.",
+            code="BAD_SPACING",
+        )
+    return spacing
 
 
 def _aligned_box(labels: LabelMap, atlas_to_frame: NDArray[np.floating]) -> Float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from cardiacreg.anatomy.end_shapes import smooth_ends
 from cardiacreg.anatomy.topology import clean_topology
 from cardiacreg.compute.threads import run_tasks
-from cardiacreg.errors import InputWarning, RefinementError
+from cardiacreg.errors import RefinementError, warn
 from cardiacreg.fusion.area_matching import match_areas
 from cardiacreg.fusion.label_fusion import Fusion, fuse_labels, fusion_from_votes
 from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
@@ -187,11 +186,7 @@ def _fuse(
     if image is None or options is None:
         return _label_votes(context, lattice, used, turned, shifts)
     if any(atlas.image is None for atlas, _ in used):
-        warnings.warn(
-            "fusion: atlases without images are among the selected; labels alone are fused.",
-            InputWarning,
-            stacklevel=2,
-        )
+        warn("fusion: atlases without images are among the selected; labels alone are fused.")
         return _label_votes(context, lattice, used, turned, shifts)
     image = rotate_image(image, slice_axis_mm(context.target.labels), shifts, turns)
     placed = place_target_image(image, shifts, lattice)

@@ -17,6 +17,7 @@ from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 from cardiacreg.io.label_values import Frame
 
 _THICK_MM = 4.0
+_TURNED = "resampled onto a short-axis lattice"
 _ALIKE = np.cos(np.deg2rad(5.0))
 """Cosine between axes of frames that are stored alike."""
 
@@ -28,17 +29,18 @@ def gather_target(
     preset: str | Mapping[int, int] | None,
     frame: Frame,
     check_spacing: bool = True,
+    like: LabelMap | None = None,
 ) -> Subject:
-    """Read and check a target; see `cardiacreg.refine` for the arguments."""
-    from cardiacreg.anatomy import segmentation as segmentations
+    """Read and check a target; see `cardiacreg.refine` for the arguments.
+
+    `like` is another frame of the same patient that was turned: this one is turned as that one was.
+    """
     from cardiacreg.io import nifti
     from cardiacreg.refinement import image_placement, target_checks
 
-    read_labels = partial(
-        segmentations.gather_segmentation, preset=preset, check_spacing=check_spacing
-    )
+    arranged = _Arranged(like)
     with image_placement.swapped_inputs_told(segmentation, image):
-        found, with_frames = _read_frame(read_labels, segmentation, frame)
+        found, with_frames = _read_labels(segmentation, preset, frame, check_spacing, arranged)
     labels = found.labels
     target_checks.check_labels(labels)
     placed = None
@@ -46,7 +48,8 @@ def gather_target(
         wanted = found.frame if found.frame is not None else frame
         read_image = partial(nifti.read_volume, check_spacing=check_spacing)
         volume, image_with_frames = _read_frame(read_image, image, wanted)
-        placed = target_checks.check_image(volume, labels)
+        placed = target_checks.check_image(volume, arranged.stored)
+        placed = placed and arranged.placement.image(placed)
         if placed is not None:
             image_placement.check_contrast(placed, labels)
         with_frames = with_frames or image_with_frames
@@ -56,10 +59,57 @@ def gather_target(
     if points is not None:
         target_checks.check_landmarks(points, labels)
     name = Path(segmentation).name if isinstance(segmentation, str | Path) else "target"
-    return Subject(labels, placed, points, name)
+    turned = arranged.placement.lattice is not None
+    return Subject(labels, placed, points, name, {_TURNED: True} if turned else {})
 
 
-def _read_frame(read: Callable[..., Any], source: Any, frame: Frame) -> tuple[Any, bool]:
+class _Arranged:
+    """Puts stored codes into short-axis slices, and keeps how they were stored and what was done."""
+
+    def __init__(self, like: LabelMap | None) -> None:
+        from cardiacreg.refinement.short_axis_frame import Placement
+
+        self._like = like
+        self.stored: Any = None
+        self.placement = Placement()
+
+    def __call__(self, codes: LabelMap, labels: LabelMap) -> LabelMap:
+        from cardiacreg.refinement.short_axis_frame import placement
+
+        self.stored = labels
+        self.placement = placement(labels, self._like)
+        return self.placement.labels(codes)
+
+
+def _read_labels(
+    segmentation: Any,
+    preset: str | Mapping[int, int] | None,
+    frame: Frame,
+    check_spacing: bool,
+    arranged: _Arranged,
+) -> tuple[Any, bool]:
+    """Canonical labels in short-axis slices, and whether there was a frame of this number."""
+    from cardiacreg.anatomy.segmentation import gather_segmentation
+    from cardiacreg.refinement.short_axis_frame import axes_hint
+
+    read = partial(
+        gather_segmentation, preset=preset, check_spacing=check_spacing, arrange=arranged
+    )
+    try:
+        return _read_frame(read, segmentation, frame, grid=lambda _: arranged.stored)
+    except InvalidInputError as problem:
+        hint = "" if arranged.stored is None else axes_hint(arranged.stored)
+        if not hint:
+            raise
+        raise InvalidInputError(f"{problem}{hint}", code=problem.code) from problem
+
+
+def _read_frame(
+    read: Callable[..., Any],
+    source: Any,
+    frame: Frame,
+    grid: Callable[[Any], Any] = lambda found: found,
+) -> tuple[Any, bool]:
     """Read a frame; where there is only one, read that, and say that none of this number is there.
 
     A segmentation of one frame may come with the 4-D image, and the other way round.
@@ -67,11 +117,35 @@ def _read_frame(read: Callable[..., Any], source: Any, frame: Frame) -> tuple[An
     from cardiacreg.io.nifti import ONE_FRAME
 
     try:
-        return read(source, frame=frame), True
+        return _read_in_any_order(read, source, frame, grid), True
     except InvalidInputError as problem:
         if problem.code != ONE_FRAME:
             raise
-        return read(source), False
+        return _read_in_any_order(read, source, None, grid), False
+
+
+def _read_in_any_order(
+    read: Callable[..., Any], source: Any, frame: Frame, grid: Callable[[Any], Any]
+) -> Any:
+    """Read what has a plausible spacing with its slices along any axis."""
+    from cardiacreg.io.nifti_header import checked_matrix
+
+    try:
+        return read(source, frame=frame)
+    except InvalidInputError as problem:
+        if problem.code != "IMPLAUSIBLE_SPACING":
+            raise
+        try:
+            found = read(source, frame=frame, check_spacing=False)
+        except InvalidInputError:
+            raise problem from None
+        stored = grid(found)
+        order = np.argsort(stored.spacing_mm, kind="stable")
+        if order[2] == 2:
+            raise
+        shape = tuple(stored.shape[axis] for axis in order)
+        checked_matrix(stored.voxel_to_world[:, [*order, 3]], shape, check_spacing=True)
+        return found
 
 
 def gather_frames(
@@ -92,7 +166,8 @@ def gather_frames(
     for number, each in enumerate(frames):
         source, which = (segmentation, int(each)) if isinstance(each, Integral) else (each, None)
         try:
-            other = gather_target(source, None, None, preset, which, check_spacing)
+            like = target.labels if target.metadata.get(_TURNED) else None
+            other = gather_target(source, None, None, preset, which, check_spacing, like)
         except InvalidInputError as problem:
             raise InvalidInputError(f"frames[{number}]: {problem}", code=problem.code) from problem
         _check_stored_alike(number, target.labels, other.labels)

@@ -43,6 +43,9 @@ __all__ = [
 _FEWEST_SLICES = 3
 _FEWEST_VOXELS = 10
 _FARTHEST_LANDMARK_MM = 60.0
+_HEART_MM = (20.0, 150.0)
+"""Diameter of a ball as large as the LV's wall and cavity: 50 to 100 mm over 200 frames of ACDC."""
+_HEART_LENGTH_MM = (12.0, 250.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,8 @@ def check_labels(labels: LabelMap) -> TargetFindings:
     Raises
     ------
     InvalidInputError
-        If there are no labels (EMPTY_LABELS), others than 0 to 4 (UNEXPECTED_LABEL), or labels in
-        fewer than 3 slices (TOO_FEW_SLICES).
+        If there are no labels (EMPTY_LABELS), others than 0 to 4 (UNEXPECTED_LABEL), labels in fewer
+        than 3 slices (TOO_FEW_SLICES), or of a size that no heart has (IMPLAUSIBLE_SIZE).
 
     Warns
     -----
@@ -124,10 +127,38 @@ def check_labels(labels: LabelMap) -> TargetFindings:
             "along another axis, move it to the end.",
             code="TOO_FEW_SLICES",
         )
+    _check_size(labels, len(slices))
     missing = tuple(label for label in (LV_CAVITY, LV_WALL, RV_CAVITY) if not counts[label])
     gaps = tuple(int(k) for k in np.setdiff1d(np.arange(slices[0], slices[-1]), slices))
     _warn_about_labels(counts, missing, gaps)
     return TargetFindings(missing, gaps)
+
+
+def _check_size(labels: LabelMap, n_slices: int) -> None:
+    """Raise where the LV, or whatever is labelled without one, is far from the size of a heart."""
+    left = np.isin(labels.array, (LV_CAVITY, LV_WALL))
+    what, shown = ("LV's wall and cavity", left) if left.any() else ("labels", labels.array > 0)
+    spacing = labels.spacing_mm
+    ml = np.count_nonzero(shown) * float(spacing.prod()) / 1000
+    ball_mm, length_mm = (6000 * ml / np.pi) ** (1 / 3), n_slices * float(spacing[2])
+    (least, most), (shortest, longest) = _HEART_MM, _HEART_LENGTH_MM
+    if least <= ball_mm <= most and shortest <= length_mm <= longest:
+        return
+    hint = next(
+        (
+            f" In {unit} it would be a heart: multiply the matrix by {factor:g}."
+            for unit, factor in (("metres", 1000.0), ("centimetres", 10.0), ("micrometres", 0.001))
+            if least <= ball_mm * factor <= most and shortest <= length_mm * factor <= longest
+        ),
+        "",
+    )
+    raise InvalidInputError(
+        f"labels: the {what} fill {ml:.3g} ml over {n_slices} slices that are {length_mm:.3g} mm long, "
+        f"at a spacing of {' x '.join(f'{each:.3g}' for each in spacing)} mm; needs the size of a heart, "
+        f"a ball of {least:g} to {most:g} mm and {shortest:g} to {longest:g} mm along the slices. Check "
+        f"the unit and the spacing of the matrix, and the preset.{hint}",
+        code="IMPLAUSIBLE_SIZE",
+    )
 
 
 def _warn_about_labels(

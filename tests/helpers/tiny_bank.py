@@ -14,7 +14,7 @@ from cardiacreg.transforms.resampling import Lattice, warp_labels
 SPACING_MM = (2.5, 2.5, 4.0)
 GREY = np.array([30.0, 200.0, 90.0, 100.0, 190.0])
 expect_tiny_findings = pytest.mark.filterwarnings(
-    r"ignore:\[(LOW_AGREEMENT|VOLUME_DIFFERS|BEYOND_ENDS|ORIENTATION_DOUBTFUL)\] "
+    r"ignore:\[(LOW_AGREEMENT|VOLUME_DIFFERS|BEYOND_ENDS|ORIENTATION_DOUBTFUL|FEW_SLICES)\] "
     ":cardiacreg.errors.ResultWarning"
 )
 """Few atlases on coarse voxels follow a target poorly and pass its ends, and a tiny heart looks the same

@@ -176,8 +176,8 @@ class TestModel:
         )  # fmt: skip
         same = matched.labels.array == plain.labels.array
         assert 0.5 < same.mean() < 1
-        pair = (each.confidence.array[same] for each in (matched, plain))
-        assert np.isclose(*pair, atol=1e-6).mean() > 0.9995, "but where an end was smoothed"
+        pair = matched.confidence.array[same], plain.confidence.array[same]
+        assert np.isclose(*pair, atol=1e-6).mean() > 0.999  # a voxel may be cleaned in one of them
 
     def test_confidence_is_a_share_on_the_same_lattice(self, tiny):
         assert tiny.confidence.shape == tiny.labels.shape

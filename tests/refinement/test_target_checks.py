@@ -67,6 +67,33 @@ def test_fewer_than_three_slices_are_refused(n_slices):
     assert f"{n_slices} of" in refused("TOO_FEW_SLICES", check_labels, heart)
 
 
+@pytest.mark.parametrize("factor", [1e-3, 0.1, 5, 10, 1000])
+def test_a_heart_of_another_size_is_refused_also_in_memory(factor):
+    heart = small_heart()
+    scaled = LabelMap(heart.array, np.diag([factor] * 3 + [1.0]) @ heart.voxel_to_world)
+    message = refused("IMPLAUSIBLE_SIZE", check_labels, scaled)
+    assert "ml over 6 slices" in message and "size of a heart" in message
+    units = {1e-3: "In metres", 0.1: "In centimetres", 1000: "In micrometres"}
+    assert ("would be a heart" in message) == (factor in units)
+    assert units.get(factor, "") in message
+    with pytest.raises(InvalidInputError) as error:
+        gather_target(scaled, None, None, None, None)
+    assert error.value.code in ("IMPLAUSIBLE_SIZE", "NOT_SHORT_AXIS")
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 1.5, 60), (1.5, 1.5, 0.2), (0.1, 0.1, 8), (20, 20, 8)])
+def test_one_absurd_spacing_is_refused(spacing):
+    refused("IMPLAUSIBLE_SIZE", check_labels, small_heart(voxel_to_world=matrix(spacing)))
+
+
+def test_without_an_lv_all_labels_are_measured():
+    rv = relabelled(small_heart(), {1: 0, 2: 0})
+    with pytest.warns(InputWarning, match="missing"):
+        check_labels(rv)
+    tiny = LabelMap(rv.array, matrix((0.02, 0.02, 0.1)))
+    assert "the labels fill" in refused("IMPLAUSIBLE_SIZE", check_labels, tiny)
+
+
 def test_three_slices_are_enough():
     check_labels(small_heart(shape=(40, 40, 5)))
 

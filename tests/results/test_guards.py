@@ -101,6 +101,7 @@ def everything():
         {"LV cavity": wrong},
         orientation_probability=0.5,
         atlas_diversity=0.9,
+        lv_slices=3,
     )
 
 
@@ -116,6 +117,28 @@ def test_every_message_is_one_line_with_advice():
         assert finding.found == found and semicolon and len(advice) > 20
         assert ";" not in advice and "\n" not in finding.message and not advice.endswith(".")
         assert str(finding) == f"[{finding.code}] {finding.message}"
+
+
+@pytest.mark.parametrize("name", ["LV cavity", "LV wall", "RV cavity", "RV wall"])
+@pytest.mark.parametrize("dice", [0.0, 0.04])
+def test_a_lost_structure_is_a_failure_whichever_it_is(name, dice):
+    (finding,) = problems({name: dice})
+    assert finding.code == "FAILED_AGREEMENT" and f"{name} {dice:.2f}" in finding.message
+
+
+def test_an_rv_wall_that_agrees_poorly_is_no_failure():
+    assert codes({"RV wall": 0.3}) == []
+
+
+@pytest.mark.parametrize(
+    ("n_slices", "length", "few"),
+    [(3, 0.42, True), (4, 1.0, True), (5, 0.59, True), (5, 0.6, False), (12, 1.2, False)],
+)
+def test_few_slices_are_said(n_slices, length, few):
+    found = problems(lv_slices=n_slices, lv_length_over_width=length)
+    assert [finding.code for finding in found] == ["FEW_SLICES"] * few
+    if few:
+        assert f"{length:.2f} times its width" in found[0].message
 
 
 def test_a_finding_cannot_be_changed():
