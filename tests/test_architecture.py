@@ -38,9 +38,13 @@ ROOMS = {
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "fusion", "metrics", "phantoms", "atlases", "results", "__init__",
         ),
+        "cine": (
+            *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
+            "slice_motion", "metrics", "atlases", "results", "refinement",
+        ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "refinement", "__init__",
+            "refinement", "cine", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),

@@ -96,6 +96,47 @@ def read_labels(
         return LabelMap(array, matrix)
 
 
+def read_label_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[LabelMap]:
+    """Read every frame of a label series, from a file read once or from an object in memory.
+
+    Parameters
+    ----------
+    source : path-like, nibabel image, SimpleITK image, LabelMap or (array, voxel_to_world)
+        As for `read_labels`; what has three dimensions is one frame.
+    max_bytes : int
+        Most bytes a file may hold after decompression.
+
+    Returns
+    -------
+    list of LabelMap
+        As `read_labels` returns each.
+
+    Raises
+    ------
+    InvalidInputError
+        As `read_labels`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg.io.nifti import read_label_frames
+    >>> frames = read_label_frames((np.zeros((8, 8, 3, 5), np.uint8), np.diag([1.0, 1.0, 8.0, 1.0])))
+    >>> len(frames), frames[0].shape
+    (5, (8, 8, 3))
+    """
+    if isinstance(source, LabelMap):
+        return [source]
+    with named_source(_source_name(source)):
+        stored = _load(source, max_bytes)
+        array = stored.array
+        while array.ndim > 4 and array.shape[-1] == 1:
+            array = array[..., 0]
+        count = array.shape[3] if array.ndim == 4 else 1
+        frames = [_one_frame(array, n if count > 1 else None) for n in range(count)]
+        matrix = checked_matrix(stored.matrix, frames[0].shape, check_spacing=True)
+        return [LabelMap(each, matrix) for each in frames]
+
+
 def read_volume(
     source: Any,
     *,

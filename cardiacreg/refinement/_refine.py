@@ -178,7 +178,7 @@ def _result(
         options=context.options,
         warnings=notes,
         structures_from_atlases=structure_names(context.unknown_labels),
-        provenance=_provenance(context.target, context.threads, len(bank)),
+        provenance=provenance_of(context.target, context.threads, len(bank)),
         atlas_diversity=scatter,
         volumes=volumes,
         findings=find_problems(
@@ -250,7 +250,8 @@ def _reports(outcome: Outcome, bank: AtlasView) -> tuple[AtlasReport, ...]:
     )
 
 
-def _provenance(target: Subject, threads: int, bank_size: int) -> dict[str, Any]:
+def provenance_of(target: Subject, threads: int, bank_size: int) -> dict[str, Any]:
+    """Return versions, hashes of the input and what else a result came from."""
     import numba
     import scipy
 
