@@ -77,7 +77,7 @@ TYPES_ONLY = {"results.result": {"refinement.options"}}
 ONLY_IMPORTERS = {
     "numba": ("compute.jit", "compute.kernel_cache", "refinement._refine", "refinement.context"),
     "nibabel": ("io.nifti", "io.nifti_header", "transforms.displacement_field", "cli.*"),
-    "matplotlib": ("results.qc_*", "results.surface_figure", "cli.*"),
+    "matplotlib": ("results.qc_*", "results.surface_figure", "cine.curves_figure", "cli.*"),
     "click": ("cli.*",),
     "torch": (),
     "cardiacreg_nn": ("cli.*",),

@@ -8,8 +8,8 @@ end-diastole. The errors of two frames are alike (a heart that bends unusually d
 average is taken for as sure as one frame, no more, and the part of it that says "shifts are small" counts
 once.
 
-A frame may be misled about a slice, where its outlines only graze the heart. How much a slice of a frame
-counts falls with the square of its distance from the average beyond `_STRAY_MM`.
+A frame may be misled about a slice, where its outlines only graze the heart. The variance of a slice that
+is farther from the average than `_STRAY_MM` grows by the square of that distance.
 """
 
 from __future__ import annotations
@@ -129,25 +129,21 @@ def shared_shifts(
     found = np.zeros((n_slices, 2))
     if 2 * len(known) < len(frames) or not known:
         return found
-    weights = [np.ones(len(each.slices)) for each in known]
+    found = _average(known, n_slices)
     for _ in range(_ROUNDS):
-        found = _average(known, weights, n_slices)
-        weights = [_weights(each, found) for each in known]
-    found = _average(known, weights, n_slices)
+        found = _average([_doubted(each, found) for each in known], n_slices)
     labelled = np.unique(np.concatenate([each.slices for each in known]))
     found[labelled] -= found[labelled].mean(axis=0)
     return found
 
 
-def _average(frames: Sequence[FrameShifts], weights: Sequence[Float], n_slices: int) -> Float:
+def _average(frames: Sequence[FrameShifts], n_slices: int) -> Float:
     """Mean of the frames' shifts by their inverse covariances; a common shift counts in none."""
     total, told = np.zeros((2 * n_slices, 2 * n_slices)), np.zeros(2 * n_slices)
-    for each, weight in zip(frames, weights, strict=True):
-        root = np.sqrt(np.tile(weight, 2))
-        own = each.precision * root * root[:, None]
+    for each in frames:
         place = np.concatenate([each.slices, each.slices + n_slices])
-        total[np.ix_(place, place)] += own
-        told[place] += own @ each.shifts_mm.T.ravel()
+        total[np.ix_(place, place)] += each.precision
+        told[place] += each.precision @ each.shifts_mm.T.ravel()
     used = np.flatnonzero(np.diag(total) > 0)
     found = np.zeros(2 * n_slices)
     solved = np.linalg.lstsq(total[np.ix_(used, used)], told[used], rcond=1e-9)
@@ -155,8 +151,15 @@ def _average(frames: Sequence[FrameShifts], weights: Sequence[Float], n_slices: 
     return found.reshape(2, n_slices).T
 
 
-def _weights(frame: FrameShifts, shared: Float) -> Float:
-    """How much each slice of a frame counts: less where it strays from what the frames share."""
+def _doubted(frame: FrameShifts, shared: Float) -> FrameShifts:
+    """Return a frame with more variance for the slices that stray from what the frames share.
+
+    With D of those variances, ``(P^-1 + D^2)^-1 = P - P D (1 + D P D)^-1 D P``.
+    """
     away = frame.shifts_mm - shared[frame.slices]
     away = away - np.median(away, axis=0)
-    return np.asarray(1 / np.maximum(1.0, (away**2).sum(axis=1) / _STRAY_MM**2))
+    more = np.sqrt(np.maximum((away**2).sum(axis=1) - _STRAY_MM**2, 0.0))
+    deviation, precision = np.tile(more, 2), frame.precision
+    inner = np.eye(len(precision)) + deviation * precision * deviation[:, None]
+    half = deviation[:, None] * precision
+    return frame._replace(precision=precision - half.T @ np.linalg.solve(inner, half))
