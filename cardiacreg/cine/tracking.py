@@ -53,7 +53,7 @@ class Cycle(NamedTuple):
     def is_whole(self) -> bool:
         """Whether labelled frames stand close enough together all around to be smoothed in time."""
         known = self.labelled
-        return len(known) >= _FEWEST_FOR_SMOOTHING and max(self._gaps(known)) <= _LONGEST_STEP
+        return len(known) >= _FEWEST_FOR_SMOOTHING and max(self._gaps(known)) < _LONGEST_STEP
 
     def _gaps(self, known: Sequence[int]) -> list[float]:
         times = [self.times[n] for n in known]
