@@ -46,20 +46,22 @@ def refine_cine(
 
     Parameters
     ----------
-    segmentation : path, nibabel image, (array, voxel_to_world), or sequence of frames
+    segmentation : path, nibabel image, (array, voxel_to_world) or sequence of frames
         A 4-D series of labels, or one 3-D source per frame, all on one lattice. Frames without labels
         are filled in from their neighbours in time.
     frames : {"all", "ED,ES"} or sequence of int
         Which frames to refine. ``"ED,ES"``: those with the largest and the smallest LV cavity.
-    image : path, image, or sequence of images, optional
+    image : path, image or sequence of images, optional
         The cine, or its frame at end-diastole; evidence for how the heart lies in its file.
-    atlases, preset, spacing_mm, options, threads, progress
-        As for `refine`. Options for label fusion alone, without turns of slices.
+    atlases, preset
+        As for `refine`.
     ed, es : int, optional
         Numbers of the frames at end-diastole and end-systole; those with the largest and the smallest
         labelled area of the LV cavity times the slice distance when absent.
     times_ms : sequence of float, optional
-        Time of every frame of the series; frames are taken as evenly spaced when absent.
+        Time of every frame of the series, which covers one cycle; evenly spaced when absent.
+    spacing_mm, options, threads, progress
+        As for `refine`. Options for label fusion alone, without turns of slices.
 
     Returns
     -------

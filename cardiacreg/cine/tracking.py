@@ -135,6 +135,7 @@ class _Tracking:
         self._cycle, self._atlas = cycle, atlas
         self._affines = dict(affines)
         self._states: dict[int, State] = {}
+        self._done: dict[int, TrackedFrame] = {}
 
     def spread(self) -> None:
         """Register the reference, and go on from neighbour to neighbour, both ways around the cycle."""
@@ -160,7 +161,8 @@ class _Tracking:
             start = self._states[position]._replace(
                 displacements_mm=np.ascontiguousarray(moved[row])
             )
-            self._fit(position, start, _REFIT_ITERATIONS)
+            solver = self._fit(position, start, _REFIT_ITERATIONS)
+            self._done[position] = _described(solver, self._states[position])
 
     def frames(self) -> list[TrackedFrame]:
         """Return all frames; those without labels between their neighbours."""
@@ -168,8 +170,11 @@ class _Tracking:
 
     def _frame(self, position: int) -> TrackedFrame:
         known = self._cycle.labelled
+        if position in self._done:
+            return self._done[position]
         if position in self._states:
-            return self._described(position, self._affines[position], self._states[position])
+            solver = self._solver(self._cycle.prepared[position], self._affines[position])
+            return _described(solver, self._states[position])
         time = self._cycle.times[position]
         before = max(known, key=lambda n: -((time - self._cycle.times[n]) % 1.0))
         after = max(known, key=lambda n: -((self._cycle.times[n] - time) % 1.0))
@@ -180,11 +185,7 @@ class _Tracking:
             displacements_mm=(1 - share) * first.displacements_mm + share * last.displacements_mm
         )
         matrix = (1 - share) * self._affines[before].matrix + share * self._affines[after].matrix
-        return self._described(before, Affine(matrix), state)
-
-    def _described(self, like: int, affine: Affine, state: State) -> TrackedFrame:
-        solver = self._solver(self._cycle.prepared[like], affine)
-        return TrackedFrame(solver.ffd(state), solver.minimum_jacobian(state))
+        return _described(self._solver(self._cycle.prepared[before], Affine(matrix)), state)
 
     def _register(self, position: int) -> None:
         prepared, shifts = self._cycle.prepared[position], self._cycle.shifts_mm
@@ -200,7 +201,7 @@ class _Tracking:
             local, lattice[:3, 3].copy(), np.diag(lattice)[:3].copy(), shifts
         )
 
-    def _fit(self, position: int, start: State, iterations: int) -> None:
+    def _fit(self, position: int, start: State, iterations: int) -> MultiresolutionSolver:
         """Fit the finest level of one frame from a start."""
         prepared = self._cycle.prepared[position]
         options = prepared.options
@@ -212,10 +213,16 @@ class _Tracking:
         )
         solver = self._solver(replace(prepared, options=finest), self._affines[position])
         self._states[position] = solver.level(start, 0)[0]
+        return solver
 
     def _solver(self, prepared: PreparedTarget, affine: Affine) -> MultiresolutionSolver:
         cells = build_lookup(self._atlas, prepared.codes.codes)
         return MultiresolutionSolver(prepared, cells, affine, 1)
+
+
+def _described(solver: MultiresolutionSolver, state: State) -> TrackedFrame:
+    """Return a state as a transform; the solver remembers determinants that it has looked at."""
+    return TrackedFrame(solver.ffd(state), solver.minimum_jacobian(state))
 
 
 def low_pass(values: Float, times: Float) -> Float:

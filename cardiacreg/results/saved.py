@@ -36,17 +36,17 @@ class SavedResult:
     ----------
     labels, confidence, landmarks, slice_shifts_mm, slice_turns_degrees, atlases, agreement, volumes
         As in `RefineResult`.
-    findings, orientation, ends, warnings, atlas_diversity, structures_from_atlases
-        As in `RefineResult`.
-    timings_seconds, provenance, minimum_jacobian
+    volumes_ml, masses_g : dict
+        Of the model, by structure.
+    findings, orientation, ends, warnings, structures_from_atlases, atlas_diversity
         As in `RefineResult`.
     options : dict
         The options of the run, by name, as JSON holds them.
-    volumes_ml, masses_g : dict
-        Of the model, by structure.
+    provenance, timings_seconds, minimum_jacobian
+        As in `RefineResult`.
+    folder : pathlib.Path
     target : Subject or None
         The acquired labels and image, where they were given to `load_result`.
-    folder : pathlib.Path
     """
 
     labels: LabelMap
