@@ -12,7 +12,8 @@ from cardiacreg.cine.patient import Patient
 from cardiacreg.cine.result import CineFrame
 from cardiacreg.cine.tracking import TrackedFrame, make_cycle, track_atlas
 from cardiacreg.compute.threads import run_tasks
-from cardiacreg.geometry import LV_WALL, STRUCTURES, Affine
+from cardiacreg.errors import RefinementError
+from cardiacreg.geometry import LV_WALL, STRUCTURES, Affine, LabelMap
 from cardiacreg.metrics.agreement import slice_agreement
 from cardiacreg.refinement.atlas_choice import (
     SelectedAtlas,
@@ -47,13 +48,27 @@ def model_frames(
     Returns
     -------
     list of CineFrame
+
+    Raises
+    ------
+    RefinementError
+        If no atlas overlaps the frame at end-systole (NO_OVERLAP).
     """
     context = patient.context
     with context.clock.step("register"):
         tracked = _tracked(patient, times)
+    kept = [
+        (atlas, frames) for atlas, frames in zip(patient.selected, tracked, strict=True) if frames
+    ]
+    if not kept:
+        raise RefinementError(
+            "refine_cine: none of the selected atlases overlaps the frame at end-systole after the "
+            "affine; check that target and atlases show the same anatomy.",
+            code="NO_OVERLAP",
+        )
 
     def model(position: int) -> CineFrame:
-        own = [frames[position] for frames in tracked]
+        own = [(atlas.subject.labels, frames[position]) for atlas, frames in kept]
         number = patient.gathered.numbers[position]
         time = None if times_ms is None else float(times_ms[number] - times_ms[0])
         return _model(patient, position, own, time)
@@ -111,14 +126,14 @@ def _affine(context: RefinementContext, atlas: SelectedAtlas, ready: PreparedTar
 
 
 def _model(
-    patient: Patient, position: int, tracked: Sequence[TrackedFrame], time_ms: float | None
+    patient: Patient,
+    position: int,
+    tracked: Sequence[tuple[LabelMap, TrackedFrame]],
+    time_ms: float | None,
 ) -> CineFrame:
     gathered = patient.gathered
     context = patient.contexts.get(position)
-    used = [
-        (atlas.subject.labels, each.target_to_atlas)
-        for atlas, each in zip(patient.selected, tracked, strict=True)
-    ]
+    used = [(labels, each.target_to_atlas) for labels, each in tracked]
     fusion = fuse_deformed(
         patient.context if context is None else context,
         patient.lattice,
@@ -133,10 +148,10 @@ def _model(
         agreement={},
         volumes={},
         findings=(),
-        minimum_jacobian=min(each.minimum_jacobian for each in tracked),
+        minimum_jacobian=min(each.minimum_jacobian for _, each in tracked),
         filled_in=context is None,
         time_ms=time_ms,
-        transforms=tuple(each.target_to_atlas for each in tracked),
+        transforms=tuple(each.target_to_atlas for _, each in tracked),
     )
     return found if context is None else _measured(found, context, patient)
 

@@ -19,7 +19,7 @@ import numpy as np
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.registration.atlas_lookup import build_lookup
-from cardiacreg.registration.ffd_registration import register_prepared
+from cardiacreg.registration.ffd_registration import StopReason, register_prepared
 from cardiacreg.registration.multiresolution import MultiresolutionSolver, State
 from cardiacreg.registration.prepared_target import PreparedTarget, widen_domain
 from cardiacreg.transforms.ffd import FFD
@@ -119,10 +119,11 @@ def track_atlas(cycle: Cycle, atlas: LabelMap, affines: Mapping[int, Affine]) ->
     Returns
     -------
     list of TrackedFrame
-        One per frame, also of those without labels.
+        One per frame, also of those without labels; none where the atlas does not overlap the reference.
     """
     work = _Tracking(cycle, atlas, affines)
-    work.spread()
+    if not work.spread():
+        return []
     if cycle.is_whole:
         work.smooth()
     return work.frames()
@@ -137,18 +138,22 @@ class _Tracking:
         self._states: dict[int, State] = {}
         self._done: dict[int, TrackedFrame] = {}
 
-    def spread(self) -> None:
-        """Register the reference, and go on from neighbour to neighbour, both ways around the cycle."""
+    def spread(self) -> bool:
+        """Register the reference, and go on from neighbour to neighbour, both ways around the cycle.
+
+        Returns whether the atlas overlaps the reference.
+        """
         cycle = self._cycle
+        if not self._register(cycle.reference):
+            return False
         order = sorted(cycle.labelled, key=lambda n: cycle.distance(n, cycle.reference))
-        for position in order:
-            near = min(
-                self._states, key=lambda n: cycle.distance(n, position), default=cycle.reference
-            )
-            if near in self._states and cycle.distance(near, position) <= _LONGEST_STEP:
+        for position in order[1:]:
+            near = min(self._states, key=lambda n: cycle.distance(n, position))
+            if cycle.distance(near, position) <= _LONGEST_STEP:
                 self._fit(position, self._states[near], _WARM_ITERATIONS)
             else:
                 self._register(position)
+        return True
 
     def smooth(self) -> None:
         """Make affines and control points smooth in time, and fit them again from there."""
@@ -187,7 +192,8 @@ class _Tracking:
         matrix = (1 - share) * self._affines[before].matrix + share * self._affines[after].matrix
         return _described(self._solver(self._cycle.prepared[before], Affine(matrix)), state)
 
-    def _register(self, position: int) -> None:
+    def _register(self, position: int) -> bool:
+        """Register a frame from its affine, coarse to fine; return whether the atlas overlaps it."""
         prepared, shifts = self._cycle.prepared[position], self._cycle.shifts_mm
         found = register_prepared(
             prepared, self._atlas, self._affines[position], slice_shifts_mm=shifts
@@ -200,6 +206,7 @@ class _Tracking:
         self._states[position] = State(
             local, lattice[:3, 3].copy(), np.diag(lattice)[:3].copy(), shifts
         )
+        return found.stop_reason is not StopReason.NO_OVERLAP
 
     def _fit(self, position: int, start: State, iterations: int) -> MultiresolutionSolver:
         """Fit the finest level of one frame from a start."""

@@ -14,7 +14,7 @@ import cardiacreg
 from cardiacreg.cine.files import FILE_NAMES
 from cardiacreg.cine.models import WALL_VOLUME_VARIES, cine_findings
 from cardiacreg.cli.app import main
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
 from cardiacreg.fusion.label_fusion import FusionOptions
 from cardiacreg.geometry import LabelMap
 from cardiacreg.io.nifti import read_label_frames
@@ -156,6 +156,13 @@ def test_a_wall_that_changes_is_a_finding(result):
     ]
     assert codes == [WALL_VOLUME_VARIES]
     assert cine_findings([steady, steady], result.orientation) == ()
+
+
+def test_atlases_that_do_not_overlap_end_the_work(monkeypatch):
+    monkeypatch.setattr("cardiacreg.cine.models.track_atlas", lambda *arguments: [])
+    with pytest.raises(RefinementError) as caught:
+        refined(toys((1.0, 0.85)))
+    assert caught.value.code == "NO_OVERLAP"
 
 
 class TestFiles:

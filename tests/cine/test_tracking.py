@@ -87,6 +87,13 @@ def test_which_frames_make_a_whole_cycle():
     assert not cycle(sizes=SIZES[:6], times=TIMES[:6], reference=0)[1].is_whole
 
 
+def test_an_atlas_far_away_is_not_tracked():
+    _, made = cycle(sizes=(1.0, 0.85), times=(0.0, 0.5), reference=1)
+    far = np.eye(4)
+    far[:3, 3] = 500.0
+    assert track_atlas(made, ATLAS, dict.fromkeys(made.prepared, Affine(far))) == []
+
+
 def test_compositions_are_left_out():
     _, made = cycle(options=replace(OPTIONS, compositions=3))
     assert all(each.options.compositions == 0 for each in made.prepared.values())
