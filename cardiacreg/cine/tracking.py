@@ -30,8 +30,8 @@ _FEWEST_FOR_SMOOTHING = 8
 _CUTOFF, _ORDER = 3.5, 6
 """Harmonics of the heart beat that are kept: one at the cut-off loses half of its amplitude."""
 _WARM_ITERATIONS, _REFIT_ITERATIONS = 8, 1
-"""One step after smoothing: with four, Dice of two synthetic hearts (seeds 11000 and 11001) was a thousandth
-lower, and the LV wall's volume half as rough again in time."""
+"""One step after smoothing: with four, Dice of two synthetic hearts (seeds 11000 and 11001) was
+a thousandth lower, and the LV wall's volume half as rough again in time."""
 
 
 class Cycle(NamedTuple):
