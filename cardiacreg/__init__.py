@@ -19,6 +19,7 @@ The rooms, from the bottom; a room imports only what stands above it in this lis
     atlases/                   Banks of atlases: building, keeping, checking, ranking.
     results/                   What a refinement gives: its result, files, findings and figures.
     refinement/                The method: from a thick-slice segmentation to a model.
+    cine/                      A beating heart: all frames of a patient together.
     cli/                       The command line.
 """
 

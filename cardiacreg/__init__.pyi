@@ -21,6 +21,11 @@ from .atlases import (
     verify_atlas_bank as verify_atlas_bank,
     with_metadata as with_metadata,
 )
+from .cine import (
+    CineFrame as CineFrame,
+    CineResult as CineResult,
+    refine_cine as refine_cine,
+)
 from .compute import Progress as Progress
 from .errors import (
     CacheWarning as CacheWarning,
@@ -69,7 +74,11 @@ from .registration import (
     fit_landmark_affine as fit_landmark_affine,
     register_labels as register_labels,
 )
-from .results import RefineResult as RefineResult
+from .results import (
+    RefineResult as RefineResult,
+    SavedResult as SavedResult,
+    load_result as load_result,
+)
 from .transforms import (
     FFD as FFD,
     BSplineMap as BSplineMap,

@@ -38,9 +38,13 @@ ROOMS = {
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "fusion", "metrics", "phantoms", "atlases", "results", "__init__",
         ),
+        "cine": (
+            *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
+            "slice_motion", "metrics", "atlases", "results", "refinement",
+        ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "refinement", "__init__",
+            "refinement", "cine", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -73,7 +77,7 @@ TYPES_ONLY = {"results.result": {"refinement.options"}}
 ONLY_IMPORTERS = {
     "numba": ("compute.jit", "compute.kernel_cache", "refinement._refine", "refinement.context"),
     "nibabel": ("io.nifti", "io.foreign_images", "transforms.displacement_field", "cli.*"),
-    "matplotlib": ("results.qc_*", "results.surface_figure", "cli.*"),
+    "matplotlib": ("results.qc_*", "results.surface_figure", "cine.curves_figure", "cli.*"),
     "click": ("cli.*",),
     "torch": (),
     "cardiacreg_nn": ("cli.*",),

@@ -34,7 +34,11 @@ _SHARED = (
     "propagation",
     "scoring",
 )
-_PARTS = {"long_axis": ("guidepoints", "plane_cuts"), "hidden_ends": ("volumes",)}
+_PARTS = {
+    "cine": ("long_axis", "guidepoints", "plane_cuts"),
+    "long_axis": ("guidepoints", "plane_cuts"),
+    "hidden_ends": ("volumes",),
+}
 """Further modules of the benchmarks that the values of one benchmark depend on."""
 _LIBRARIES = ("numpy", "scipy", "numba")
 

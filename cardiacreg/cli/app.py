@@ -15,6 +15,7 @@ import click
 from cardiacreg import __version__
 from cardiacreg.cli.atlas import atlas
 from cardiacreg.cli.cache import cache
+from cardiacreg.cli.cine import frames_word, refine_frames
 from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
 from cardiacreg.cli.evaluate import evaluate
@@ -77,6 +78,14 @@ for _command in (segment, run_both, evaluate, presets, simulate, demo, atlas, ca
 @meaning_options()
 @frame_option
 @spacing_option
+@click.option(
+    "--frames",
+    "cine_frames",
+    metavar="all|ED,ES|0,5,9",
+    callback=frames_word,
+    help="Refine all frames of a 4-D segmentation together, those at end-diastole and end-systole, or "
+    "some by their numbers. Writes labels.nii.gz (4-D), volumes.csv, curves.png and cine.json.",
+)
 @heart_options
 @click.option(
     "--spacing",
@@ -102,6 +111,7 @@ for _command in (segment, run_both, evaluate, presets, simulate, demo, atlas, ca
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def refine(
     output: Path,
+    cine_frames: str | tuple[int, ...] | None,
     options_preset: str,
     only: tuple[tuple[str, tuple[str, ...]], ...],
     selection: str,
@@ -127,12 +137,20 @@ def refine(
     from cardiacreg.results.files import FILE_NAMES, SURFACE, save_result
 
     inputs["preset"] = one_meaning(preset, mapping)
-    given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
-    files = files_of(*given, *inputs["frames"])
-    check_output(output, (*FILE_NAMES, SURFACE), overwrite=overwrite, inputs=files)
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
     options = told(ways[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
+    if cine_frames is not None:
+        if surface:
+            raise click.UsageError("--frames does not go with --surface.")
+        refine_frames(
+            output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
+            as_json=as_json, quiet=quiet, inputs=inputs,
+        )  # fmt: skip
+        return
+    given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
+    files = files_of(*given, *inputs["frames"])
+    check_output(output, (*FILE_NAMES, SURFACE), overwrite=overwrite, inputs=files)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
     result = replace(result, input_files=files)

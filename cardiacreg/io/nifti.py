@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,48 @@ def read_stored_labels(
         return StoredLabels(LabelMap(codes, matrix), values, number, dict(stored.names))
 
 
+def read_label_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[LabelMap]:
+    """Read every frame of a label series, from a file read once or from an object in memory.
+
+    Parameters
+    ----------
+    source : path-like, nibabel image, SimpleITK image, LabelMap or (array, voxel_to_world)
+        As for `read_labels`; what has three dimensions is one frame.
+    max_bytes : int
+        Most bytes a file may hold after decompression.
+
+    Returns
+    -------
+    list of LabelMap
+        As `read_labels` returns each.
+
+    Raises
+    ------
+    InvalidInputError
+        As `read_labels`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cardiacreg.io.nifti import read_label_frames
+    >>> frames = read_label_frames((np.zeros((8, 8, 3, 5), np.uint8), np.diag([1.0, 1.0, 8.0, 1.0])))
+    >>> len(frames), frames[0].shape
+    (5, (8, 8, 3))
+    """
+    if isinstance(source, LabelMap):
+        return [source]
+    with named_source(_source_name(source)):
+        stored = _load(source, max_bytes)
+        array = stored.array
+        while array.ndim > 4 and array.shape[-1] == 1:
+            array = array[..., 0]
+        count = array.shape[3] if array.ndim == 4 else 1
+        chosen = [one_label_frame(array, n if count > 1 else None)[0] for n in range(count)]
+        frames = [coded(each, stored.step)[0] for each in chosen]
+        matrix = checked_matrix(stored.matrix, frames[0].shape, check_spacing=True)
+        return [LabelMap(each, matrix) for each in frames]
+
+
 def read_volume(
     source: Any,
     *,
@@ -298,17 +341,65 @@ def write_volume(path: str | os.PathLike[str], volume: Volume) -> None:
     _write(path, volume)
 
 
+def write_label_frames(
+    path: str | os.PathLike[str], frames: Sequence[LabelMap], *, step_ms: float | None = None
+) -> None:
+    """Write label maps on one lattice as a 4-D NIfTI, uint8, complete or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends with ``.nii`` or ``.nii.gz``; an existing file is replaced in one step.
+    frames : sequence of LabelMap
+        On the lattice of the first.
+    step_ms : float, optional
+        Time between frames.
+
+    Raises
+    ------
+    InvalidInputError
+        As `write_labels`; or if the frames differ in shape (BAD_SHAPE).
+
+    Examples
+    --------
+    >>> from cardiacreg.io.nifti import read_label_frames, write_label_frames
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_label_frames("cine.nii.gz", [make_toy_heart(size=s).labels for s in (1.0, 0.9)])
+    >>> len(read_label_frames("cine.nii.gz"))
+    2
+    """
+    if not frames or any(each.shape != frames[0].shape for each in frames):
+        raise InvalidInputError(
+            f"{path}: frames of shapes {[each.shape for each in frames]}; needs some, all of one.",
+            code="BAD_SHAPE",
+        )
+    array = np.stack([each.array for each in frames], axis=-1)
+    _write_array(path, array, frames[0].voxel_to_world, step_ms=step_ms)
+
+
 def _write(path: str | os.PathLike[str], grid: LabelMap | Volume, description: str = "") -> None:
+    _write_array(path, grid.array, grid.voxel_to_world, description)
+
+
+def _write_array(
+    path: str | os.PathLike[str],
+    array: NDArray[Any],
+    matrix: NDArray[np.float64],
+    description: str = "",
+    step_ms: float | None = None,
+) -> None:
     name = Path(path).name.lower()
     if not name.endswith((".nii", ".nii.gz")):
         raise InvalidInputError(
             f"{path}: cannot tell the format; needs a name that ends with .nii or .nii.gz.",
             code="BAD_FILE_NAME",
         )
-    image = nibabel.Nifti1Image(grid.array, grid.voxel_to_world)
-    image.set_qform(grid.voxel_to_world, code=1)
-    image.set_sform(grid.voxel_to_world, code=1)
-    image.header.set_xyzt_units("mm")
+    image = nibabel.Nifti1Image(array, matrix)
+    image.set_qform(matrix, code=1)
+    image.set_sform(matrix, code=1)
+    image.header.set_xyzt_units("mm", None if step_ms is None else "msec")
+    if step_ms is not None:
+        image.header["pixdim"][4] = step_ms
     image.header["descrip"] = description.encode("ascii", "replace")[:79]
     payload = image.to_bytes()
     if name.endswith(".gz"):

@@ -7,6 +7,7 @@ basal slices. `Degradation` bundles what a stack does to a heart, by default as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -15,9 +16,15 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import LabelMap, Subject, Volume
+from cardiacreg.geometry import LabelMap, Subject, Volume, same_lattice
 from cardiacreg.phantoms.stack_labels import LabelRule, base_is_last, draw_as_experts, lose_apex
-from cardiacreg.phantoms.thick_slices import Motion, majority_labels, mean_image, plan_stack
+from cardiacreg.phantoms.thick_slices import (
+    Motion,
+    Stack,
+    majority_labels,
+    mean_image,
+    plan_stack,
+)
 
 EmptySlices = tuple[int, int] | Literal["random"] | None
 _MOST_RANDOM_EMPTY = 2
@@ -174,8 +181,42 @@ class Degradation:
         seed : int
             Seed of all that is random.
         """
-        _check(heart, self)
-        labels = heart.labels
+        return self.of_frames([heart], seed=seed)[0]
+
+    def of_frames(self, hearts: Sequence[Subject], *, seed: int) -> list[LowResolution]:
+        """Return the stacks of a beating heart: every slice shows all frames in one breath-hold.
+
+        Parameters
+        ----------
+        hearts : sequence of Subject
+            The frames, all on one lattice. The stack is planned on the first.
+        seed : int
+            Seed of all that is random: it is the same for all frames, shifts above all.
+
+        Returns
+        -------
+        list of LowResolution
+            One per frame, all on one lattice with the same shifts. Slices are acquired as far as any
+            frame has labels, and the empty ones beyond.
+
+        Raises
+        ------
+        InvalidInputError
+            If the frames lie on different lattices (GRID_MISMATCH), or as `simulate_low_resolution`.
+
+        Examples
+        --------
+        >>> from cardiacreg import Degradation
+        >>> from cardiacreg.phantoms.beating import beating_heart
+        >>> frames = beating_heart(10_000, n_frames=2, spacing_mm=(3.0, 3.0, 4.0))
+        >>> ed, es = Degradation().of_frames(frames, seed=1)
+        >>> bool((ed.slice_shifts_mm == es.slice_shifts_mm).all())
+        True
+        """
+        for heart in hearts:
+            _check(heart, self)
+            _check_one_lattice(hearts[0].labels, heart.labels)
+        labels = hearts[0].labels
         rng = np.random.default_rng([seed, 7])
         planning = np.random.default_rng([seed, 11])
         tilt = planning.normal(0.0, self.tilt_sd_degrees, size=2)
@@ -190,20 +231,16 @@ class Degradation:
             more_slices=max(empty or (0,)),
         )
         motion = self._motion(stack.shape[2], max(empty or (0,)), rng)
-        array = majority_labels(labels, stack, motion)
-        image = None if heart.image is None else mean_image(heart.image, stack, motion)
-        kept = self._labelled_as_wanted(array, labels, stack.pixel_mm, empty)
-        matrix = stack.voxel_to_world.copy()
-        matrix[:3, 3] += matrix[:3, 2] * kept.start
-        degraded = replace(
-            heart,
-            labels=LabelMap(array[:, :, kept], matrix),
-            image=None if image is None else Volume(image[:, :, kept], matrix),
-            landmarks=None,
-        )
-        return LowResolution(
-            degraded, motion.shifts_mm[kept], labels, motion.turns_degrees[kept], tilt
-        )
+        arrays = [majority_labels(heart.labels, stack, motion) for heart in hearts]
+        ranges = [
+            self._labelled_as_wanted(array, heart.labels, stack.pixel_mm, empty)
+            for array, heart in zip(arrays, hearts, strict=True)
+        ]
+        kept = slice(min(each.start for each in ranges), max(each.stop for each in ranges))
+        return [
+            _acquired(heart, array, stack, motion, kept, tilt)
+            for heart, array in zip(hearts, arrays, strict=True)
+        ]
 
     def _motion(self, n_slices: int, n_added: int, rng: np.random.Generator) -> Motion:
         """Draw shifts and turns; the slices added at both ends come last, and change no other's."""
@@ -245,6 +282,38 @@ class Degradation:
             low, high = ends if base_last else ends[::-1]
             first, last = acquired[0] - low, acquired[-1] + high
         return slice(int(first), int(last) + 1)
+
+
+def _acquired(
+    heart: Subject,
+    array: NDArray[np.uint8],
+    stack: Stack,
+    motion: Motion,
+    kept: slice,
+    tilt_degrees: Float,
+) -> LowResolution:
+    """Gather what a stack's acquired slices show of one heart."""
+    image = None if heart.image is None else mean_image(heart.image, stack, motion)
+    matrix = stack.voxel_to_world.copy()
+    matrix[:3, 3] += matrix[:3, 2] * kept.start
+    degraded = replace(
+        heart,
+        labels=LabelMap(array[:, :, kept], matrix),
+        image=None if image is None else Volume(image[:, :, kept], matrix),
+        landmarks=None,
+    )
+    return LowResolution(
+        degraded, motion.shifts_mm[kept], heart.labels, motion.turns_degrees[kept], tilt_degrees
+    )
+
+
+def _check_one_lattice(first: LabelMap, other: LabelMap) -> None:
+    if not same_lattice(first, other):
+        raise InvalidInputError(
+            f"degradation: frames of shapes {first.shape} and {other.shape} on different lattices; "
+            "needs all frames of a heart on one.",
+            code="GRID_MISMATCH",
+        )
 
 
 def _empty_counts(wanted: EmptySlices, seed: int) -> tuple[int, int] | None:

@@ -191,7 +191,7 @@ def _result(
         options=context.options,
         warnings=notes,
         structures_from_atlases=structure_names(context.unknown_labels),
-        provenance=_provenance(stored, context.threads, len(bank)),
+        provenance=provenance_of(stored, context.threads, len(bank)),
         atlas_diversity=scatter,
         volumes=volumes,
         findings=find_problems(
@@ -264,7 +264,8 @@ def _reports(outcome: Outcome, bank: AtlasView) -> tuple[AtlasReport, ...]:
     )
 
 
-def _provenance(target: Subject, threads: int, bank_size: int) -> dict[str, Any]:
+def provenance_of(target: Subject, threads: int, bank_size: int) -> dict[str, Any]:
+    """Return versions, hashes of the input and what else a result came from."""
     import numba
     import scipy
 

@@ -199,6 +199,12 @@ def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
     return landmarks_from_labels(atlas.labels)
 
 
+def fitted_by_landmarks(landmarks: Landmarks, atlas: Subject) -> tuple[LandmarkFit, Landmarks]:
+    """Align one atlas by landmarks; return also its own, by the same definition."""
+    points = _atlas_landmarks(atlas, landmarks.source)
+    return fit_landmark_affine(landmarks, points), points
+
+
 def improve_affines(
     context: RefinementContext,
     atlases: Sequence[Subject],

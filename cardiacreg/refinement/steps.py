@@ -40,6 +40,8 @@ from cardiacreg.slice_motion.rotations import (
 )
 from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion
 from cardiacreg.slices import slice_axis_mm, target_frame
+from cardiacreg.transforms.ffd import FFD
+from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.resampling import Lattice, add_label_votes, warp_labels, warp_volume
 
 
@@ -96,10 +98,7 @@ def run_steps(
     used = [(selected[n].subject, registrations[n]) for n in kept]
     with context.clock.step("fuse"):
         fusion = _fuse(context, lattice, used, motion.shifts_mm, turns, turned)
-        if options.match_areas:
-            fusion = Fusion(smooth_ends(fusion.labels, turned), fusion.confidence)
-        if options.clean_topology:
-            fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
+        fusion = _completed(context, fusion, turned)
     shifts = motion.shifts_mm
     return Outcome(fusion, shifts, turns, turned, tuple(selected), tuple(registrations))
 
@@ -115,7 +114,7 @@ def _slice_motion(
     many = aligned[: context.options.n_statistics_atlases]
 
     def prepare(turned: LabelMap) -> PreparedTarget:
-        return _prepare(context, turned, replace(stage, estimate_shifts=True), lattice)
+        return prepare_frame(context, turned, replace(stage, estimate_shifts=True), lattice)
 
     if context.options.slice_turns:
         return estimate_shifts_and_rotations(
@@ -141,7 +140,7 @@ def _register(
 ) -> list[Registration]:
     upsample = context.options.upsample_target
     labels = upsample_labels(turned, context.spacing_mm) if upsample else turned
-    prepared = _prepare(context, labels, context.options.registration, lattice)
+    prepared = prepare_frame(context, labels, context.options.registration, lattice)
     known = None if upsample else motion.shifts_mm
 
     def register(number: int) -> Registration:
@@ -160,9 +159,10 @@ def _register(
     )
 
 
-def _prepare(
+def prepare_frame(
     context: RefinementContext, labels: LabelMap, options: RegistrationOptions, lattice: Lattice
 ) -> PreparedTarget:
+    """Sample a target for registrations whose domain covers a lattice."""
     frame = target_frame(labels.voxel_to_world, "refine")
     whole = options.background_slices or context.options.upsample_target
     return prepare_target(
@@ -211,17 +211,62 @@ def _label_votes(
     shifts: NDArray[np.float64],
 ) -> Fusion:
     """Label-only fusion: the atlases' warped trilinear label weights, summed."""
+    deformed = [(atlas.labels, registration.target_to_atlas) for atlas, registration in used]
+    return _voted(context, lattice, deformed, turned, shifts)
+
+
+def _voted(
+    context: RefinementContext,
+    lattice: Lattice,
+    deformed: Sequence[tuple[LabelMap, FFD | FFDChain]],
+    turned: LabelMap | None,
+    shifts: NDArray[np.float64],
+) -> Fusion:
     votes = np.zeros((*lattice.shape, N_LABELS), dtype=np.float32)
-    for atlas, registration in used:
-        add_label_votes(
-            votes, atlas.labels, registration.target_to_atlas, lattice, threads=context.threads
-        )
+    for labels, transform in deformed:
+        add_label_votes(votes, labels, transform, lattice, threads=context.threads)
     values = np.arange(N_LABELS, dtype=np.uint8)
-    if not context.options.match_areas:
+    if turned is None or not context.options.match_areas:
         return fusion_from_votes(votes, values, lattice.voxel_to_world)
     matched = match_areas(votes.copy(), lattice, turned, shifts)
     labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
     return Fusion(labels, _share_of_winner(votes, labels))
+
+
+def fuse_deformed(
+    context: RefinementContext,
+    lattice: Lattice,
+    deformed: Sequence[tuple[LabelMap, FFD | FFDChain]],
+    target: LabelMap | None,
+    slice_shifts_mm: NDArray[np.float64],
+) -> Fusion:
+    """Fuse the labels of deformed atlases, as the last step of a refinement does.
+
+    Parameters
+    ----------
+    context : RefinementContext
+    lattice : Lattice
+    deformed : sequence of (LabelMap, FFD or FFDChain)
+        Each atlas and its transform, target world mm to atlas world mm.
+    target : LabelMap or None
+        The acquired slices whose areas are matched; None where there are none.
+    slice_shifts_mm : ndarray, shape (n_slices, 2)
+
+    Returns
+    -------
+    Fusion
+    """
+    fusion = _voted(context, lattice, deformed, target, slice_shifts_mm)
+    return _completed(context, fusion, target)
+
+
+def _completed(context: RefinementContext, fusion: Fusion, target: LabelMap | None) -> Fusion:
+    """Smooth the ends and clean the topology of fused labels, where the options ask for it."""
+    if context.options.match_areas and target is not None:
+        fusion = Fusion(smooth_ends(fusion.labels, target), fusion.confidence)
+    if context.options.clean_topology:
+        fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
+    return fusion
 
 
 def _share_of_winner(votes: NDArray[np.float32], labels: LabelMap) -> Volume:

@@ -169,6 +169,18 @@ class RefineResult:
         sentence = "" if self.orientation is None else self.orientation.sentence
         return tuple(text for text in (sentence, ", ".join(map(str, self.ends))) if text)
 
+    def corrected_stack(self) -> Subject:
+        """Return the acquired labels and image with every slice moved to where it belongs.
+
+        Returns
+        -------
+        Subject
+            On the stack's own lattice, see `results.corrected.corrected_stack`.
+        """
+        from cardiacreg.results.corrected import corrected_stack
+
+        return corrected_stack(self.target, self.slice_shifts_mm, self.slice_turns_degrees)
+
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write labels, confidence, landmarks, result.json and qc.png into a folder.
 

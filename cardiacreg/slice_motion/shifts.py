@@ -130,6 +130,21 @@ def fuse_estimates(
     `shifts_mm` of shape (n_atlases, n_slices, 2) were registered; statistics tell `expected_mm` of shape
     (n_slices, 2), with an inverse covariance along i, then along j, in mm^-2.
     """
+    total, told = weighed_estimates(shifts_mm, consistencies, expected_mm, precision)
+    found = np.linalg.solve(total, told).reshape(2, -1).T
+    return np.asarray(found - found.mean(axis=0))
+
+
+def weighed_estimates(
+    shifts_mm: NDArray[np.float64],
+    consistencies: NDArray[np.float64],
+    expected_mm: NDArray[np.float64],
+    precision: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the inverse covariance of the fused shifts, along i, then along j, and it times the shifts.
+
+    Arguments are those of `fuse_estimates`. Such sums of several estimates may be added.
+    """
     median, strays = _median_and_strays(shifts_mm, consistencies)
     n = len(median)
     total, told = precision.copy(), precision @ expected_mm.T.ravel()
@@ -141,8 +156,7 @@ def fuse_estimates(
         own = slice(axis * n, (axis + 1) * n)
         total[own, own] += inverse
         told[own] += inverse @ median[:, axis]
-    found = np.linalg.solve(total, told).reshape(2, n).T
-    return np.asarray(found - found.mean(axis=0))
+    return total, told
 
 
 def _median_and_strays(

@@ -1,0 +1,5 @@
+"""A beating heart: all frames of a patient together."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,2 @@
+from ._refine_cine import refine_cine as refine_cine
+from .result import CineFrame as CineFrame, CineResult as CineResult

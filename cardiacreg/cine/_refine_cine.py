@@ -1,0 +1,183 @@
+"""The main call for a patient: from the segmentations of all frames to a model of each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from cardiacreg.cine.frames import Frames, GatheredFrames, gather_cine
+from cardiacreg.cine.models import cine_findings, model_frames
+from cardiacreg.cine.patient import Patient, decide
+from cardiacreg.cine.result import CineResult
+from cardiacreg.compute.threads import ProgressCallable, check_threads
+from cardiacreg.errors import InputWarning, InvalidInputError, ResultWarning
+from cardiacreg.io.kept_inputs import files_of
+from cardiacreg.refinement._refine import provenance_of
+from cardiacreg.refinement.context import Clock
+from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.target import gather_atlases
+
+
+def refine_cine(
+    segmentation: Any,
+    *,
+    frames: Frames = "all",
+    image: Any = None,
+    atlases: Any = None,
+    preset: str | Mapping[int, int] | None = None,
+    ed: int | None = None,
+    es: int | None = None,
+    times_ms: Sequence[float] | None = None,
+    spacing_mm: ArrayLike = (1.25, 1.25, 2.0),
+    options: RefineOptions | None = None,
+    threads: int | None = None,
+    progress: ProgressCallable | None = None,
+) -> CineResult:
+    """Refine all frames of one patient together.
+
+    Orientation, ends of the stack, slice shifts and atlases are decided once. The frames of a slice are
+    acquired in one breath-hold, so that its shift is one unknown for the whole cycle; it is estimated
+    at end-diastole and at end-systole. The atlases are those that fit best at end-systole, and the
+    same in every frame: each frame is the same atlas points moved (`CineResult.follow`).
+
+    Parameters
+    ----------
+    segmentation : path, nibabel image, (array, voxel_to_world) or sequence of frames
+        A 4-D series of labels, or one 3-D source per frame, all on one lattice. Frames without labels
+        are filled in from their neighbours in time.
+    frames : {"all", "ED,ES"} or sequence of int
+        Which frames to refine. ``"ED,ES"``: those with the largest and the smallest LV cavity.
+    image : path, image or sequence of images, optional
+        The cine, or its frame at end-diastole; evidence for how the heart lies in its file.
+    atlases, preset
+        As for `refine`.
+    ed, es : int, optional
+        Numbers of the frames at end-diastole and end-systole; those with the largest and the smallest
+        labelled area of the LV cavity times the slice distance when absent.
+    times_ms : sequence of float, optional
+        Time of every frame of the series, which covers one cycle; evenly spaced when absent.
+    spacing_mm, options, threads, progress
+        As for `refine`. Options for label fusion alone, without turns of slices.
+
+    Returns
+    -------
+    CineResult
+
+    Raises
+    ------
+    InvalidInputError
+        If an input cannot give a right answer; the message says what to do.
+    RefinementError
+        If no atlas could be registered.
+
+    Warns
+    -----
+    InputWarning
+        For everything that was repaired or should be known; also kept in ``result.warnings``.
+    ResultWarning
+        For every reason to look at the cine as a whole before it is used. Findings of single frames are
+        in ``result.frames``.
+
+    Examples
+    --------
+    >>> import cardiacreg
+    >>> result = cardiacreg.refine_cine("cine_seg.nii.gz", preset="acdc")  # doctest: +SKIP
+    >>> result.save("out")  # doctest: +SKIP
+
+    With atlases of one's own and frames in a list, here of toy hearts:
+
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> atlases = [make_toy_heart(size=size) for size in (0.8, 0.9, 1.0)]
+    >>> frames = [make_toy_heart(size=size).labels for size in (0.95, 0.85)]
+    >>> options = cardiacreg.RefineOptions(n_atlases=2, orientation="as-stored")
+    >>> result = cardiacreg.refine_cine(frames, atlases=atlases, options=options)
+    >>> result.ed, result.es, 0.2 < result.ejection_fractions["LV"] < 0.4
+    (0, 1, True)
+    """
+    settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
+    _check_options(settings)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputWarning)
+        with clock.step("read"):
+            gathered = gather_cine(segmentation, frames, image=image, preset=preset, ed=ed, es=es)
+            times = _times(times_ms, gathered)
+            first = gathered.subject(gathered.ed)
+            bank = gather_atlases(atlases, first, settings.n_atlases, settings.metadata)
+        patient = decide(gathered, bank, spacing_mm, settings, n_threads, progress, clock)
+        models = model_frames(patient, _in_cycles(times, gathered), times)
+    notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    result = _result(patient, models, notes)
+    given = segmentation if isinstance(segmentation, list | tuple) else (segmentation,)
+    shown = image if isinstance(image, list | tuple) else (image,)
+    result = replace(result, input_files=files_of(atlases, *given, *shown))
+    for finding in result.findings:
+        warnings.warn(str(finding), ResultWarning, stacklevel=2)
+    return result
+
+
+def _check_options(options: RefineOptions) -> None:
+    """Refuse what frames do not share."""
+    refused = {
+        "slice_turns": options.slice_turns,
+        "upsample_target": options.upsample_target,
+        "selection='image'": options.selection == "image",
+        "fusion": options.fusion is not None,
+    }
+    asked = [name for name, is_set in refused.items() if is_set]
+    if asked:
+        raise InvalidInputError(
+            f"refine_cine: the options ask for {', '.join(asked)}, which is there for single frames "
+            "only; leave it out, or use refine.",
+            code="BAD_OPTION",
+        )
+
+
+def _times(times_ms: Sequence[float] | None, gathered: GatheredFrames) -> list[float] | None:
+    """Return the times of the chosen frames, ascending."""
+    if times_ms is None:
+        return None
+    times = [float(time) for time in times_ms]
+    rising = all(a < b for a, b in zip(times, times[1:], strict=False))
+    if len(times) != gathered.n_series or not rising:
+        raise InvalidInputError(
+            f"refine_cine: {len(times)} times for {gathered.n_series} frames; needs one per frame of the "
+            "series, ascending, in ms.",
+            code="BAD_TIMES",
+        )
+    return times
+
+
+def _in_cycles(times_ms: list[float] | None, gathered: GatheredFrames) -> list[float]:
+    """Return when each frame is, in cycles; the series covers one."""
+    if times_ms is None:
+        return [number / gathered.n_series for number in gathered.numbers]
+    step = (times_ms[-1] - times_ms[0]) / max(len(times_ms) - 1, 1)
+    length = times_ms[-1] - times_ms[0] + step
+    return [(times_ms[number] - times_ms[0]) / length for number in gathered.numbers]
+
+
+def _result(patient: Patient, models: Sequence[Any], notes: tuple[str, ...]) -> CineResult:
+    context, gathered = patient.context, patient.gathered
+    return CineResult(
+        frames=tuple(models),
+        ed=gathered.ed,
+        es=gathered.es,
+        slice_shifts_mm=patient.shifts_mm,
+        landmarks=context.landmarks,
+        atlases=tuple(
+            each.subject.name or f"atlas {each.ranked.index}" for each in patient.selected
+        ),
+        orientation=patient.orientation,
+        ends=context.coverage.ends,
+        options=context.options,
+        findings=cine_findings(models, patient.orientation),
+        warnings=notes,
+        timings_seconds=context.clock.timings_seconds(),
+        provenance=provenance_of(context.target, context.threads, patient.bank_size),
+    )

@@ -1,0 +1,206 @@
+"""Models of all frames of a patient, from the atlases tracked through them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cardiacreg.anatomy.slice_volumes import stack_volumes
+from cardiacreg.cine.patient import Patient
+from cardiacreg.cine.result import CineFrame
+from cardiacreg.cine.tracking import TrackedFrame, make_cycle, track_atlas
+from cardiacreg.compute.threads import run_tasks
+from cardiacreg.errors import RefinementError
+from cardiacreg.geometry import LV_WALL, STRUCTURES, Affine, LabelMap
+from cardiacreg.metrics.agreement import slice_agreement
+from cardiacreg.refinement.atlas_choice import (
+    SelectedAtlas,
+    fitted_by_landmarks,
+    prepared_for_affines,
+)
+from cardiacreg.refinement.context import RefinementContext
+from cardiacreg.refinement.steps import fuse_deformed, prepare_frame
+from cardiacreg.registration.label_affine import improve_affine
+from cardiacreg.registration.prepared_target import PreparedTarget
+from cardiacreg.results.guards import Finding, find_problems
+from cardiacreg.results.result import Orientation
+
+WALL_VOLUME_VARIES = "WALL_VOLUME_VARIES"
+MOST_WALL_CHANGE = 0.2
+"""Muscle keeps its volume over the cycle; labels of patients do not quite."""
+
+
+def model_frames(
+    patient: Patient, times: Sequence[float], times_ms: Sequence[float] | None
+) -> list[CineFrame]:
+    """Track the atlases through all frames, and fuse them in each.
+
+    Parameters
+    ----------
+    patient : Patient
+    times : sequence of float
+        Of the frames, in cycles.
+    times_ms : sequence of float, optional
+        Of all frames of the series.
+
+    Returns
+    -------
+    list of CineFrame
+
+    Raises
+    ------
+    RefinementError
+        If no atlas overlaps the frame at end-systole (NO_OVERLAP).
+    """
+    context = patient.context
+    with context.clock.step("register"):
+        tracked = _tracked(patient, times)
+    kept = [
+        (atlas, frames) for atlas, frames in zip(patient.selected, tracked, strict=True) if frames
+    ]
+    if not kept:
+        raise RefinementError(
+            "refine_cine: none of the selected atlases overlaps the frame at end-systole after the "
+            "affine; check that target and atlases show the same anatomy.",
+            code="NO_OVERLAP",
+        )
+
+    def model(position: int) -> CineFrame:
+        own = [(atlas.subject.labels, frames[position]) for atlas, frames in kept]
+        number = patient.gathered.numbers[position]
+        time = None if times_ms is None else float(times_ms[number] - times_ms[0])
+        return _model(patient, position, own, time)
+
+    with context.clock.step("fuse"):
+        return run_tasks(
+            model,
+            range(len(times)),
+            threads=context.threads,
+            step="fuse",
+            progress=context.progress,
+        )
+
+
+def _tracked(patient: Patient, times: Sequence[float]) -> list[list[TrackedFrame]]:
+    """Deform every atlas onto every frame."""
+    contexts, options = patient.contexts, patient.context.options
+    prepared = {
+        position: prepare_frame(each, each.target.labels, options.registration, patient.lattice)
+        for position, each in contexts.items()
+    }
+    ready = {position: prepared_for_affines(each) for position, each in contexts.items()}
+    cycle = make_cycle(prepared, times, patient.gathered.es, patient.shifts_mm)
+
+    def track(atlas: SelectedAtlas) -> list[TrackedFrame]:
+        affines = {
+            position: atlas.ranked.target_to_atlas
+            if position == patient.gathered.es
+            else _affine(each, atlas, ready[position])
+            for position, each in contexts.items()
+        }
+        return track_atlas(cycle, atlas.subject.labels, affines)
+
+    return run_tasks(
+        track,
+        patient.selected,
+        threads=patient.context.threads,
+        step="register",
+        progress=patient.context.progress,
+    )
+
+
+def _affine(context: RefinementContext, atlas: SelectedAtlas, ready: PreparedTarget) -> Affine:
+    """Align an atlas with one frame as those of the choice were aligned."""
+    fit, points = fitted_by_landmarks(context.landmarks, atlas.subject)
+    if not context.options.affine_candidates:
+        return fit.target_to_atlas
+    return improve_affine(
+        ready,
+        atlas.subject.labels,
+        fit.target_to_atlas,
+        landmarks=(context.landmarks, points),
+        landmark_weight=context.options.landmark_weight,
+    )
+
+
+def _model(
+    patient: Patient,
+    position: int,
+    tracked: Sequence[tuple[LabelMap, TrackedFrame]],
+    time_ms: float | None,
+) -> CineFrame:
+    gathered = patient.gathered
+    context = patient.contexts.get(position)
+    used = [(labels, each.target_to_atlas) for labels, each in tracked]
+    fusion = fuse_deformed(
+        patient.context if context is None else context,
+        patient.lattice,
+        used,
+        None if context is None else context.target.labels,
+        patient.shifts_mm,
+    )
+    found = CineFrame(
+        number=gathered.numbers[position],
+        labels=fusion.labels,
+        confidence=fusion.confidence,
+        agreement={},
+        volumes={},
+        findings=(),
+        minimum_jacobian=min(each.minimum_jacobian for _, each in tracked),
+        filled_in=context is None,
+        time_ms=time_ms,
+        transforms=tuple(each.target_to_atlas for _, each in tracked),
+    )
+    return found if context is None else _measured(found, context, patient)
+
+
+def _measured(frame: CineFrame, context: RefinementContext, patient: Patient) -> CineFrame:
+    """Compare the model of a labelled frame with its labels."""
+    stack = context.target.labels
+    apex, mitral = context.landmarks.points_mm[4:6]
+    rise = np.linalg.inv(stack.voxel_to_world)[2, :3] @ (mitral - apex)
+    agreement = slice_agreement(stack, frame.labels, patient.shifts_mm)
+    volumes = stack_volumes(stack, frame.labels, base_at_last_slice=bool(rise > 0))
+    findings = find_problems(agreement, volumes, slice_distance_mm=float(stack.spacing_mm[2]))
+    return replace(frame, agreement=agreement, volumes=volumes, findings=findings)
+
+
+def cine_findings(frames: Sequence[CineFrame], orientation: Orientation) -> tuple[Finding, ...]:
+    """Return what a cine's own numbers say against it as a whole.
+
+    Parameters
+    ----------
+    frames : sequence of CineFrame
+    orientation : Orientation
+
+    Returns
+    -------
+    tuple of Finding
+        Doubts about the orientation, findings that most frames share, and a wall whose volume changes.
+    """
+    found = list(
+        find_problems(
+            {}, {}, slice_distance_mm=1.0, orientation_probability=orientation.probability
+        )
+    )
+    labelled = [frame for frame in frames if not frame.filled_in]
+    counts: dict[str, list[int]] = {}
+    for frame in labelled:
+        for code in {each.code for each in frame.findings}:
+            counts.setdefault(code, []).append(frame.number)
+    for code, numbers in counts.items():
+        if len(numbers) * 2 > len(labelled):
+            text = f"{len(numbers)} of {len(labelled)} frames have this finding; look at theirs"
+            found.append(Finding(code, text))
+    walls = np.array([frame.volumes_ml[STRUCTURES[LV_WALL]] or 0.0 for frame in labelled])
+    change = float(np.ptp(walls) / walls.mean()) if len(walls) and walls.mean() > 0 else 0.0
+    if change > MOST_WALL_CHANGE:
+        message = (
+            f"the LV wall's volume changes by {100 * change:.0f} % over the cycle, more than "
+            f"{100 * MOST_WALL_CHANGE:.0f} %; muscle keeps its volume, so compare the labels of the "
+            "frames"
+        )
+        found.append(Finding(WALL_VOLUME_VARIES, message))
+    return tuple(found)

@@ -1,0 +1,174 @@
+"""What is decided once per patient: how the heart lies, where the stack ends, shifts and atlases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cardiacreg.anatomy.landmarks import base_is_at_last_slice, landmarks_from_labels
+from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
+from cardiacreg.arrays import Float
+from cardiacreg.atlases.view import AtlasView
+from cardiacreg.cine.frames import GatheredFrames
+from cardiacreg.compute.threads import ProgressCallable
+from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks
+from cardiacreg.refinement._refine import make_context, oriented_context
+from cardiacreg.refinement.atlas_choice import SelectedAtlas, select_atlases
+from cardiacreg.refinement.context import Clock, RefinementContext
+from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.output_lattice import lattice_over_heart
+from cardiacreg.refinement.steps import prepare_frame
+from cardiacreg.results.result import Orientation
+from cardiacreg.slice_motion.shared_shifts import SURENESS_PAST_ED, frame_shifts, shared_shifts
+from cardiacreg.transforms.resampling import Lattice
+
+
+class Patient(NamedTuple):
+    """Everything that the frames of a patient share."""
+
+    gathered: GatheredFrames
+    context: RefinementContext
+    """Of end-diastole."""
+    contexts: Mapping[int, RefinementContext]
+    """Of every labelled frame, by position."""
+    orientation: Orientation
+    selected: tuple[SelectedAtlas, ...]
+    """The atlases, aligned at end-systole."""
+    lattice: Lattice
+    """Of all models."""
+    shifts_mm: Float
+    bank_size: int
+
+
+def decide(
+    gathered: GatheredFrames,
+    bank: AtlasView,
+    spacing_mm: ArrayLike,
+    options: RefineOptions,
+    threads: int,
+    progress: ProgressCallable | None,
+    clock: Clock,
+) -> Patient:
+    """Decide what all frames of a patient share.
+
+    Parameters
+    ----------
+    gathered : GatheredFrames
+    bank : AtlasView
+    spacing_mm, options, threads, progress
+        As for `refine_cine`.
+    clock : Clock
+
+    Returns
+    -------
+    Patient
+    """
+    shared = (spacing_mm, options, threads, progress, clock)
+    first, last = (make_context(gathered.subject(n), *shared) for n in (gathered.ed, gathered.es))
+    with clock.step("orient"):
+        found = oriented_context(first, [last] if gathered.ed != gathered.es else [], bank)
+        contexts = _contexts(gathered, found.context, found.orientation)
+    ranking = found.ranking
+    with clock.step("select"):
+        chosen = {gathered.ed: select_atlases(contexts[gathered.ed], bank, ranking)}
+        if gathered.es != gathered.ed:
+            chosen[gathered.es] = select_atlases(contexts[gathered.es], bank)
+    lattice = _union(*(_lattice(contexts[n], each) for n, each in chosen.items()))
+    with clock.step("slice motion"):
+        shifts = _shifts(contexts, chosen, lattice, options)
+    selected = tuple(chosen[gathered.es][: options.n_atlases])
+    return Patient(
+        gathered, contexts[gathered.ed], contexts, found.orientation, selected, lattice, shifts,
+        len(bank),
+    )  # fmt: skip
+
+
+def _contexts(
+    gathered: GatheredFrames, ed: RefinementContext, orientation: Orientation
+) -> dict[int, RefinementContext]:
+    """Return the context of every labelled frame: orientation, ends and unknown labels of the patient."""
+    labels = gathered.labels[gathered.ed]
+    turned = "upside-down" in orientation.name
+    base_at_last = base_is_at_last_slice(labels) != turned
+    mirrored = orientation.name.startswith("mirrored")
+    shown = {label for each in gathered.labels for label in each.present()}
+    unknown = tuple(label for label in STRUCTURES if label not in shown)
+    found = {}
+    for position in gathered.labelled:
+        own = gathered.labels[position]
+        landmarks = ed.landmarks
+        if position != gathered.ed:
+            landmarks = _landmarks(own, base_at_last, mirrored)
+        found[position] = ed._replace(
+            target=gathered.subject(position),
+            landmarks=landmarks,
+            coverage=_coverage(own, ed.coverage, base_at_last),
+            unknown_labels=unknown,
+        )
+    return found
+
+
+def _landmarks(labels: LabelMap, base_at_last: bool, mirrored: bool) -> Landmarks:
+    found = landmarks_from_labels(labels, base_at_last_slice=base_at_last)
+    if not mirrored:
+        return found
+    return Landmarks(found.points_mm[[2, 1, 0, 3, 4, 5]], source="labels")
+
+
+def _coverage(labels: LabelMap, of_patient: Coverage, base_at_last: bool) -> Coverage:
+    """Return where one frame ends, at an end that is cut or not in all frames."""
+    words = ["partial" if end.coverage == "partial" else "whole" for end in of_patient.ends]
+    return stack_coverage(labels, (words[0], words[1]), base_at_last_slice=base_at_last)
+
+
+def _lattice(context: RefinementContext, chosen: list[SelectedAtlas]) -> Lattice:
+    options = context.options
+    aligned = [each.aligned for each in chosen[: options.n_atlases]]
+    return lattice_over_heart(context.target.labels, aligned, context.spacing_mm, options.margin_mm)
+
+
+def _union(*lattices: Lattice) -> Lattice:
+    """Return the lattice over several that differ by whole voxels."""
+    first = lattices[0]
+    to_first = np.linalg.inv(first.voxel_to_world)
+    starts = np.array([np.rint((to_first @ each.voxel_to_world)[:3, 3]) for each in lattices])
+    stops = starts + [each.shape for each in lattices]
+    low, high = starts.min(axis=0), stops.max(axis=0)
+    matrix = first.voxel_to_world.copy()
+    matrix[:3, 3] += matrix[:3, :3] @ low
+    ni, nj, nk = (int(n) for n in high - low)
+    return Lattice((ni, nj, nk), matrix)
+
+
+def _shifts(
+    contexts: Mapping[int, RefinementContext],
+    chosen: Mapping[int, list[SelectedAtlas]],
+    lattice: Lattice,
+    options: RefineOptions,
+) -> Float:
+    """Estimate the shifts that all frames share, at end-diastole and end-systole."""
+    any_context = next(iter(contexts.values()))
+    n_slices = any_context.target.labels.shape[2]
+    if options.slice_motion is None:
+        return np.zeros((n_slices, 2))
+    stage = replace(options.slice_motion, estimate_shifts=True)
+    n_registered = max(options.n_atlases, options.n_motion_atlases)
+    found = []
+    for position, atlases in chosen.items():
+        context = contexts[position]
+        aligned = [each.aligned for each in atlases]
+        found.append(
+            frame_shifts(
+                prepare_frame(context, context.target.labels, stage, lattice),
+                aligned[:n_registered],
+                statistics=aligned[: options.n_statistics_atlases],
+                threads=context.threads,
+                progress=context.progress,
+            )
+        )
+    sureness = [1.0, SURENESS_PAST_ED][: len(found)]
+    return shared_shifts(found, n_slices, sureness)

@@ -1,0 +1,117 @@
+"""``cardiacreg refine --frames``: all frames of a patient together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cardiacreg.cli.support import as_cell, echo_json, progress_lines, say
+from cardiacreg.errors import RefinementError
+
+if TYPE_CHECKING:
+    from cardiacreg.cine.result import CineResult
+    from cardiacreg.refinement.options import RefineOptions
+
+_FAILED = "FAILED_AGREEMENT"
+_SINGLE_FRAME = ("landmarks", "frame", "frames")
+
+
+def frames_word(
+    context: click.Context, parameter: click.Parameter, word: str | None
+) -> str | tuple[int, ...] | None:
+    """Turn ``0,5,9`` into numbers of frames, and leave ``all`` and ``ED,ES``."""
+    if word is None or word.lower() == "all" or word.upper().replace(" ", "") == "ED,ES":
+        return word and word.replace(" ", "").lower().replace("ed,es", "ED,ES")
+    numbers = [part.strip() for part in word.split(",")]
+    if not all(number.isdecimal() for number in numbers):
+        raise click.BadParameter(f"{word!r}; needs all, ED,ES or numbers of frames as 0,5,9.")
+    return tuple(int(number) for number in numbers)
+
+
+def refine_frames(
+    output: Path,
+    frames: str | tuple[int, ...],
+    options: RefineOptions,
+    *,
+    overwrite: bool,
+    accept_failed: bool,
+    as_json: bool,
+    quiet: bool,
+    inputs: dict[str, Any],
+) -> None:
+    """Refine the frames of a cine, save them and show their volumes.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+    frames : str or tuple of int
+        As for `refine_cine`.
+    options : RefineOptions
+    overwrite, accept_failed, as_json, quiet : bool
+        As the command was told.
+    inputs : dict
+        What is left of the command's options.
+    """
+    from cardiacreg.cine._refine_cine import refine_cine
+    from cardiacreg.cine.files import FILE_NAMES, cine_summary, save_cine
+    from cardiacreg.cli.result import findings_kept_for_the_end
+    from cardiacreg.io.kept_inputs import files_of
+    from cardiacreg.io.output_folder import check_output
+
+    unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, ())]
+    if unused:
+        words = {"landmarks": "--landmarks", "frame": "--frame", "frames": "--other-frame"}
+        raise click.UsageError(
+            f"--frames does not go with {' and '.join(words[name] for name in unused)}."
+        )
+    files = files_of(*(inputs[name] for name in ("segmentation", "image", "atlases")))
+    check_output(output, FILE_NAMES, overwrite=overwrite, inputs=files)
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
+        result = refine_cine(
+            inputs.pop("segmentation"), frames=frames, options=options, progress=progress, **inputs
+        )
+    save_cine(result, output, overwrite=overwrite)
+    if as_json:
+        echo_json(cine_summary(result) | {"folder": output})
+    else:
+        _echo_table(result, output)
+    _end_with_findings(result, output, accept_failed=accept_failed)
+
+
+def _echo_table(result: CineResult, output: Path) -> None:
+    curves = result.volumes_ml
+    click.echo(f"{'frame':>5s} {'phase':6s}" + "".join(f"{name + ' ml':>14s}" for name in curves))
+    for position, frame in enumerate(result.frames):
+        phase = {result.ed: "ED", result.es: "ES"}.get(position, "")
+        phase += " *" if frame.filled_in else ""
+        cells = [f"{as_cell(frame.volumes_ml[name], 1):>14s}" for name in curves]
+        click.echo(f"{frame.number:5d} {phase:6s}{''.join(cells)}")
+    if any(frame.filled_in for frame in result.frames):
+        click.echo("* no labels: filled in from the neighbours in time")
+    shares = [
+        f"{side} {100 * value:.1f} %"
+        for side, value in result.ejection_fractions.items()
+        if value is not None
+    ]
+    click.echo(
+        f"ejection fraction {', '.join(shares) or 'unknown'}; smallest Jacobian "
+        f"{result.minimum_jacobian:.3f}; written to {output}"
+    )
+
+
+def _end_with_findings(result: CineResult, output: Path, *, accept_failed: bool) -> None:
+    """Write every finding to stderr; the last line is an error where a frame failed."""
+    for finding in result.findings:
+        say(f"warning [{finding.code}]: {finding.message}")
+    failed = []
+    for frame in result.frames:
+        for finding in frame.findings:
+            say(f"warning [{finding.code}]: frame {frame.number}: {finding.message}")
+            failed += [f"frame {frame.number}: {finding.found}"] if finding.code == _FAILED else []
+    if failed and not accept_failed:
+        raise RefinementError(
+            f"failed refinement: {failed[0]}; the files in {output} are there to look at.",
+            code=_FAILED,
+        )
