@@ -79,12 +79,12 @@ def measure_heart(seed: int, group: str, n_frames: int) -> Record:
     lows = CLINICAL.of_frames(hearts, seed=seed)
     stacks, true_mm = [low.subject.labels for low in lows], lows[0].slice_shifts_mm
     truths = [padded(heart.labels) for heart in hearts]
-    found: dict[str, Any] = {"true_ml": [overlap.volumes_ml(each.labels) for each in hearts]}
+    found: dict[str, Any] = {"true_ml": [overlap.structure_volumes_ml(each.labels) for each in hearts]}
     for method in METHODS:
         models, shifts, more = models_of(stacks, method)
         found[method] = more | {
             "dice": [_dice(m, t) for m, t in zip(models, truths, strict=True)],
-            "volumes_ml": [overlap.volumes_ml(each) for each in models],
+            "volumes_ml": [overlap.structure_volumes_ml(each) for each in models],
         }
         if method == SINGLE:
             found["own_shift_error_mm"] = [
@@ -171,11 +171,11 @@ def _acdc_units(quick: bool) -> list[Unit]:
 
 
 def _measure_stacks(stacks: Sequence[LabelMap]) -> Record:
-    found: dict[str, Any] = {"input_ml": [overlap.volumes_ml(each) for each in stacks]}
+    found: dict[str, Any] = {"input_ml": [overlap.structure_volumes_ml(each) for each in stacks]}
     for method in METHODS:
         models, shifts, more = models_of(stacks, method)
         found[method] = more | {
-            "volumes_ml": [overlap.volumes_ml(each) for each in models],
+            "volumes_ml": [overlap.structure_volumes_ml(each) for each in models],
             "shifts_mm": [each.tolist() for each in shifts[: 1 if method == CINE else None]],
         }
     return found
@@ -188,11 +188,11 @@ def _contoured_units(quick: bool) -> list[Unit]:
 
     def measure() -> Record:
         stacks = long_axis.stacks(read, planes)
-        found: dict[str, Any] = {"input_ml": [overlap.volumes_ml(each) for each in stacks]}
+        found: dict[str, Any] = {"input_ml": [overlap.structure_volumes_ml(each) for each in stacks]}
         for method in METHODS:
             models, _, more = models_of(stacks, method)
             found[method] = more | {
-                "volumes_ml": [overlap.volumes_ml(each) for each in models],
+                "volumes_ml": [overlap.structure_volumes_ml(each) for each in models],
                 "contours_mm": [
                     long_axis.measure_phase(model, phase, planes)["contours_mm"]
                     for model, phase in zip(models, read, strict=True)

@@ -102,7 +102,7 @@ def _measure(acquisition: Acquisition, others: Sequence[Acquisition]) -> Record:
         "ends": [end.coverage for end in result.ends],
         "findings": [finding.code for finding in result.findings],
         "shift_rms_mm": float(np.sqrt((result.slice_shifts_mm**2).mean())),
-        "volumes_ml": overlap.volumes_ml(result.labels),
+        "volumes_ml": overlap.structure_volumes_ml(result.labels),
         "staircase_mm": {
             name: _staircases(labels) for name, labels in (maps | {"cardiacreg": result.labels}).items()
         },

@@ -89,8 +89,8 @@ def raw_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
 def sizes_and_dice(result: LabelMap, truth: LabelMap) -> dict[str, Scores]:
     """Return Dice in the layout of `score`; raw also pieces, volumes in ml, masses in g, their errors."""
     found = dice_only(result, truth)
-    ours, true = overlap.volumes_ml(result), overlap.volumes_ml(truth)
-    our_g, true_g = overlap.masses_g(result), overlap.masses_g(truth)
+    ours, true = overlap.structure_volumes_ml(result), overlap.structure_volumes_ml(truth)
+    our_g, true_g = overlap.structure_masses_g(result), overlap.structure_masses_g(truth)
     for name, figures in found["raw"].items():
         label = next(label for label, known in STRUCTURES.items() if known == name)
         figures["n_components"], figures["n_holes"] = overlap.topology_counts(result, label)

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from cardiacreg.anatomy.volumes import masses_g
+from cardiacreg.anatomy.volumes import structure_masses_g
 from cardiacreg.cine.result import CineFrame, CineResult
 from cardiacreg.geometry import STRUCTURES
 from cardiacreg.io.atomic_write import write_bytes_atomically
@@ -78,7 +78,7 @@ def cine_summary(result: CineResult) -> dict[str, Any]:
         "ed_frame": result.frames[result.ed].number,
         "es_frame": result.frames[result.es].number,
         "ejection_fractions": result.ejection_fractions,
-        "masses_g_ed": masses_g(result.frames[result.ed].labels),
+        "masses_g_ed": structure_masses_g(result.frames[result.ed].labels),
         "slice_shifts_mm": result.slice_shifts_mm,
         "atlases": list(result.atlases),
         "orientation": dataclasses.asdict(result.orientation),

@@ -10,7 +10,7 @@ import numpy as np
 
 from cardiacreg.anatomy.slice_volumes import StructureVolume
 from cardiacreg.anatomy.stack_coverage import End
-from cardiacreg.anatomy.volumes import volumes_ml
+from cardiacreg.anatomy.volumes import structure_volumes_ml
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_CAVITY, RV_CAVITY, STRUCTURES, LabelMap, Landmarks, Volume
@@ -65,7 +65,7 @@ class CineFrame:
     @property
     def volumes_ml(self) -> dict[str, float | None]:
         """Volume of every structure of the model in ml."""
-        return volumes_ml(self.labels)
+        return structure_volumes_ml(self.labels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -66,6 +66,8 @@ def refine_frames(
         raise click.UsageError(
             f"--frames does not go with {' and '.join(words[name] for name in unused)}."
         )
+    if not inputs.pop("check_spacing", True):
+        raise click.UsageError("--frames does not go with --no-check-spacing.")
     files = files_of(*(inputs[name] for name in ("segmentation", "image", "atlases")))
     check_output(output, FILE_NAMES, overwrite=overwrite, inputs=files)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
