@@ -18,6 +18,7 @@ The rooms, from the bottom; a room imports only what stands above it in this lis
     phantoms/                  Synthetic hearts and simulated scans of them.
     atlases/                   Banks of atlases: building, keeping, checking, ranking.
     results/                   What a refinement gives: its result, files, findings and figures.
+    surfaces/                  Closed surfaces of a model: nested level sets, and their files.
     refinement/                The method: from a thick-slice segmentation to a model.
     cli/                       The command line.
 """

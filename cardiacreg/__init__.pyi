@@ -69,6 +69,12 @@ from .registration import (
     register_labels as register_labels,
 )
 from .results import RefineResult as RefineResult
+from .surfaces import (
+    Surface as Surface,
+    read_surface as read_surface,
+    surfaces_of as surfaces_of,
+    write_surface as write_surface,
+)
 from .transforms import (
     FFD as FFD,
     DisplacementField as DisplacementField,

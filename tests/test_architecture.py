@@ -34,13 +34,14 @@ ROOMS = {
         "phantoms": (*NOUNS, "slices", "anatomy"),
         "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
         "results": (*NOUNS, "slices", "io", "anatomy"),
+        "surfaces": (*NOUNS, "slices", "io", "results"),
         "refinement": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "fusion", "metrics", "phantoms", "atlases", "results", "__init__",
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "refinement", "__init__",
+            "surfaces", "refinement", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),

@@ -23,6 +23,7 @@ from cardiacreg.cli.result import accept_failed_option, echo_result, findings_ke
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
+from cardiacreg.cli.surfaces import meshes_of, surface_formats_option, surfaces
 
 
 @click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
@@ -31,7 +32,7 @@ def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
 
 
-for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doctor):
+for _command in (segment, run_both, surfaces, evaluate, simulate, demo, atlas, cache, doctor):
     main.add_command(_command)
 
 
@@ -94,6 +95,7 @@ for _command in (segment, run_both, evaluate, simulate, demo, atlas, cache, doct
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
 @accept_failed_option
+@surface_formats_option("--surfaces")
 @click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -107,6 +109,7 @@ def refine(
     overwrite: bool,
     accept_failed: bool,
     surface: bool,
+    formats: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     **inputs: Any,
@@ -119,17 +122,18 @@ def refine(
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
     from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES, SURFACE, save_result
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
 
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
     files = files_of(*given, *inputs["frames"])
-    check_output(output, (*FILE_NAMES, SURFACE), overwrite=overwrite, inputs=files)
+    check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     presets = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
     options = told(presets[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
     result = replace(result, input_files=files)
-    save_result(result, output, overwrite=overwrite, surface=surface)
+    meshes = meshes_of(result, formats)
+    save_result(result, output, overwrite=overwrite, surface=surface, meshes=meshes)
     notes = () if quiet else (f"look at {output / 'qc.png'}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)

@@ -34,7 +34,9 @@ from cardiacreg.results.files import FILE_NAMES
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import Orientation
 
-COMMANDS = ("refine", "segment", "run", "demo", "simulate", "evaluate", "atlas", "cache", "doctor")
+COMMANDS = (
+    "refine", "segment", "run", "surfaces", "demo", "simulate", "evaluate", "atlas", "cache", "doctor",
+)  # fmt: skip
 
 
 def run(*arguments):
