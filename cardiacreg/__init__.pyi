@@ -44,6 +44,12 @@ from .io import (
     write_landmarks as write_landmarks,
     write_volume as write_volume,
 )
+from .measures import (
+    Measures as Measures,
+    draw_bullseye as draw_bullseye,
+    measure as measure,
+    write_measures_csv as write_measures_csv,
+)
 from .metrics import (
     average_surface_distance_mm as average_surface_distance_mm,
     compare as compare,

@@ -35,13 +35,14 @@ ROOMS = {
         "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
         "results": (*NOUNS, "slices", "io", "anatomy"),
         "surfaces": (*NOUNS, "slices", "io", "results"),
+        "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "fusion", "metrics", "phantoms", "atlases", "results", "__init__",
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "refinement", "__init__",
+            "surfaces", "measures", "refinement", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -74,7 +75,7 @@ TYPES_ONLY = {"results.result": {"refinement.options"}}
 ONLY_IMPORTERS = {
     "numba": ("compute.jit", "compute.kernel_cache", "refinement._refine", "refinement.context"),
     "nibabel": ("io.nifti", "io.nifti_header", "transforms.displacement_field", "cli.*"),
-    "matplotlib": ("results.qc_*", "results.surface_figure", "cli.*"),
+    "matplotlib": ("results.qc_*", "results.surface_figure", "measures.bullseye", "cli.*"),
     "click": ("cli.*",),
     "torch": (),
     "cardiacreg_nn": ("cli.*",),

@@ -19,11 +19,11 @@ from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
 from cardiacreg.cli.evaluate import evaluate
 from cardiacreg.cli.heart import heart_options, told
+from cardiacreg.cli.model import measure, meshes_of, surface_formats_option, surfaces
 from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
-from cardiacreg.cli.surfaces import meshes_of, surface_formats_option, surfaces
 
 
 @click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
@@ -32,7 +32,18 @@ def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
 
 
-for _command in (segment, run_both, surfaces, evaluate, simulate, demo, atlas, cache, doctor):
+for _command in (
+    segment,
+    run_both,
+    surfaces,
+    measure,
+    evaluate,
+    simulate,
+    demo,
+    atlas,
+    cache,
+    doctor,
+):
     main.add_command(_command)
 
 

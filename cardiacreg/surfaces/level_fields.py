@@ -144,9 +144,7 @@ def leveled(fine: FineFields, step_mm: float) -> dict[str, LevelField]:
     coarse, matrix = resampled(fine, step_mm)
     found: dict[str, Field] = {}
     for name, field in coarse.items():
-        moved = _with_volume(
-            field, _clipping(name, found), fine.volumes_mm3[name], matrix, step_mm
-        )
+        moved = _with_volume(field, _clipping(name, found), fine.volumes_mm3[name], matrix, step_mm)
         if moved is not None:
             found[name] = moved
     return {name: LevelField(field, matrix) for name, field in found.items()}

@@ -1,4 +1,4 @@
-"""``cardiacreg surfaces`` and ``refine --surfaces`` from outside."""
+"""``cardiacreg surfaces``, ``refine --surfaces`` and ``cardiacreg measure`` from outside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from cardiacreg import read_surface
-from cardiacreg.cli import surfaces as command
+from cardiacreg.cli import model
 from cardiacreg.cli.app import main
 from cardiacreg.results import files
 
@@ -18,7 +18,7 @@ def run(*arguments):
 
 
 def test_formats_of_the_command_are_those_of_the_files():
-    assert command._FORMATS == files.MESH_FORMATS
+    assert model._FORMATS == files.MESH_FORMATS
 
 
 def test_labels_become_files(tiny_files, tmp_path):
@@ -77,3 +77,34 @@ def test_a_folder_without_a_result(tmp_path, content):
     (tmp_path / "result.json").write_text(content)
     shown = run("surfaces", tmp_path, "-o", tmp_path / "out")
     assert shown.exit_code == 1 and "BAD_RESULT" in shown.stderr
+
+
+# --- measure
+
+
+def test_measures_of_two_phases(tiny_files, tmp_path):
+    arguments = ("measure", tiny_files.labels, tiny_files.atlases / "smaller" / "labels.nii.gz",
+                 "-o", tmp_path / "out", "--height-cm", 180, "--weight-kg", 80)  # fmt: skip
+    shown = run(*arguments, "--name", "toy")
+    assert shown.exit_code == 0, shown.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(model.MEASURE_FILES)
+    assert "LVEF" in shown.stdout and "WT_Global" in shown.stdout
+    assert (tmp_path / "out" / "measures.csv").read_text().splitlines()[1].startswith("toy,31.8")
+    assert (tmp_path / "out" / "bullseye.png").read_bytes().startswith(b"\x89PNG")
+    again = run(*arguments)
+    assert again.exit_code == 1 and "OUTPUT_EXISTS" in again.stderr
+    assert run(*arguments, "--overwrite").exit_code == 0
+
+
+def test_measures_of_one_phase_as_json(tiny_files, tmp_path):
+    shown = run("measure", tiny_files.labels, "-o", tmp_path / "out", "--json")
+    found = json.loads(shown.stdout)["measures"]
+    assert found["LVESV (mL)"] is None and found["LVEDV (mL)"] > 30
+
+
+def test_measuring_fails_with_one_line(tiny_files, tmp_path):
+    absent = run("measure", tmp_path / "absent", "-o", tmp_path / "out")
+    assert absent.exit_code == 1 and "FILE_NOT_FOUND" in absent.stderr
+    half = run("measure", tiny_files.labels, "-o", tmp_path / "out", "--height-cm", 180)
+    assert half.exit_code == 1 and "BAD_BODY" in half.stderr
+    assert not (tmp_path / "out").exists()

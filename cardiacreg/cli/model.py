@@ -1,4 +1,4 @@
-"""``cardiacreg surfaces``, and the option of ``cardiacreg refine`` that writes them too."""
+"""``cardiacreg surfaces`` and ``cardiacreg measure``: what a refined model is good for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.support import EXIT_CODES, echo_json
+from cardiacreg.cli.support import EXIT_CODES, as_cell, echo_json
 
 if TYPE_CHECKING:
     from cardiacreg.results.result import RefineResult
 
 _FORMATS = ("vtp", "stl", "ply", "obj")
 """As in `results.files`, which takes time to load."""
+MEASURE_FILES = ("measures.csv", "bullseye.png", "measures_units.json")
+_SHOWN = ("LV", "RV", "BSA", "WT_Global", "Eccentricity")
 
 
 def format_words(
@@ -105,3 +107,56 @@ def surfaces(
         area_cm2 = row["area_mm2"] / 100
         click.echo(f"{name:8s}{row['volume_ml']:9.1f}{area_cm2:9.1f}{row['triangles']:11d}")
     click.echo(f"written to {output} as {', '.join(formats)}, {space} mm")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("ed_result", type=click.Path(readable=False, path_type=Path))
+@click.argument("es_result", type=click.Path(readable=False, path_type=Path), required=False)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(readable=False, path_type=Path), metavar="DIR",
+    help="Folder for measures.csv, measures_units.json and bullseye.png; made when missing.",
+)  # fmt: skip
+@click.option("--height-cm", type=float, help="Height of the body, to index by its surface.")
+@click.option("--weight-kg", type=float, help="Weight of the body.")
+@click.option("--name", metavar="NAME", help="Name of the row; that of ED_RESULT when absent.")
+@click.option(
+    "--preset", metavar="NAME", help="Meaning of the labels in files; canonical if absent."
+)
+@click.option("--overwrite", is_flag=True, help="Replace earlier measures in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def measure(
+    ed_result: Path,
+    es_result: Path | None,
+    output: Path,
+    height_cm: float | None,
+    weight_kg: float | None,
+    name: str | None,
+    preset: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Measure a refined heart at end-diastole and, when given, end-systole.
+
+    ED_RESULT and ES_RESULT are folders that cardiacreg refine wrote, or files of labels on thin slices.
+    """
+    from cardiacreg.io.output_folder import all_or_nothing
+    from cardiacreg.measures.bullseye import draw_bullseye
+    from cardiacreg.measures.csv_files import write_measures_csv
+    from cardiacreg.measures.heart import measure as run
+    from cardiacreg.results.qc_figure import png_bytes
+    from cardiacreg.results.saved_model import as_model
+
+    models = [as_model(each, preset=preset) for each in (ed_result, es_result) if each is not None]
+    found = run(*models, height_cm=height_cm, weight_kg=weight_kg)
+    inputs = [file for model in models for file in model.files]
+    with all_or_nothing(output, MEASURE_FILES, overwrite=overwrite, inputs=inputs) as stage:
+        write_measures_csv(stage / MEASURE_FILES[0], {name or ed_result.name: found})
+        (stage / MEASURE_FILES[1]).write_bytes(png_bytes(draw_bullseye(found)))
+    rows = found.table()
+    if as_json:
+        echo_json({"folder": output, "measures": {row.column: row.value for row in rows}})
+        return
+    for row in rows:
+        if row.value is not None and row.name.startswith(_SHOWN):
+            click.echo(f"{row.name:28s}{as_cell(row.value, 2):>10s} {row.unit}")
+    click.echo(f"thickness by segment, and the rest, written to {output}")
