@@ -50,6 +50,12 @@ from .io import (
     write_landmarks as write_landmarks,
     write_volume as write_volume,
 )
+from .measures import (
+    Measures as Measures,
+    draw_bullseye as draw_bullseye,
+    measure as measure,
+    write_measures_csv as write_measures_csv,
+)
 from .metrics import (
     average_surface_distance_mm as average_surface_distance_mm,
     compare as compare,
@@ -78,6 +84,12 @@ from .results import (
     RefineResult as RefineResult,
     SavedResult as SavedResult,
     load_result as load_result,
+)
+from .surfaces import (
+    Surface as Surface,
+    read_surface as read_surface,
+    surfaces_of as surfaces_of,
+    write_surface as write_surface,
 )
 from .transforms import (
     FFD as FFD,

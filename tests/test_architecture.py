@@ -34,6 +34,8 @@ ROOMS = {
         "phantoms": (*NOUNS, "slices", "anatomy"),
         "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
         "results": (*NOUNS, "slices", "io", "anatomy"),
+        "surfaces": (*NOUNS, "slices", "io", "results"),
+        "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "fusion", "metrics", "phantoms", "atlases", "results", "__init__",
@@ -44,7 +46,7 @@ ROOMS = {
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "refinement", "cine", "__init__",
+            "surfaces", "measures", "refinement", "cine", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -77,7 +79,13 @@ TYPES_ONLY = {"results.result": {"refinement.options"}}
 ONLY_IMPORTERS = {
     "numba": ("compute.jit", "compute.kernel_cache", "refinement._refine", "refinement.context"),
     "nibabel": ("io.nifti", "io.foreign_images", "transforms.displacement_field", "cli.*"),
-    "matplotlib": ("results.qc_*", "results.surface_figure", "cine.curves_figure", "cli.*"),
+    "matplotlib": (
+        "results.qc_*",
+        "results.surface_figure",
+        "cine.curves_figure",
+        "measures.bullseye",
+        "cli.*",
+    ),
     "click": ("cli.*",),
     "torch": (),
     "cardiacreg_nn": ("cli.*",),

@@ -79,7 +79,9 @@ def measure_heart(seed: int, group: str, n_frames: int) -> Record:
     lows = CLINICAL.of_frames(hearts, seed=seed)
     stacks, true_mm = [low.subject.labels for low in lows], lows[0].slice_shifts_mm
     truths = [padded(heart.labels) for heart in hearts]
-    found: dict[str, Any] = {"true_ml": [overlap.structure_volumes_ml(each.labels) for each in hearts]}
+    found: dict[str, Any] = {
+        "true_ml": [overlap.structure_volumes_ml(each.labels) for each in hearts]
+    }
     for method in METHODS:
         models, shifts, more = models_of(stacks, method)
         found[method] = more | {
@@ -188,7 +190,9 @@ def _contoured_units(quick: bool) -> list[Unit]:
 
     def measure() -> Record:
         stacks = long_axis.stacks(read, planes)
-        found: dict[str, Any] = {"input_ml": [overlap.structure_volumes_ml(each) for each in stacks]}
+        found: dict[str, Any] = {
+            "input_ml": [overlap.structure_volumes_ml(each) for each in stacks]
+        }
         for method in METHODS:
             models, _, more = models_of(stacks, method)
             found[method] = more | {

@@ -20,6 +20,7 @@ from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
 from cardiacreg.cli.evaluate import evaluate
 from cardiacreg.cli.heart import heart_options, told
+from cardiacreg.cli.model import measure, meshes_of, surface_formats_option, surfaces
 from cardiacreg.cli.presets import (
     frame_option,
     meaning_options,
@@ -39,7 +40,19 @@ def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
 
 
-for _command in (segment, run_both, evaluate, presets, simulate, demo, atlas, cache, doctor):
+for _command in (
+    segment,
+    run_both,
+    surfaces,
+    measure,
+    evaluate,
+    presets,
+    simulate,
+    demo,
+    atlas,
+    cache,
+    doctor,
+):
     main.add_command(_command)
 
 
@@ -106,6 +119,7 @@ for _command in (segment, run_both, evaluate, presets, simulate, demo, atlas, ca
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")
 @accept_failed_option
+@surface_formats_option("--surfaces")
 @click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -122,6 +136,7 @@ def refine(
     overwrite: bool,
     accept_failed: bool,
     surface: bool,
+    formats: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     **inputs: Any,
@@ -134,7 +149,7 @@ def refine(
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
     from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES, SURFACE, save_result
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
 
     inputs["preset"] = one_meaning(preset, mapping)
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
@@ -150,10 +165,11 @@ def refine(
         return
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
     files = files_of(*given, *inputs["frames"])
-    check_output(output, (*FILE_NAMES, SURFACE), overwrite=overwrite, inputs=files)
+    check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
     result = replace(result, input_files=files)
-    save_result(result, output, overwrite=overwrite, surface=surface)
+    meshes = meshes_of(result, formats)
+    save_result(result, output, overwrite=overwrite, surface=surface, meshes=meshes)
     notes = () if quiet else (f"look at {output / 'qc.png'}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)

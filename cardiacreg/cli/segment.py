@@ -116,10 +116,10 @@ def run(
     from cardiacreg.io.output_folder import all_or_nothing, check_output
     from cardiacreg.refinement._refine import refine
     from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES, SURFACE, write_files
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, write_files
 
     files = files_of(inputs["image"], inputs["weights"], atlases, *frames)
-    every = (*SEGMENT_FILES, SURFACE, *FILE_NAMES)
+    every = (*SEGMENT_FILES, *ON_REQUEST, *FILE_NAMES)
     how: Any = {"overwrite": overwrite, "inputs": files}
     check_output(output, every, **how)
     options = told(RefineOptions(metadata=only, selection=selection), coverage, orientation)

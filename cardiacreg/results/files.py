@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,19 @@ SCHEMA_VERSION = 2
 FILE_NAMES = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json", "qc.png", "result.json")
 SURFACE = "surface.png"
 """Written on request; one of an earlier result is removed with it."""
+MESH_NAMES = ("LV_ENDO", "LV_EPI", "RV_ENDO", "RV_EPI", "EPI")
+MESH_FORMATS = ("vtp", "stl", "ply", "obj")
+ON_REQUEST = (SURFACE, *(f"{name}.{ending}" for name in MESH_NAMES for ending in MESH_FORMATS))
+"""What may be written beside a result; the files of an earlier one are removed with it."""
 
 
 def save_result(
-    result: RefineResult, folder: Path, *, overwrite: bool, surface: bool = False
+    result: RefineResult,
+    folder: Path,
+    *,
+    overwrite: bool,
+    surface: bool = False,
+    meshes: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write a result into a folder, complete or not at all.
 
@@ -38,6 +48,8 @@ def save_result(
         Replace the files of an earlier result.
     surface : bool
         Also draw the heart from outside, as `SURFACE`.
+    meshes : mapping of str to bytes, optional
+        Files of surfaces to write beside it, by names of `ON_REQUEST`.
 
     Returns
     -------
@@ -51,10 +63,13 @@ def save_result(
         input of the result (OUTPUT_IS_INPUT), or the folder cannot be made or written
         (OUTPUT_NOT_WRITABLE).
     """
-    names = (SURFACE, *FILE_NAMES) if surface else FILE_NAMES
+    asked = (*((SURFACE,) if surface else ()), *(meshes or {}))
+    names = (*asked, *FILE_NAMES)
     with all_or_nothing(
-        Path(folder), names, overwrite=overwrite, outdated=(SURFACE,), inputs=result.input_files
+        Path(folder), names, overwrite=overwrite, outdated=ON_REQUEST, inputs=result.input_files
     ) as stage:
+        for name, content in (meshes or {}).items():
+            write_bytes_atomically(stage / name, content)
         write_files(result, stage, surface=surface)
     return Path(folder)
 

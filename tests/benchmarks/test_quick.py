@@ -17,7 +17,9 @@ from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms.hearts import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
-CHEAP = ("comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "startup")
+CHEAP = (
+    "comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "startup", "surfaces",
+)  # fmt: skip
 COARSE = ("long_axis", "pathology")
 ABSENT = ("anatomy_transfer", "hidden_ends", "network_acdc", "orientation", "real", "volumes")
 TIMES = "times fresh processes or every kernel for minutes"
@@ -30,6 +32,7 @@ LEFT_OUT = {
     "figures": "writes into the documentation",
     "fusion": TIMES,
     "fusion_modes": "fuses whole hearts in every mode; the modes have tests of their own",
+    "measures": "draws and refines whole hearts, a minute; what it measures is tested in tests/measures",
     "network": TRAINS,
     "network_gpu": TRAINS,
     "network_hr": TRAINS,

@@ -35,7 +35,8 @@ from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import Orientation
 
 COMMANDS = (
-    "refine", "segment", "run", "demo", "simulate", "evaluate", "presets", "atlas", "cache", "doctor",
+    "refine", "segment", "run", "surfaces", "measure", "demo", "simulate", "evaluate", "presets", "atlas",
+    "cache", "doctor",
 )  # fmt: skip
 
 

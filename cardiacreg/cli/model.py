@@ -1,0 +1,162 @@
+"""``cardiacreg surfaces`` and ``cardiacreg measure``: what a refined model is good for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cardiacreg.cli.support import EXIT_CODES, as_cell, echo_json
+
+if TYPE_CHECKING:
+    from cardiacreg.results.result import RefineResult
+
+_FORMATS = ("vtp", "stl", "ply", "obj")
+"""As in `results.files`, which takes time to load."""
+MEASURE_FILES = ("measures.csv", "bullseye.png", "measures_units.json")
+_SHOWN = ("LV", "RV", "BSA", "WT_Global", "Eccentricity")
+
+
+def format_words(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[str, ...]:
+    """Turn ``vtp,stl`` into the formats it names."""
+    words = tuple(word.strip().lower() for word in (text or "").split(",") if word.strip())
+    unknown = sorted(set(words) - set(_FORMATS))
+    if unknown:
+        raise click.BadParameter(f"{', '.join(unknown)}; needs some of {', '.join(_FORMATS)}.")
+    return tuple(dict.fromkeys(words))
+
+
+def surface_formats_option(name: str, **more: Any) -> Callable[..., Any]:
+    """Make the option that names formats of surfaces."""
+    return click.option(
+        name, "formats", metavar="FORMAT[,FORMAT]", callback=format_words,
+        help=f"Closed surfaces of the ventricles, RAS mm: {', '.join(_FORMATS)}."
+        if not more else "Formats of the files, comma-separated.",
+        **more,
+    )  # fmt: skip
+
+
+def meshes_of(result: RefineResult, formats: tuple[str, ...]) -> dict[str, bytes]:
+    """Return the files of a result's surfaces in every format, by name; none where none is asked for."""
+    if not formats:
+        return {}
+    from cardiacreg.surfaces.extraction import surfaces_of
+    from cardiacreg.surfaces.files import file_contents
+
+    return file_contents(surfaces_of(result), formats)
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument(
+    "model", type=click.Path(readable=False, path_type=Path), metavar="RESULT_OR_LABELS"
+)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(readable=False, path_type=Path), metavar="DIR",
+    help="Folder for the files; made when missing.",
+)  # fmt: skip
+@surface_formats_option("--format", default="vtp", show_default=True)
+@click.option(
+    "--space", type=click.Choice(["RAS", "LPS"]), default="RAS", show_default=True,
+    help="Space of the coordinates; the files name it.",
+)  # fmt: skip
+@click.option(
+    "--triangles", type=click.IntRange(min=200), default=20_000, show_default=True,
+    help="Most triangles of the largest surface.",
+)  # fmt: skip
+@click.option(
+    "--preset", metavar="NAME", help="Meaning of the labels in a file; canonical if absent."
+)
+@click.option("--overwrite", is_flag=True, help="Replace files of these names in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def surfaces(
+    model: Path,
+    output: Path,
+    formats: tuple[str, ...],
+    space: str,
+    triangles: int,
+    preset: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write closed surfaces of a refined model, or of labels on thin slices.
+
+    RESULT_OR_LABELS is a folder that cardiacreg refine wrote, or a file of labels (NIfTI). Writes
+    LV_ENDO, LV_EPI, RV_ENDO, RV_EPI and EPI (the whole) in every format.
+    """
+    from cardiacreg.results.saved_model import as_model
+    from cardiacreg.surfaces.extraction import surfaces_of
+    from cardiacreg.surfaces.files import write_surfaces
+
+    found = as_model(model, preset=preset)
+    made = surfaces_of(found, triangles=triangles)
+    write_surfaces(output, made, formats, space=space, overwrite=overwrite, inputs=found.files)
+    rows = {
+        name: {"volume_ml": each.volume_ml(), "area_mm2": each.area_mm2(),
+               "triangles": len(each.triangles)}
+        for name, each in made.items()
+    }  # fmt: skip
+    if as_json:
+        echo_json({"folder": output, "space": space, "surfaces": rows})
+        return
+    click.echo(f"{'surface':8s}{'ml':>9s}{'cm2':>9s}{'triangles':>11s}")
+    for name, row in rows.items():
+        area_cm2 = row["area_mm2"] / 100
+        click.echo(f"{name:8s}{row['volume_ml']:9.1f}{area_cm2:9.1f}{row['triangles']:11d}")
+    click.echo(f"written to {output} as {', '.join(formats)}, {space} mm")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("ed_result", type=click.Path(readable=False, path_type=Path))
+@click.argument("es_result", type=click.Path(readable=False, path_type=Path), required=False)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(readable=False, path_type=Path), metavar="DIR",
+    help="Folder for measures.csv, measures_units.json and bullseye.png; made when missing.",
+)  # fmt: skip
+@click.option("--height-cm", type=float, help="Height of the body, to index by its surface.")
+@click.option("--weight-kg", type=float, help="Weight of the body.")
+@click.option("--name", metavar="NAME", help="Name of the row; that of ED_RESULT when absent.")
+@click.option(
+    "--preset", metavar="NAME", help="Meaning of the labels in files; canonical if absent."
+)
+@click.option("--overwrite", is_flag=True, help="Replace earlier measures in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def measure(
+    ed_result: Path,
+    es_result: Path | None,
+    output: Path,
+    height_cm: float | None,
+    weight_kg: float | None,
+    name: str | None,
+    preset: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Measure a refined heart at end-diastole and, when given, end-systole.
+
+    ED_RESULT and ES_RESULT are folders that cardiacreg refine wrote, or files of labels on thin slices.
+    """
+    from cardiacreg.io.output_folder import all_or_nothing
+    from cardiacreg.measures.bullseye import draw_bullseye
+    from cardiacreg.measures.csv_files import write_measures_csv
+    from cardiacreg.measures.heart import measure as run
+    from cardiacreg.results.qc_figure import png_bytes
+    from cardiacreg.results.saved_model import as_model
+
+    models = [as_model(each, preset=preset) for each in (ed_result, es_result) if each is not None]
+    found = run(*models, height_cm=height_cm, weight_kg=weight_kg)
+    inputs = [file for model in models for file in model.files]
+    with all_or_nothing(output, MEASURE_FILES, overwrite=overwrite, inputs=inputs) as stage:
+        write_measures_csv(stage / MEASURE_FILES[0], {name or ed_result.name: found})
+        (stage / MEASURE_FILES[1]).write_bytes(png_bytes(draw_bullseye(found)))
+    rows = found.table()
+    if as_json:
+        echo_json({"folder": output, "measures": {row.column: row.value for row in rows}})
+        return
+    for row in rows:
+        if row.value is not None and row.name.startswith(_SHOWN):
+            click.echo(f"{row.name:28s}{as_cell(row.value, 2):>10s} {row.unit}")
+    click.echo(f"thickness by segment, and the rest, written to {output}")

@@ -1,0 +1,269 @@
+"""What clinics and studies ask of a heart: volumes, masses, function and wall thickness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.slice_volumes import StructureVolume
+from cardiacreg.anatomy.volumes import MUSCLE_DENSITY_G_PER_ML, structure_volumes_ml
+from cardiacreg.arrays import Float
+from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, STRUCTURES
+from cardiacreg.measures.left_wall import measure_left_wall
+from cardiacreg.measures.segments import N_SEGMENTS, heart_frame
+from cardiacreg.results.saved_model import Model, SavedModel, as_model
+
+_HEIGHTS_CM, _WEIGHTS_KG = (30.0, 250.0), (1.0, 400.0)
+
+
+class Row(NamedTuple):
+    """One measure.
+
+    Parameters
+    ----------
+    name : str
+        As ``LVEDV``; that of ukbb_cardiac where it has one.
+    value : float or None
+        None where the model or the input does not show it.
+    unit : str
+        Empty for a ratio.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+
+    @property
+    def column(self) -> str:
+        """Name and unit as the head of a column: ``LVEDV (mL)``."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PhaseMeasures:
+    """Measures of one phase; None or NaN where there is nothing to measure.
+
+    Parameters
+    ----------
+    lv_volume_ml, lv_mass_g, rv_volume_ml, rv_mass_g : float or None
+        RV mass is None unless the input showed the RV wall.
+    parts : dict of str to StructureVolume
+        Acquired and extrapolated volumes by structure; empty for labels alone.
+    thickness_mm : ndarray, shape (17,)
+        Of the LV wall by segment.
+    mean_thickness_mm : float
+    eccentricity : float
+    """
+
+    lv_volume_ml: float | None
+    lv_mass_g: float | None
+    rv_volume_ml: float | None
+    rv_mass_g: float | None
+    parts: dict[str, StructureVolume]
+    thickness_mm: Float
+    mean_thickness_mm: float
+    eccentricity: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measures:
+    """Measures of one heart.
+
+    Parameters
+    ----------
+    ed : PhaseMeasures
+        End-diastole, or the only phase.
+    es : PhaseMeasures or None
+        End-systole.
+    body_surface_m2 : float or None
+        By Mosteller's formula, from height and weight.
+    """
+
+    ed: PhaseMeasures
+    es: PhaseMeasures | None = None
+    body_surface_m2: float | None = None
+
+    def table(self) -> list[Row]:
+        """Return every measure as a row of name, value and unit; always in the same order."""
+        rows = [*self._ventricle("LV"), *self._ventricle("RV"), *self._masses()]
+        rows += self._indexed(rows)
+        rows += [*self._parts(), *self._walls()]
+        return rows
+
+    def _ventricle(self, side: str) -> list[Row]:
+        key = f"{side.lower()}_volume_ml"
+        diastole, systole = (getattr(phase, key, None) for phase in (self.ed, self.es))
+        stroke = _minus(diastole, systole)
+        ejected = 100 * stroke / diastole if stroke is not None and diastole else None
+        return [
+            Row(f"{side}EDV", diastole, "mL"),
+            Row(f"{side}ESV", systole, "mL"),
+            Row(f"{side}SV", stroke, "mL"),
+            Row(f"{side}EF", ejected, "%"),
+        ]
+
+    def _masses(self) -> list[Row]:
+        return [
+            Row("LVM", self.ed.lv_mass_g, "g"),
+            Row("LVM ES", self.es.lv_mass_g if self.es else None, "g"),
+            Row("RVM", self.ed.rv_mass_g, "g"),
+        ]
+
+    def _indexed(self, rows: list[Row]) -> list[Row]:
+        """What is divided by the body's surface: volumes and masses, not fractions."""
+        area = self.body_surface_m2
+        return [Row("BSA", area, "m2")] + [
+            Row(f"{row.name}i", row.value / area if area and row.value is not None else None,
+                f"{row.unit}/m2")
+            for row in rows
+            if row.unit in ("mL", "g") and " " not in row.name
+        ]  # fmt: skip
+
+    def _parts(self) -> list[Row]:
+        """Volumes by where they lie: inside the structure's labelled slices, or beyond them."""
+        rows = []
+        for phase, word in ((self.ed, "ED"), (self.es, "ES")):
+            for label, name in ((LV_CAVITY, f"LV{word}V"), (RV_CAVITY, f"RV{word}V"),
+                                (LV_WALL, f"LV wall {word}")):  # fmt: skip
+                part = phase.parts.get(STRUCTURES[label]) if phase else None
+                rows += [
+                    Row(f"{name} acquired", part.inside_ml if part else None, "mL"),
+                    Row(f"{name} beyond apex", part.beyond_apex_ml if part else None, "mL"),
+                    Row(f"{name} beyond base", part.beyond_base_ml if part else None, "mL"),
+                ]
+        return rows
+
+    def _walls(self) -> list[Row]:
+        rows = []
+        for phase, end in ((self.ed, ""), (self.es, " ES")):
+            values = phase.thickness_mm if phase else np.full(N_SEGMENTS, np.nan)
+            rows += [
+                Row(f"WT_AHA_{n + 1}{end}", _known(value), "mm") for n, value in enumerate(values)
+            ]
+            rows.append(
+                Row(f"WT_Global{end}", _known(phase.mean_thickness_mm if phase else None), "mm")
+            )
+        rows += [
+            Row(f"Thickening_AHA_{n + 1}", _known(value), "%")
+            for n, value in enumerate(self.thickening_percent())
+        ]
+        for phase, end in ((self.ed, "ED"), (self.es, "ES")):
+            rows.append(
+                Row(f"Eccentricity {end}", _known(phase.eccentricity if phase else None), "")
+            )
+        return rows
+
+    def thickening_percent(self) -> Float:
+        """Return how much thicker each segment is at end-systole, %, shape (17,); NaN if unknown."""
+        if self.es is None:
+            return np.full(N_SEGMENTS, np.nan)
+        return np.asarray(100 * (self.es.thickness_mm / self.ed.thickness_mm - 1))
+
+
+def measure(
+    ed_result: Model,
+    es_result: Model | None = None,
+    *,
+    height_cm: float | None = None,
+    weight_kg: float | None = None,
+) -> Measures:
+    """Measure a model, or two phases of one heart.
+
+    Volumes and masses are those of the model's labels, muscle at 1.05 g/ml. The LV wall is measured along
+    the field lines of Laplace's equation, in the 17 segments of the American Heart Association, which are
+    placed by the landmarks.
+
+    Parameters
+    ----------
+    ed_result : RefineResult, LabelMap or path-like
+        End-diastole, or the only phase: a result, the folder it was saved to, canonical labels on thin
+        slices, or their file.
+    es_result : RefineResult, LabelMap or path-like, optional
+        End-systole.
+    height_cm, weight_kg : float, optional
+        Of the body, both or none; its surface is sqrt(height x weight / 3600) m2 (Mosteller 1987).
+
+    Returns
+    -------
+    Measures
+
+    Raises
+    ------
+    InvalidInputError
+        If height or weight is missing or not that of a body (BAD_BODY), the landmarks are unusable
+        (BAD_LANDMARKS), or the model cannot be read.
+
+    Warns
+    -----
+    InputWarning
+        If the LV cavity is larger at end-systole than at end-diastole.
+
+    Examples
+    --------
+    >>> from cardiacreg import measure
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> found = measure(make_toy_heart().labels, make_toy_heart(size=0.9).labels)
+    >>> {row.column: round(row.value) for row in found.table()[:4]}
+    {'LVEDV (mL)': 32, 'LVESV (mL)': 23, 'LVSV (mL)': 9, 'LVEF (%)': 27}
+    """
+    surface = body_surface_m2(height_cm, weight_kg)
+    ed = _measured(as_model(ed_result))
+    es = None if es_result is None else _measured(as_model(es_result))
+    if es is not None and (es.lv_volume_ml or 0) > (ed.lv_volume_ml or np.inf):
+        warn(
+            "measure: the LV is larger at end-systole than at end-diastole; are the phases swapped?"
+        )
+    return Measures(ed, es, surface)
+
+
+def body_surface_m2(height_cm: float | None, weight_kg: float | None) -> float | None:
+    """Return the body's surface by Mosteller's formula, None without height and weight."""
+    if height_cm is None and weight_kg is None:
+        return None
+    given = ((height_cm, _HEIGHTS_CM), (weight_kg, _WEIGHTS_KG))
+    if any(value is None or not low <= value <= high for value, (low, high) in given):
+        raise InvalidInputError(
+            f"measure: height {height_cm} cm and weight {weight_kg} kg; needs both, a height from 30 to "
+            "250 cm and a weight from 1 to 400 kg.",
+            code="BAD_BODY",
+        )
+    assert height_cm is not None and weight_kg is not None
+    return float(np.sqrt(height_cm * weight_kg / 3600))
+
+
+def _measured(model: SavedModel) -> PhaseMeasures:
+    volumes = structure_volumes_ml(model.labels)
+    shown = {
+        name: volume
+        for name, volume in volumes.items()
+        if name not in model.structures_from_atlases
+    }
+    lv_wall = volumes[STRUCTURES[LV_WALL]]
+    landmarks = model.landmarks or landmarks_from_labels(model.labels)
+    shape = measure_left_wall(model.labels, heart_frame(landmarks))
+    return PhaseMeasures(
+        lv_volume_ml=volumes[STRUCTURES[LV_CAVITY]],
+        lv_mass_g=_mass(lv_wall),
+        rv_volume_ml=volumes[STRUCTURES[RV_CAVITY]],
+        rv_mass_g=_mass(shown.get(STRUCTURES[RV_WALL])),
+        parts=model.volumes,
+        thickness_mm=shape.thickness_mm if shape else np.full(N_SEGMENTS, np.nan),
+        mean_thickness_mm=shape.mean_thickness_mm if shape else float("nan"),
+        eccentricity=shape.eccentricity if shape else float("nan"),
+    )
+
+
+def _mass(volume_ml: float | None) -> float | None:
+    return None if volume_ml is None else MUSCLE_DENSITY_G_PER_ML * volume_ml
+
+
+def _minus(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)

@@ -1,0 +1,113 @@
+"""A model to measure or to draw, wherever it comes from: a result, its folder, or labels alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from cardiacreg.anatomy.label_presets import canonical_labels
+from cardiacreg.anatomy.slice_volumes import StructureVolume
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import LabelMap, Landmarks
+from cardiacreg.io.landmark_files import read_landmarks
+from cardiacreg.io.nifti import read_labels
+from cardiacreg.io.regular_file import check_regular_file, unreadable
+from cardiacreg.io.source_name import named_source
+from cardiacreg.results.result import RefineResult
+
+_LARGEST_SUMMARY_BYTES = 50_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedModel:
+    """What measures and surfaces need of a model.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Canonical labels.
+    landmarks : Landmarks or None
+        None where there are labels alone.
+    volumes : dict of str to StructureVolume
+        Acquired and extrapolated parts; empty where there are labels alone.
+    structures_from_atlases : tuple of str
+        Structures that the input did not show.
+    files : tuple of pathlib.Path
+        What was read.
+    """
+
+    labels: LabelMap
+    landmarks: Landmarks | None = None
+    volumes: dict[str, StructureVolume] = field(default_factory=dict)
+    structures_from_atlases: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+Model: TypeAlias = RefineResult | SavedModel | LabelMap | str | os.PathLike[str]
+"""A result, a folder that one was saved to, canonical labels, or their file."""
+
+
+def as_model(source: Model, *, preset: str | None = None) -> SavedModel:
+    """Return what is to be known of a model.
+
+    Parameters
+    ----------
+    source : Model
+    preset : str, optional
+        Meaning of the labels of a file; canonical when absent.
+
+    Raises
+    ------
+    InvalidInputError
+        If a file is missing or not readable, or a folder holds no result (BAD_RESULT).
+    """
+    if isinstance(source, SavedModel):
+        return source
+    if isinstance(source, LabelMap):
+        return SavedModel(source)
+    if isinstance(source, RefineResult):
+        return SavedModel(
+            source.labels, source.landmarks, source.volumes, source.structures_from_atlases
+        )
+    place = Path(source)
+    if place.is_dir():
+        return _from_folder(place)
+    return SavedModel(canonical_labels(read_labels(place), preset), files=(place,))
+
+
+def _from_folder(folder: Path) -> SavedModel:
+    files = tuple(folder / name for name in ("labels.nii.gz", "landmarks.json", "result.json"))
+    with named_source(os.fspath(files[2])):
+        found = _summary(files[2])
+        volumes = found.get("volumes", {})
+        try:
+            parts = {name: StructureVolume(**volume) for name, volume in volumes.items()}
+            absent = tuple(map(str, found["structures_from_atlases"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise _no_result("it holds other entries") from error
+    return SavedModel(read_labels(files[0]), read_landmarks(files[1]), parts, absent, files)
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    if check_regular_file(file).st_size > _LARGEST_SUMMARY_BYTES:
+        raise _no_result("it is too large")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise unreadable(error.strerror or str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise _no_result("it is no JSON") from error
+    if not isinstance(found, dict):
+        raise _no_result("it is no JSON object")
+    return found
+
+
+def _no_result(why: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"not the summary of a saved result ({why}); give a folder that cardiacreg refine wrote, or a "
+        "file of labels.",
+        code="BAD_RESULT",
+    )

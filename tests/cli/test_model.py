@@ -1,0 +1,110 @@
+"""``cardiacreg surfaces``, ``refine --surfaces`` and ``cardiacreg measure`` from outside."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from cardiacreg import read_surface
+from cardiacreg.cli import model
+from cardiacreg.cli.app import main
+from cardiacreg.results import files
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_formats_of_the_command_are_those_of_the_files():
+    assert model._FORMATS == files.MESH_FORMATS
+
+
+def test_labels_become_files(tiny_files, tmp_path):
+    shown = run("surfaces", tiny_files.labels, "-o", tmp_path / "out", "--format", "stl,ply",
+                "--space", "LPS", "--triangles", 1500)  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"{name}.{ending}" for name in files.MESH_NAMES for ending in ("stl", "ply")
+    }
+    assert "LV_ENDO" in shown.stdout and "LPS mm" in shown.stdout
+    ply, stl = (read_surface(tmp_path / "out" / f"EPI.{ending}") for ending in ("ply", "stl"))
+    assert ply.is_closed() and stl.is_closed()
+    again = run("surfaces", tiny_files.labels, "-o", tmp_path / "out", "--format", "stl")
+    assert again.exit_code == 1 and "OUTPUT_EXISTS" in again.stderr
+
+
+def test_json(tiny_files, tmp_path):
+    shown = run("surfaces", tiny_files.labels, "-o", tmp_path / "out", "--json", "--triangles", 900)
+    found = json.loads(shown.stdout)
+    assert list(found["surfaces"]) == list(files.MESH_NAMES)
+    assert found["surfaces"]["LV_ENDO"]["volume_ml"] == pytest.approx(31.8, rel=0.01)
+
+
+def test_wrong_usage(tiny_files, tmp_path):
+    assert run("surfaces", tiny_files.labels, "-o", tmp_path, "--format", "iges").exit_code == 2
+    absent = run("surfaces", tmp_path / "absent.nii.gz", "-o", tmp_path)
+    assert absent.exit_code == 1 and "FILE_NOT_FOUND" in absent.stderr
+    empty = run("surfaces", tmp_path, "-o", tmp_path)
+    assert empty.exit_code == 1 and "FILE_NOT_FOUND" in empty.stderr
+
+
+def test_refine_writes_surfaces_and_a_later_result_removes_them(tiny_files, tmp_path):
+    spacing = ("--spacing", 2.5, 2.5, 4)
+    arguments = ("refine", "-i", tiny_files.labels, "--atlases", tiny_files.atlases, *spacing,
+                 "-o", tmp_path / "out", "-q")  # fmt: skip
+    first = run(*arguments, "--surfaces", "vtp,stl")
+    assert first.exit_code in (0, 3), first.output
+    held = {path.name for path in (tmp_path / "out").iterdir()}
+    assert held == {
+        *files.FILE_NAMES,
+        *(f"{name}.{ending}" for name in files.MESH_NAMES for ending in ("vtp", "stl")),
+    }
+    told = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert set(told["files_sha256"]) == held - {"result.json"}
+    from_folder = run("surfaces", tmp_path / "out", "-o", tmp_path / "again")
+    assert from_folder.exit_code == 0
+    assert (tmp_path / "again" / "EPI.vtp").read_bytes() == (
+        tmp_path / "out" / "EPI.vtp"
+    ).read_bytes()
+    assert run(*arguments, "--overwrite").exit_code in (0, 3)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(files.FILE_NAMES)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"volumes": {"LV cavity": {"a": 1}}}'])
+def test_a_folder_without_a_result(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    shown = run("surfaces", tmp_path, "-o", tmp_path / "out")
+    assert shown.exit_code == 1 and "BAD_RESULT" in shown.stderr
+
+
+# --- measure
+
+
+def test_measures_of_two_phases(tiny_files, tmp_path):
+    arguments = ("measure", tiny_files.labels, tiny_files.atlases / "smaller" / "labels.nii.gz",
+                 "-o", tmp_path / "out", "--height-cm", 180, "--weight-kg", 80)  # fmt: skip
+    shown = run(*arguments, "--name", "toy")
+    assert shown.exit_code == 0, shown.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(model.MEASURE_FILES)
+    assert "LVEF" in shown.stdout and "WT_Global" in shown.stdout
+    assert (tmp_path / "out" / "measures.csv").read_text().splitlines()[1].startswith("toy,31.8")
+    assert (tmp_path / "out" / "bullseye.png").read_bytes().startswith(b"\x89PNG")
+    again = run(*arguments)
+    assert again.exit_code == 1 and "OUTPUT_EXISTS" in again.stderr
+    assert run(*arguments, "--overwrite").exit_code == 0
+
+
+def test_measures_of_one_phase_as_json(tiny_files, tmp_path):
+    shown = run("measure", tiny_files.labels, "-o", tmp_path / "out", "--json")
+    found = json.loads(shown.stdout)["measures"]
+    assert found["LVESV (mL)"] is None and found["LVEDV (mL)"] > 30
+
+
+def test_measuring_fails_with_one_line(tiny_files, tmp_path):
+    absent = run("measure", tmp_path / "absent", "-o", tmp_path / "out")
+    assert absent.exit_code == 1 and "FILE_NOT_FOUND" in absent.stderr
+    half = run("measure", tiny_files.labels, "-o", tmp_path / "out", "--height-cm", 180)
+    assert half.exit_code == 1 and "BAD_BODY" in half.stderr
+    assert not (tmp_path / "out").exists()
