@@ -27,6 +27,7 @@ TRAINS = "trains or runs a network; the network has tests of its own"
 LEFT_OUT = {
     "ablation": "refines whole hearts in every step of the ablation, half a minute",
     "anatomy": "samples every group and phase of the population, a minute",
+    "example": "runs the README's lines with the whole bank; test_documentation runs them with few",
     "cine": "refines every frame of a beating heart twice; its tables are tested in test_cine_tables",
     "banks": "reads banks in fresh processes, with packages of the extra bench-peers",
     "figures": "writes into the documentation",
