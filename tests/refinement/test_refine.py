@@ -170,14 +170,27 @@ class TestModel:
         matched, plain = (
             refine(
                 target.labels, atlases=atlases, spacing_mm=SPACING_MM,
-                options=replace(tiny_options(), match_areas=match, fusion=None),
+                options=replace(
+                    tiny_options(), match_areas=match, fusion=None, clean_topology=False
+                ),
             )
             for match in (True, False)
         )  # fmt: skip
         same = matched.labels.array == plain.labels.array
-        assert 0.5 < same.mean() < 1
-        pair = matched.confidence.array[same], plain.confidence.array[same]
-        assert np.isclose(*pair, atol=1e-6).mean() > 0.999  # a voxel may be cleaned in one of them
+        same &= self.between_the_outermost_slices(target.labels, matched.labels)
+        assert 0.3 < same.mean() < 1
+        np.testing.assert_allclose(
+            matched.confidence.array[same], plain.confidence.array[same], atol=1e-6
+        )
+
+    @staticmethod
+    def between_the_outermost_slices(stack, model):
+        """Where no end is smoothed, which changes labels after the vote."""
+        held = np.flatnonzero((stack.array > 0).any(axis=(0, 1)))
+        rows = np.linalg.inv(stack.voxel_to_world) @ model.voxel_to_world
+        grid = np.stack(np.meshgrid(*map(np.arange, model.shape), indexing="ij"), axis=-1)
+        heights = grid @ rows[2, :3] + rows[2, 3]
+        return (heights >= held[0]) & (heights <= held[-1])
 
     def test_confidence_is_a_share_on_the_same_lattice(self, tiny):
         assert tiny.confidence.shape == tiny.labels.shape
