@@ -110,8 +110,8 @@ def test_both_are_put_in_order_unless_the_image_is(scan, image_is_mixed):
     picture = Volume(image[:, :, stored] if image_is_mixed else image, labels.voxel_to_world)
     with pytest.warns(InputWarning, match="interleaved"):
         target = gather_target(mixed, picture, None, None, None)
-    np.testing.assert_array_equal(target.subject.labels.array, labels.array)
-    np.testing.assert_array_equal(target.subject.image.array, image.astype(np.float32))
+    np.testing.assert_array_equal(target.labels.array, labels.array)
+    np.testing.assert_array_equal(target.image.array, image.astype(np.float32))
     ordered = Volume(image, labels.voxel_to_world)
     assert image_in_order(ordered, tuple(range(0, n, 2)) + tuple(range(1, n, 2))) is ordered
 
