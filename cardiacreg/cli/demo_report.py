@@ -48,6 +48,11 @@ _OF_PRESETS = {
     "mms": "M&Ms, M&Ms-2, UK Biobank",
     "totalsegmentator": "TotalSegmentator, current",
     "totalsegmentator_v1": "TotalSegmentator, version 1",
+    "mmwhs": "MM-WHS challenge",
+    "myops": "MyoPS, MS-CMRSeg",
+    "emidec": "EMIDEC, no RV",
+    "mms_scar": "M&Ms values and scar",
+    "acdc_scar": "ACDC values and scar",
 }
 _PRESET_ORDER = (LV_CAVITY, LV_WALL, RV_WALL, RV_CAVITY)
 _STYLE = """
@@ -237,7 +242,7 @@ def _time_sentence(demo: Demo) -> str:
 
 def _your_data() -> str:
     rows = "".join(
-        f"<tr><td><code>{name}</code></td><td class='words'>{html.escape(_OF_PRESETS[name])}</td>"
+        f"<tr><td><code>{name}</code></td><td class='words'>{html.escape(_OF_PRESETS.get(name, ''))}</td>"
         f"{cells}</tr>"
         for name, cells in _preset_cells().items()
     )
@@ -261,6 +266,9 @@ def _preset_cells() -> dict[str, str]:
     """Table cells of each preset: the value of each structure."""
     found = {}
     for name, mapping in PRESETS.items():
-        values = {role: value for value, role in mapping.items()}
-        found[name] = "".join(f"<td>{values.get(label, '–')}</td>" for label in _PRESET_ORDER)
+        values = {
+            label: ", ".join(str(value) for value, role in mapping.items() if role == label)
+            for label in _PRESET_ORDER
+        }
+        found[name] = "".join(f"<td>{values[label] or '–'}</td>" for label in _PRESET_ORDER)
     return found

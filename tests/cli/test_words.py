@@ -13,7 +13,7 @@ from cardiacreg.cli.support import in_options
 ROOT = Path(__file__).parents[2]
 OF_PYTHON_ONLY = (
     "anatomy/volumes.py", "fusion", "registration", "transforms", "phantoms", "compute/threads.py",
-    "metrics/overlap.py",
+    "metrics/overlap.py", "results/saved.py", "results/corrected.py",
 )  # fmt: skip
 """Whose messages no command shows: what they name is of Python."""
 ARGUMENT = re.compile(

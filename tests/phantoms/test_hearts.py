@@ -5,17 +5,16 @@ import pytest
 from scipy.ndimage import binary_dilation, label
 
 from cardiacreg import InvalidInputError
-from cardiacreg.phantoms import hearts
 from cardiacreg.phantoms.hearts import (
     FIRST_EVALUATION_SEED,
     HeartSpecification,
     population,
     sample_heart,
 )
-from cardiacreg.phantoms.population import GROUPS, sample_shape, shape_volumes
+from cardiacreg.phantoms.population import GROUPS, PHASES, sample_shape, shape_volumes
 
 SEED = FIRST_EVALUATION_SEED
-CASES = [(group, phase) for group in GROUPS for phase in hearts.PHASES]
+CASES = [(group, phase) for group in GROUPS for phase in PHASES]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +99,7 @@ def test_landmarks_lie_where_their_names_say(hearts, case):
 def test_the_same_person_contracts():
     for group in GROUPS:
         relaxed, contracted = (
-            shape_volumes(sample_shape(SEED, phase=phase, group=group)) for phase in hearts.PHASES
+            shape_volumes(sample_shape(SEED, phase=phase, group=group)) for phase in PHASES
         )
         assert contracted.lv_cavity_ml < 0.95 * relaxed.lv_cavity_ml
         assert contracted.rv_cavity_ml < 0.95 * relaxed.rv_cavity_ml
