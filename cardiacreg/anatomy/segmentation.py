@@ -22,6 +22,9 @@ from cardiacreg.io.label_values import Frame, StoredLabels, looks_like_an_image
 from cardiacreg.io.nifti import MAX_BYTES, read_stored_labels
 from cardiacreg.io.source_name import named_source
 
+Arrange = Callable[[LabelMap, LabelMap], LabelMap]
+"""From codes as stored and canonical labels to codes as short-axis slices."""
+
 
 class Segmentation(NamedTuple):
     """Canonical labels, and how they were come by.
@@ -101,7 +104,7 @@ def gather_segmentation(
     frame: Frame = None,
     max_bytes: int = MAX_BYTES,
     check_spacing: bool = True,
-    arrange: Callable[[LabelMap, LabelMap], LabelMap] | None = None,
+    arrange: Arrange | None = None,
 ) -> Segmentation:
     """Read as `read_segmentation`, and tell which frame it is and what its values were taken to mean.
 
@@ -128,18 +131,50 @@ def gather_segmentation(
     with named_source(os.fspath(source)) if _is_path(source) else nullcontext():
         _check_values(stored)
         meaning = _meaning(stored, preset)
-        labels = canonical_labels(stored.codes, meaning, values=stored.values)
-        if arrange is None:
-            check_anatomy(stored.codes, meaning, values=stored.values)
-        else:
-            codes = _arranged(arrange, stored, labels, meaning)
-            check_anatomy(codes, meaning, values=stored.values)
-            labels = canonical_labels(codes, meaning, values=stored.values)
+        labels = _canonical(stored, meaning, arrange)
     return Segmentation(labels, stored.frame, _in_words(stored, preset, meaning))
 
 
+def canonical_frame_labels(
+    stored: StoredLabels, preset: Preset = None, *, arrange: Arrange | None = None
+) -> LabelMap:
+    """Check one stored frame of a series as `read_segmentation` does, and translate it.
+
+    Parameters
+    ----------
+    stored : StoredLabels
+    preset : str, mapping or None
+    arrange : callable, optional
+        As for `gather_segmentation`.
+
+    Returns
+    -------
+    LabelMap
+        Canonical labels; a frame without labels stays as it is.
+
+    Raises
+    ------
+    InvalidInputError
+        As `read_segmentation`.
+    """
+    if not stored.codes.array.any():
+        return stored.codes
+    _check_values(stored)
+    return _canonical(stored, _meaning(stored, preset), arrange)
+
+
+def _canonical(stored: StoredLabels, meaning: Preset, arrange: Arrange | None) -> LabelMap:
+    """Translate stored codes whose anatomy is checked, arranged first where that is asked for."""
+    codes = stored.codes
+    if arrange is not None:
+        labels = canonical_labels(codes, meaning, values=stored.values)
+        codes = _arranged(arrange, stored, labels, meaning)
+    check_anatomy(codes, meaning, values=stored.values)
+    return canonical_labels(codes, meaning, values=stored.values)
+
+
 def _arranged(
-    arrange: Callable[[LabelMap, LabelMap], LabelMap],
+    arrange: Arrange,
     stored: StoredLabels,
     labels: LabelMap,
     meaning: Preset,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,11 +13,18 @@ from cardiacreg.cine.models import cine_findings, model_frames
 from cardiacreg.cine.patient import Patient, decide
 from cardiacreg.cine.result import CineResult
 from cardiacreg.compute.threads import ProgressCallable, check_threads
-from cardiacreg.errors import InputWarning, InvalidInputError, ResultWarning
+from cardiacreg.errors import (
+    InvalidInputError,
+    ResultWarning,
+    kept_warnings,
+    pass_on,
+    warn,
+)
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.refinement._refine import provenance_of
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.target import gather_atlases
 
 
@@ -100,8 +106,8 @@ def refine_cine(
     """
     settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
     _check_options(settings)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", InputWarning)
+    checked_spacing(spacing_mm)
+    with kept_warnings() as kept:
         with clock.step("read"):
             gathered = gather_cine(segmentation, frames, image=image, preset=preset, ed=ed, es=es)
             times = _times(times_ms, gathered)
@@ -109,15 +115,14 @@ def refine_cine(
             bank = gather_atlases(atlases, first, settings.n_atlases, settings.metadata)
         patient = decide(gathered, bank, spacing_mm, settings, n_threads, progress, clock)
         models = model_frames(patient, _in_cycles(times, gathered), times)
-    notes = tuple(str(w.message) for w in caught if issubclass(w.category, InputWarning))
-    for warning in caught:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    result = _result(patient, models, notes)
+    told = tuple(dict.fromkeys(kept))
+    pass_on(told)
+    result = _result(patient, models, tuple(note.message for note in told))
     given = segmentation if isinstance(segmentation, list | tuple) else (segmentation,)
     shown = image if isinstance(image, list | tuple) else (image,)
     result = replace(result, input_files=files_of(atlases, *given, *shown))
     for finding in result.findings:
-        warnings.warn(str(finding), ResultWarning, stacklevel=2)
+        warn(str(finding), ResultWarning)
     return result
 
 

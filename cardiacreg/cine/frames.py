@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from cardiacreg.anatomy.label_presets import canonical_labels, check_anatomy
+from cardiacreg.anatomy.segmentation import canonical_frame_labels
 from cardiacreg.anatomy.volumes import voxel_ml
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LV_CAVITY, LabelMap, Subject, Volume, same_lattice
-from cardiacreg.io.nifti import read_label_frames, read_volume
+from cardiacreg.io.label_values import StoredLabels
+from cardiacreg.io.nifti import read_stored_frames, read_volume
+from cardiacreg.refinement.short_axis_frame import placement
 from cardiacreg.refinement.target_checks import check_image, check_labels
 from cardiacreg.slices import labelled_slices
 
@@ -86,10 +87,11 @@ def gather_cine(
         than two frames have labels (TOO_FEW_FRAMES), or a frame is of no use, as `refine` says.
     """
     series = _read_series(segmentation)
-    _check_one_lattice(series)
-    for position in (n for n, each in enumerate(series) if each.array.any()):
-        _named(position, lambda each=series[position]: check_anatomy(each, preset))
-    labels = [canonical_labels(each, preset) for each in series]
+    _check_one_lattice([each.codes for each in series])
+    labels = [
+        _named(number, lambda each=each: canonical_frame_labels(each, preset, arrange=_as_stored))
+        for number, each in enumerate(series)
+    ]
     numbers = _wanted(frames, labels, ed, es)
     chosen = [labels[n] for n in numbers]
     labelled = [n for n, each in enumerate(chosen) if is_labelled(each)]
@@ -138,13 +140,13 @@ def phases_by_volume(frames: Sequence[LabelMap]) -> tuple[int, int]:
     return max(shown, key=lambda n: shown[n]), min(shown, key=lambda n: shown[n])
 
 
-def _read_series(segmentation: Any) -> list[LabelMap]:
+def _read_series(segmentation: Any) -> list[StoredLabels]:
     """Read every frame: of one 4-D source, or one per element of a sequence."""
     if not _is_sequence_of_frames(segmentation):
-        return read_label_frames(segmentation)
+        return read_stored_frames(segmentation)
     found = []
     for number, each in enumerate(segmentation):
-        own = _named(number, lambda each=each: read_label_frames(each))
+        own = _named(number, lambda each=each: read_stored_frames(each))
         if len(own) != 1:
             raise InvalidInputError(
                 f"frame {number}: holds {len(own)} frames itself; needs one 4-D file, or a sequence of "
@@ -223,20 +225,31 @@ def _check_frames(
     numbers: Sequence[int], chosen: Sequence[LabelMap], labelled: Sequence[int]
 ) -> None:
     """Check every frame, and say once what was found in any of them."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", InputWarning)
+    with kept_warnings() as kept:
         for n in labelled:
             _named(numbers[n], lambda each=chosen[n]: check_labels(each))
-    for text in dict.fromkeys(str(warning.message) for warning in caught):
-        warnings.warn(text, InputWarning, stacklevel=4)
+    pass_on(dict.fromkeys(kept), stacklevel=4)
     few = [numbers[n] for n, each in enumerate(chosen) if n not in labelled]
     if few:
-        warnings.warn(
+        warn(
             f"refine_cine: frames {few} have labels in fewer than {FEWEST_SLICES} slices; they are "
             "filled in from their neighbours in time.",
-            InputWarning,
             stacklevel=4,
         )
+
+
+def _as_stored(codes: LabelMap, labels: LabelMap) -> LabelMap:
+    """Refuse frames whose slices would have to be arranged, as `refine` does with a single one."""
+    with kept_warnings():
+        found = placement(labels)
+    if found.lattice is not None or found.slices is not None or found.order != (0, 1, 2):
+        raise InvalidInputError(
+            "labels: the slices are not stored along the last axis, across the heart's long axis and in "
+            "their order; needs frames like that. Reorder them with their matrix, or refine one frame "
+            "at a time, which does that.",
+            code="NOT_SHORT_AXIS",
+        )
+    return codes
 
 
 def _image(image: Any, number: int, n_series: int, labels: LabelMap) -> Volume | None:

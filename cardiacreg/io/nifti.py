@@ -159,7 +159,7 @@ def read_stored_labels(
         return StoredLabels(LabelMap(codes, matrix), values, number, dict(stored.names))
 
 
-def read_label_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[LabelMap]:
+def read_stored_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[StoredLabels]:
     """Read every frame of a label series, from a file read once or from an object in memory.
 
     Parameters
@@ -171,8 +171,8 @@ def read_label_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[LabelM
 
     Returns
     -------
-    list of LabelMap
-        As `read_labels` returns each.
+    list of StoredLabels
+        As `read_stored_labels` returns each.
 
     Raises
     ------
@@ -182,13 +182,14 @@ def read_label_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[LabelM
     Examples
     --------
     >>> import numpy as np
-    >>> from cardiacreg.io.nifti import read_label_frames
-    >>> frames = read_label_frames((np.zeros((8, 8, 3, 5), np.uint8), np.diag([1.0, 1.0, 8.0, 1.0])))
-    >>> len(frames), frames[0].shape
+    >>> from cardiacreg.io.nifti import read_stored_frames
+    >>> array, matrix = np.zeros((8, 8, 3, 5), np.uint8), np.diag([1.0, 1.0, 8.0, 1.0])
+    >>> frames = read_stored_frames((array, matrix))
+    >>> len(frames), frames[0].codes.shape
     (5, (8, 8, 3))
     """
     if isinstance(source, LabelMap):
-        return [source]
+        return [StoredLabels.of(source)]
     with named_source(_source_name(source)):
         stored = _load(source, max_bytes)
         array = stored.array
@@ -196,9 +197,12 @@ def read_label_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[LabelM
             array = array[..., 0]
         count = array.shape[3] if array.ndim == 4 else 1
         chosen = [one_label_frame(array, n if count > 1 else None)[0] for n in range(count)]
-        frames = [coded(each, stored.step)[0] for each in chosen]
-        matrix = checked_matrix(stored.matrix, frames[0].shape, check_spacing=True)
-        return [LabelMap(each, matrix) for each in frames]
+        matrix = checked_matrix(stored.matrix, chosen[0].shape, check_spacing=True)
+        names, frames = dict(stored.names), [coded(each, stored.step) for each in chosen]
+        return [
+            StoredLabels(LabelMap(codes, matrix), values, number, names)
+            for number, (codes, values) in enumerate(frames)
+        ]
 
 
 def read_volume(
@@ -362,10 +366,10 @@ def write_label_frames(
 
     Examples
     --------
-    >>> from cardiacreg.io.nifti import read_label_frames, write_label_frames
+    >>> from cardiacreg.io.nifti import read_stored_frames, write_label_frames
     >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
     >>> write_label_frames("cine.nii.gz", [make_toy_heart(size=s).labels for s in (1.0, 0.9)])
-    >>> len(read_label_frames("cine.nii.gz"))
+    >>> len(read_stored_frames("cine.nii.gz"))
     2
     """
     if not frames or any(each.shape != frames[0].shape for each in frames):

@@ -132,3 +132,31 @@ def test_the_image_at_end_diastole_is_taken():
     with pytest.raises(InvalidInputError) as caught:
         gather_cine(frames, "all", image=images[:3])
     assert caught.value.code == "FRAMES_DIFFER"
+
+
+@pytest.mark.parametrize("preset", ["mmwhs", {500: 1, 205: 2, 600: 4}])
+def test_values_above_a_byte_mean_what_the_preset_says(preset):
+    frames = toys((1.0, 0.9))
+    table = np.array([0, 500, 205, 0, 600], dtype=np.int16)
+    stack = np.stack([table[each.array] for each in frames], axis=-1)
+    found = gather_cine((stack, frames[0].voxel_to_world), "all", preset=preset)
+    for ours, frame in zip(found.labels, frames, strict=True):
+        np.testing.assert_array_equal(ours.array, np.where(frame.array == 3, 0, frame.array))
+
+
+def test_values_above_a_byte_are_not_taken_for_canonical_ones():
+    frames = toys((1.0, 0.9))
+    stack = np.stack([each.array.astype(np.int16) * 100 for each in frames], axis=-1)
+    with pytest.raises(InvalidInputError, match="100, 200, 300, 400") as caught:
+        gather_cine((stack, frames[0].voxel_to_world), "all")
+    assert caught.value.code == "UNEXPECTED_LABEL"
+
+
+def test_frames_with_slices_along_another_axis_are_refused():
+    frames = [
+        LabelMap(each.array.transpose(2, 0, 1), each.voxel_to_world[:, [2, 0, 1, 3]])
+        for each in toys((1.0, 0.9))
+    ]
+    with pytest.raises(InvalidInputError, match="frame 0: .*one frame at a time") as caught:
+        gather_cine(frames, "all")
+    assert caught.value.code == "NOT_SHORT_AXIS"

@@ -17,7 +17,7 @@ from cardiacreg.cli.app import main
 from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
 from cardiacreg.fusion.label_fusion import FusionOptions
 from cardiacreg.geometry import LabelMap
-from cardiacreg.io.nifti import read_label_frames
+from cardiacreg.io.nifti import read_stored_frames
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
 
@@ -169,9 +169,9 @@ class TestFiles:
     def test_a_saved_cine_says_everything(self, result, tmp_path):
         folder = result.save(tmp_path / "out")
         assert {path.name for path in folder.iterdir()} == set(FILE_NAMES)
-        frames = read_label_frames(folder / "labels.nii.gz")
+        frames = read_stored_frames(folder / "labels.nii.gz")
         for ours, frame in zip(frames, result.frames, strict=True):
-            np.testing.assert_array_equal(ours.array, frame.labels.array)
+            np.testing.assert_array_equal(ours.codes.array, frame.labels.array)
         header = nibabel.load(folder / "labels.nii.gz").header
         assert header["pixdim"][4] == pytest.approx(80) and header.get_xyzt_units()[1] == "msec"
         with (folder / "volumes.csv").open(encoding="utf-8") as table:
