@@ -39,7 +39,7 @@ from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.steps import prepare_frame
 from cardiacreg.refinement.target import gather_atlases
 from cardiacreg.slice_motion.shared_shifts import (
-    SURENESS_PAST_ED,
+    CONFIDENCE_PAST_ED,
     FrameShifts,
     frame_shifts,
     shared_shifts,
@@ -94,8 +94,8 @@ def measure_heart(seed: int, group: str, n_frames: int) -> Record:
             ]
     estimates, ed, es = _estimates(stacks)
     for count, chosen in ((1, [ed]), (2, [ed, es]), (n_frames, range(n_frames))):
-        sureness = [1.0 if n == ed else SURENESS_PAST_ED for n in chosen]
-        shared = shared_shifts([estimates[n] for n in chosen], len(true_mm), sureness)
+        confidence = [1.0 if n == ed else CONFIDENCE_PAST_ED for n in chosen]
+        shared = shared_shifts([estimates[n] for n in chosen], len(true_mm), confidence)
         found[f"shift_error_{count}_mm"] = [_error(shared, true_mm, each) for each in stacks]
     return found
 

@@ -23,7 +23,7 @@ from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.output_lattice import lattice_over_heart
 from cardiacreg.refinement.steps import prepare_frame
 from cardiacreg.results.result import Orientation
-from cardiacreg.slice_motion.shared_shifts import SURENESS_PAST_ED, frame_shifts, shared_shifts
+from cardiacreg.slice_motion.shared_shifts import CONFIDENCE_PAST_ED, frame_shifts, shared_shifts
 from cardiacreg.transforms.resampling import Lattice
 
 
@@ -170,5 +170,5 @@ def _shifts(
                 progress=context.progress,
             )
         )
-    sureness = [1.0, SURENESS_PAST_ED][: len(found)]
-    return shared_shifts(found, n_slices, sureness)
+    confidence = [1.0, CONFIDENCE_PAST_ED][: len(found)]
+    return shared_shifts(found, n_slices, confidence)

@@ -3,7 +3,7 @@
 Every frame gives an estimate of the shifts of the slices that it labels, with an inverse covariance
 (`shifts.weighed_estimates`): of registered atlases and of the statistics of many. There is one unknown
 per slice for the whole cycle, so that the estimates are averaged, each slice weighed by how sure the
-frames are of it; `SURENESS_PAST_ED` is how sure a frame is in truth that claims to be as sure as
+frames are of it; `CONFIDENCE_PAST_ED` is how sure a frame is in truth that claims to be as sure as
 end-diastole. The errors of two frames are alike (a heart that bends unusually does so in both): the
 average is taken for as sure as one frame, no more, and the part of it that says "shifts are small" counts
 once.
@@ -33,7 +33,7 @@ from cardiacreg.slice_motion.shift_statistics import expected_shifts
 from cardiacreg.slice_motion.shifts import robust_median, weighed_estimates
 from cardiacreg.slices import labelled_slices
 
-SURENESS_PAST_ED = 0.25
+CONFIDENCE_PAST_ED = 0.25
 """On six synthetic hearts (seeds 11000 to 11005) the shifts of one frame err by .49 mm on average, of
 end-diastole and end-systole together, weighed alike, by .39 and weighed so by .35."""
 _STRAY_MM = 0.8
@@ -102,7 +102,7 @@ def frame_shifts(
 
 
 def shared_shifts(
-    frames: Sequence[FrameShifts | None], n_slices: int, sureness: Sequence[float] | None = None
+    frames: Sequence[FrameShifts | None], n_slices: int, confidence: Sequence[float] | None = None
 ) -> Float:
     """Return the shifts of all slices that the frames agree on.
 
@@ -111,7 +111,7 @@ def shared_shifts(
     frames : sequence of FrameShifts or None
         None: the frame shows no motion.
     n_slices : int
-    sureness : sequence of float, optional
+    confidence : sequence of float, optional
         Factor on the inverse covariance of every frame; 1 when absent.
 
     Returns
@@ -120,7 +120,7 @@ def shared_shifts(
         With mean zero over the slices that any frame labels, zero in others; zero everywhere where most
         frames show no motion.
     """
-    factors = [1.0] * len(frames) if sureness is None else sureness
+    factors = [1.0] * len(frames) if confidence is None else confidence
     known = [
         each._replace(precision=factor * each.precision)
         for each, factor in zip(frames, factors, strict=True)

@@ -9,11 +9,11 @@ TRUE = np.array([[1.0, -2.0], [-1.5, 0.5], [0.5, 0.5], [0.0, 2.0], [0.0, -1.0]])
 N = len(TRUE)
 
 
-def frame(shifts, slices=None, sureness=1.0):
+def frame(shifts, slices=None, confidence=1.0):
     """A frame that is equally sure of all its slices, but not of a shift common to all."""
     slices = np.arange(len(shifts)) if slices is None else np.array(slices)
     n = len(slices)
-    one = sureness * (np.eye(n) - np.full((n, n), 1 / n)) + 1e-6 * np.eye(n)
+    one = confidence * (np.eye(n) - np.full((n, n), 1 / n)) + 1e-6 * np.eye(n)
     return FrameShifts(slices, np.asarray(shifts, float), np.kron(np.eye(2), one))
 
 
@@ -23,7 +23,7 @@ def test_one_frame_is_taken_as_it_is():
 
 def test_noise_of_frames_is_averaged_by_how_sure_they_are():
     noise = 0.1 * np.random.default_rng(0).normal(size=(2, N, 2))
-    found = shared_shifts([frame(TRUE + noise[0], sureness=3.0), frame(TRUE + noise[1])], N)
+    found = shared_shifts([frame(TRUE + noise[0], confidence=3.0), frame(TRUE + noise[1])], N)
     wanted = TRUE + 0.75 * noise[0] + 0.25 * noise[1]
     np.testing.assert_allclose(found, wanted - wanted.mean(axis=0), atol=1e-5)
 
@@ -64,6 +64,6 @@ def test_no_motion_wins_where_most_frames_say_so():
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_the_order_of_frames_does_not_matter(order):
-    frames = [frame(TRUE), frame(TRUE * 1.1, sureness=2.0), frame(TRUE[:4], slices=[0, 1, 2, 3])]
+    frames = [frame(TRUE), frame(TRUE * 1.1, confidence=2.0), frame(TRUE[:4], slices=[0, 1, 2, 3])]
     found = shared_shifts([frames[n] for n in order], N)
     np.testing.assert_allclose(found, shared_shifts(frames, N), atol=1e-9)
