@@ -102,6 +102,7 @@ LIGHT = (
 )
 HELPERS = {
     "turned_hearts",
+    "equivalent_inputs",
     "naive",
     "killed_steps",
     "strategies",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from numpy.typing import ArrayLike
 
 from cardiacreg.anatomy.stack_coverage import Coverage
+from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.geometry import Landmarks, Subject
 from cardiacreg.refinement.options import RefineOptions
@@ -47,3 +48,5 @@ class RefinementContext(NamedTuple):
     threads: int
     progress: ProgressCallable | None
     clock: Clock
+    slice_normal: Float | None = None
+    """Direction of the slice axis in the patient's world, where the target lies in a frame of its own."""
