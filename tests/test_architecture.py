@@ -33,7 +33,7 @@ ROOMS = {
         "metrics": (*NOUNS, "slices", "anatomy"),
         "phantoms": (*NOUNS, "slices", "anatomy"),
         "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
-        "results": (*NOUNS, "slices", "io", "anatomy"),
+        "results": (*NOUNS, "slices", "io", "anatomy", "transforms"),
         "surfaces": (*NOUNS, "slices", "io", "results"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (

@@ -239,7 +239,7 @@ def canonical_frame(
     CanonicalFrame
     """
     labels = stored.labels
-    spacing = _rounded_spacing(labels.spacing_mm)
+    spacing = rounded_spacing(labels.spacing_mm)
     axes, mirrored = _axes(labels, spacing) if like is None else (like.axes, like.mirrored)
     turned = _shows_both(labels) if like is None else like.turned
     window = _window(stored, spacing, all_slices or stored.image is not None)
@@ -258,11 +258,19 @@ def _rounded(values: Float, step: float) -> Float:
     return np.asarray(np.rint(values / step) * step + 0.0, dtype=np.float64)
 
 
-def _rounded_spacing(spacing_mm: Float) -> Float:
+def rounded_spacing(spacing_mm: Float) -> Float:
     """Return a spacing without the noise of a rotation or of a header in single precision.
 
     Multiples of 1/1024 mm, which are common, come first; the others become decimals, as single precision
     holds them: what an unrotated header says is kept.
+
+    Parameters
+    ----------
+    spacing_mm : ndarray, shape (3,)
+
+    Returns
+    -------
+    ndarray, shape (3,)
     """
     fraction = np.rint(spacing_mm / _FRACTION_MM) * _FRACTION_MM
     decimal = np.floor(spacing_mm * _PER_MM + (1 - _BORDER)) / _PER_MM
