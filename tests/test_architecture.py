@@ -32,7 +32,9 @@ ROOMS = {
         "fusion": (*NOUNS, "slices", "compute", "transforms"),
         "metrics": (*NOUNS, "slices", "anatomy"),
         "phantoms": (*NOUNS, "slices", "anatomy"),
-        "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
+        "atlases": (
+            *NOUNS, "compute", "io", "anatomy", "transforms", "registration", "phantoms",
+        ),
         "results": (*NOUNS, "slices", "io", "anatomy", "transforms"),
         "surfaces": (*NOUNS, "slices", "io", "results"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
