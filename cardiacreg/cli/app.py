@@ -149,7 +149,7 @@ def refine(
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
     from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures, save_result
 
     inputs["preset"] = one_meaning(preset, mapping)
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
@@ -166,6 +166,7 @@ def refine(
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
     files = files_of(*given, *inputs["frames"])
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
+    check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
     result = replace(result, input_files=files)

@@ -59,6 +59,7 @@ def refine_frames(
     from cardiacreg.cli.result import findings_kept_for_the_end
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
+    from cardiacreg.results.files import check_figures
 
     unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, ())]
     if unused:
@@ -70,6 +71,7 @@ def refine_frames(
         raise click.UsageError("--frames does not go with --no-check-spacing.")
     files = files_of(*(inputs[name] for name in ("segmentation", "image", "atlases")))
     check_output(output, FILE_NAMES, overwrite=overwrite, inputs=files)
+    check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine_cine(
             inputs.pop("segmentation"), frames=frames, options=options, progress=progress, **inputs

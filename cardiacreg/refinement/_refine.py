@@ -24,7 +24,7 @@ from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
 from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
 from cardiacreg.refinement.context import Clock, RefinementContext
-from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.orientation import Oriented, orient
 from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.steps import Outcome, run_steps
@@ -125,7 +125,7 @@ def refine(
     >>> result.labels.spacing_mm, result.agreement["LV wall"] > 0.8
     (array([1.25, 1.25, 2.  ]), True)
     """
-    settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
+    settings, n_threads, clock = checked_options(options), check_threads(threads), Clock()
     checked_spacing(spacing_mm)
     with kept_warnings() as kept:
         with clock.step("read"):
