@@ -71,7 +71,13 @@ from .phantoms import (
     sample_heart as sample_heart,
     simulate_low_resolution as simulate_low_resolution,
 )
-from .refinement import RefineOptions as RefineOptions, refine as refine, warm_up as warm_up
+from .refinement import (
+    RefineOptions as RefineOptions,
+    Verification as Verification,
+    refine as refine,
+    verify_result as verify_result,
+    warm_up as warm_up,
+)
 from .registration import (
     LandmarkFit as LandmarkFit,
     Registration as Registration,

@@ -81,6 +81,11 @@ class AtlasBank(Sequence[Subject]):
         whole = isinstance(self._positions, range)
         return AtlasBank, (self.folder, None if whole else self._positions)
 
+    @property
+    def whole_folder(self) -> Path | None:
+        """The folder, where this is all that it holds."""
+        return self.folder if isinstance(self._positions, range) else None
+
     def __len__(self) -> int:
         return len(self._positions)
 

@@ -28,7 +28,12 @@ from cardiacreg.cli.presets import (
     presets,
     spacing_option,
 )
-from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
+from cardiacreg.cli.result import (
+    accept_failed_option,
+    echo_result,
+    findings_kept_for_the_end,
+    verify,
+)
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
@@ -43,6 +48,7 @@ def main() -> None:
 for _command in (
     segment,
     run_both,
+    verify,
     surfaces,
     measure,
     evaluate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from cardiacreg.atlases.view import AtlasView
 from cardiacreg.compute.threads import ProgressCallable, check_threads
 from cardiacreg.errors import ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
+from cardiacreg.io.input_records import recorded, recorded_mapping
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
 from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
@@ -157,9 +159,40 @@ def refine(
     result = _result(context, target, outcome, notes, bank, oriented.orientation)
     result = frame_of_all.result(result)
     result = replace(result, input_files=files_of(segmentation, image, landmarks, atlases, *frames))
+    inputs = _recorded_inputs(
+        segmentation, image, landmarks, atlases, preset, frame, frames, check_spacing, spacing_mm
+    )
+    result = replace(result, provenance=result.provenance | {"inputs": inputs})
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
+
+
+def _recorded_inputs(
+    segmentation: Any,
+    image: Any,
+    landmarks: Any,
+    atlases: Any,
+    preset: str | Mapping[int, int] | None,
+    frame: int | str | None,
+    frames: Sequence[Any],
+    check_spacing: bool,
+    spacing_mm: ArrayLike,
+) -> dict[str, Any]:
+    """Return what `verify_result` needs to make a result again."""
+    if landmarks is not None and not isinstance(landmarks, str | os.PathLike | Landmarks):
+        landmarks = Landmarks(np.asarray(landmarks, dtype=np.float64))
+    return {
+        "segmentation": recorded(segmentation),
+        "image": recorded(image),
+        "landmarks": recorded(landmarks),
+        "atlases": recorded(atlases),
+        "preset": recorded_mapping(preset),
+        "frame": frame,
+        "frames": [recorded(each) for each in frames],
+        "check_spacing": check_spacing,
+        "spacing_mm": np.asarray(spacing_mm, dtype=np.float64).tolist(),
+    }
 
 
 def _result(
