@@ -68,10 +68,17 @@ from .metrics import (
 from .phantoms import (
     Degradation as Degradation,
     LowResolution as LowResolution,
+    ViewAcquisition as ViewAcquisition,
     sample_heart as sample_heart,
     simulate_low_resolution as simulate_low_resolution,
+    simulate_views as simulate_views,
 )
-from .refinement import RefineOptions as RefineOptions, refine as refine, warm_up as warm_up
+from .refinement import (
+    RefineOptions as RefineOptions,
+    View as View,
+    refine as refine,
+    warm_up as warm_up,
+)
 from .registration import (
     LandmarkFit as LandmarkFit,
     Registration as Registration,
