@@ -76,16 +76,16 @@ def run(quick: bool, cases: int = _HEARTS) -> dict[str, Any]:
 
     A quick run takes two phases of the patient, one anatomy and one heart.
     """
-    patient = _present(
+    patient = present(
         "bivme", lambda: patient_units(_QUICK_PHASES if quick else guidepoints.PHASES)
     )
-    anatomies = _present("hr_bank", lambda: anatomy_units(ANATOMIES[:1] if quick else ANATOMIES))
+    anatomies = present("hr_bank", lambda: anatomy_units(ANATOMIES[:1] if quick else ANATOMIES))
     records = gather("long_axis", [*patient, *anatomies, *heart_units(1 if quick else cases)])
     ours = [record for record in records if record["case"] == "bivme"]
     return {"seeds": [], "patient": ours, "records": [r for r in records if r["case"] != "bivme"]}
 
 
-def _present(data: str, make: Callable[[], list[Unit]]) -> list[Unit]:
+def present(data: str, make: Callable[[], list[Unit]]) -> list[Unit]:
     """Return the units on a data set, none where it is absent."""
     try:
         data_folder(data)
@@ -298,7 +298,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             patient, "model beyond the contour, mm; absolute", CONTOURS
         )
         found["long-axis-volumes"] = _volumes_table(patient)
-    for name, own in _sets(result["records"]).items():
+    for name, own in sets(result["records"]).items():
         found[f"long-axis-{name}"] = tabulate.figure_table(own, "dice", alignments=("raw", "tilt"))
         found[f"long-axis-{name}-views"] = _views_table(own)
         found[f"long-axis-{name}-gain"] = tabulate.comparison_table(own, OURS, [*BASELINES])
@@ -327,7 +327,7 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
     return {"long-axis-ends": drawn}
 
 
-def _sets(records: Sequence[Record]) -> dict[str, list[Record]]:
+def sets(records: Sequence[Record]) -> dict[str, list[Record]]:
     """The records of real anatomies and of synthetic hearts."""
     anatomies = [r for r in records if r["case"] in ANATOMIES]
     hearts = [r for r in records if r["case"] not in ANATOMIES]

@@ -113,7 +113,7 @@ def sample_views(
     for number, view in enumerate(views):
         labels = view.labels
         ij = np.argwhere(_near(labels, margin_mm)).astype(np.int64)
-        local = np.column_stack([ij, np.zeros(len(ij))])
+        local: Float = np.column_stack([ij.astype(np.float64), np.zeros(len(ij))])
         points.append(apply_matrix(to_frame @ labels.voxel_to_world, local))
         rows.append(labels.array[ij[:, 0], ij[:, 1], 0] + N_LABELS * number)
         pixels.append(ij)

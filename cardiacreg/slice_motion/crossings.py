@@ -104,7 +104,8 @@ class _Plane(NamedTuple):
 
     def profile(self, region: tuple[int, ...], points_mm: Float) -> Float:
         """How much of a region the plane shows at points, 0 to 1, linear between its pixels."""
-        pixels = apply_matrix(np.linalg.inv(self.to_frame), points_mm)[:, :2]
+        to_pixels: Float = np.linalg.inv(self.to_frame).astype(np.float64)
+        pixels = apply_matrix(to_pixels, points_mm)[:, :2]
         mask = np.isin(self.array, region).astype(np.float32)
         return np.asarray(map_coordinates(mask, pixels.T, order=1, mode="constant"))
 
