@@ -27,6 +27,12 @@ from .cine import (
     refine_cine as refine_cine,
 )
 from .compute import Progress as Progress
+from .doors import (
+    GuidePoints as GuidePoints,
+    labels_from_contours as labels_from_contours,
+    read_guide_points as read_guide_points,
+    write_guide_points as write_guide_points,
+)
 from .errors import (
     CacheWarning as CacheWarning,
     InputWarning as InputWarning,
