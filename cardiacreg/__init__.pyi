@@ -28,8 +28,10 @@ from .cine import (
 )
 from .compute import Progress as Progress
 from .doors import (
+    CineStack as CineStack,
     GuidePoints as GuidePoints,
     labels_from_contours as labels_from_contours,
+    read_dicom_cine as read_dicom_cine,
     read_guide_points as read_guide_points,
     write_guide_points as write_guide_points,
 )

@@ -102,6 +102,7 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "dicom_studies",
     "turned_hearts",
     "naive",
     "killed_steps",

@@ -185,7 +185,7 @@ def read_guide_points(
     path: str | os.PathLike[str],
     *,
     planes: str | os.PathLike[str] | Mapping[int, ImagePlane] | None = None,
-    time_frame: int | None = None,
+    frame: int | None = None,
 ) -> GuidePoints:
     """Read one phase of biv-me's guide points.
 
@@ -195,9 +195,9 @@ def read_guide_points(
         ``GPFile_*.txt``: columns x, y, z, contour type, frameID (or sliceID), weight, time frame.
     planes : path-like or mapping, optional
         The file of planes; ``SliceInfoFile.txt`` beside the points when absent.
-    time_frame : int, optional
-        Which one, where a file holds the same contour at several. A file of one phase may name others
-        for some of its planes, as biv-me does: without this they all are of the phase that most have.
+    frame : int, optional
+        Which time frame, where a file holds the same contour at several. A file of one phase may name
+        others for some of its planes, as biv-me does: they all are of the phase that most have.
 
     Returns
     -------
@@ -226,7 +226,7 @@ def read_guide_points(
     if not isinstance(planes, Mapping):
         planes = read_guide_planes(file.with_name(PLANES_FILE) if planes is None else planes)
     with named_source(os.fspath(path)):
-        number, points = _parsed(_text(file), time_frame)
+        number, points = _parsed(_text(file), frame)
         for (plane, kind), each in points.items():
             _check_plane(plane, kind, each, planes)
     return GuidePoints(number, MappingProxyType(points), MappingProxyType(dict(planes)))
@@ -286,7 +286,7 @@ def _text(file: Path) -> str:
         raise _bad_file("is not text", "biv-me's guide points or planes") from error
 
 
-def _parsed(text: str, time_frame: int | None) -> tuple[int | None, dict[tuple[int, str], Float]]:
+def _parsed(text: str, frame: int | None) -> tuple[int | None, dict[tuple[int, str], Float]]:
     """Return the phase and its points by plane and kind."""
     rows = csv.DictReader(io.StringIO(text), delimiter="\t")
     names = rows.fieldnames or ()
@@ -308,7 +308,7 @@ def _parsed(text: str, time_frame: int | None) -> tuple[int | None, dict[tuple[i
         if not np.isfinite(point).all():
             raise _bad_file(f"has a point that is not finite in line {line}", "mm")
         found.setdefault(phase, {}).setdefault(key, []).append(point)
-    return _one_phase(found, time_frame)
+    return _one_phase(found, frame)
 
 
 def _one_phase(
@@ -327,7 +327,7 @@ def _one_phase(
     if wanted is None and len(set(keys)) < len(keys):
         raise InvalidInputError(
             f"holds contours of {len(present)} time frames ({told}); choose one: "
-            f"time_frame={present[0]}.",
+            f"frame={present[0]}.",
             code="SEVERAL_FRAMES",
         )
     chosen = present if wanted is None else [wanted]

@@ -183,8 +183,8 @@ class TestRefusals:
         rows = [*square(12, 36, 0.0), *square(15, 33, 0.0, time=5)]
         path = stack(tmp_path, (0.0, 8.0), rows)
         assert "0, 5" in refused("SEVERAL_FRAMES", read_guide_points, path)
-        assert read_guide_points(path, time_frame=5).number == 5
-        refused("NO_SUCH_FRAME", read_guide_points, path, time_frame=2)
+        assert read_guide_points(path, frame=5).number == 5
+        refused("NO_SUCH_FRAME", read_guide_points, path, frame=2)
 
     def test_one_phase_whose_planes_name_others_is_one_phase(self, tmp_path):
         rows = [
