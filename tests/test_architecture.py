@@ -35,7 +35,7 @@ ROOMS = {
         "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
         "results": (*NOUNS, "slices", "io", "anatomy"),
         "surfaces": (*NOUNS, "slices", "io", "results"),
-        "doors": (*NOUNS, "slices", "io"),
+        "doors": (*NOUNS, "slices", "io", "anatomy", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",

@@ -36,6 +36,7 @@ class DicomImage(NamedTuple):
     cycle_ms: float | None
     """The nominal interval between R waves."""
     instance: int
+    uid: str
     series: str
     series_number: int
     description: str
@@ -200,6 +201,7 @@ def _image(file: Path, frame: int | None, header: Any, places: list[Any]) -> Dic
         time_ms=_number(_first(places, "NominalCardiacTriggerDelayTime", "TriggerTime")),
         cycle_ms=_number(_first(places, "RRIntervalTimeNominal", "NominalInterval")),
         instance=frame if frame is not None else int(header.get("InstanceNumber") or 0),
+        uid=str(header.get("SOPInstanceUID") or ""),
         series=str(header.get("SeriesInstanceUID") or ""),
         series_number=int(header.get("SeriesNumber") or 0),
         description=str(

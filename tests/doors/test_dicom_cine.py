@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("pydicom")
-
 from cardiacreg import read_dicom_cine, read_guide_points
 from cardiacreg.doors import dicom_images
 from cardiacreg.errors import InputWarning, InvalidInputError
@@ -25,6 +23,8 @@ from tests.helpers.dicom_studies import (
     write_image,
     write_stack,
 )
+
+pytest.importorskip("pydicom")
 
 TIMES = (0.0, 40.0, 80.0, 120.0)
 LPS = np.array([-1.0, -1.0, 1.0])

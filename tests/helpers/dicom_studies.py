@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 COLUMNS, ROWS = 12, 10
 SPACING = (1.5, 1.25)
@@ -24,6 +22,9 @@ def position(height, along=OBLIQUE, origin=(-100.0, -80.0, 40.0)):
 
 def write_image(path, *, time, place, along=OBLIQUE, series="1", number=1, instance=1, **more):
     """Write an image whose pixel (column, row) holds 100 x column + row, plus `level`."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
     level = more.pop("level", 0)
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
