@@ -29,7 +29,9 @@ from .cine import (
 from .compute import Progress as Progress
 from .doors import (
     CineStack as CineStack,
+    Conversion as Conversion,
     GuidePoints as GuidePoints,
+    convert as convert,
     labels_from_contours as labels_from_contours,
     labels_from_cvi42 as labels_from_cvi42,
     read_cvi42 as read_cvi42,

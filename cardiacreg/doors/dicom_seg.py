@@ -17,6 +17,7 @@ import numpy as np
 
 from cardiacreg import __version__
 from cardiacreg.anatomy.label_presets import Preset, canonical_labels, segment_mapping
+from cardiacreg.arrays import Float
 from cardiacreg.doors.dicom_cine import CineStack
 from cardiacreg.doors.dicom_images import pydicom
 from cardiacreg.doors.image_planes import LPS_TO_RAS
@@ -66,7 +67,7 @@ def write_dicom_seg(
     ------
     InvalidInputError
         BAD_FILE_NAME, EMPTY_LABELS, NO_SUCH_FRAME, SHEARED_TARGET, NO_FOLDER; ELSEWHERE if labels and
-        images lie apart; MULTI_FRAME where images are frames of one file; NO_HIGHDICOM.
+        images lie apart; MULTI_FRAME where images are frames of one file; BAD_STUDY; NO_HIGHDICOM.
 
     Notes
     -----
@@ -90,26 +91,50 @@ def write_dicom_seg(
     ]
     numbers = np.zeros(256, dtype=np.uint8)
     numbers[list(present)] = np.arange(1, len(present) + 1)
-    written = highdicom.seg.Segmentation(
-        source_images=_datasets(source, frame),
-        pixel_array=numbers[labels.array].transpose(2, 1, 0),
-        segmentation_type="BINARY",
-        segment_descriptions=segments,
-        series_instance_uid=highdicom.UID(),
-        series_number=1000,
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer="cardiacreg",
-        manufacturer_model_name="cardiacreg",
-        software_versions=__version__,
-        device_serial_number="0",
-        content_label="VENTRICLES",
-        series_description="cardiacreg segmentation",
-        **_geometry(highdicom, labels),
+    write_bytes_atomically(
+        path, _content(highdicom, labels, numbers, segments, _datasets(source, frame))
     )
+
+
+def _content(
+    highdicom: Any, labels: LabelMap, numbers: Any, segments: list[Any], datasets: list[Any]
+) -> bytes:
+    """Return the file; highdicom takes images of one series as the source, and the others beside it."""
+    first = datasets[len(datasets) // 2].SeriesInstanceUID
+    patient = datasets[0].PatientName
+    for dataset in datasets:
+        dataset.PatientName = (
+            ""  # highdicom warns of names in one part, which are not ours to change
+        )
+    try:
+        written = highdicom.seg.Segmentation(
+            source_images=[d for d in datasets if first == d.SeriesInstanceUID],
+            further_source_images=[d for d in datasets if first != d.SeriesInstanceUID] or None,
+            pixel_array=numbers[labels.array].transpose(2, 1, 0),
+            segmentation_type="BINARY",
+            segment_descriptions=segments,
+            series_instance_uid=highdicom.UID(),
+            series_number=1000,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="cardiacreg",
+            manufacturer_model_name="cardiacreg",
+            software_versions=__version__,
+            device_serial_number="0",
+            content_label="VENTRICLES",
+            omit_empty_frames=False,  # an empty slice shows that the heart has ended
+            series_description="cardiacreg segmentation",
+            **_geometry(highdicom, labels),
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidInputError(
+            f"the images of the study cannot be referred to ({_short(error)}); export the study again.",
+            code="BAD_STUDY",
+        ) from error
+    written.PatientName = patient
     stream = BytesIO()
     written.save_as(stream, enforce_file_format=True)
-    write_bytes_atomically(path, stream.getvalue())
+    return stream.getvalue()
 
 
 def read_dicom_seg(path: str | os.PathLike[str], *, preset: Preset = None) -> LabelMap:
@@ -163,15 +188,26 @@ def stored_dicom_seg(path: str | os.PathLike[str]) -> StoredLabels:
                 "that do not overlap, on parallel and evenly spaced slices.",
                 code=code,
             ) from error
-        codes, values = coded(np.ascontiguousarray(volume.array.transpose(2, 1, 0)), 0.0)
-        matrix = np.asarray(volume.affine, dtype=np.float64)[:, [2, 1, 0, 3]]
-        matrix[:3] *= LPS_TO_RAS[:, None]
+        array, matrix = _by_columns_and_rows(volume)
+        codes, values = coded(array, 0.0)
         names = {
             int(number): str(found.get_segment_description(number).segment_label)
             for number in found.segment_numbers
         }
         kept = {value: names[value] for value in values.values() if value in names}
         return StoredLabels(LabelMap(codes, matrix), values, None, kept)
+
+
+def _by_columns_and_rows(volume: Any) -> tuple[Any, Float]:
+    """Return an array (i, j, k) and its matrix to RAS, with slices in order along i x j."""
+    array = volume.array.transpose(2, 1, 0)
+    matrix = np.asarray(volume.affine, dtype=np.float64)[:, [2, 1, 0, 3]]
+    matrix[:3] *= LPS_TO_RAS[:, None]
+    if np.linalg.det(matrix[:3, :3]) < 0:
+        array = array[:, :, ::-1]
+        matrix[:3, 3] += (array.shape[2] - 1) * matrix[:3, 2]
+        matrix[:3, 2] *= -1
+    return np.ascontiguousarray(array), matrix
 
 
 def is_dicom_seg(path: Path) -> bool:
