@@ -35,6 +35,7 @@ ROOMS = {
         "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
         "results": (*NOUNS, "slices", "io", "anatomy"),
         "surfaces": (*NOUNS, "slices", "io", "results"),
+        "doors": (*NOUNS, "slices", "io", "anatomy", "transforms", "surfaces", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
@@ -46,7 +47,7 @@ ROOMS = {
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "measures", "refinement", "cine", "__init__",
+            "surfaces", "doors", "measures", "refinement", "cine", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -101,6 +102,7 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "dicom_studies",
     "turned_hearts",
     "naive",
     "killed_steps",

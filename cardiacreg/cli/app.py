@@ -20,7 +20,13 @@ from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
 from cardiacreg.cli.evaluate import evaluate
 from cardiacreg.cli.heart import heart_options, told
-from cardiacreg.cli.model import measure, meshes_of, surface_formats_option, surfaces
+from cardiacreg.cli.model import (
+    convert,
+    measure,
+    meshes_of,
+    surface_formats_option,
+    surfaces,
+)
 from cardiacreg.cli.presets import (
     frame_option,
     meaning_options,
@@ -45,6 +51,7 @@ for _command in (
     run_both,
     surfaces,
     measure,
+    convert,
     evaluate,
     presets,
     simulate,
