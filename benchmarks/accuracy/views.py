@@ -42,7 +42,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
 SHAPE_BASED = "shape-based"
 _HEARTS = 40
 _PHASES = tuple(range(0, 25, 3))
-_FOUR_CHAMBER, _LEFT_OUT = 7, (7, 8, 9)
+_LEFT_OUT = (7, 8, 9)
 """The patient's long-axis planes that show the LV."""
 
 
@@ -156,7 +156,8 @@ def _patient(phases: tuple[int, ...], left_out: int, method: str) -> list[Record
     extremes = long_axis.extreme_frames(frames)
     found = []
     for phase, frame in zip(read, frames, strict=True):
-        views = {n: phase.long_axis_labels(n) for n in _LEFT_OUT}
+        drawn = phase.long_axis_labels()
+        views = {number: drawn[number] for number in _LEFT_OUT}
         if method == SHAPE_BASED:
             model = BASELINES[method](frame, measuring.fine_lattice(frame))
         else:

@@ -25,7 +25,7 @@ _REGIONS = ((LV_CAVITY,), (LV_CAVITY, LV_WALL), (RV_CAVITY,))
 _STEP_MM, _REACH_MM, _BEYOND_MM = 0.25, 8.0, 12.0
 _LEAST_MM = 8.0
 """A structure that a line meets for less is not compared."""
-_ERROR_MM = 0.7
+_ERROR_MM = 0.3
 """How a line errs where both planes show the same, and one more for so much of them that differs."""
 _LEAST_SINE = 0.5
 """Of the angle between two planes that are compared."""
