@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.accuracy import long_axis
 from benchmarks.harness import cases, measuring, scoring, tabulate
-from benchmarks.harness.cases import ANATOMIES, Case, data_folder, synthetic_hearts
+from benchmarks.harness.cases import ANATOMIES, Case, synthetic_hearts
 from benchmarks.harness.measuring import BASELINES, rounded
 from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.arrays import Float
