@@ -76,7 +76,8 @@ class CanonicalFrame(NamedTuple):
         for view in stored:
             matrix = view.labels.voxel_to_world.copy()
             matrix[:3, 3] = np.round(matrix[:3, 3] - self.origin_mm, 6)
-            moved.append(view._replace(labels=LabelMap(view.labels.array, matrix)))
+            image = None if view.image is None else Volume(view.image.array, matrix)
+            moved.append(view._replace(labels=LabelMap(view.labels.array, matrix), image=image))
         return tuple(moved)
 
     def spacing(self, spacing_mm: ArrayLike) -> Float:

@@ -8,7 +8,7 @@ leaning heart looks the same. A view shows both. Slices and views have one prior
   atlases and an error of each shift's own;
 * the statistics of many atlases (`shift_statistics`), of which what they say of the common shift and of
   the lean is left out: the atlases were laid over these very slices;
-* the lines where slices and views meet (`crossings`), without atlases.
+* the lines where slices and views meet (`crossings`), by labels and by grey levels, without atlases.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
-from cardiacreg.geometry import LabelMap
+from cardiacreg.geometry import Volume
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import (
     PreparedTarget,
@@ -28,23 +28,25 @@ from cardiacreg.registration.ffd_registration import (
     StopReason,
     register_prepared,
 )
-from cardiacreg.slice_motion.crossings import crossings, information
+from cardiacreg.registration.view_samples import ViewPlane
+from cardiacreg.slice_motion.crossings import crossings, information, settled
 from cardiacreg.slice_motion.shift_statistics import ExpectedShifts, expected_shifts
 from cardiacreg.slice_motion.shifts import SliceMotion, weighted_median
 from cardiacreg.slices import labelled_slices
 
 PRIOR_MM = 1.5
-_SHARE_OF_SPREAD, _OWN_ERROR_MM = 1.0, 1.0
+_SLICE_ERROR_MM, _VIEW_ERROR_MM = 1.0, 0.5
 """How registered shifts err: as much as atlases differ, and so much more each alone; lines are surer.
-Chosen with `crossings` on six hearts that no benchmark counts (random000 to 002, seeds 20000 to 20002)."""
+Chosen on six hearts that no benchmark counts (random000 to random002, seeds 20000 to 20002)."""
 _CONSISTENCY_SCALE = 0.005
 
 
 def estimate_motion_with_views(
     prepared: PreparedTarget,
-    views: Sequence[LabelMap],
+    views: Sequence[ViewPlane],
     atlases: Sequence[AlignedAtlas],
     *,
+    image: Volume | None = None,
     statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
     progress: ProgressCallable | None = None,
@@ -55,8 +57,10 @@ def estimate_motion_with_views(
     ----------
     prepared : PreparedTarget
         Prepared with the views, with options whose `estimate_shifts` is set.
-    views : sequence of LabelMap
+    views : sequence of ViewPlane
         The planes that `prepared` holds, in their order.
+    image : Volume, optional
+        Of the stack, on its lattice; compared with the images of views.
     atlases, statistics, threads, progress
         As for `shifts.estimate_slice_motion`.
 
@@ -66,7 +70,7 @@ def estimate_motion_with_views(
         Shifts of slices without labels are zero; of the others, the common part is as the views show it.
     """
     n_slices = prepared.labels.shape[2]
-    kept, total, told = _before_atlases(prepared, views)
+    kept, total, told = _before_atlases(prepared, views, image)
     start = _solved(total, told, kept, n_slices + len(views))
 
     def register(pair: AlignedAtlas) -> Registration:
@@ -84,36 +88,40 @@ def estimate_motion_with_views(
         _add_statistics(total, told, expected, slices, len(kept))
     overlapping = [r for r in found if r.stop_reason is not StopReason.NO_OVERLAP]
     if overlapping:
-        _add_registered(total, told, overlapping, kept)
+        _add_registered(total, told, overlapping, kept, n_slices)
     shifts = _solved(total, told, kept, n_slices + len(views))
     deformations = tuple(r.target_to_atlas for r in found)
     return SliceMotion(shifts[:n_slices], deformations, shifts[n_slices:])
 
 
-def shifts_at_crossings(prepared: PreparedTarget, views: Sequence[LabelMap]) -> Float:
+def shifts_at_crossings(
+    prepared: PreparedTarget, views: Sequence[ViewPlane], image: Volume | None = None
+) -> Float:
     """Return the shifts that the lines between slices and views make most likely, without atlases.
 
     Parameters
     ----------
     prepared : PreparedTarget
         Prepared with the views.
-    views : sequence of LabelMap
+    views : sequence of ViewPlane
+    image : Volume, optional
+        Of the stack, on its lattice.
 
     Returns
     -------
     ndarray, shape (n_slices + n_views, 2)
     """
-    kept, total, told = _before_atlases(prepared, views)
+    kept, total, told = _before_atlases(prepared, views, image)
     return _solved(total, told, kept, prepared.labels.shape[2] + len(views))
 
 
 def _before_atlases(
-    prepared: PreparedTarget, views: Sequence[LabelMap]
+    prepared: PreparedTarget, views: Sequence[ViewPlane], image: Volume | None
 ) -> tuple[NDArray[np.int64], Float, Float]:
     """Rows of the unknown shifts, their inverse covariance by prior and lines, and it times them."""
     slices = labelled_slices(prepared.labels.array)
     kept = np.concatenate([slices, prepared.labels.shape[2] + np.arange(len(views))])
-    total, told = information(crossings(prepared, views), kept)
+    total, told = information(settled(crossings(prepared, views, image)), kept)
     return kept, total + np.eye(len(total)) / PRIOR_MM**2, told
 
 
@@ -124,7 +132,11 @@ def _solved(total: Float, told: Float, kept: NDArray[np.int64], n_rows: int) -> 
 
 
 def _add_registered(
-    total: Float, told: Float, found: Sequence[Registration], kept: NDArray[np.int64]
+    total: Float,
+    told: Float,
+    found: Sequence[Registration],
+    kept: NDArray[np.int64],
+    n_slices: int,
 ) -> None:
     shifts = np.stack([r.shifts_mm[kept].T.ravel() for r in found])
     consistencies = np.array([r.consistency_after for r in found])
@@ -132,7 +144,8 @@ def _add_registered(
     median = weighted_median(shifts, weights)
     strays = shifts - median
     spread = strays.T @ strays / len(strays)
-    precision = np.linalg.inv(_SHARE_OF_SPREAD * spread + _OWN_ERROR_MM**2 * np.eye(len(spread)))
+    own = np.tile(np.where(kept < n_slices, _SLICE_ERROR_MM, _VIEW_ERROR_MM), 2)
+    precision = np.linalg.inv(spread + np.diag(own**2))
     total += precision
     told += precision @ median
 
