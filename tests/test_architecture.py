@@ -32,8 +32,10 @@ ROOMS = {
         "fusion": (*NOUNS, "slices", "compute", "transforms"),
         "metrics": (*NOUNS, "slices", "anatomy"),
         "phantoms": (*NOUNS, "slices", "anatomy"),
-        "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
-        "results": (*NOUNS, "slices", "io", "anatomy"),
+        "atlases": (
+            *NOUNS, "compute", "io", "anatomy", "transforms", "registration", "phantoms",
+        ),
+        "results": (*NOUNS, "slices", "io", "anatomy", "transforms"),
         "surfaces": (*NOUNS, "slices", "io", "results"),
         "doors": (*NOUNS, "slices", "io", "anatomy", "transforms", "surfaces", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
@@ -104,6 +106,7 @@ LIGHT = (
 HELPERS = {
     "dicom_studies",
     "turned_hearts",
+    "equivalent_inputs",
     "naive",
     "killed_steps",
     "strategies",

@@ -142,9 +142,11 @@ def refine(
         spacing = frame_of_all.spacing(spacing_mm)
 
         def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
-            found = like and canonical_frame(each, all_slices=every, like=like)
-            local = (found or frame_of_all).subject(each)
-            return make_context(local, spacing, settings, n_threads, progress, clock)
+            found = (
+                frame_of_all if like is None else canonical_frame(each, all_slices=every, like=like)
+            )
+            made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
+            return made._replace(slice_normal=found.slice_normal(each.labels))
 
         context = start(target)
         context = context._replace(views=frame_of_all.views([plane for _, plane in seen]))
