@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
 _FAILED = "FAILED_AGREEMENT"
-_SINGLE_FRAME = ("landmarks", "frame", "frames", "views")
+_SINGLE_FRAME = ("landmarks", "frame", "frames")
 
 
 def frames_word(
@@ -59,6 +59,7 @@ def refine_frames(
     from cardiacreg.cli.result import findings_kept_for_the_end
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
+    from cardiacreg.refinement.views import sources_of
 
     unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, (), [])]
     if unused:
@@ -66,14 +67,14 @@ def refine_frames(
             "landmarks": "--landmarks",
             "frame": "--frame",
             "frames": "--other-frame",
-            "views": "--view",
         }
         raise click.UsageError(
             f"--frames does not go with {' and '.join(words[name] for name in unused)}."
         )
     if not inputs.pop("check_spacing", True):
         raise click.UsageError("--frames does not go with --no-check-spacing.")
-    files = files_of(*(inputs[name] for name in ("segmentation", "image", "atlases")))
+    given = (inputs[name] for name in ("segmentation", "image", "atlases"))
+    files = files_of(*given, *sources_of(inputs["views"]))
     check_output(output, FILE_NAMES, overwrite=overwrite, inputs=files)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine_cine(
