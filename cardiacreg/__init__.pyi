@@ -102,6 +102,7 @@ from .results import (
 )
 from .surfaces import (
     Surface as Surface,
+    carried_surface as carried_surface,
     read_surface as read_surface,
     surfaces_of as surfaces_of,
     write_surface as write_surface,

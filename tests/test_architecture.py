@@ -34,7 +34,7 @@ ROOMS = {
         "phantoms": (*NOUNS, "slices", "anatomy"),
         "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
         "results": (*NOUNS, "slices", "io", "anatomy"),
-        "surfaces": (*NOUNS, "slices", "io", "results"),
+        "surfaces": (*NOUNS, "slices", "io", "transforms", "results"),
         "doors": (*NOUNS, "slices", "io", "anatomy", "transforms", "surfaces", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (

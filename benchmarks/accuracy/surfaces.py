@@ -36,7 +36,7 @@ ALONE = "each label smoothed alone"
 NETS = "SurfaceNets of labels (VTK)"
 _TRUE_STEP_MM, _SOFTNESS_MM = 0.6, 1.0
 _SMOOTHING_MM = 1.5
-_HEARTS = 10
+_HEARTS = 30
 _KEYS = {LV_CAVITY: "lv_cavity", LV_WALL: "lv_wall", RV_WALL: "rv_wall", RV_CAVITY: "rv_cavity"}
 _WALLS = {"LV wall": ("LV_EPI", "LV_ENDO"), "RV wall": ("RV_EPI", "RV_ENDO")}
 _CAVITIES = {"LV cavity": "LV_ENDO", "RV cavity": "RV_ENDO"}
@@ -45,7 +45,7 @@ Shares = dict[str, NDArray[np.float32]]
 
 
 def run(quick: bool, cases: int = _HEARTS) -> dict[str, Any]:
-    """Measure 10 hearts of all groups and phases (1 in a quick run)."""
+    """Measure 30 hearts of all groups and phases (1 in a quick run)."""
     count = 1 if quick else cases
     groups = tuple(GROUPS)
     units = []
