@@ -103,6 +103,7 @@ LIGHT = (
 )
 HELPERS = {
     "dicom_studies",
+    "interoperability",
     "turned_hearts",
     "naive",
     "killed_steps",

@@ -72,14 +72,21 @@ class Wanted(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """What a conversion did."""
+    """What a conversion did.
+
+    Parameters
+    ----------
+    kind : str
+        What the source is, in words.
+    files : tuple of pathlib.Path
+        What was written.
+    words : tuple of str
+        What there is to say about it, one line each.
+    """
 
     kind: str
-    """What the source is, in words."""
     files: tuple[Path, ...]
-    """What was written."""
     words: tuple[str, ...] = ()
-    """What there is to say about it, one line each."""
 
 
 _Way: TypeAlias = Callable[[Path, Path, Wanted], Conversion]

@@ -148,6 +148,15 @@ def read_dicom_cine(
     -----
     Needs the extra ``dicom``. A slice that is missing inside a stack is there, with intensities of 0.
     Where slices lie at uneven distances, a stack is parted.
+
+    Examples
+    --------
+    >>> from cardiacreg import read_dicom_cine, write_dicom_cine
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_dicom_cine("dicom", [make_toy_heart().image] * 3, times_ms=[0, 40, 80])
+    >>> for stack in read_dicom_cine("dicom"):
+    ...     print(stack.name, stack.array.shape, stack.times_ms, stack.notes)
+    sax (40, 40, 8, 3) [ 0. 40. 80.] ()
     """
     images, left_out = read_images(folder)
     _check_one_patient(folder, images)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cardiacreg import read_dicom_cine, read_guide_points
+from cardiacreg import Volume, read_dicom_cine, read_guide_points, write_dicom_cine
 from cardiacreg.doors import dicom_images
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, apply_matrix, nearest_labels, voxel_grid
@@ -287,3 +287,35 @@ def test_a_patient_is_read_whole_and_lies_under_the_contours():
         )
         blood, wall = (np.median(image.array[found == label]) for label in (LV_CAVITY, LV_WALL))
         assert blood > 1.8 * wall
+
+
+class TestWriting:
+    def test_a_stack_comes_back_in_its_place(self, tmp_path):
+        rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+        matrix = np.eye(4)
+        matrix[:3, :3] = rotation * np.linalg.det(rotation) * (1.5, 1.25, 9.0)
+        matrix[:3, 3] = (10, -20, 30)
+        frames = [Volume(np.random.default_rng(n).normal(size=(9, 8, 5)), matrix) for n in range(3)]
+        write_dicom_cine(tmp_path / "study", frames, times_ms=(0, 30.5, 70))
+        (stack,) = read_dicom_cine(tmp_path / "study")
+        np.testing.assert_allclose(stack.times_ms, (0, 30.5, 70))
+        np.testing.assert_allclose(stack.voxel_to_world, matrix, atol=1e-6)
+        for n, frame in enumerate(frames):
+            np.testing.assert_allclose(stack.frame(n).array, frame.array, atol=2e-3)
+
+    def test_what_cannot_be_written_is_refused(self, tmp_path):
+        one, other = (Volume(np.zeros((4, 4, n)), np.eye(4)) for n in (3, 4))
+        sheared = np.eye(4)
+        sheared[0, 1] = 0.5
+        for frames, more, code in (
+            ([], {}, "BAD_SHAPE"),
+            ([one, other], {}, "BAD_SHAPE"),
+            ([one], {"times_ms": (0, 40)}, "BAD_SHAPE"),
+            ([Volume(one.array, sheared)], {}, "SHEARED_TARGET"),
+        ):
+            with pytest.raises(InvalidInputError) as raised:
+                write_dicom_cine(tmp_path / "a", frames, **more)
+            assert raised.value.code == code
+        write_dicom_cine(tmp_path / "a", [one])
+        with pytest.raises(InvalidInputError, match="holds"):
+            write_dicom_cine(tmp_path / "a", [one])
