@@ -8,17 +8,22 @@ of these is tried alone, the smallest first, and changed where a handle less is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.arrays import Float
+
 Mask = NDArray[np.bool_]
 
 _LARGEST_RADIUS = 3
 """In nodes; a thicker handle is taken for anatomy."""
+_DEPTHS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.5, float("inf"))
+"""In nodes: how deep within a part the first cut goes."""
+_MOST_NODES = 120
+"""Of one change; what would take more is left as it is."""
 _EVERYWHERE = np.ones((3, 3, 3), dtype=bool)
 
 
@@ -43,13 +48,15 @@ def handle_count(inside: Mask) -> int:
     return 1 - int(euler_number(inside, connectivity=1))
 
 
-def without_handles(inside: Mask, may_go: Mask, may_come: Mask) -> Mask:
+def without_handles(inside: Mask, depth: Float, may_go: Mask, may_come: Mask) -> Mask:
     """Return the set with as few handles as small changes allow, still in one piece without cavities.
 
     Parameters
     ----------
     inside : ndarray of bool
         In one piece, without cavities.
+    depth : ndarray
+        How far each node lies from the border of the set, in nodes, on either side.
     may_go, may_come : ndarray of bool
         Nodes that may be taken away and added.
 
@@ -63,7 +70,7 @@ def without_handles(inside: Mask, may_go: Mask, may_come: Mask) -> Mask:
     for radius in range(1, _LARGEST_RADIUS + 1):
         if left <= 0:
             break
-        for change in _changes(found, radius, may_go, may_come):
+        for change in _changes(found, depth, radius, may_go, may_come):
             gained = _gain(found, change)
             if gained <= 0:
                 continue
@@ -76,17 +83,25 @@ def without_handles(inside: Mask, may_go: Mask, may_come: Mask) -> Mask:
     return found
 
 
-def _changes(inside: Mask, radius: int, may_go: Mask, may_come: Mask) -> Iterator[_Change]:
-    """Yield connected parts of what an opening takes and a closing adds, the smallest first."""
+def _changes(
+    inside: Mask, depth: Float, radius: int, may_go: Mask, may_come: Mask
+) -> list[_Change]:
+    """Return connected parts of what an opening takes and a closing adds, the smallest first.
+
+    Nodes near the border are tried before the whole of a part, so that a bridge that is thin somewhere
+    is cut there.
+    """
     ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), radius)
     gone = inside & ~ndimage.binary_opening(inside, ball) & may_go
     come = ~inside & ndimage.binary_closing(inside, ball) & may_come
     found = []
-    for each in (gone, come):
-        parts, _ = ndimage.label(each, _EVERYWHERE)
-        for number, box in enumerate(ndimage.find_objects(parts), start=1):
-            found.append(_Change(box, parts[box] == number))
-    yield from sorted(found, key=lambda change: int(change.nodes.sum()))
+    for deepest in _DEPTHS:
+        for each in (gone, come):
+            parts, _ = ndimage.label(each & (depth <= deepest), _EVERYWHERE)
+            for number, box in enumerate(ndimage.find_objects(parts), start=1):
+                found.append(_Change(box, parts[box] == number))
+    found = [change for change in found if change.nodes.sum() <= _MOST_NODES]
+    return sorted(found, key=lambda change: int(change.nodes.sum()))
 
 
 def _gain(inside: Mask, change: _Change) -> int:

@@ -198,8 +198,8 @@ def _without_handles(field: Field, clipped: Change, step_mm: float) -> Field:
     inside = field > 0
     if handle_count(inside) <= 0:
         return field
-    far = np.full_like(field, _FAR_MM)
-    kept = without_handles(inside, clipped(-far) <= 0, clipped(far) > 0)
+    far, depth = np.full_like(field, _FAR_MM), np.abs(field) / step_mm
+    kept = without_handles(inside, depth, clipped(-far) <= 0, clipped(far) > 0)
     little = np.abs(field).clip(np.float32(_NEAR_NODE * step_mm))
     return clipped(np.where(kept == inside, field, np.where(kept, little, -little)))
 

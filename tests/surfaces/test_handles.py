@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from cardiacreg import sample_heart, surfaces_of
 from cardiacreg.surfaces.handles import handle_count, without_handles
+from cardiacreg.surfaces.level_fields import STRUCTURES_INSIDE, one_piece
 
 
 def ball(shape=(30, 30, 30), centre=(14, 14, 14), radius=10.0):
@@ -16,7 +18,8 @@ def ball(shape=(30, 30, 30), centre=(14, 14, 14), radius=10.0):
 
 def repaired(inside, may_go=True, may_come=True):
     allowed = [np.full(inside.shape, each) for each in (may_go, may_come)]
-    return without_handles(inside, *allowed)
+    depth = distance_transform_edt(inside) + distance_transform_edt(~inside) - 0.5
+    return without_handles(inside, depth, *allowed)
 
 
 @pytest.fixture
@@ -74,3 +77,6 @@ def test_hearts_whose_labels_have_tunnels_have_closed_surfaces_without_handles(s
     labels = sample_heart(seed, group=group, phase=phase, with_image=False).labels
     for name, surface in surfaces_of(labels).items():
         assert surface.is_closed() and surface.euler_characteristic() == 2, name
+        held = one_piece(np.isin(labels.array, STRUCTURES_INSIDE[name])).sum()
+        ml = held * float(np.prod(labels.spacing_mm)) / 1000
+        assert surface.volume_ml() == pytest.approx(ml, rel=5e-3), name
