@@ -184,13 +184,13 @@ def assert_same(found, labels):
 
 
 @check("NIfTI", WRITTEN, "SimpleITK", "values, and points of three voxels")
-def _(folder):
+def nifti_as_simpleitk(folder):
     c.write_segmentation(folder / "a.nii.gz", heart())
     assert_same_as_itk(heart(), folder / "a.nii.gz")
 
 
 @check("NIfTI", WRITTEN, "nibabel", "values and matrix")
-def _(folder):
+def nifti_as_nibabel(folder):
     nibabel = pytest.importorskip("nibabel")
     c.write_segmentation(folder / "a.nii", heart())
     image = nibabel.load(folder / "a.nii")
@@ -199,21 +199,21 @@ def _(folder):
 
 
 @check("NIfTI", READ, "SimpleITK", "values and matrix of a file that it wrote")
-def _(folder):
+def nifti_from_simpleitk(folder):
     sitk, image = itk_image(heart())
     sitk.WriteImage(image, str(folder / "a.nii.gz"))
     assert_same(c.read_segmentation(folder / "a.nii.gz"), heart())
 
 
 @check("MetaImage, NRRD", WRITTEN, "SimpleITK", "values, and points of three voxels")
-def _(folder):
+def metaimage_nrrd_as_simpleitk(folder):
     for ending in (".mha", ".nrrd"):
         c.write_segmentation(folder / f"a{ending}", heart())
         assert_same_as_itk(heart(), folder / f"a{ending}")
 
 
 @check("MetaImage, NRRD", READ, "SimpleITK", "values and matrix of files that it wrote")
-def _(folder):
+def metaimage_nrrd_from_simpleitk(folder):
     sitk, image = itk_image(heart())
     for ending in (".mha", ".mhd", ".nrrd", ".nhdr"):
         sitk.WriteImage(image, str(folder / f"a{ending}"))
@@ -221,7 +221,7 @@ def _(folder):
 
 
 @check(".seg.nrrd", WRITTEN, "SimpleITK", "values, points, names and colours of the segments")
-def _(folder):
+def seg_nrrd_as_simpleitk(folder):
     c.write_segmentation(folder / "a.seg.nrrd", heart())
     image = assert_same_as_itk(heart(), folder / "a.seg.nrrd")
     assert [image.GetMetaData(f"Segment{n}_Name") for n in range(4)] == [
@@ -232,7 +232,7 @@ def _(folder):
 
 
 @check(".seg.nrrd", READ, "SimpleITK", "segments under other values, told by their names")
-def _(folder):
+def seg_nrrd_from_simpleitk(folder):
     labels = heart()
     renamed = np.array([0, 9, 7, 5, 3], dtype=np.uint8)[labels.array]
     sitk, image = itk_image(c.LabelMap(renamed, labels.voxel_to_world))
@@ -245,7 +245,7 @@ def _(folder):
 
 
 @check("MGH", READ, "nibabel", "values and matrix of a file that it wrote")
-def _(folder):
+def mgh_from_nibabel(folder):
     nibabel = pytest.importorskip("nibabel")
     image = nibabel.MGHImage(heart().array.astype(np.int32), heart().voxel_to_world.astype("f4"))
     nibabel.save(image, folder / "a.mgz")
@@ -265,7 +265,7 @@ def study(folder):
 @check(
     "DICOM-SEG", WRITTEN, "highdicom, pydicom", "segments, planes, and references to every image"
 )
-def _(folder):
+def dicom_seg_as_highdicom_pydicom(folder):
     highdicom = pytest.importorskip("highdicom")
     stack, labels = study(folder / "study")
     c.write_dicom_seg(folder / "a.dcm", labels, stack, frame=1)
@@ -285,7 +285,7 @@ def _(folder):
 
 
 @check("DICOM-SEG", READ, "highdicom", "a segmentation of two segments that it wrote")
-def _(folder):
+def dicom_seg_from_highdicom(folder):
     highdicom = pytest.importorskip("highdicom")
     pydicom = pytest.importorskip("pydicom")
     stack, labels = study(folder / "study")
@@ -317,7 +317,7 @@ def _(folder):
 
 
 @check("DICOM MR", READ, "SimpleITK (GDCM)", "order of slices, values, and points of two voxels")
-def _(folder):
+def dicom_mr_from_simpleitk_gdcm(folder):
     pytest.importorskip("pydicom")
     sitk = pytest.importorskip("SimpleITK")
     dicom_studies.write_stack(folder, (16.0, 0.0, 24.0, 8.0), (0.0,))
@@ -332,7 +332,7 @@ def _(folder):
 @check(
     "DICOM MR", WRITTEN, "SimpleITK (GDCM)", "values within half a level, and points of two voxels"
 )
-def _(folder):
+def dicom_mr_as_simpleitk_gdcm(folder):
     pytest.importorskip("pydicom")
     sitk = pytest.importorskip("SimpleITK")
     noise = np.random.default_rng(0).normal(size=heart().shape)
@@ -349,7 +349,7 @@ def _(folder):
 
 
 @check("NIfTI image", WRITTEN, "nibabel", "a cine converted from DICOM: values, matrix, time step")
-def _(folder):
+def nifti_image_as_nibabel(folder):
     nibabel = pytest.importorskip("nibabel")
     stack, _ = study(folder / "study")
     c.convert(folder / "study", folder / "out")
@@ -360,7 +360,7 @@ def _(folder):
 
 
 @check("NIfTI image", READ, "SimpleITK", "values and matrix of a file that it wrote")
-def _(folder):
+def nifti_image_from_simpleitk(folder):
     sitk, image = itk_image(heart())
     sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat32), str(folder / "a.nii.gz"))
     assert_same(c.read_volume(folder / "a.nii.gz"), heart())
@@ -369,7 +369,7 @@ def _(folder):
 @check(
     "biv-me guide points", WRITTEN, "the published form", "columns, and points in their planes, LPS"
 )
-def _(folder):
+def biv_me_guide_points_as_the_published_form(folder):
     c.write_guide_points(folder, heart())
     head, *rows = (folder / "GPFile_000.txt").read_text().splitlines()
     assert head == "x\ty\tz\tcontour type\tframeID\tweight\ttime frame"
@@ -385,7 +385,7 @@ def _(folder):
 
 
 @check("biv-me guide points", READ, "the published form", "labels whose contours were written")
-def _(folder):
+def biv_me_guide_points_from_the_published_form(folder):
     labels = heart()
     c.write_guide_points(folder, labels)
     points = c.read_guide_points(folder / "GPFile_000.txt")
@@ -396,7 +396,7 @@ def _(folder):
 
 
 @check("cvi42 XML", READ, "the form of public readers", "a contour placed by its image")
-def _(folder):
+def cvi42_xml_from_the_form_of_public_readers(folder):
     stack, _ = study(folder / "study")
     uid, hash_ = stack.images[1][0].uid, "http://www.circlecvi.com/cvi42/Workspace/"
     points = "".join(
@@ -432,7 +432,7 @@ def assert_itk_moves_alike(transform, ours, atol=1e-6):
 
 
 @check("ITK and ANTs", WRITTEN, "SimpleITK", "three points under an affine and a deformation")
-def _(folder):
+def itk_and_ants_as_simpleitk(folder):
     sitk = pytest.importorskip("SimpleITK")
     pytest.importorskip("h5py")
     for name, transform in (
@@ -443,7 +443,7 @@ def _(folder):
 
 
 @check("ITK and ANTs", READ, "SimpleITK", "three points under an Euler and a B-spline transform")
-def _(folder):
+def itk_and_ants_from_simpleitk(folder):
     sitk = pytest.importorskip("SimpleITK")
     euler = sitk.Euler3DTransform((1.0, 2.0, 3.0), 0.1, -0.2, 0.3, (4.0, 5.0, 6.0))
     image = sitk.Image([40, 40, 40], sitk.sitkUInt8)
@@ -458,7 +458,7 @@ def _(folder):
 
 
 @check("elastix", READ, "SimpleITK", "three points under the same Euler transform")
-def _(folder):
+def elastix_from_simpleitk(folder):
     sitk = pytest.importorskip("SimpleITK")
     euler = sitk.Euler3DTransform((1.0, 2.0, 3.0), 0.1, -0.2, 0.3, (4.0, 5.0, 6.0))
     (folder / "TransformParameters.0.txt").write_text(
@@ -472,14 +472,14 @@ def _(folder):
 
 
 @check("MIRTK and IRTK", WRITTEN, "the layout of the format", "numbers of its head, big-endian")
-def _(folder):
+def mirtk_and_irtk_as_the_layout_of_the_format(folder):
     c.write_dof(folder / "a.dof", deformation())
     head = np.frombuffer((folder / "a.dof").read_bytes()[:12], ">u4")
     assert head.tolist() == [815007, 7, 1]
 
 
 @check("MIRTK and IRTK", READ, "ourselves", "three points after a round trip")
-def _(folder):
+def mirtk_and_irtk_from_ourselves(folder):
     for name in ("a.dof", "a.dof.gz"):
         c.write_dof(folder / name, deformation())
         np.testing.assert_allclose(
@@ -488,7 +488,7 @@ def _(folder):
 
 
 @check("dense NIfTI", WRITTEN, "SimpleITK", "three points under its displacement field")
-def _(folder):
+def dense_nifti_as_simpleitk(folder):
     sitk = pytest.importorskip("SimpleITK")
     matrix = np.diag([4.0, 4.0, 4.0, 1.0])
     matrix[:3, 3] = -40.0
@@ -499,7 +499,7 @@ def _(folder):
 
 
 @check("dense NIfTI", READ, "SimpleITK", "three points under a field that it wrote")
-def _(folder):
+def dense_nifti_from_simpleitk(folder):
     sitk = pytest.importorskip("SimpleITK")
     array = np.random.default_rng(4).normal(size=(21, 20, 19, 3)).astype(np.float32)
     image = sitk.GetImageFromArray(array, isVector=True)
@@ -511,7 +511,7 @@ def _(folder):
 
 
 @check("JSON", WRITTEN, "json of Python", "names, space and unit")
-def _(folder):
+def json_as_json_of_python(folder):
     landmarks = c.landmarks_from_labels(heart())
     c.write_landmarks(folder / "a.json", landmarks, space="LPS")
     found = json.loads((folder / "a.json").read_text())
@@ -520,7 +520,7 @@ def _(folder):
 
 
 @check("JSON", READ, "json of Python", "points in another order and space")
-def _(folder):
+def json_from_json_of_python(folder):
     landmarks = c.landmarks_from_labels(heart())
     points = dict(zip(landmarks.names, (landmarks.points_mm * LPS).tolist(), strict=True))
     turned = dict(reversed(points.items()))
@@ -530,7 +530,7 @@ def _(folder):
 
 
 @check("3D Slicer markups", WRITTEN, "its schema", "points, labels and space of both kinds of file")
-def _(folder):
+def slicer_markups_as_its_schema(folder):
     landmarks = c.landmarks_from_labels(heart())
     c.write_landmarks(folder / "a.mrk.json", landmarks, space="LPS")
     (markup,) = json.loads((folder / "a.mrk.json").read_text())["markups"]
@@ -544,7 +544,7 @@ def _(folder):
 
 
 @check("3D Slicer markups", READ, "its schema", "points of both kinds of file, in either space")
-def _(folder):
+def slicer_markups_from_its_schema(folder):
     controls = [{"label": f"p{n}", "position": p} for n, p in enumerate((POINTS * LPS).tolist())]
     markup = {"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": controls}
     (folder / "a.mrk.json").write_text(json.dumps({"markups": [markup]}))
@@ -555,7 +555,7 @@ def _(folder):
 
 
 @check("VTK points", READ, "VTK", "points of files that it wrote")
-def _(folder):
+def vtk_points_from_vtk(folder):
     core = pytest.importorskip("vtkmodules.vtkCommonCore")
     model = pytest.importorskip("vtkmodules.vtkCommonDataModel")
     legacy = pytest.importorskip("vtkmodules.vtkIOLegacy")
@@ -576,7 +576,7 @@ def endocardium():
 
 
 @check("VTP", WRITTEN, "VTK", "volume, number of triangles, stated space")
-def _(folder):
+def vtp_as_vtk(folder):
     pytest.importorskip("vtkmodules")
     from vtkmodules.vtkFiltersCore import vtkMassProperties
     from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
@@ -592,14 +592,14 @@ def _(folder):
 
 
 @check("VTP", READ, "ourselves", "volume and space after a round trip")
-def _(folder):
+def vtp_from_ourselves(folder):
     c.write_surface(folder / "a.vtp", endocardium(), space="LPS")
     found = c.read_surface(folder / "a.vtp")
     np.testing.assert_allclose(found.vertices_mm, endocardium().vertices_mm)
 
 
 @check("STL, PLY, OBJ", WRITTEN, "trimesh", "volume, closed")
-def _(folder):
+def stl_ply_obj_as_trimesh(folder):
     trimesh = pytest.importorskip("trimesh")
     for ending in ("stl", "ply", "obj"):
         c.write_surface(folder / f"a.{ending}", endocardium())
@@ -609,7 +609,7 @@ def _(folder):
 
 
 @check("STL, PLY, OBJ", READ, "trimesh", "volume and centre of files that it wrote")
-def _(folder):
+def stl_ply_obj_from_trimesh(folder):
     trimesh = pytest.importorskip("trimesh")
     surface = endocardium()
     mesh = trimesh.Trimesh(surface.vertices_mm * LPS, surface.triangles, process=False)
