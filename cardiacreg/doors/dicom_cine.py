@@ -23,6 +23,9 @@ from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import Volume
 
 _SAME_PLACE_MM = 0.1
+_SAME_STEP_MM = 1e-3
+_REPEATED_SHARE = 0.25
+"""Of the distance of slices: what lies nearer was taken twice."""
 _SIDEWAYS_PIXELS = 0.5
 _SAME_TIME_MS = 0.01
 _UNEVEN_SHARE = 0.05
@@ -61,7 +64,7 @@ class CineStack:
     times_ms: Float | None
     slice_times_ms: Float
     descriptions: tuple[str, ...]
-    images: tuple[tuple[DicomImage, ...], ...]
+    images: tuple[tuple[DicomImage, ...], ...] = field(repr=False)
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -197,7 +200,24 @@ def _slices(images: Iterable[DicomImage]) -> list[_Slice]:
     for image in images:
         plane = (*image.plane.origin_mm.round(2), *image.plane.steps_mm.ravel().round(4))
         found[image.series, image.kind, image.shape, image.space, plane].append(image)
-    return [_in_order(own) for own in found.values()]
+    joined: list[list[DicomImage]] = []
+    for own in found.values():
+        for group in joined:
+            if _same_place(group[0], own[0]):
+                group.extend(own)
+                break
+        else:
+            joined.append(list(own))
+    return [_in_order(own) for own in joined]
+
+
+def _same_place(one: DicomImage, other: DicomImage) -> bool:
+    """Whether images are of one place; scanners write positions with a little noise."""
+    if one.series != other.series or one.kind != other.kind or one.shape != other.shape:
+        return False
+    apart = np.abs(one.plane.origin_mm - other.plane.origin_mm).max()
+    turned = np.abs(one.plane.steps_mm - other.plane.steps_mm).max()
+    return bool(one.space == other.space and apart <= _SAME_PLACE_MM and turned <= _SAME_STEP_MM)
 
 
 def _in_order(images: list[DicomImage]) -> _Slice:
@@ -259,11 +279,19 @@ _Placed = list[tuple[int, _Slice]]
 def _parted(group: list[_Slice]) -> list[_Placed]:
     """Put slices in order, leave out repeated ones, and part them where their distance changes."""
     heights = heights_mm([each.first.plane for each in group])
+    steps = np.diff(np.sort(heights))
+    apart = steps[steps > _SAME_PLACE_MM]
+    near = (
+        max(_SAME_PLACE_MM, _REPEATED_SHARE * float(np.median(apart)))
+        if len(apart)
+        else _SAME_PLACE_MM
+    )
     chosen: list[_Slice] = []
     places: list[float] = []
     for n in np.argsort(heights, kind="stable"):
-        if places and abs(heights[n] - places[-1]) <= _SAME_PLACE_MM:
+        if places and abs(heights[n] - places[-1]) <= near:
             chosen[-1] = _later(chosen[-1], group[n])
+            places[-1] = float(heights[n]) if chosen[-1] is group[n] else places[-1]
         else:
             chosen.append(group[n])
             places.append(float(heights[n]))

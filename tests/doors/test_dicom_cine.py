@@ -124,6 +124,21 @@ class TestWhatIsTold:
         assert stack.array.shape[2] == 3 and stack.array[0, 0, 1, 0] == 5000
         assert "series 1 (cine) shows the same place as series 9 (again)" in stack.notes[0]
 
+    def test_a_slice_that_was_taken_again_a_little_off_is_no_other_slice(self, tmp_path):
+        write_stack(tmp_path, (0.0, 8.0, 16.0), TIMES, prefix="a")
+        write_stack(tmp_path, (8.3,), TIMES, series="9", number=9, prefix="b")
+        (stack,) = read_dicom_cine(tmp_path)
+        assert stack.array.shape[2] == 3 and stack.array[0, 0, 1, 0] == 5000
+        assert "same place" in " ".join(stack.notes)
+
+    def test_noise_of_positions_does_not_part_the_frames_of_a_slice(self, tmp_path):
+        for k in range(3):
+            for t, time in enumerate(TIMES):
+                place = position(8.0 * k) + 0.004 * (-1) ** t
+                write_image(tmp_path / f"{k}{t}", time=time, place=place, instance=10 * k + t)
+        (stack,) = read_dicom_cine(tmp_path)
+        assert stack.array.shape[2:] == (3, 4)
+
     def test_images_of_one_place_and_time_are_told(self, tmp_path):
         write_stack(tmp_path, (0.0, 8.0, 16.0), TIMES, prefix="a")
         write_image(tmp_path / "copy", time=40.0, place=position(8.0), instance=99, level=9000)
