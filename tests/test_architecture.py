@@ -102,6 +102,7 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "cvi42_workspaces",
     "dicom_studies",
     "interoperability",
     "turned_hearts",
