@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.doors.dicom_images import DicomImage, pixels, read_images
-from cardiacreg.doors.image_planes import ImagePlane, heights_mm, unevenness
+from cardiacreg.doors.image_planes import (
+    UNEVEN_SHARE,
+    ImagePlane,
+    heights_mm,
+    unevenness,
+    usual_step,
+)
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import Volume
 
@@ -28,7 +34,6 @@ _REPEATED_SHARE = 0.25
 """Of the distance of slices: what lies nearer was taken twice."""
 _SIDEWAYS_PIXELS = 0.5
 _SAME_TIME_MS = 0.01
-_UNEVEN_SHARE = 0.05
 _MOST_MISSING = 3
 FEWEST_SLICES = 3
 """Of a short-axis stack; fewer parallel planes are long-axis views, or localisers."""
@@ -83,6 +88,11 @@ class CineStack:
         return tuple(k for k, own in enumerate(self.images) if not own)
 
     @property
+    def uids(self) -> set[str]:
+        """SOP instance UIDs of all images."""
+        return {image.uid for own in self.images for image in own}
+
+    @property
     def spacing_mm(self) -> Float:
         """Distance between voxel centres along (i, j, k), shape (3,)."""
         return np.asarray(np.linalg.norm(self.voxel_to_world[:3, :3], axis=0))
@@ -119,6 +129,10 @@ class _Slice:
         return f"series {self.first.series_number} ({self.first.description or 'no description'})"
 
 
+_Placed = list[tuple[int, _Slice]]
+"""Slices of a stack with their place k in it."""
+
+
 def read_dicom_cine(
     folder: str | os.PathLike[str], *, still_images: bool = False
 ) -> list[CineStack]:
@@ -134,7 +148,8 @@ def read_dicom_cine(
     Returns
     -------
     list of CineStack
-        Stacks with the most slices first; `CineStack.notes` says what was found.
+        Cine before still images, stacks with many slices before others; `CineStack.notes` says what was
+        found.
 
     Raises
     ------
@@ -180,9 +195,15 @@ def read_dicom_cine(
     if told:
         warn(f"{folder}: images left out: {told}.")
     stacks = [stack for group in _groups(slices) for stack in _parted(group)]
-    stacks.sort(key=lambda each: (-len(each), each[0][1].first.series_number))
+    stacks.sort(key=_importance)
     names: Counter[str] = Counter()
     return [_assembled(stack, names) for stack in stacks]
+
+
+def _importance(stack: _Placed) -> tuple[bool, int, int]:
+    """Cine before still images, many slices before few, in order of series."""
+    first = stack[0][1]
+    return len(first.images) == 1, -len(stack), first.first.series_number
 
 
 def _check_one_patient(folder: str | os.PathLike[str], images: Iterable[DicomImage]) -> None:
@@ -272,10 +293,6 @@ def _belong_together(one: DicomImage, other: DicomImage, n_one: int, n_other: in
     return bool(np.abs(one.plane.pixels(other.plane.origin_mm[None])).max() <= _SIDEWAYS_PIXELS)
 
 
-_Placed = list[tuple[int, _Slice]]
-"""Slices of a stack with their place k in it."""
-
-
 def _parted(group: list[_Slice]) -> list[_Placed]:
     """Put slices in order, leave out repeated ones, and part them where their distance changes."""
     heights = heights_mm([each.first.plane for each in group])
@@ -309,27 +326,32 @@ def _later(one: _Slice, other: _Slice) -> _Slice:
 
 
 def _even_runs(slices: list[_Slice], steps: Float) -> list[_Placed]:
-    """Return runs of slices whose distances are whole multiples, up to 4, of the usual one."""
-    if len(slices) == 1:
-        return [[(0, slices[0])]]
-    usual = float(np.median(steps))
-    multiples = np.rint(steps / usual)
-    even = (np.abs(steps - multiples * usual) <= _UNEVEN_SHARE * usual) & (multiples >= 1)
-    even &= multiples <= _MOST_MISSING + 1
-    words = unevenness(steps)
+    """Part slices where a distance is no whole multiple, up to 4, of the usual one."""
+    words = unevenness(steps) if len(slices) > 1 else ""
+    runs: list[_Placed] = []
+    first = 0
+    while first < len(slices):
+        run: _Placed = [(0, slices[first])]
+        for each, step in zip(slices[first + 1 :], _multiples(steps[first:]), strict=True):
+            if not step:
+                break
+            run.append((run[-1][0] + step, each))
+        runs.append(run)
+        first += len(run)
     if words:
-        slices[0].notes.append(
-            f"uneven slices: {words}" + ("" if even.all() else "; the stack is parted there")
-        )
-    if not even.any():
-        return [[(0, each)] for each in slices]
-    runs: list[_Placed] = [[(0, slices[0])]]
-    for each, step, goes_on in zip(slices[1:], multiples, even, strict=True):
-        if goes_on:
-            runs[-1].append((runs[-1][-1][0] + int(step), each))
-        else:
-            runs.append([(0, each)])
+        parted = "; the stack is parted there" if len(runs) > 1 else ""
+        slices[0].notes.append(f"uneven slices: {words}{parted}")
     return runs
+
+
+def _multiples(steps: Float) -> list[int]:
+    """Return how many usual steps each step is, 0 where it is no whole number of them."""
+    if not len(steps):
+        return []
+    usual = usual_step(steps)
+    multiples = np.rint(steps / usual)
+    even = (np.abs(steps - multiples * usual) <= UNEVEN_SHARE * usual) & (multiples >= 1)
+    return [int(n) for n in np.where(even & (multiples <= _MOST_MISSING + 1), multiples, 0)]
 
 
 def _assembled(placed: _Placed, names: Counter[str]) -> CineStack:

@@ -126,7 +126,7 @@ class TestWhatIsTold:
 
     def test_a_slice_that_was_taken_again_a_little_off_is_no_other_slice(self, tmp_path):
         write_stack(tmp_path, (0.0, 8.0, 16.0), TIMES, prefix="a")
-        write_stack(tmp_path, (8.3,), TIMES, series="9", number=9, prefix="b")
+        write_stack(tmp_path, (8.15,), TIMES, series="9", number=9, prefix="b")
         (stack,) = read_dicom_cine(tmp_path)
         assert stack.array.shape[2] == 3 and stack.array[0, 0, 1, 0] == 5000
         assert "same place" in " ".join(stack.notes)
@@ -153,6 +153,12 @@ class TestWhatIsTold:
         assert (
             "12.5 mm between slices 3 and 4, else 8.0 mm; the stack is parted" in stacks[0].notes[0]
         )
+
+    def test_two_spacings_make_two_stacks(self, tmp_path):
+        write_stack(tmp_path, (0.0, 8.0, 16.0, 24.0, 34.0, 44.0, 54.0), TIMES)
+        stacks = read_dicom_cine(tmp_path)
+        assert [each.array.shape[2] for each in stacks] == [4, 3]
+        np.testing.assert_allclose([each.spacing_mm[2] for each in stacks], (8, 10), atol=1e-5)
 
     def test_another_number_of_frames_is_matched_in_the_cycle_and_told(self, tmp_path):
         write_stack(tmp_path, (0.0, 8.0), TIMES, prefix="a")
@@ -193,7 +199,8 @@ class TestWhatIsTold:
         ):
             assert len(read_dicom_cine(tmp_path)) == 1
         with pytest.warns(InputWarning):
-            assert len(read_dicom_cine(tmp_path, still_images=True)) == 2
+            stacks = read_dicom_cine(tmp_path, still_images=True)
+        assert [each.n_frames for each in stacks] == [4, 1]
 
 
 class TestRefusals:
