@@ -38,6 +38,7 @@ from .doors import (
     read_dicom_cine as read_dicom_cine,
     read_dicom_seg as read_dicom_seg,
     read_guide_points as read_guide_points,
+    write_dicom_cine as write_dicom_cine,
     write_dicom_seg as write_dicom_seg,
     write_guide_points as write_guide_points,
     write_segmentation as write_segmentation,
@@ -109,6 +110,7 @@ from .results import (
 )
 from .surfaces import (
     Surface as Surface,
+    carried_surface as carried_surface,
     read_surface as read_surface,
     surfaces_of as surfaces_of,
     write_surface as write_surface,
