@@ -52,9 +52,12 @@ from .io import (
 )
 from .measures import (
     Measures as Measures,
+    WallCoordinates as WallCoordinates,
     draw_bullseye as draw_bullseye,
     measure as measure,
+    wall_coordinates as wall_coordinates,
     write_measures_csv as write_measures_csv,
+    write_measures_parquet as write_measures_parquet,
 )
 from .metrics import (
     average_surface_distance_mm as average_surface_distance_mm,
