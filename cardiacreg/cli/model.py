@@ -167,5 +167,7 @@ def measure(
         between = f"  [{as_cell(ends.low, 2)}, {as_cell(ends.high, 2)}]" if ends else ""
         click.echo(f"{row.name:28s}{as_cell(row.value, 2):>10s} {row.unit:7s}{between}".rstrip())
     if intervals:
-        click.echo("[low, high]: 90 % intervals of the truth")
+        click.echo(
+            "[low, high]: 90 % intervals of the truth, corrected for the mean error of models"
+        )
     click.echo(f"thickness by segment, and the rest, written to {output}")

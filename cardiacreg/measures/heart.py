@@ -26,16 +26,12 @@ from cardiacreg.results.saved_model import Model, SavedModel, as_model
 
 _HEIGHTS_CM, _WEIGHTS_KG = (30.0, 250.0), (1.0, 400.0)
 _VENTRICLE = tuple(f"{side}{word}" for side in ("LV", "RV") for word in ("EDV", "ESV", "SV", "EF"))
+_OF_PARTS = ("LVEDV", "LVESV", "RVEDV", "RVESV", "LV wall ED", "LV wall ES")
 _WITH_INTERVAL = (
     *_VENTRICLE,
     *("LVM", "LVM ES", "RVM"),
     *(f"{name}i" for name in (*_VENTRICLE, "LVM", "RVM") if not name.endswith("EF")),
-    *(
-        f"{side}{word} {part}"
-        for side in ("LV", "RV")
-        for word in ("EDV", "ESV")
-        for part in PARTS[1:]
-    ),
+    *(f"{name} {part}" for name in _OF_PARTS for part in PARTS[1:]),
 )
 """Rows that have an interval, where anything is known of it."""
 
@@ -128,12 +124,14 @@ class Measures:
         (`measures.intervals`).
         """
         found: dict[str, Interval] = {}
-        for side, label in (("LV", LV_CAVITY), ("RV", RV_CAVITY)):
+        for side, label in (("LV", LV_CAVITY), ("RV", RV_CAVITY), ("LV wall ", LV_WALL)):
             name = STRUCTURES[label]
             volumes = [phase.parts.get(name) if phase else None for phase in (self.ed, self.es)]
             for word, volume in zip(("ED", "ES"), volumes, strict=True):
-                found |= _of_parts(f"{side}{word}V", volume_intervals(volume, name))
-            if both := stroke_intervals(volumes[0], volumes[1], name):
+                row = f"{side}{word}" if label == LV_WALL else f"{side}{word}V"
+                found |= _of_parts(row, volume_intervals(volume, name))
+            both = stroke_intervals(volumes[0], volumes[1], name)
+            if both and label != LV_WALL:
                 found |= {f"{side}SV": both[0], f"{side}EF": both[1]}
         for row, phase, label in (
             ("LVM", self.ed, LV_WALL), ("LVM ES", self.es, LV_WALL), ("RVM", self.ed, RV_WALL),
@@ -343,7 +341,8 @@ def _measured(model: SavedModel) -> PhaseMeasures:
 
 
 def _of_parts(name: str, parts: dict[str, Interval]) -> dict[str, Interval]:
-    return {name if part == PARTS[0] else f"{name} {part}": each for part, each in parts.items()}
+    found = {name if part == PARTS[0] else f"{name} {part}": each for part, each in parts.items()}
+    return {row: each for row, each in found.items() if row in _WITH_INTERVAL}
 
 
 def _mass(volume_ml: float | None) -> float | None:

@@ -124,7 +124,7 @@ def test_a_result_has_them(tiny_result, tmp_path):
     found = measure(tiny_result, tiny_result, height_cm=180, weight_kg=80)
     known = found.intervals()
     own = {"LVEDV", "LVESV", "LVSV", "LVEF", "LVM", "RVM", "RVEDV", "RVEF", "LVEDVi", "LVMi"}
-    assert own | {"LVEDV acquired", "LVEDV extrapolated"} <= set(known)
+    assert own | {"LVEDV acquired", "LV wall ES extrapolated"} <= set(known)
     assert all(low <= high for low, high in known.values())
     rows = {row.name: row.value for row in found.table()}
     for name, (low, high) in known.items():
