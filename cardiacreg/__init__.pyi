@@ -51,10 +51,12 @@ from .io import (
     write_volume as write_volume,
 )
 from .measures import (
+    CineMeasures as CineMeasures,
     Measures as Measures,
     WallCoordinates as WallCoordinates,
     draw_bullseye as draw_bullseye,
     measure as measure,
+    measure_cine as measure_cine,
     wall_coordinates as wall_coordinates,
     write_measures_csv as write_measures_csv,
     write_measures_parquet as write_measures_parquet,

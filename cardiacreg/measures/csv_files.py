@@ -41,6 +41,12 @@ _OTHERS = {
     "RV_WT_Global ED": "mean thickness of the RV's free wall at end-diastole, where the input shows it",
     "RV_WT_Global ES": "as RV_WT_Global ED, at end-systole",
 }
+_CYCLE = {
+    "peak ejection rate": "steepest fall between end-diastole and end-systole",
+    "peak filling rate": "steepest rise between end-systole and end-diastole",
+    "time to peak ejection": "from end-diastole to the peak ejection rate",
+    "time to peak filling": "from end-systole to the peak filling rate",
+}
 _PLACES = {
     "acquired": "inside its labelled slices",
     "beyond apex": "beyond apex, extrapolated",
@@ -168,6 +174,8 @@ def meaning(row: Row) -> str:
     if found := re.fullmatch(r"(.*) (acquired|beyond apex|beyond base|extrapolated)", name):
         return f"part of {found[1]} {_PLACES[found[2]]}"
     side, rest = name[:2], name[2:]
+    if rest.strip() in _CYCLE:
+        return f"{side} cavity: {_CYCLE[rest.strip()]}, Fourier series of the volume"
     if rest.endswith("i"):
         return f"{side} {_WORDS[rest[:-1]]}, per body surface area"
     return f"{side} {_WORDS[rest]}"
