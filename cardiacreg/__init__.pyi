@@ -67,10 +67,15 @@ from .io import (
     write_volume as write_volume,
 )
 from .measures import (
+    CineMeasures as CineMeasures,
     Measures as Measures,
+    WallCoordinates as WallCoordinates,
     draw_bullseye as draw_bullseye,
     measure as measure,
+    measure_cine as measure_cine,
+    wall_coordinates as wall_coordinates,
     write_measures_csv as write_measures_csv,
+    write_measures_parquet as write_measures_parquet,
 )
 from .metrics import (
     average_surface_distance_mm as average_surface_distance_mm,

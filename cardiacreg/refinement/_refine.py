@@ -185,7 +185,10 @@ def _result(
     labels, stack = outcome.fusion.labels, context.target.labels
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
-        stack, labels, base_at_last_slice=_base_at_last_slice(stack, context.landmarks)
+        stack,
+        labels,
+        base_at_last_slice=_base_at_last_slice(stack, context.landmarks),
+        atlas_voxels=outcome.fusion.atlas_voxels,
     )
     scatter = diversity(
         stack,
