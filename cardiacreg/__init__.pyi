@@ -96,8 +96,10 @@ from .phantoms import (
 )
 from .refinement import (
     RefineOptions as RefineOptions,
+    Verification as Verification,
     View as View,
     refine as refine,
+    verify_result as verify_result,
     warm_up as warm_up,
 )
 from .registration import (

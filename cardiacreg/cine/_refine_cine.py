@@ -25,7 +25,7 @@ from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.refinement._refine import provenance_of
 from cardiacreg.refinement.canonical_frame import CanonicalFrame
 from cardiacreg.refinement.context import Clock
-from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.target import gather_atlases
 from cardiacreg.refinement.views import sources_of, view_reports
@@ -112,7 +112,7 @@ def refine_cine(
     >>> result.ed, result.es, 0.2 < result.ejection_fractions["LV"] < 0.4
     (0, 1, True)
     """
-    settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
+    settings, n_threads, clock = checked_options(options), check_threads(threads), Clock()
     _check_options(settings)
     checked_spacing(spacing_mm)
     with kept_warnings() as kept:
@@ -168,7 +168,10 @@ def _times(times_ms: Sequence[float] | None, gathered: GatheredFrames) -> list[f
     """Return the times of the chosen frames, ascending."""
     if times_ms is None:
         return None
-    times = [float(time) for time in times_ms]
+    try:
+        times = [float(time) for time in times_ms]
+    except (TypeError, ValueError):
+        times = []
     rising = all(a < b for a, b in zip(times, times[1:], strict=False))
     if len(times) != gathered.n_series or not rising:
         raise InvalidInputError(

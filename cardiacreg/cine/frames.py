@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,13 @@ def _wanted(
                 code="BAD_FRAME",
             )
         frames = [int(number) for number in numbers]
-    chosen = sorted({int(number) for number in frames})
+    try:
+        chosen = sorted({operator.index(number) for number in frames})
+    except TypeError as error:
+        raise InvalidInputError(
+            f"refine_cine: frames {frames!r}; needs 'all', 'ED,ES' or whole numbers, as (0, 5, 9).",
+            code="BAD_FRAME",
+        ) from error
     for number in chosen:
         if not 0 <= number < len(labels):
             raise InvalidInputError(
@@ -226,7 +233,11 @@ def _wanted(
 
 def _position(number: int, what: str, numbers: Sequence[int], labelled: Sequence[int]) -> int:
     """Where a given phase stands among the chosen frames."""
-    if number not in numbers or numbers.index(number) not in labelled:
+    if (
+        not isinstance(number, int | np.integer)
+        or number not in numbers
+        or numbers.index(number) not in labelled
+    ):
         raise InvalidInputError(
             f"refine_cine: {what}={number} is not among the frames with labels "
             f"{[numbers[n] for n in labelled]}; needs one of them.",

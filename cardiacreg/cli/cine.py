@@ -60,6 +60,7 @@ def refine_frames(
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement.views import sources_of
+    from cardiacreg.results.files import check_figures
 
     unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, (), [])]
     if unused:
@@ -76,6 +77,7 @@ def refine_frames(
     given = (inputs[name] for name in ("segmentation", "image", "atlases"))
     files = files_of(*given, *sources_of(inputs["views"]))
     check_output(output, FILE_NAMES, overwrite=overwrite, inputs=files)
+    check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine_cine(
             inputs.pop("segmentation"), frames=frames, options=options, progress=progress, **inputs

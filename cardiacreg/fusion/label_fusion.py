@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_option_kinds
 from cardiacreg.fusion.grey_levels import HARMONISATIONS, box_around, grey_levels
 from cardiacreg.fusion.patch_tiles import DISTANCES, Box, Scene
 from cardiacreg.fusion.patch_votes import nonlocal_votes
@@ -65,6 +65,7 @@ class FusionOptions:
     probabilities: bool = False
 
     def __post_init__(self) -> None:
+        check_option_kinds(self)
         self._check_sizes()
         known = {"mode": MODES, "distance": DISTANCES, "harmonisation": HARMONISATIONS}
         for name, allowed in known.items():

@@ -149,7 +149,7 @@ def csv_bytes(measures: Mapping[str, Measures]) -> bytes:
     writer.writerow([INDEX, *(row.column for row in next(iter(tables.values()), []))])
     for name, rows in tables.items():
         writer.writerow([name, *("" if row.value is None else f"{row.value:.6g}" for row in rows)])
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def units_of(measures: Mapping[str, Measures]) -> dict[str, dict[str, str]]:

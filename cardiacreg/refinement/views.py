@@ -131,8 +131,13 @@ def named_views(views: Sequence[Any]) -> Iterator[tuple[str, View]]:
             code="BAD_TYPE",
         )
     for number, each in enumerate(views):
-        view = each if isinstance(each, View) else View(each)
+        view = as_view(each)
         yield view.name or f"view {number + 1}", view
+
+
+def as_view(given: Any) -> View:
+    """Return what was given as a view."""
+    return given if isinstance(given, View) else View(given)
 
 
 def check_view_count(count: int) -> None:
