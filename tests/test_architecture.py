@@ -44,9 +44,13 @@ ROOMS = {
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "metrics", "atlases", "results", "refinement",
         ),
+        "cohort": (
+            *NOUNS, "compute", "io", "anatomy", "atlases", "results", "measures", "refinement", "cine",
+            "__init__",
+        ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "measures", "refinement", "cine", "__init__",
+            "surfaces", "measures", "refinement", "cine", "cohort", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),

@@ -15,12 +15,12 @@ import click
 from cardiacreg import __version__
 from cardiacreg.cli.atlas import atlas
 from cardiacreg.cli.cache import cache
-from cardiacreg.cli.cine import frames_word, refine_frames
+from cardiacreg.cli.cohort import cohort
 from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
-from cardiacreg.cli.evaluate import evaluate
 from cardiacreg.cli.heart import heart_options, told
-from cardiacreg.cli.model import measure, meshes_of, surface_formats_option, surfaces
+from cardiacreg.cli.model import evaluate, measure, meshes_of, surface_formats_option, surfaces
+from cardiacreg.cli.patient import frames_word, refine_folder, refine_frames
 from cardiacreg.cli.presets import (
     frame_option,
     meaning_options,
@@ -45,6 +45,7 @@ for _command in (
     run_both,
     surfaces,
     measure,
+    cohort,
     evaluate,
     presets,
     simulate,
@@ -57,11 +58,14 @@ for _command in (
 
 
 @main.command(epilog=EXIT_CODES)
+@click.argument(
+    "patient", required=False, type=click.Path(readable=False, path_type=Path),
+    metavar="[PATIENT_FOLDER]",
+)  # fmt: skip
 @click.option(
     "-i",
     "--input",
     "segmentation",
-    required=True,
     type=click.Path(readable=False),
     metavar="SEG",
     help="Short-axis segmentation, NIfTI.",
@@ -124,6 +128,7 @@ for _command in (
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def refine(
+    patient: Path | None,
     output: Path,
     cine_frames: str | tuple[int, ...] | None,
     options_preset: str,
@@ -143,7 +148,10 @@ def refine(
 ) -> None:
     """Refine a segmentation into a high-resolution model.
 
-    Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json.
+    Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json. Of a
+    PATIENT_FOLDER, in place of -i, every frame that is found is refined, into a folder each in a folder
+    of the patient in OUT, with measures.csv; names are known of ACDC, M&Ms, M&Ms-2, ukbb_cardiac and
+    nnU-Net, others stand in a table, patient.csv.
     """
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
@@ -155,6 +163,15 @@ def refine(
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
     options = told(ways[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
+    if (patient is None) == (inputs["segmentation"] is None):
+        raise click.UsageError("Give a segmentation (-i SEG) or a PATIENT_FOLDER, one of them.")
+    if patient is not None:
+        unused = {"--frames": cine_frames, "--surface": surface, "--surfaces": formats}
+        refine_folder(
+            patient, output, options, overwrite=overwrite, accept_failed=accept_failed,
+            as_json=as_json, quiet=quiet, inputs=inputs, unused=unused,
+        )  # fmt: skip
+        return
     if cine_frames is not None:
         if surface:
             raise click.UsageError("--frames does not go with --surface.")
