@@ -105,6 +105,7 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "cohorts",
     "turned_hearts",
     "naive",
     "killed_steps",

@@ -14,6 +14,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from cardiacreg import __version__
+from cardiacreg.cohort.claims import remove_old_parts
 from cardiacreg.cohort.engines import Engine, dask_engine, serial_engine, windowed
 from cardiacreg.cohort.manifest import MARKER, Manifest, Shard, open_manifest
 from cardiacreg.cohort.patients import Preset
@@ -205,6 +206,7 @@ def _check(settings: Settings, source: Path) -> None:
         raise InvalidInputError(f"{atlases}: no folder of atlases.", code="NO_FOLDER")
     try:
         (output / "patients").mkdir(parents=True, exist_ok=True)
+        remove_old_parts(output)
     except OSError as error:
         raise InvalidInputError(
             f"{output}: cannot be written ({error.strerror or error}); choose another folder or change "

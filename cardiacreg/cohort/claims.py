@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cardiacreg.io.folder_locks import lock_file
+from cardiacreg.io.folder_locks import is_old, lock_file
 
 LOCK = ".lock"
 _TRIALS = 20
@@ -77,3 +77,10 @@ def _tidy(folder: Path) -> None:
         for path in place.glob(".*.partial"):
             if _STAGE.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+
+def remove_old_parts(folder: Path) -> None:
+    """Remove files that killed runs had begun to write into the folder of a cohort, a day later."""
+    for path in folder.glob(".*.partial"):
+        if _STAGE.fullmatch(path.name) and path.is_file() and is_old(path):
+            path.unlink(missing_ok=True)
