@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,7 +105,7 @@ def open_manifest(place: Path, shard: Shard | None = None) -> Manifest:
         BAD_MANIFEST, BAD_SUBJECT, DUPLICATE_SUBJECT, NO_PATIENT, FILE_NOT_FOUND, NO_PYARROW.
     """
     part = shard or Shard()
-    hashes, held = [], 0
+    hashes, held = array("Q"), 0
     with named_source(str(place)):
         for number, row in enumerate(_rows(place), 1):
             subject = row.subject if isinstance(row, PatientFiles) else row["subject"]
@@ -112,7 +113,7 @@ def open_manifest(place: Path, shard: Shard | None = None) -> Manifest:
                 check_subject(subject)
             hashes.append(_hash(subject.lower()))
             held += part.holds(subject)
-        values, counts = np.unique(np.array(hashes, dtype=np.uint64), return_counts=True)
+        values, counts = np.unique(np.frombuffer(hashes, np.uint64), return_counts=True)
         if len(values) < len(hashes):
             _tell_duplicates(place, {int(value) for value in values[counts > 1][:3]})
         if not hashes:

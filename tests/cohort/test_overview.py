@@ -22,8 +22,10 @@ def write_status(output, subject, state="done", **more):
 @pytest.fixture
 def output(tmp_path):
     place = tmp_path / "out"
-    done = {"findings": ["LOW_AGREEMENT"], "processor_seconds": 7.0, "frames": ["ED", "ES"],
-            "agreement_dice": {"LV cavity": 0.9}, "measures": {"LVEDV (mL)": 101.5, "WT": None}}  # fmt: skip
+    done = {
+        "findings": ["LOW_AGREEMENT"], "processor_seconds": 7.0, "frames": ["ED", "ES"],
+        "agreement_dice": {"LV cavity": 0.9}, "measures": {"LVEDV (mL)": 101.5, "WT": None},
+    }  # fmt: skip
     write_status(place, "a", **done)
     write_status(place, "b", "failed", code="EMPTY_LABELS", message="no\nlabels, at all")
     (place / "patients" / "c").mkdir()

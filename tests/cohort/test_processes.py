@@ -1,4 +1,4 @@
-"""Real processes: limits, kills, interruptions, two runs at once; nothing is lost and nobody else fails."""
+"""Real processes: limits, kills, interruptions, two runs at once; nothing is lost, nobody else fails."""
 
 import json
 import os
