@@ -19,7 +19,14 @@ from cardiacreg.cli.cohort import cohort
 from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
 from cardiacreg.cli.heart import heart_options, told
-from cardiacreg.cli.model import evaluate, measure, meshes_of, surface_formats_option, surfaces
+from cardiacreg.cli.model import (
+    convert,
+    evaluate,
+    measure,
+    meshes_of,
+    surface_formats_option,
+    surfaces,
+)
 from cardiacreg.cli.patient import frames_word, refine_folder, refine_frames
 from cardiacreg.cli.presets import (
     frame_option,
@@ -45,6 +52,7 @@ for _command in (
     run_both,
     surfaces,
     measure,
+    convert,
     cohort,
     evaluate,
     presets,
@@ -105,6 +113,16 @@ for _command in (
 )
 @heart_options
 @click.option(
+    "--view",
+    "views",
+    multiple=True,
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Segmentation of a long-axis view, or of any other plane of the same heart in the same world: "
+    "it shows where the ventricles end and how the whole stack is shifted. May be repeated.",
+)
+@meaning_options("views", prefix="view-")
+@click.option(
     "--spacing",
     "spacing_mm",
     nargs=3,
@@ -138,6 +156,8 @@ def refine(
     orientation: str | None,
     preset: str | None,
     mapping: dict[int, int] | None,
+    view_preset: str | None,
+    view_mapping: dict[int, int] | None,
     overwrite: bool,
     accept_failed: bool,
     surface: bool,
@@ -157,9 +177,12 @@ def refine(
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
     from cardiacreg.refinement.options import RefineOptions
+    from cardiacreg.refinement.views import View, source_of
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
 
     inputs["preset"] = one_meaning(preset, mapping)
+    of_views = one_meaning(view_preset, view_mapping, "view-")
+    inputs["views"] = [View(file, preset=of_views) for file in inputs["views"]]
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
     options = told(ways[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
@@ -169,7 +192,7 @@ def refine(
         unused = {"--frames": cine_frames, "--surface": surface, "--surfaces": formats}
         refine_folder(
             patient, output, options, overwrite=overwrite, accept_failed=accept_failed,
-            as_json=as_json, quiet=quiet, inputs=inputs, unused=unused,
+            as_json=as_json, quiet=quiet, inputs=inputs | {"view_preset": of_views}, unused=unused,
         )  # fmt: skip
         return
     if cine_frames is not None:
@@ -181,7 +204,7 @@ def refine(
         )  # fmt: skip
         return
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
-    files = files_of(*given, *inputs["frames"])
+    files = files_of(*given, *inputs["frames"], *map(source_of, inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)

@@ -92,6 +92,15 @@ def cohort() -> None:
 )  # fmt: skip
 @atlas_options
 @meaning_options()
+@meaning_options("views", prefix="view-")
+@click.option(
+    "--no-views",
+    "use_views",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Leave out long-axis views that are found.",
+)
 @spacing_option
 @click.option(
     "--coverage", multiple=True, metavar="[END=]WORD", callback=coverage_words,
@@ -124,6 +133,8 @@ def run(
     orientation: str | None,
     preset: str | None,
     mapping: dict[int, int] | None,
+    view_preset: str | None,
+    view_mapping: dict[int, int] | None,
     accept_failed: bool,
     as_json: bool,
     quiet: bool,
@@ -149,8 +160,10 @@ def run(
     options = told(ways[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
     found = refine_cohort(
-        manifest, output, preset=one_meaning(preset, mapping), options=options, workers=workers,
-        scheduler=scheduler, shard=shard, progress=None if quiet else _Lines(), **how,
+        manifest, output, preset=one_meaning(preset, mapping),
+        view_preset=one_meaning(view_preset, view_mapping, "view-"), options=options,
+        workers=workers, scheduler=scheduler, shard=shard,
+        progress=None if quiet else _Lines(), **how,
     )  # fmt: skip
     if as_json:
         echo_json(found.described())

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
 _FAILED = "FAILED_AGREEMENT"
-_SINGLE_FRAME = ("landmarks", "frame", "frames")
+_SINGLE_FRAME = ("landmarks", "frame", "frames", "views")
 _SHOWN = ("EDV", "ESV", "SV", "EF", "M")
-_WORDS = {"landmarks": "--landmarks", "frame": "--frame", "frames": "--other-frame"}
+_WORDS = {
+    "landmarks": "--landmarks",
+    "frame": "--frame",
+    "frames": "--other-frame",
+    "views": "--view",
+}
 
 
 def frames_word(
@@ -63,7 +68,7 @@ def refine_frames(
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
 
-    unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, ())]
+    unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, (), [])]
     if unused:
         raise click.UsageError(
             f"--frames does not go with {' and '.join(_WORDS[name] for name in unused)}."
@@ -158,7 +163,7 @@ def refine_folder(
     del inputs["segmentation"]
     unused |= {word: inputs.pop(name) for name, word in _WORDS.items()}
     unused["--image"] = inputs.pop("image")
-    if wrong := [word for word, value in unused.items() if value not in (None, (), False)]:
+    if wrong := [word for word, value in unused.items() if value not in (None, (), [], False)]:
         raise click.UsageError(f"A PATIENT_FOLDER does not go with {' and '.join(wrong)}.")
     found = find_patient(patient)
     if not quiet:

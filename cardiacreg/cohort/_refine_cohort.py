@@ -99,6 +99,8 @@ def refine_cohort(
     output: str | os.PathLike[str],
     *,
     preset: Preset = None,
+    view_preset: Preset = None,
+    use_views: bool = True,
     atlases: str | os.PathLike[str] | None = None,
     check_spacing: bool = True,
     spacing_mm: ArrayLike = (1.25, 1.25, 2.0),
@@ -125,7 +127,7 @@ def refine_cohort(
     output : path-like
         Folder for the results: ``patients/SUBJECT`` with what `PatientResult.save` writes and
         ``status.json``. Any number of runs may share it.
-    preset, atlases, check_spacing, spacing_mm, options
+    preset, view_preset, use_views, atlases, check_spacing, spacing_mm, options
         As for `refine_patient`; atlases are a folder.
     threads : int, optional
         For one patient.
@@ -162,7 +164,7 @@ def refine_cohort(
     place = Path(source).absolute()
     manifest = open_manifest(place, None if shard is None else Shard(*_checked_shard(shard)))
     settings = Settings(
-        Path(output).absolute(), place.parent, preset,
+        Path(output).absolute(), place.parent, preset, view_preset, use_views,
         None if atlases is None else Path(atlases).absolute(), check_spacing,
         tuple(float(each) for each in checked_spacing(spacing_mm)), options or RefineOptions(),
         threads, time_limit_seconds, memory_limit_mib,

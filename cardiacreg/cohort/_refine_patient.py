@@ -25,6 +25,7 @@ from cardiacreg.measures.csv_files import write_measures_csv
 from cardiacreg.measures.heart import Measures, measure
 from cardiacreg.refinement._refine import refine
 from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.views import View
 from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import RefineResult
@@ -131,6 +132,8 @@ def refine_patient(
     patient: PatientFiles | str | os.PathLike[str],
     *,
     preset: Preset = None,
+    view_preset: Preset = None,
+    use_views: bool = True,
     atlases: Any = None,
     check_spacing: bool = True,
     spacing_mm: ArrayLike = (1.25, 1.25, 2.0),
@@ -146,6 +149,10 @@ def refine_patient(
         A folder, as for `find_patient`, or what that returns.
     preset : str or mapping, optional
         Meaning of the label values, in place of what the convention of the files says.
+    view_preset : str or mapping, optional
+        The same of long-axis views.
+    use_views : bool
+        Whether long-axis views that were found take part (``views`` of `refine`).
     atlases, check_spacing, spacing_mm, options, threads, progress
         As for `refine`.
 
@@ -183,20 +190,23 @@ def refine_patient(
     (('ED', 'ES'), True)
     """
     files = patient if isinstance(patient, PatientFiles) else find_patient(patient)
+    if not use_views:
+        files = replace(files, frames=tuple(replace(each, views={}) for each in files.frames))
     meaning = files.preset if preset is None else preset
     how: dict[str, Any] = {
         "preset": meaning, "atlases": atlases, "spacing_mm": spacing_mm, "options": options,
         "threads": threads, "progress": progress,
     }  # fmt: skip
     with kept_warnings() as kept:
-        if views := [f"{frame.name} {name}" for frame in files.frames for name in frame.views]:
-            warn(f"{files.subject}: the views {', '.join(views)} are found and not used.")
+        if files.series is not None and any(frame.views for frame in files.frames):
+            warn(f"{files.subject}: views of a series are not used.")
         if files.series is not None and files.series.upper() != ",".join(PHASES):
             found = _as_cine(files, how)
         elif files.series is not None:
             found = _phases_of_series(files, how | {"check_spacing": check_spacing})
         else:
-            found = _frame_by_frame(files, how | {"check_spacing": check_spacing})
+            of_views = view_preset or files.view_preset
+            found = _frame_by_frame(files, how | {"check_spacing": check_spacing}, of_views)
     notes = tuple(dict.fromkeys(kept))
     pass_on(notes)
     known = {text for frame in found.frames.values() for text in frame.warnings}
@@ -206,15 +216,17 @@ def refine_patient(
     return replace(found, warnings=own, input_files=inputs)
 
 
-def _frame_by_frame(files: PatientFiles, how: dict[str, Any]) -> PatientResult:
-    """Refine frames of files of their own."""
+def _frame_by_frame(files: PatientFiles, how: dict[str, Any], view_preset: Preset) -> PatientResult:
+    """Refine frames of files of their own, each with its own views."""
     frames = {}
     for frame in files.frames:
         others = [other.labels for other in files.frames if other.name != frame.name]
         try:
+            views = [View(path, preset=view_preset, name=n) for n, path in frame.views.items()]
             frames[frame.name] = refine(
-                frame.labels, image=frame.image, landmarks=frame.landmarks, frames=others, **how
-            )
+                frame.labels, image=frame.image, landmarks=frame.landmarks, frames=others,
+                views=views, **how,
+            )  # fmt: skip
         except InvalidInputError as problem:
             if problem.code == "FRAME_NEEDED" and len(files.frames) == 1:
                 return _phases_of_series(replace(files, series=",".join(PHASES)), how)

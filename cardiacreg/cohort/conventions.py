@@ -24,7 +24,10 @@ _END = r"\.nii(?:\.gz)?"
 _ACDC = re.compile(rf"(?P<subject>.+)_frame(?P<frame>\d+)(?P<labels>_gt)?{_END}")
 _MMS2 = re.compile(rf"(?P<subject>.+)_(?P<axis>SA|LA)_(?P<frame>ED|ES)(?P<labels>_gt)?{_END}")
 _MMS = re.compile(rf"(?P<subject>.+)_sa(?P<labels>_gt)?{_END}")
-_UKBB = re.compile(rf"(?P<labels>label\d?_|seg_)?(?P<axis>sa|la_\dch)_(?P<frame>ED|ES){_END}")
+_UKBB = re.compile(rf"(?P<labels>label\d?_|seg_)?(?P<axis>sa)_(?P<frame>ED|ES){_END}")
+_UKBB_VIEW = re.compile(rf"(?P<labels>seg4_)(?P<axis>la_4ch)_(?P<frame>ED|ES){_END}")
+_UKBB_OTHER_VIEW = re.compile(rf"(?:label\d?|seg)_la_\dch_(?:ED|ES){_END}")
+_WITH_ATRIA = {1: 1, 2: 2, 3: 4, 4: 0, 5: 0}
 _CASE = re.compile(r"(?P<subject>.+?)_(?P<frame>frame\d+|ED|ES)", re.IGNORECASE)
 _PHASES = ("ED", "ES")
 _LARGEST_TEXT = 10_000_000
@@ -125,19 +128,23 @@ def _mms(folder: Path, names: list[str]) -> list[PatientFiles]:
 
 
 def _ukbb(folder: Path, names: list[str]) -> list[PatientFiles]:
-    """``label_sa_ED.nii.gz`` or ``seg_sa_ED.nii.gz``, and ``label_la_4ch_ED.nii.gz``."""
-    axes = {m["axis"] for name in names if (m := _UKBB.fullmatch(name)) and m["labels"]}
-    if "sa" not in axes:
-        return []
-    read = {axis: _by_subject(folder, names, _UKBB, axis=axis).get("", {}) for axis in sorted(axes)}
-    short = read.pop("sa")
-    views = {axis.removeprefix("la_"): files for axis, files in read.items()}
-    frames = [
-        FrameFiles(phase, *short[phase], views=_views(views, phase))
+    """``label_sa_ED.nii.gz`` or ``seg_sa_ED.nii.gz``, and ``seg4_la_4ch_ED.nii.gz``.
+
+    Other long-axis files of ukbb_cardiac hold atria alone, under the values of ventricles.
+    """
+    short = _by_subject(folder, names, _UKBB).get("", {})
+    long = _by_subject(folder, names, _UKBB_VIEW).get("", {})
+    others = [name for name in names if _UKBB_OTHER_VIEW.fullmatch(name)]
+    frames = tuple(
+        FrameFiles(phase, *short[phase], views=_views({"4ch": long}, phase))
         for phase in _PHASES
         if phase in short
-    ]
-    return [PatientFiles(folder.resolve().name, tuple(frames), "ukbb_cardiac", "ukbb")]
+    )
+    notes = (f"not used, as they may hold atria alone: {', '.join(others)}",) if others else ()
+    found = PatientFiles(
+        folder.resolve().name, frames, "ukbb_cardiac", "ukbb", _WITH_ATRIA, notes=notes
+    )
+    return [found] if frames else []
 
 
 def _nnunet(folder: Path, names: list[str]) -> list[PatientFiles]:

@@ -65,6 +65,8 @@ class PatientFiles:
         Whose names the files have, or "table" where they were listed.
     preset : str, mapping or None
         What the convention says that label values mean.
+    view_preset : str, mapping or None
+        The same of the views; as in the short-axis segmentations when absent.
     series : str or None
         Of a 4-D file: which of its frames, "all", "ED,ES" or numbers as "0,5,9".
     height_cm, weight_kg : float or None
@@ -79,6 +81,7 @@ class PatientFiles:
     frames: tuple[FrameFiles, ...]
     convention: str = "table"
     preset: Preset = None
+    view_preset: Preset = None
     series: str | None = None
     height_cm: float | None = None
     weight_kg: float | None = None
@@ -114,7 +117,7 @@ def find_patient(folder: str | os.PathLike[str], *, subject: str | None = None) 
     folder : path-like
         Named as in ACDC (``patient001_frame01_gt.nii.gz``, and ``Info.cfg``, which says which frames are
         end-diastole and end-systole), M&Ms-2 (``001_SA_ED_gt.nii.gz``, ``001_LA_ED_gt.nii.gz``), M&Ms
-        (``A1B2C3_sa_gt.nii.gz``, 4-D), ukbb_cardiac (``label_sa_ED.nii.gz``, ``label_la_4ch_ED.nii.gz``)
+        (``A1B2C3_sa_gt.nii.gz``, 4-D), ukbb_cardiac (``label_sa_ED.nii.gz``, ``seg4_la_4ch_ED.nii.gz``)
         or nnU-Net (``labelsTr/CASE.nii.gz``, ``imagesTr/CASE_0000.nii.gz``); or with a table
         ``patient.csv`` whose columns are ``frame``, ``labels`` and, where there are any, ``image``,
         ``landmarks`` and ``view``.

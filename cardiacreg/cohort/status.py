@@ -20,7 +20,15 @@ from typing import Any
 from cardiacreg import __version__
 from cardiacreg.cine.files import FILE_NAMES as CINE_NAMES
 from cardiacreg.cohort.patients import PatientFiles
-from cardiacreg.cohort.task import DONE, FAILED, Settings, Task, atlases_sha256, file_sha256
+from cardiacreg.cohort.task import (
+    DONE,
+    FAILED,
+    Settings,
+    Task,
+    as_json,
+    atlases_sha256,
+    file_sha256,
+)
 from cardiacreg.io.atomic_write import to_disk
 from cardiacreg.io.landmark_files import json_text, write_json
 from cardiacreg.results.files import FILE_NAMES, ON_REQUEST
@@ -84,9 +92,9 @@ def _row(task: Task) -> Mapping[str, Any]:
 
 def _facts(patient: PatientFiles) -> dict[str, Any]:
     """What was said of a patient beside its files."""
-    preset = patient.preset
     return {
-        "preset": {str(k): v for k, v in preset.items()} if isinstance(preset, Mapping) else preset,
+        "preset": as_json(patient.preset),
+        "view_preset": as_json(patient.view_preset),
         "frames": [frame.name for frame in patient.frames],
         "series": patient.series,
         "height_cm": patient.height_cm,

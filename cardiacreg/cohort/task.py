@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,7 @@ class Settings:
         Folder of the cohort.
     base : pathlib.Path
         From which the manifest's paths go.
-    preset, atlases, check_spacing, spacing_mm, options, threads
+    preset, view_preset, use_views, atlases, check_spacing, spacing_mm, options, threads
         As for `refine_patient`; atlases are a folder.
     time_limit_seconds, memory_limit_mib : float or None
         For one patient.
@@ -46,6 +47,8 @@ class Settings:
     output: Path
     base: Path
     preset: Preset = None
+    view_preset: Preset = None
+    use_views: bool = True
     atlases: Path | None = None
     check_spacing: bool = True
     spacing_mm: tuple[float, ...] = (1.25, 1.25, 2.0)
@@ -57,13 +60,18 @@ class Settings:
     def described(self) -> dict[str, Any]:
         """Return all that may change a result, in terms of JSON; not threads, which change no bit."""
         return {
-            "preset": {str(k): v for k, v in self.preset.items()}
-            if isinstance(self.preset, dict)
-            else self.preset,
+            "preset": as_json(self.preset),
+            "view_preset": as_json(self.view_preset),
+            "use_views": self.use_views,
             "check_spacing": self.check_spacing,
             "spacing_mm": [float(each) for each in self.spacing_mm],
             "options": json.loads(json_text(dataclasses.asdict(self.options))),
         }
+
+
+def as_json(preset: Preset) -> Any:
+    """Return a preset in terms of JSON, whose names are texts."""
+    return {str(k): v for k, v in preset.items()} if isinstance(preset, Mapping) else preset
 
 
 @dataclass(frozen=True, slots=True)

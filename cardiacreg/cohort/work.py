@@ -130,6 +130,7 @@ def _refined(task: Task, patient: PatientFiles, made_from: Mapping[str, Any]) ->
             result = refine_patient(
                 patient,
                 preset=patient.preset if _is_said(task) else settings.preset or patient.preset,
+                view_preset=settings.view_preset, use_views=settings.use_views,
                 atlases=settings.atlases, check_spacing=settings.check_spacing,
                 spacing_mm=settings.spacing_mm, options=settings.options, threads=settings.threads,
             )  # fmt: skip

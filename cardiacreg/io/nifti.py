@@ -391,6 +391,24 @@ def write_label_frames(
     _write_array(path, array, frames[0].voxel_to_world, step_ms=step_ms)
 
 
+def write_label_values(
+    path: str | os.PathLike[str], array: NDArray[Any], voxel_to_world: NDArray[np.float64]
+) -> None:
+    """Write label values of any integer type as NIfTI; as `write_labels` otherwise."""
+    _write_array(path, array, voxel_to_world)
+
+
+def write_volume_frames(
+    path: str | os.PathLike[str],
+    array: NDArray[np.float32],
+    voxel_to_world: NDArray[np.float64],
+    *,
+    step_ms: float | None = None,
+) -> None:
+    """Write images on one lattice, shape (i, j, k, t), as a 4-D NIfTI; as `write_volume` otherwise."""
+    _write_array(path, array, voxel_to_world, step_ms=step_ms)
+
+
 def _write(path: str | os.PathLike[str], grid: LabelMap | Volume, description: str = "") -> None:
     _write_array(path, grid.array, grid.voxel_to_world, description)
 

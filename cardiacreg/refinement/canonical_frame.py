@@ -9,6 +9,7 @@ is left out, and its outermost pixels are repeated where the margin is wider tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from cardiacreg.geometry import (
     Volume,
     apply_matrix,
 )
+from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.results.result import RefineResult
 from cardiacreg.slices import labelled_box, labelled_slices
 
@@ -67,6 +69,15 @@ class CanonicalFrame(NamedTuple):
             if landmarks is None
             else Landmarks(landmarks.points_mm - self.origin_mm, source=landmarks.source),
         )
+
+    def views(self, stored: Sequence[ViewPlane]) -> tuple[ViewPlane, ...]:
+        """Return views in the canonical world."""
+        moved = []
+        for view in stored:
+            matrix = view.labels.voxel_to_world.copy()
+            matrix[:3, 3] = np.round(matrix[:3, 3] - self.origin_mm, 6)
+            moved.append(view._replace(labels=LabelMap(view.labels.array, matrix)))
+        return tuple(moved)
 
     def spacing(self, spacing_mm: ArrayLike) -> Float:
         """Return a model's spacing along the canonical axes."""

@@ -13,6 +13,7 @@ from cardiacreg.anatomy.stack_coverage import Coverage
 from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.geometry import Landmarks, Subject
 from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.registration.view_samples import ViewPlane
 
 
 class Clock:
@@ -47,3 +48,5 @@ class RefinementContext(NamedTuple):
     threads: int
     progress: ProgressCallable | None
     clock: Clock
+    views: tuple[ViewPlane, ...] = ()
+    """Planes beside the stack that show the same heart."""

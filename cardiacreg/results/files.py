@@ -130,6 +130,7 @@ def summary(result: RefineResult) -> dict[str, Any]:
         "atlas_diversity": result.atlas_diversity,
         "slice_shifts_mm": result.slice_shifts_mm,
         "slice_turns_degrees": result.slice_turns_degrees,
+        "views": [dataclasses.asdict(view) for view in result.views],
         "structures_from_atlases": list(result.structures_from_atlases),
         "findings": [dataclasses.asdict(finding) for finding in result.findings],
         "warnings": list(result.warnings),

@@ -18,7 +18,8 @@ from cardiacreg.phantoms.hearts import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
-    "cohort", "comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "startup", "surfaces",
+    "cohort", "comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "startup",
+    "surfaces",
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")
 ABSENT = ("anatomy_transfer", "hidden_ends", "network_acdc", "orientation", "real", "volumes")
@@ -47,6 +48,7 @@ LEFT_OUT = {
     "selection_large": "simulates hearts; its parts are tested in test_benchmarks",
     "simulated": "refines whole hearts for minutes; the steps that it shares with `comparison` run here",
     "speed": TIMES,
+    "views": "refines whole hearts four times; its tables are tested in test_views_tables",
 }
 GROUPS = ("pulmonary_hypertension", "healthy", "healthy", "pulmonary_hypertension", "dilated")
 

@@ -79,10 +79,12 @@ class TestConventions:
 
     def test_ukbb(self, folder):
         touch(folder, "sa_ED.nii.gz", "label_sa_ED.nii.gz", "label_sa_ES.nii.gz",
-              "label_la_4ch_ES.nii.gz", "label_la_2ch_ES.nii.gz")  # fmt: skip
+              "seg4_la_4ch_ES.nii.gz", "label_la_2ch_ES.nii.gz")  # fmt: skip
         patient = find_patient(folder)
         assert (patient.subject, patient.preset) == ("somebody", "ukbb")
-        assert [sorted(frame.views) for frame in patient.frames] == [[], ["2ch", "4ch"]]
+        assert [sorted(frame.views) for frame in patient.frames] == [[], ["4ch"]]
+        assert patient.view_preset[4] == patient.view_preset[5] == 0
+        assert "atria alone: label_la_2ch_ES.nii.gz" in patient.lines()[-1]
         assert patient.frames[0].image.name == "sa_ED.nii.gz"
 
     def test_nnunet_groups_cases_of_a_patient(self, folder):

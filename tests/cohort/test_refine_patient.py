@@ -8,10 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cardiacreg import InvalidInputError, LabelMap, find_patient, load_result, refine_patient
+from cardiacreg import (
+    InvalidInputError,
+    LabelMap,
+    find_patient,
+    load_result,
+    refine_patient,
+    write_labels,
+)
 from cardiacreg.cohort._refine_patient import _phases, agreements
 from cardiacreg.errors import InputWarning
 from cardiacreg.io.nifti import write_label_frames
+from cardiacreg.phantoms.long_axis_views import simulate_views
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from tests.helpers.cohorts import SPACING_MM, quick_options, write_patient
 
@@ -113,12 +121,13 @@ class TestPhases:
 
 
 @QUIET
-def test_views_are_named_as_not_used(how, tmp_path):
+def test_views_take_part_unless_they_are_left_out(how, tmp_path):
     folder = write_patient(tmp_path / "p", phases=("ED",))
-    table = (folder / "patient.csv").read_text().replace("labels", "labels,view")
-    (folder / "patient.csv").write_text(
-        table.replace("ED.nii.gz", "ED.nii.gz,") + "ED,ED.nii.gz,4ch\n"
-    )
-    with pytest.warns(InputWarning, match="views ED 4ch are found and not used"):
-        found = refine_patient(folder, **how)
-    assert any("not used" in text for text in found.warnings)
+    view = simulate_views(make_toy_heart(), ["four_chamber"], seed=0)[0].subject.labels
+    write_labels(folder / "la.nii.gz", view)
+    (folder / "patient.csv").write_text("frame,labels,view\nED,ED.nii.gz,\nED,la.nii.gz,4ch\n")
+    found = refine_patient(folder, **how)
+    assert [each.name for each in found.frames["ED"].views] == ["4ch"]
+    assert "la.nii.gz" in [path.name for path in found.input_files]
+    without = refine_patient(folder, use_views=False, **how)
+    assert not without.frames["ED"].views
