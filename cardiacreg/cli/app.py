@@ -27,7 +27,7 @@ from cardiacreg.cli.model import (
     surface_formats_option,
     surfaces,
 )
-from cardiacreg.cli.patient import frames_word, refine_folder, refine_frames
+from cardiacreg.cli.patient import check_one_input, frames_word, refine_folder, refine_frames
 from cardiacreg.cli.presets import (
     frame_option,
     meaning_options,
@@ -186,8 +186,7 @@ def refine(
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
     options = told(ways[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
-    if (patient is None) == (inputs["segmentation"] is None):
-        raise click.UsageError("Give a segmentation (-i SEG) or a PATIENT_FOLDER, one of them.")
+    check_one_input(patient, inputs["segmentation"])
     if patient is not None:
         unused = {"--frames": cine_frames, "--surface": surface, "--surfaces": formats}
         refine_folder(

@@ -126,6 +126,12 @@ def _end_with_findings(result: CineResult, output: Path, *, accept_failed: bool)
         )
 
 
+def check_one_input(patient: Path | None, segmentation: str | None) -> None:
+    """Refuse both a folder and a file, and neither."""
+    if (patient is None) == (segmentation is None):
+        raise click.UsageError("Give a segmentation (-i SEG) or a PATIENT_FOLDER, one of them.")
+
+
 def refine_folder(
     patient: Path,
     output: Path,

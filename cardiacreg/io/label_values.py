@@ -256,6 +256,16 @@ def one_label_frame(array: NDArray[Any], frame: Frame) -> tuple[NDArray[Any], in
     return array[..., number], number
 
 
+def frame_of_series(array: NDArray[Any], number: int | None) -> NDArray[Any]:
+    """Return a frame of a label series; one without labels among others with is as good as they."""
+    try:
+        return one_label_frame(array, number)[0]
+    except InvalidInputError as problem:
+        if problem.code != "EMPTY_LABELS" or number is None:
+            raise
+        return np.asarray(array[..., number])
+
+
 def _chosen(frame: Frame, labelled: list[int], array: NDArray[Any]) -> int:
     """Return the number of a frame that is meant by a number, a phase or nothing."""
     n_frames = array.shape[3]

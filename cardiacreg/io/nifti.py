@@ -37,6 +37,7 @@ from cardiacreg.io.label_values import (
     StoredLabels,
     check_only_frame,
     coded,
+    frame_of_series,
     one_frame,
     one_label_frame,
     with_three_or_four_axes,
@@ -196,23 +197,13 @@ def read_stored_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[Store
         while array.ndim > 4 and array.shape[-1] == 1:
             array = array[..., 0]
         count = array.shape[3] if array.ndim == 4 else 1
-        chosen = [_frame_of_series(array, n if count > 1 else None) for n in range(count)]
+        chosen = [frame_of_series(array, n if count > 1 else None) for n in range(count)]
         matrix = checked_matrix(stored.matrix, chosen[0].shape, check_spacing=True)
         names, frames = dict(stored.names), [coded(each, stored.step) for each in chosen]
         return [
             StoredLabels(LabelMap(codes, matrix), values, number, names)
             for number, (codes, values) in enumerate(frames)
         ]
-
-
-def _frame_of_series(array: NDArray[Any], number: int | None) -> NDArray[Any]:
-    """Return a frame of a label series; one without labels among others with is as good as they."""
-    try:
-        return one_label_frame(array, number)[0]
-    except InvalidInputError as problem:
-        if problem.code != "EMPTY_LABELS" or number is None:
-            raise
-        return np.asarray(array[..., number])
 
 
 def read_volume(
