@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,18 +160,29 @@ def run(
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
     options = told(ways[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
-    found = refine_cohort(
-        manifest, output, preset=one_meaning(preset, mapping),
-        view_preset=one_meaning(view_preset, view_mapping, "view-"), options=options,
-        workers=workers, scheduler=scheduler, shard=shard,
-        progress=None if quiet else _Lines(), **how,
-    )  # fmt: skip
+    with _told_to_go_on():
+        found = refine_cohort(
+            manifest, output, preset=one_meaning(preset, mapping),
+            view_preset=one_meaning(view_preset, view_mapping, "view-"), options=options,
+            workers=workers, scheduler=scheduler, shard=shard,
+            progress=None if quiet else _Lines(), **how,
+        )  # fmt: skip
     if as_json:
         echo_json(found.described())
     else:
         _echo_run(found)
     if found.counts["failed"] and not accept_failed:
         raise click.exceptions.Exit(EXIT_REFINEMENT)
+
+
+@contextmanager
+def _told_to_go_on() -> Iterator[None]:
+    """Say after an interruption how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("what is done is kept; the same command goes on from there.")
+        raise
 
 
 class _Lines:

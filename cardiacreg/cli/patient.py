@@ -198,10 +198,9 @@ def _echo_measures(result: PatientResult, place: Path) -> None:
     for name, frame in result.frames.items():
         dice = [f"{structure} {as_cell(d, 3)}" for structure, d in frame.agreement.items()]
         click.echo(f"{name}: agreement with the input {', '.join(dice)}")
-    phases = ", ".join(
-        f"{word} {name}" for word, name in zip(("ED", "ES"), result.phases, strict=False)
+    click.echo(
+        f"measured at {' and '.join(result.phases)}; the rest, and a folder per frame, written to {place}"
     )
-    click.echo(f"measured at {phases}; the rest, and a folder per frame, written to {place}")
 
 
 def _end_with_frames(result: PatientResult, place: Path, *, accept_failed: bool) -> None:

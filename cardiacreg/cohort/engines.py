@@ -216,7 +216,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
                 yield client
             return
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
             memory_limit=0, silence_logs=50, preload=["cardiacreg.cohort.dask_preload"],
         )  # fmt: skip
         with cluster, Client(cluster) as client:

@@ -164,7 +164,7 @@ class TestDask:
     def test_a_running_scheduler_is_used(self, cohort):
         from distributed import LocalCluster
 
-        with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
             with engines.dask_engine(None, cluster.scheduler_address, work=stub) as engine:
                 run, _ = cohort(["a", "b", "bad"], engine)
         assert run.counts == {DONE: 2, FAILED: 1}
