@@ -18,8 +18,11 @@ from cardiacreg.cohort.task import LOST, PROCESS_ENDED, Outcome, Task
 from cardiacreg.errors import InvalidInputError, RefinementError
 
 Work = Callable[[Task], Outcome]
+_LOG_LENGTH = 1000
 _PER_SLOT, _FEWEST = 3, 8
 """Tasks in flight: few enough to cost no memory and to lose little, enough that no worker ever waits."""
+_PREFIX = "patient"
+"""One for all: a scheduler keeps a record of every prefix for ever."""
 _mine = threading.local()
 
 
@@ -120,7 +123,7 @@ class DaskEngine:
 
     def submit(self, task: Task) -> None:
         """Send a task."""
-        key = f"{task.subject}-{uuid.uuid4().hex}"
+        key = f"{_PREFIX}-{uuid.uuid4().hex}"
         self._tasks[key] = task
         self._completed.add(self._client.submit(self._work, task, key=key, pure=False, retries=0))
 
@@ -208,6 +211,9 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     settings = {
         "distributed.scheduler.allowed-failures": 0,
         "distributed.comm.timeouts.connect": "30s",
+        "distributed.admin.low-level-log-length": _LOG_LENGTH,
+        "distributed.scheduler.transition-log-length": _LOG_LENGTH,
+        "distributed.scheduler.events-log-length": _LOG_LENGTH,
     }
     with dask.config.set(settings):
         if scheduler is not None:
