@@ -18,7 +18,6 @@ from cardiacreg.cohort.task import LOST, PROCESS_ENDED, Outcome, Task
 from cardiacreg.errors import InvalidInputError, RefinementError
 
 Work = Callable[[Task], Outcome]
-_LOG_LENGTH = 1000
 _PER_SLOT, _FEWEST = 3, 8
 """Tasks in flight: few enough to cost no memory and to lose little, enough that no worker ever waits."""
 _PREFIX = "patient"
@@ -211,9 +210,6 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     settings = {
         "distributed.scheduler.allowed-failures": 0,
         "distributed.comm.timeouts.connect": "30s",
-        "distributed.admin.low-level-log-length": _LOG_LENGTH,
-        "distributed.scheduler.transition-log-length": _LOG_LENGTH,
-        "distributed.scheduler.events-log-length": _LOG_LENGTH,
     }
     with dask.config.set(settings):
         if scheduler is not None:

@@ -44,6 +44,7 @@ from cardiacreg.io.label_values import (
 )
 from cardiacreg.io.nifti_header import (
     Layout,
+    check_working_memory,
     checked_matrix,
     header_layout,
     header_matrix,
@@ -80,7 +81,7 @@ def read_labels(
         Which frame of a 4-D source, needed when there is more than one; 3-D sources have one, 0. ED is
         the frame with most labelled voxels, ES that with fewest.
     max_bytes : int
-        Most bytes a file may hold after decompression.
+        Most bytes a file may hold after decompression; reading may take four times as much memory.
     check_spacing : bool
         Whether to refuse a spacing outside 0.2 to 5 mm in plane and 0.3 to 20 mm between slices.
 
@@ -225,7 +226,7 @@ def read_volume(
     nan_policy : {"error", "zero"}
         What to do with NaN and infinite intensities.
     max_bytes : int
-        Most bytes a file may hold after decompression.
+        Most bytes a file may hold after decompression; reading may take four times as much memory.
     check_spacing : bool
         Whether to refuse a spacing outside 0.2 to 5 mm in plane and 0.3 to 20 mm between slices.
 
@@ -468,6 +469,7 @@ def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
 
     content = read_whole_file(path, end_of, max_bytes=max_bytes)
     ((header, layout),) = parsed
+    check_working_memory(layout, header_scaling(header), max_bytes)
     flat = np.frombuffer(
         content, layout.dtype, offset=layout.offset, count=int(np.prod(layout.shape))
     )
@@ -475,7 +477,9 @@ def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
     array = flat.reshape(layout.shape, order="F")
     if (slope, intercept) != (1.0, 0.0):
         step = abs(slope) if array.dtype.kind in "iu" else 0.0
-        array = array.astype(np.float64) * slope + intercept
+        array = array.astype(np.float64)
+        array *= slope
+        array += intercept
     else:
         step = 0.0
     return Stored(array, header_matrix(header), step), int(header["intent_code"])

@@ -35,9 +35,9 @@ from cardiacreg.refinement.target import (
     structure_names,
     unknown_labels,
 )
-from cardiacreg.refinement.views import gather_views, source_of, view_reports
+from cardiacreg.refinement.views import gather_views, sources_of, view_reports
 from cardiacreg.results.guards import find_problems
-from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
+from cardiacreg.results.result import AtlasReport, Orientation, RefineResult, ViewReport
 
 
 def refine(
@@ -142,9 +142,11 @@ def refine(
         spacing = frame_of_all.spacing(spacing_mm)
 
         def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
-            found = like and canonical_frame(each, all_slices=every, like=like)
-            local = (found or frame_of_all).subject(each)
-            return make_context(local, spacing, settings, n_threads, progress, clock)
+            found = (
+                frame_of_all if like is None else canonical_frame(each, all_slices=every, like=like)
+            )
+            made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
+            return made._replace(slice_normal=found.slice_normal(each.labels))
 
         context = start(target)
         context = context._replace(views=frame_of_all.views([plane for _, plane in seen]))
@@ -159,11 +161,13 @@ def refine(
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
     notes = tuple(note.message for note in told)
-    result = _result(context, target, outcome, notes, bank, oriented.orientation)
+    reports = view_reports(
+        [name for name, _ in seen], context.views, outcome.view_shifts_mm, outcome.fusion.labels
+    )
+    result = _result(context, target, outcome, notes, bank, oriented.orientation, reports)
     result = frame_of_all.result(result)
-    read = files_of(segmentation, image, landmarks, atlases, *frames, *map(source_of, views))
-    reports = view_reports(seen, outcome.view_shifts_mm, result.labels)
-    result = replace(result, input_files=read, views=reports)
+    read = files_of(segmentation, image, landmarks, atlases, *frames, *sources_of(views))
+    result = replace(result, input_files=read)
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
@@ -176,6 +180,7 @@ def _result(
     notes: tuple[str, ...],
     bank: AtlasView,
     orientation: Orientation,
+    views: tuple[ViewReport, ...],
 ) -> RefineResult:
     labels, stack = outcome.fusion.labels, context.target.labels
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
@@ -209,10 +214,12 @@ def _result(
             slice_distance_mm=float(stack.spacing_mm[2]),
             atlas_diversity=scatter,
             orientation_probability=orientation.probability,
+            view_agreement={view.name: view.agreement for view in views},
             **left_ventricle_along(stack),
         ),
         orientation=orientation,
         ends=context.coverage.ends,
+        views=views,
     )
 
 

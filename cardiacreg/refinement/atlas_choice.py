@@ -216,8 +216,8 @@ def improve_affines(
 ) -> Ranking:
     """Improve the affines of the best candidates on the labels and rank those again before the others."""
     indices = [r.index for r in ranking.ranked[:candidates]]
-    planes = [view.labels for view in context.views]
-    shifts = shifts_at_crossings(prepared, planes) if planes else None
+    views, image = context.views, context.target.image
+    shifts = shifts_at_crossings(prepared, views, image) if views else None
 
     def improve(index: int) -> Affine:
         atlas = atlases[index]

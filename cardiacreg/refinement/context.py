@@ -10,6 +10,7 @@ from typing import NamedTuple
 from numpy.typing import ArrayLike
 
 from cardiacreg.anatomy.stack_coverage import Coverage
+from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.geometry import Landmarks, Subject
 from cardiacreg.refinement.options import RefineOptions
@@ -50,3 +51,5 @@ class RefinementContext(NamedTuple):
     clock: Clock
     views: tuple[ViewPlane, ...] = ()
     """Planes beside the stack that show the same heart."""
+    slice_normal: Float | None = None
+    """Direction of the slice axis in the patient's world, where the target lies in a frame of its own."""

@@ -136,8 +136,9 @@ def _slice_motion(
     if context.views:
         motion = estimate_motion_with_views(
             prepare(labels),
-            [view.labels for view in context.views],
+            context.views,
             few,
+            image=context.target.image,
             statistics=many,
             threads=context.threads,
             progress=context.progress,

@@ -162,6 +162,8 @@ def _domain(
     if views is None:
         return lower, upper
     reach = np.full(3, _REACH_MM[0])
+    if len(views.points_mm) == 0:
+        return lower, upper
     return (
         np.minimum(lower, views.points_mm.min(axis=0) - reach),
         np.maximum(upper, views.points_mm.max(axis=0) + reach),

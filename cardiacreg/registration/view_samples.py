@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cardiacreg.arrays import Float
-from cardiacreg.geometry import N_LABELS, STRUCTURES, LabelMap, apply_matrix
+from cardiacreg.geometry import N_LABELS, STRUCTURES, LabelMap, Volume, apply_matrix
 
 MOST_VIEWS = 256 // N_LABELS
 """So many views have rows of their own in one table of scores."""
@@ -31,10 +31,13 @@ class ViewPlane(NamedTuple):
         One slice, shape (i, j, 1).
     not_drawn : tuple of int
         Structures that the view does not draw although it may cut them.
+    image : Volume, optional
+        On the same lattice.
     """
 
     labels: LabelMap
     not_drawn: tuple[int, ...] = ()
+    image: Volume | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,8 +136,10 @@ def sample_views(
 
 
 def _near(labels: LabelMap, margin_mm: float) -> NDArray[np.bool_]:
-    """The pixels of a plane within a margin of any label."""
+    """The pixels of a plane within a margin of any label; none of one without labels."""
     empty = labels.array[:, :, 0] == 0
+    if empty.all():
+        return np.zeros(empty.shape, dtype=bool)
     distance = ndimage.distance_transform_edt(empty, sampling=labels.spacing_mm[:2])
     return np.asarray(distance <= margin_mm)
 

@@ -14,6 +14,9 @@ from cardiacreg.anatomy.stack_coverage import End
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.results.guards import Finding
 
+INPUT_LATTICE, TURNED = "input lattice", "resampled onto a short-axis lattice"
+"""What a target's metadata hold of how it was stored."""
+
 if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
@@ -202,6 +205,28 @@ class RefineResult:
         from cardiacreg.results.corrected import corrected_stack
 
         return corrected_stack(self.target, self.slice_shifts_mm, self.slice_turns_degrees)
+
+    @property
+    def was_turned(self) -> bool:
+        """Whether the segmentation was resampled onto a short-axis lattice before it was refined."""
+        return bool(self.target.metadata.get(TURNED, False))
+
+    def labels_on_input(self) -> LabelMap:
+        """Return the model's labels on the lattice of the segmentation that was given.
+
+        Of use where that is a volume along the body (`was_turned`). Thick slices are acquired at shifted
+        places, which the model corrects: to compare it with them, see `corrected_stack`.
+
+        Returns
+        -------
+        LabelMap
+            Canonical labels, axes and voxels as stored; 0 outside the model's lattice.
+        """
+        from cardiacreg.geometry import Affine
+        from cardiacreg.transforms.resampling import warp_labels
+
+        lattice = self.target.metadata.get(INPUT_LATTICE, self.target.labels)
+        return warp_labels(self.labels, Affine.identity(), lattice)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write labels, confidence, landmarks, result.json and qc.png into a folder.

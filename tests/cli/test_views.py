@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from cardiacreg import LabelMap, read_labels, write_labels
 from cardiacreg.cli import simulate
 from cardiacreg.cli.app import main
+from cardiacreg.cli.heart import paired_views
 from cardiacreg.phantoms.long_axis_views import VIEW_DEGREES, simulate_views
 from tests.helpers.tiny_bank import tiny_atlases
 
@@ -61,3 +62,15 @@ def test_simulate_acquires_views(tmp_path):
     shifts = json.loads((tmp_path / "s" / "slice_shifts.json").read_text())
     assert len(shifts["view_shifts"]["two_chamber"]) == 3
     assert tuple(VIEW_DEGREES) == simulate.VIEWS
+
+
+def test_images_of_views_are_paired_in_order(tiny_files, view, tmp_path):
+    words = ("--view", view, "--view-image", "a.nii.gz", "--view-image", "b.nii.gz")
+    result = refine(tiny_files, tmp_path / "out", *words)
+    assert result.exit_code == 2 and "2 times --view-image for 1 times --view" in result.stderr
+    pair, alone = (
+        paired_views(["l.nii.gz"], ["i.nii.gz"], "mms"),
+        paired_views([], ["i.nii.gz"], None),
+    )
+    assert [(v.segmentation, v.image, v.preset) for v in pair] == [("l.nii.gz", "i.nii.gz", "mms")]
+    assert [(v.segmentation, v.image, v.name) for v in alone] == [(None, "i.nii.gz", "i.nii.gz")]

@@ -7,13 +7,16 @@ from cardiacreg import (
     RefineOptions,
     View,
     ViewAcquisition,
+    Volume,
     refine,
     simulate_views,
     write_labels,
 )
+from cardiacreg.phantoms.acquisition import Degradation
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.views import gather_views
 from cardiacreg.results.files import summary
+from cardiacreg.slices import labelled_slices
 
 ATLASES = [make_toy_heart(size=size) for size in (0.85, 0.9, 1.0, 1.05)]
 OPTIONS = RefineOptions(n_atlases=3, orientation="as-stored")
@@ -39,6 +42,16 @@ def moved(labels, shift_mm):
     matrix = labels.voxel_to_world.copy()
     matrix[:3, 3] += shift_mm
     return LabelMap(labels.array, matrix)
+
+
+def far_image(labels):
+    matrix = labels.voxel_to_world.copy()
+    matrix[:3, 3] += 90.0 * matrix[:3, 2] / np.linalg.norm(matrix[:3, 2])
+    return Volume(labels.array.astype(np.float32), matrix)
+
+
+def moved_image(labels):
+    return Volume(labels.array.astype(np.float32), moved(labels, (3.0, 0, 0)).voxel_to_world)
 
 
 def test_what_a_view_does_not_draw_at_all_is_left_open(heart, labels):
@@ -73,6 +86,8 @@ def test_a_view_has_a_meaning_of_its_own_and_its_atria_may_be_background(heart, 
         (lambda labels: [moved(labels, (0, 90.0, 0))], "VIEW_ELSEWHERE"),
         (lambda labels: [LabelMap(0 * labels.array, labels.voxel_to_world)], "EMPTY_LABELS"),
         (lambda labels: [LabelMap(4 * (labels.array > 0), labels.voxel_to_world)], "EMPTY_LABELS"),
+        (lambda labels: [View(image=far_image(labels))], "VIEW_ELSEWHERE"),
+        (lambda labels: [View(labels, image=moved_image(labels))], "LATTICE_MISMATCH"),
         (lambda labels: labels, "BAD_TYPE"),
         (lambda labels: [labels] * 60, "TOO_MANY_VIEWS"),
         (lambda labels: [View(LabelMap(labels.array + 40, labels.voxel_to_world))], "UNEXPECTED_LABEL"),
@@ -119,3 +134,32 @@ def test_a_view_given_as_a_file_is_an_input_that_is_kept(heart, labels, tmp_path
         result.save(tmp_path, overwrite=True)
     assert caught.value.code == "OUTPUT_IS_INPUT"
     assert (tmp_path / "labels.nii.gz").stat().st_size > 0
+
+
+def test_a_view_needs_labels_or_an_image():
+    with pytest.raises(InvalidInputError) as caught:
+        View()
+    assert caught.value.code == "EMPTY_VIEW"
+
+
+@pytest.mark.filterwarnings("ignore::cardiacreg.ResultWarning")
+def test_a_view_without_labels_moves_slices_by_its_image(heart):
+    """A striped image over a striped stack: the slices' shifts show in the view's."""
+    stack = Degradation(shift_sd_mm=3.0, tilt_sd_degrees=0.0).of(heart, seed=5)
+    seen = simulate_views(
+        heart, ["four_chamber", "two_chamber"], seed=5, acquisition=ViewAcquisition(shift_sd_mm=0.0)
+    )
+    options = RefineOptions(n_atlases=3, orientation="as-stored", n_statistics_atlases=0)
+    found = refine(
+        stack.subject.labels,
+        image=stack.subject.image,
+        atlases=ATLASES,
+        options=options,
+        views=[View(image=view.subject.image, name=view.name) for view in seen],
+    )
+    held = labelled_slices(stack.subject.labels.array)
+    true = stack.slice_shifts_mm[held]
+    left = np.sqrt(((found.slice_shifts_mm[held] - true) ** 2).sum(axis=1).mean())
+    assert left < 0.6 * np.sqrt((true**2).sum(axis=1).mean())
+    assert [report.name for report in found.views] == ["four_chamber", "two_chamber"]
+    assert all(value is None for report in found.views for value in report.agreement.values())
