@@ -18,7 +18,7 @@ from cardiacreg.cli.cache import cache
 from cardiacreg.cli.cohort import cohort
 from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
-from cardiacreg.cli.heart import heart_options, paired_views, told
+from cardiacreg.cli.heart import chosen_options, heart_options, paired_views
 from cardiacreg.cli.model import (
     convert,
     evaluate,
@@ -186,16 +186,13 @@ def refine(
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
-    from cardiacreg.refinement.options import RefineOptions
     from cardiacreg.refinement.views import sources_of
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
 
     inputs["preset"] = one_meaning(preset, mapping)
     of_views = one_meaning(view_preset, view_mapping, "view-")
     inputs["views"] = paired_views(inputs["views"], view_images, of_views)
-    ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
-    options = told(ways[options_preset](), coverage, orientation)
-    options = replace(options, metadata=only, selection=selection)
+    options = chosen_options(options_preset, coverage, orientation, only, selection)
     check_one_input(patient, inputs["segmentation"])
     if patient is not None:
         unused = {"--frames": cine_frames, "--surface": surface, "--surfaces": formats}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.heart import ORIENTATIONS, coverage_words, told
+from cardiacreg.cli.heart import ORIENTATIONS, chosen_options, coverage_words
 from cardiacreg.cli.presets import meaning_options, one_meaning, spacing_option
 from cardiacreg.cli.support import (
     EXIT_CODES,
@@ -150,16 +149,13 @@ def run(
     """
     from cardiacreg.cohort._refine_cohort import refine_cohort
     from cardiacreg.compute.threads import available_threads
-    from cardiacreg.refinement.options import RefineOptions
 
     if sum(each is not None for each in (workers, scheduler, shard)) > 1:
         raise click.UsageError("Give one of --workers, --scheduler and --shard.")
     if workers is None and scheduler is None and shard is None:
         cpus = available_threads()
         workers, shard = (None, (1, 1)) if cpus == 1 else (cpus, None)
-    ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
-    options = told(ways[options_preset](), coverage, orientation)
-    options = replace(options, metadata=only, selection=selection)
+    options = chosen_options(options_preset, coverage, orientation, only, selection)
     with _told_to_go_on():
         found = refine_cohort(
             manifest, output, preset=one_meaning(preset, mapping),

@@ -191,7 +191,9 @@ def refine_patient(
     """
     files = patient if isinstance(patient, PatientFiles) else find_patient(patient)
     if not use_views:
-        files = replace(files, frames=tuple(replace(each, views={}) for each in files.frames))
+        files = replace(
+            files, frames=tuple(replace(each, views={}, view_images={}) for each in files.frames)
+        )
     meaning = files.preset if preset is None else preset
     how: dict[str, Any] = {
         "preset": meaning, "atlases": atlases, "spacing_mm": spacing_mm, "options": options,
@@ -222,7 +224,10 @@ def _frame_by_frame(files: PatientFiles, how: dict[str, Any], view_preset: Prese
     for frame in files.frames:
         others = [other.labels for other in files.frames if other.name != frame.name]
         try:
-            views = [View(path, preset=view_preset, name=n) for n, path in frame.views.items()]
+            views = [
+                View(path, image=frame.view_images.get(name), preset=view_preset, name=name)
+                for name, path in frame.views.items()
+            ]
             frames[frame.name] = refine(
                 frame.labels, image=frame.image, landmarks=frame.landmarks, frames=others,
                 views=views, **how,

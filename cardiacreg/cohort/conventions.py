@@ -25,7 +25,7 @@ _ACDC = re.compile(rf"(?P<subject>.+)_frame(?P<frame>\d+)(?P<labels>_gt)?{_END}"
 _MMS2 = re.compile(rf"(?P<subject>.+)_(?P<axis>SA|LA)_(?P<frame>ED|ES)(?P<labels>_gt)?{_END}")
 _MMS = re.compile(rf"(?P<subject>.+)_sa(?P<labels>_gt)?{_END}")
 _UKBB = re.compile(rf"(?P<labels>label\d?_|seg_)?(?P<axis>sa)_(?P<frame>ED|ES){_END}")
-_UKBB_VIEW = re.compile(rf"(?P<labels>seg4_)(?P<axis>la_4ch)_(?P<frame>ED|ES){_END}")
+_UKBB_VIEW = re.compile(rf"(?P<labels>seg4_)?(?P<axis>la_4ch)_(?P<frame>ED|ES){_END}")
 _UKBB_OTHER_VIEW = re.compile(rf"(?:label\d?|seg)_la_\dch_(?:ED|ES){_END}")
 _WITH_ATRIA = {1: 1, 2: 2, 3: 4, 4: 0, 5: 0}
 _CASE = re.compile(r"(?P<subject>.+?)_(?P<frame>frame\d+|ED|ES)", re.IGNORECASE)
@@ -106,7 +106,7 @@ def _mms2(folder: Path, names: list[str]) -> list[PatientFiles]:
         PatientFiles(
             subject,
             tuple(
-                FrameFiles(phase, *files[phase], views=_views({"4ch": long.get(subject, {})}, phase))
+                _frame(phase, files[phase], {"4ch": long.get(subject, {})})
                 for phase in _PHASES
                 if phase in files
             ),
@@ -136,9 +136,7 @@ def _ukbb(folder: Path, names: list[str]) -> list[PatientFiles]:
     long = _by_subject(folder, names, _UKBB_VIEW).get("", {})
     others = [name for name in names if _UKBB_OTHER_VIEW.fullmatch(name)]
     frames = tuple(
-        FrameFiles(phase, *short[phase], views=_views({"4ch": long}, phase))
-        for phase in _PHASES
-        if phase in short
+        _frame(phase, short[phase], {"4ch": long}) for phase in _PHASES if phase in short
     )
     notes = (f"not used, as they may hold atria alone: {', '.join(others)}",) if others else ()
     found = PatientFiles(
@@ -249,8 +247,18 @@ def _check_new(key: object, there: dict, path: Path, file_of: Callable) -> None:
         )
 
 
-def _views(by_view: dict[str, dict[str, tuple[Path, Path | None]]], phase: str) -> dict[str, Path]:
-    return {view: files[phase][0] for view, files in by_view.items() if phase in files}
+def _frame(
+    phase: str,
+    files: tuple[Path, Path | None],
+    by_view: dict[str, dict[str, tuple[Path, Path | None]]],
+) -> FrameFiles:
+    """A frame with the views of its phase."""
+    views = {view: found[phase] for view, found in by_view.items() if phase in found}
+    return FrameFiles(
+        phase, *files,
+        views={view: labels for view, (labels, _) in views.items()},
+        view_images={view: image for view, (_, image) in views.items() if image is not None},
+    )  # fmt: skip
 
 
 def _information(place: Path) -> dict[str, str]:

@@ -37,6 +37,8 @@ class FrameFiles:
     landmarks : pathlib.Path or None
     views : mapping of str to pathlib.Path
         Segmentations of long-axis views at this frame, by what the files call them.
+    view_images : mapping of str to pathlib.Path
+        Images of those of the views that have one.
     """
 
     name: str
@@ -44,12 +46,14 @@ class FrameFiles:
     image: Path | None = None
     landmarks: Path | None = None
     views: Mapping[str, Path] = field(default_factory=dict)
+    view_images: Mapping[str, Path] = field(default_factory=dict)
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Every file of the frame with what it is."""
         given = (("labels", self.labels), ("image", self.image), ("landmarks", self.landmarks))
         yield from ((role, path) for role, path in given if path is not None)
         yield from ((f"view {name}", path) for name, path in self.views.items())
+        yield from ((f"image of view {name}", path) for name, path in self.view_images.items())
 
 
 @dataclass(frozen=True, slots=True)

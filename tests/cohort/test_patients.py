@@ -68,6 +68,7 @@ class TestConventions:
             "ED labels": "001_SA_ED_gt.nii.gz",
             "ED image": "001_SA_ED.nii.gz",
             "ED view 4ch": "001_LA_ED_gt.nii.gz",
+            "ED image of view 4ch": "001_LA_ED.nii.gz",
             "ES labels": "001_SA_ES_gt.nii.gz",
         }
         assert "view 4ch 001_LA_ED_gt.nii.gz" in "\n".join(patient.lines())
@@ -79,10 +80,11 @@ class TestConventions:
 
     def test_ukbb(self, folder):
         touch(folder, "sa_ED.nii.gz", "label_sa_ED.nii.gz", "label_sa_ES.nii.gz",
-              "seg4_la_4ch_ES.nii.gz", "label_la_2ch_ES.nii.gz")  # fmt: skip
+              "seg4_la_4ch_ES.nii.gz", "la_4ch_ES.nii.gz", "label_la_2ch_ES.nii.gz")  # fmt: skip
         patient = find_patient(folder)
         assert (patient.subject, patient.preset) == ("somebody", "ukbb")
         assert [sorted(frame.views) for frame in patient.frames] == [[], ["4ch"]]
+        assert patient.frames[1].view_images["4ch"].name == "la_4ch_ES.nii.gz"
         assert patient.view_preset[4] == patient.view_preset[5] == 0
         assert "atria alone: label_la_2ch_ES.nii.gz" in patient.lines()[-1]
         assert patient.frames[0].image.name == "sa_ED.nii.gz"

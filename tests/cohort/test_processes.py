@@ -121,7 +121,11 @@ class TestKills:
         wait_until(lambda: patient_processes(driver.pid) and (output / "patients" / "p0").is_dir())
         os.killpg(driver.pid, number)
         said, _ = driver.communicate(timeout=60)
-        assert driver.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
+        assert (
+            driver.returncode == 130
+            and "the same command goes on" in said
+            and "Traceback" not in said
+        )
         wait_until(lambda: not hidden(output), 20)
 
 
