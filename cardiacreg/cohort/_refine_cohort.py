@@ -29,7 +29,7 @@ from cardiacreg.cohort.task import (
     Task,
 )
 from cardiacreg.cohort.work import record_lost
-from cardiacreg.errors import InvalidInputError, RefinementError
+from cardiacreg.errors import InvalidInputError
 from cardiacreg.io.landmark_files import write_json
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.output_lattice import checked_spacing
@@ -149,10 +149,9 @@ def refine_cohort(
     Raises
     ------
     InvalidInputError
-        If the manifest is of no use, the output cannot be written, or dask is missing.
-    RefinementError
-        If the disk of the output is full (OUTPUT_NOT_WRITABLE), or the scheduler ends (NO_SCHEDULER):
-        what is done is kept.
+        If the manifest is of no use, the output cannot be written, or dask is missing; also where the disk
+        of the output is full (OUTPUT_NOT_WRITABLE) or the scheduler ends (NO_SCHEDULER): what is done is
+        kept.
 
     Examples
     --------
@@ -241,9 +240,11 @@ def _write_marker(settings: Settings, manifest: Manifest) -> None:
 def _prepare(engine: Engine, settings: Settings) -> None:
     found = engine.prepare(settings.atlases)
     if isinstance(found, tuple):
-        raise RefinementError(f"the first process of the cohort failed: {found[1]}.", code=found[0])
+        raise InvalidInputError(
+            f"the first process of the cohort failed: {found[1]}.", code=found[0]
+        )
     if found["cardiacreg"] != __version__:
-        raise RefinementError(
+        raise InvalidInputError(
             f"the workers have cardiacreg {found['cardiacreg']}, this process {__version__}; install the "
             "same version.",
             code="WORKERS_DIFFER",
@@ -302,7 +303,7 @@ def _once_more(engine: Engine, lost: list[tuple[Task, Outcome]]) -> Iterator[Out
 
 def _check_disk(outcome: Outcome, run: CohortRun) -> None:
     if outcome.stops:
-        raise RefinementError(
+        raise InvalidInputError(
             f"{outcome.message}: {run.output} takes no more files, so that the run was stopped at "
             f"{outcome.subject}; what is done is kept. Make room and run the same command again.",
             code="OUTPUT_NOT_WRITABLE",

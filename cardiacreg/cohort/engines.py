@@ -15,9 +15,11 @@ from typing import Any, Protocol
 
 from cardiacreg.cohort.patient_process import PatientProcess, Preparation
 from cardiacreg.cohort.task import LOST, PROCESS_ENDED, Outcome, Task
-from cardiacreg.errors import InvalidInputError, RefinementError
+from cardiacreg.errors import InvalidInputError
 
 Work = Callable[[Task], Outcome]
+_CRITICAL = 50
+"""What dask logs below that is said in words of our own."""
 _PER_SLOT, _FEWEST = 3, 8
 """Tasks in flight: few enough to cost no memory and to lose little, enough that no worker ever waits."""
 _PREFIX = "patient"
@@ -133,7 +135,7 @@ class DaskEngine:
         future = next(self._completed)
         task = self._tasks.pop(future.key)
         if future.cancelled():
-            raise RefinementError(
+            raise InvalidInputError(
                 "the scheduler is gone; what is done is on disk. Start one and run the same command "
                 "again, which goes on from there.",
                 code="NO_SCHEDULER",
@@ -156,8 +158,8 @@ class DaskEngine:
         return found
 
 
-def _cannot_work(problem: BaseException) -> RefinementError:
-    return RefinementError(
+def _cannot_work(problem: BaseException) -> InvalidInputError:
+    return InvalidInputError(
         f"the workers cannot carry out tasks ({type(problem).__name__}: {problem}); install the same "
         "versions of Python, dask and cardiacreg on all of them.",
         code="WORKERS_DIFFER",
@@ -213,13 +215,15 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     }
     with dask.config.set(settings):
         if scheduler is not None:
+            from distributed.utils import silence_logging_cmgr
+
             client = _connected(Client, scheduler)
-            with client:
+            with silence_logging_cmgr(_CRITICAL), client:
                 yield client
             return
         cluster = LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-            memory_limit=0, silence_logs=50, preload=["cardiacreg.cohort.dask_preload"],
+            memory_limit=0, silence_logs=_CRITICAL, preload=["cardiacreg.cohort.dask_preload"],
         )  # fmt: skip
         with cluster, Client(cluster) as client:
             yield client

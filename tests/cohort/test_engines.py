@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from cardiacreg import InvalidInputError, RefinementError, refine_cohort
+from cardiacreg import InvalidInputError, refine_cohort
 from cardiacreg.cohort import _refine_cohort, engines
 from cardiacreg.cohort.manifest import open_manifest
 from cardiacreg.cohort.task import BUSY, DONE, FAILED, LOST, Outcome, Task
@@ -120,7 +120,7 @@ class TestRun:
             return Outcome(task.subject, FAILED, "OUTPUT_NOT_WRITABLE", "no space", stops=True)
 
         engine = Recorded(work)
-        with pytest.raises(RefinementError, match="takes no more files"):
+        with pytest.raises(InvalidInputError, match="takes no more files"):
             cohort([f"s{n}" for n in range(40)], engine)
         assert len(engine.seen) == 4
 
