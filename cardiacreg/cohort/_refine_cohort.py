@@ -149,9 +149,9 @@ def refine_cohort(
     Raises
     ------
     InvalidInputError
-        If the manifest is of no use, the output cannot be written, or dask is missing; also where the disk
-        of the output is full (OUTPUT_NOT_WRITABLE) or the scheduler ends (NO_SCHEDULER): what is done is
-        kept.
+        If the manifest is of no use, the output cannot be written, or dask is missing; also where the
+        disk of the output is full (OUTPUT_NOT_WRITABLE) or the scheduler ends (NO_SCHEDULER): what is
+        done is kept.
 
     Examples
     --------
