@@ -26,6 +26,17 @@ from .cine import (
     CineResult as CineResult,
     refine_cine as refine_cine,
 )
+from .cohort import (
+    CohortRun as CohortRun,
+    CohortStatus as CohortStatus,
+    FrameFiles as FrameFiles,
+    PatientFiles as PatientFiles,
+    PatientResult as PatientResult,
+    cohort_status as cohort_status,
+    find_patient as find_patient,
+    refine_cohort as refine_cohort,
+    refine_patient as refine_patient,
+)
 from .compute import Progress as Progress
 from .doors import (
     CineStack as CineStack,

@@ -47,9 +47,13 @@ ROOMS = {
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "metrics", "atlases", "results", "refinement",
         ),
+        "cohort": (
+            *NOUNS, "compute", "io", "anatomy", "atlases", "results", "measures", "refinement", "cine",
+            "__init__",
+        ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "doors", "measures", "refinement", "cine", "__init__",
+            "surfaces", "doors", "measures", "refinement", "cine", "cohort", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -107,6 +111,7 @@ HELPERS = {
     "cvi42_workspaces",
     "dicom_studies",
     "interoperability",
+    "cohorts",
     "turned_hearts",
     "equivalent_inputs",
     "naive",

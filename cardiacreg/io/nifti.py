@@ -36,6 +36,7 @@ from cardiacreg.io.label_values import (
     StoredLabels,
     check_only_frame,
     coded,
+    frames_of_series,
     one_frame,
     one_label_frame,
     with_three_or_four_axes,
@@ -196,8 +197,7 @@ def read_stored_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[Store
         array = stored.array
         while array.ndim > 4 and array.shape[-1] == 1:
             array = array[..., 0]
-        count = array.shape[3] if array.ndim == 4 else 1
-        chosen = [one_label_frame(array, n if count > 1 else None)[0] for n in range(count)]
+        chosen = frames_of_series(array)
         matrix = checked_matrix(stored.matrix, chosen[0].shape, check_spacing=True)
         names, frames = dict(stored.names), [coded(each, stored.step) for each in chosen]
         return [

@@ -1,4 +1,4 @@
-"""``cardiacreg refine --frames``: all frames of a patient together."""
+"""``cardiacreg refine --frames`` and ``cardiacreg refine PATIENT_FOLDER``: all that a patient has."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ from cardiacreg.errors import RefinementError
 
 if TYPE_CHECKING:
     from cardiacreg.cine.result import CineResult
+    from cardiacreg.cohort._refine_patient import PatientResult
     from cardiacreg.refinement.options import RefineOptions
 
 _FAILED = "FAILED_AGREEMENT"
 _SINGLE_FRAME = ("landmarks", "frame", "frames")
+_SHOWN = ("EDV", "ESV", "SV", "EF", "M")
+_WORDS = {
+    "landmarks": "--landmarks",
+    "frame": "--frame",
+    "frames": "--other-frame",
+}
 
 
 def frames_word(
@@ -64,13 +71,8 @@ def refine_frames(
 
     unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, (), [])]
     if unused:
-        words = {
-            "landmarks": "--landmarks",
-            "frame": "--frame",
-            "frames": "--other-frame",
-        }
         raise click.UsageError(
-            f"--frames does not go with {' and '.join(words[name] for name in unused)}."
+            f"--frames does not go with {' and '.join(_WORDS[name] for name in unused)}."
         )
     if not inputs.pop("check_spacing", True):
         raise click.UsageError("--frames does not go with --no-check-spacing.")
@@ -123,5 +125,96 @@ def _end_with_findings(result: CineResult, output: Path, *, accept_failed: bool)
     if failed and not accept_failed:
         raise RefinementError(
             f"failed refinement: {failed[0]}; the files in {output} are there to look at.",
+            code=_FAILED,
+        )
+
+
+def check_one_input(patient: Path | None, segmentation: str | None) -> None:
+    """Refuse both a folder and a file, and neither."""
+    if (patient is None) == (segmentation is None):
+        raise click.UsageError("Give a segmentation (-i SEG) or a PATIENT_FOLDER, one of them.")
+
+
+def refine_folder(
+    patient: Path,
+    output: Path,
+    options: RefineOptions,
+    *,
+    overwrite: bool,
+    accept_failed: bool,
+    as_json: bool,
+    quiet: bool,
+    inputs: dict[str, Any],
+    unused: dict[str, Any],
+) -> None:
+    """Refine every frame in a patient's folder, save them and show the measures.
+
+    Parameters
+    ----------
+    patient, output : pathlib.Path
+    options : RefineOptions
+    overwrite, accept_failed, as_json, quiet : bool
+        As the command was told.
+    inputs : dict
+        What is left of the command's options.
+    unused : dict
+        Options that do not go with a folder, by their names.
+    """
+    from cardiacreg.cli.result import findings_kept_for_the_end
+    from cardiacreg.cohort._refine_patient import (
+        check_patient_output,
+        patient_summary,
+        refine_patient,
+    )
+    from cardiacreg.cohort.patients import find_patient
+    from cardiacreg.io.kept_inputs import files_of
+
+    del inputs["segmentation"]
+    unused |= {word: inputs.pop(name) for name, word in _WORDS.items()}
+    unused["--image"] = inputs.pop("image")
+    if wrong := [word for word, value in unused.items() if value not in (None, (), [], False)]:
+        raise click.UsageError(f"A PATIENT_FOLDER does not go with {' and '.join(wrong)}.")
+    found = find_patient(patient)
+    if not quiet:
+        for line in found.lines():
+            say(line)
+    place, names = output / found.subject, [frame.name for frame in found.frames]
+    files = files_of(*found.files().values(), inputs["atlases"])
+    check_patient_output(place, names, overwrite=overwrite, inputs=files)
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
+        result = refine_patient(found, options=options, progress=progress, **inputs)
+    result.save(place, overwrite=overwrite)
+    if as_json:
+        echo_json(patient_summary(result) | {"folder": place})
+    else:
+        _echo_measures(result, place)
+    _end_with_frames(result, place, accept_failed=accept_failed)
+
+
+def _echo_measures(result: PatientResult, place: Path) -> None:
+    click.echo(f"{'':4s}" + "".join(f"{name:>9s}" for name in _SHOWN) + "   ml, ml, ml, %, g")
+    rows = () if result.measures is None else result.measures.table()
+    values = {row.name: row.value for row in rows}
+    for side in ("LV", "RV"):
+        cells = [as_cell(values.get(f"{side}{name}"), 1) for name in _SHOWN]
+        click.echo(f"{side:4s}" + "".join(f"{cell:>9s}" for cell in cells))
+    for name, frame in result.frames.items():
+        dice = [f"{structure} {as_cell(d, 3)}" for structure, d in frame.agreement.items()]
+        click.echo(f"{name}: agreement with the input {', '.join(dice)}")
+    click.echo(
+        f"measured at {' and '.join(result.phases)}; the rest, and a folder per frame, written to {place}"
+    )
+
+
+def _end_with_frames(result: PatientResult, place: Path, *, accept_failed: bool) -> None:
+    """Write every finding to stderr; the last line is an error where a frame failed."""
+    failed = []
+    for frame, finding in result.findings:
+        about = f"{frame}: {finding.message}" if frame else finding.message
+        say(f"warning [{finding.code}]: {about}")
+        failed += [f"{frame}: {finding.found}"] if finding.code == _FAILED else []
+    if failed and not accept_failed:
+        raise RefinementError(
+            f"failed refinement: {failed[0]}; the files in {place} are there to look at.",
             code=_FAILED,
         )
