@@ -44,9 +44,13 @@ ROOMS = {
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "metrics", "atlases", "results", "refinement",
         ),
+        "reports": (
+            *NOUNS, "slices", "io", "anatomy", "results", "surfaces", "measures", "refinement", "cine",
+            "__init__",
+        ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "measures", "refinement", "cine", "__init__",
+            "surfaces", "measures", "refinement", "cine", "reports", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -84,6 +88,7 @@ ONLY_IMPORTERS = {
         "results.surface_figure",
         "cine.curves_figure",
         "measures.bullseye",
+        "reports.*",
         "cli.*",
     ),
     "click": ("cli.*",),

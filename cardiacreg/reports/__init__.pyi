@@ -1,0 +1,2 @@
+from .report import write_report as write_report
+from .verdict import Verdict as Verdict, judge as judge
