@@ -26,7 +26,9 @@ def opened(browser, page):
     at_width(browser, WIDTHS[0])
     browser.get("about:blank")
     browser.get(page.as_uri())
-    waiting(browser, "return document.readyState == 'complete' && !!document.getElementById('view')")
+    waiting(
+        browser, "return document.readyState == 'complete' && !!document.getElementById('view')"
+    )
     return browser
 
 
