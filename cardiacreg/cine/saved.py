@@ -52,10 +52,12 @@ class SavedCine:
     frames : tuple of SavedFrame
     ed, es, slice_shifts_mm, atlases, orientation, ends, findings, warnings
         As in `CineResult`.
-    ejection_fractions, minimum_jacobian, timings_seconds, provenance
+    ejection_fractions, minimum_jacobian
         As in `CineResult`.
     options : dict
         The options of the run, by name, as JSON holds them.
+    provenance, timings_seconds
+        As in `CineResult`.
     folder : pathlib.Path
     """
 

@@ -185,7 +185,7 @@ def test_a_print_has_the_pictures_without_the_controls(opened):
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         shown = "return getComputedStyle(document.querySelector(arguments[0])).display"
-        assert opened.execute_script(shown, ".viewer") == "none"
+        assert opened.execute_script(shown, "#surfaces") == "none"
         assert opened.execute_script(shown, "nav") == "none"
         assert opened.execute_script(shown, "figure img") != "none"
         pdf = opened.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
