@@ -82,7 +82,12 @@ from .registration import (
     fit_landmark_affine as fit_landmark_affine,
     register_labels as register_labels,
 )
-from .reports import Verdict as Verdict, judge as judge, write_report as write_report
+from .reports import (
+    Verdict as Verdict,
+    judge as judge,
+    write_cohort_report as write_cohort_report,
+    write_report as write_report,
+)
 from .results import (
     RefineResult as RefineResult,
     SavedResult as SavedResult,

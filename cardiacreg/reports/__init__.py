@@ -1,4 +1,4 @@
-"""Pages to look at: the report of a patient, and its verdict."""
+"""Pages to look at: of a patient with its verdict, and of a cohort."""
 
 import lazy_loader
 
