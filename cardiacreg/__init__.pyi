@@ -29,6 +29,21 @@ from .cine import (
     refine_cine as refine_cine,
 )
 from .compute import Progress as Progress
+from .doors import (
+    CineStack as CineStack,
+    Conversion as Conversion,
+    GuidePoints as GuidePoints,
+    convert as convert,
+    labels_from_contours as labels_from_contours,
+    labels_from_cvi42 as labels_from_cvi42,
+    read_cvi42 as read_cvi42,
+    read_dicom_cine as read_dicom_cine,
+    read_dicom_seg as read_dicom_seg,
+    read_guide_points as read_guide_points,
+    write_dicom_seg as write_dicom_seg,
+    write_guide_points as write_guide_points,
+    write_segmentation as write_segmentation,
+)
 from .errors import (
     CacheWarning as CacheWarning,
     InputWarning as InputWarning,
@@ -70,10 +85,17 @@ from .metrics import (
 from .phantoms import (
     Degradation as Degradation,
     LowResolution as LowResolution,
+    ViewAcquisition as ViewAcquisition,
     sample_heart as sample_heart,
     simulate_low_resolution as simulate_low_resolution,
+    simulate_views as simulate_views,
 )
-from .refinement import RefineOptions as RefineOptions, refine as refine, warm_up as warm_up
+from .refinement import (
+    RefineOptions as RefineOptions,
+    View as View,
+    refine as refine,
+    warm_up as warm_up,
+)
 from .registration import (
     LandmarkFit as LandmarkFit,
     Registration as Registration,

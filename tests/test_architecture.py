@@ -32,9 +32,12 @@ ROOMS = {
         "fusion": (*NOUNS, "slices", "compute", "transforms"),
         "metrics": (*NOUNS, "slices", "anatomy"),
         "phantoms": (*NOUNS, "slices", "anatomy"),
-        "atlases": (*NOUNS, "compute", "io", "anatomy", "registration", "phantoms"),
-        "results": (*NOUNS, "slices", "io", "anatomy"),
+        "atlases": (
+            *NOUNS, "compute", "io", "anatomy", "transforms", "registration", "phantoms",
+        ),
+        "results": (*NOUNS, "slices", "io", "anatomy", "transforms"),
         "surfaces": (*NOUNS, "slices", "io", "results"),
+        "doors": (*NOUNS, "slices", "io", "anatomy", "transforms", "surfaces", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
@@ -50,7 +53,7 @@ ROOMS = {
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "measures", "refinement", "cine", "reports", "__init__",
+            "surfaces", "doors", "measures", "refinement", "cine", "reports", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -106,7 +109,9 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "dicom_studies",
     "turned_hearts",
+    "equivalent_inputs",
     "naive",
     "killed_steps",
     "strategies",
@@ -362,9 +367,11 @@ from cardiacreg.transforms.resampling import warp_labels, warp_volume
 from tests.helpers.tiny_bank import SPACING_MM, tiny_atlases, tiny_options, tiny_target
 from cardiacreg.refinement._refine import refine
 target = tiny_target()
-for image, threads in ((target.image, 2), (None, 1)):
+from cardiacreg.phantoms.long_axis_views import simulate_views
+view = simulate_views(tiny_atlases(1)[0], ["four_chamber"], seed=0)[0].subject.labels
+for image, threads, views in ((target.image, 2, ()), (None, 1, [view])):
     refine(target.labels, image=image, atlases=tiny_atlases(24), spacing_mm=SPACING_MM,
-           options=tiny_options(), threads=threads)
+           options=tiny_options(), threads=threads, views=views)
 from cardiacreg.fusion.label_fusion import MODES, FusionOptions, fuse_labels
 small = tiny_atlases(2)
 for mode in MODES:

@@ -37,6 +37,7 @@ _SHARED = (
 _PARTS = {
     "cine": ("long_axis", "guidepoints", "plane_cuts"),
     "long_axis": ("guidepoints", "plane_cuts"),
+    "views": ("long_axis", "guidepoints", "plane_cuts"),
     "hidden_ends": ("volumes",),
 }
 """Further modules of the benchmarks that the values of one benchmark depend on."""

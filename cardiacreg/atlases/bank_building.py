@@ -21,8 +21,9 @@ from cardiacreg.atlases.bank import AtlasBank, entry_hash, label_hash
 from cardiacreg.atlases.checks import check_atlas_anatomy, check_label_set
 from cardiacreg.compute.threads import check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Landmarks, Subject
+from cardiacreg.geometry import Affine, Landmarks, Subject, Volume, apply_matrix, same_lattice
 from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
+from cardiacreg.transforms.resampling import warp_volume
 
 _BATCH = 32
 
@@ -42,7 +43,7 @@ def build_atlas_bank(
         new one is complete; anything else is left alone.
     subjects : sequence of Subject or HeartSpecification
         Atlases with landmarks; a specification is generated here. Image and labels of a subject
-        have one grid; a missing image is allowed.
+        have one shape; an image that is stored otherwise is placed by its matrix, a missing one allowed.
     threads : int, optional
         Threads for generating; every CPU by default.
 
@@ -178,9 +179,26 @@ def _quantise(subject: Subject) -> tuple[NDArray[np.uint8], float]:
             f"{subject.name} differ; needs both on one grid.",
             code="GRID_MISMATCH",
         )
-    step = max(float(np.percentile(subject.image.array[::2, ::2, ::2], 99.9)) / 255.0, 1e-6)
-    levels = np.clip(np.rint(subject.image.array / np.float32(step)), 0, 255)
+    grey = _on_lattice_of_labels(subject.image, subject).array
+    step = max(float(np.percentile(grey[::2, ::2, ::2], 99.9)) / 255.0, 1e-6)
+    levels = np.clip(np.rint(grey / np.float32(step)), 0, 255)
     return levels.astype(np.uint8).ravel(), step
+
+
+def _on_lattice_of_labels(image: Volume, subject: Subject) -> Volume:
+    """Place an image by its matrix: a bank holds one matrix per atlas."""
+    labels = subject.labels
+    if same_lattice(image, labels):
+        return image
+    to_image = np.linalg.inv(image.voxel_to_world) @ labels.voxel_to_world
+    voxels = apply_matrix(to_image, np.argwhere(labels.array).astype(np.float64))
+    if voxels.min() < -1 or (voxels > np.array(image.shape)).any():
+        raise InvalidInputError(
+            f"build_atlas_bank: the image of {subject.name} does not cover its labels; check both "
+            "matrices, or leave the image out.",
+            code="GRID_MISMATCH",
+        )
+    return warp_volume(image, Affine.identity(), labels)
 
 
 def _write_part(

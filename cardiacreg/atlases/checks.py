@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cardiacreg.anatomy.label_presets import fitting_presets
+from cardiacreg.anatomy.landmark_order import check_landmark_order
 from cardiacreg.anatomy.plausibility import Sight, contradiction
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, kept_warnings, warn
 from cardiacreg.geometry import (
     N_LABELS,
     RV_WALL,
@@ -128,7 +129,7 @@ def check_atlas(atlas: Any, position: int) -> None:
     InvalidInputError
         If it is not a Subject (BAD_TYPE), is empty (EMPTY_LABELS), holds other labels than 0 to 4
         (UNEXPECTED_LABEL), or is no heart under these (WRONG_PRESET) or with its landmarks
-        (MIRRORED_ATLAS).
+        (MIRRORED_ATLAS, BAD_LANDMARKS, LANDMARK_FRAME).
     """
     if not isinstance(atlas, Subject):
         raise InvalidInputError(
@@ -219,10 +220,14 @@ def check_atlas_anatomy(subject: Subject, where: str) -> None:
     Raises
     ------
     InvalidInputError
-        WRONG_PRESET if the anatomy fits a preset and not canonical labels, or MIRRORED_ATLAS.
+        WRONG_PRESET if the anatomy fits a preset and not canonical labels; MIRRORED_ATLAS, or
+        BAD_LANDMARKS or LANDMARK_FRAME where landmarks fit the labels in another order or frame.
     """
     if (problem := anatomy_problem(subject)) is not None and "preset=" in problem:
         raise InvalidInputError(f"{where}: {problem}.", code="WRONG_PRESET")
+    mistaken = _order_error(subject)
+    if mistaken is not None:
+        raise InvalidInputError(f"{where}: {mistaken}", code=mistaken.code)
     wrong = [each for each in landmark_problems(subject) if each in (_MIRRORED, _OTHER_SIDE)]
     if wrong:
         raise InvalidInputError(
@@ -230,6 +235,18 @@ def check_atlas_anatomy(subject: Subject, where: str) -> None:
             "the labels.",
             code="MIRRORED_ATLAS",
         )
+
+
+def _order_error(subject: Subject) -> InvalidInputError | None:
+    """Return what the labels say against the order or frame of the landmarks."""
+    if subject.landmarks is None:
+        return None
+    try:
+        with kept_warnings():
+            check_landmark_order(subject.landmarks, subject.labels)
+    except InvalidInputError as error:
+        return error
+    return None
 
 
 def anatomy_problem(subject: Subject) -> str | None:
@@ -275,6 +292,8 @@ def landmark_problems(subject: Subject) -> list[str]:
     if len(points) == 6:
         found += _order_problems(subject.landmarks)
         found += _side_problems(subject.labels.array[tuple(where.astype(int).T)], heart, points)
+    if not found and (mistaken := _order_error(subject)) is not None:
+        found.append(str(mistaken))
     return found
 
 

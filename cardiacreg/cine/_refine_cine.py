@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from cardiacreg.cine.frames import Frames, GatheredFrames, gather_cine
 from cardiacreg.cine.models import cine_findings, model_frames
 from cardiacreg.cine.patient import Patient, decide
-from cardiacreg.cine.result import CineResult
+from cardiacreg.cine.result import CineFrame, CineResult
 from cardiacreg.compute.threads import ProgressCallable, check_threads
 from cardiacreg.errors import (
     InvalidInputError,
@@ -22,6 +22,7 @@ from cardiacreg.errors import (
 )
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.refinement._refine import provenance_of
+from cardiacreg.refinement.canonical_frame import CanonicalFrame
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.output_lattice import checked_spacing
@@ -167,22 +168,33 @@ def _in_cycles(times_ms: list[float] | None, gathered: GatheredFrames) -> list[f
     return [(times_ms[number] - times_ms[0]) / length for number in gathered.numbers]
 
 
-def _result(patient: Patient, models: Sequence[Any], notes: tuple[str, ...]) -> CineResult:
-    context, gathered = patient.context, patient.gathered
+def _result(patient: Patient, models: Sequence[CineFrame], notes: tuple[str, ...]) -> CineResult:
+    context, gathered, frame = patient.context, patient.gathered, patient.frame
+    stored = gathered.subject(gathered.ed)
     return CineResult(
-        frames=tuple(models),
+        frames=tuple(_placed(model, frame) for model in models),
         ed=gathered.ed,
         es=gathered.es,
-        slice_shifts_mm=patient.shifts_mm,
-        landmarks=context.landmarks,
+        slice_shifts_mm=frame.shifts_back(patient.shifts_mm, stored.labels.shape[2]),
+        landmarks=frame.landmarks_back(context.landmarks),
         atlases=tuple(
             each.subject.name or f"atlas {each.ranked.index}" for each in patient.selected
         ),
         orientation=patient.orientation,
-        ends=context.coverage.ends,
+        ends=frame.ends_back(context.coverage.ends, context.landmarks, stored.labels),
         options=context.options,
         findings=cine_findings(models, patient.orientation),
         warnings=notes,
         timings_seconds=context.clock.timings_seconds(),
-        provenance=provenance_of(context.target, context.threads, patient.bank_size),
+        provenance=provenance_of(stored, context.threads, patient.bank_size),
+    )
+
+
+def _placed(model: CineFrame, frame: CanonicalFrame) -> CineFrame:
+    """Return the model of a frame on the stored axes, in the stored world."""
+    return replace(
+        model,
+        labels=frame.labels_back(model.labels),
+        confidence=frame.volume_back(model.confidence),
+        transforms=tuple(frame.transform_back(each) for each in model.transforms),
     )

@@ -15,9 +15,10 @@ from cardiacreg.arrays import Float
 from cardiacreg.atlases.view import AtlasView
 from cardiacreg.cine.frames import GatheredFrames
 from cardiacreg.compute.threads import ProgressCallable
-from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks
+from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 from cardiacreg.refinement._refine import make_context, oriented_context
 from cardiacreg.refinement.atlas_choice import SelectedAtlas, select_atlases
+from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
 from cardiacreg.refinement.context import Clock, RefinementContext
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.output_lattice import lattice_over_heart
@@ -31,6 +32,9 @@ class Patient(NamedTuple):
     """Everything that the frames of a patient share."""
 
     gathered: GatheredFrames
+    """As stored."""
+    frame: CanonicalFrame
+    """Where everything but `gathered` lies."""
     context: RefinementContext
     """Of end-diastole."""
     contexts: Mapping[int, RefinementContext]
@@ -67,8 +71,14 @@ def decide(
     -------
     Patient
     """
-    shared = (spacing_mm, options, threads, progress, clock)
-    first, last = (make_context(gathered.subject(n), *shared) for n in (gathered.ed, gathered.es))
+    stored, frame = gathered, _frame_of_all(gathered, options)
+    gathered = _in_frame(stored, frame)
+    shared = (frame.spacing(spacing_mm), options, threads, progress, clock)
+    normal = frame.slice_normal(stored.labels[stored.ed])
+    first, last = (
+        make_context(gathered.subject(n), *shared)._replace(slice_normal=normal)
+        for n in (gathered.ed, gathered.es)
+    )
     with clock.step("orient"):
         found = oriented_context(first, [last] if gathered.ed != gathered.es else [], bank)
         contexts = _contexts(gathered, found.context, found.orientation)
@@ -82,9 +92,27 @@ def decide(
         shifts = _shifts(contexts, chosen, lattice, options)
     selected = tuple(chosen[gathered.es][: options.n_atlases])
     return Patient(
-        gathered, contexts[gathered.ed], contexts, found.orientation, selected, lattice, shifts,
+        stored, frame, contexts[gathered.ed], contexts, found.orientation, selected, lattice, shifts,
         len(bank),
     )  # fmt: skip
+
+
+def _frame_of_all(gathered: GatheredFrames, options: RefineOptions) -> CanonicalFrame:
+    """Return the canonical frame of a cine: axes of end-diastole, a window over all frames' labels."""
+    every = options.registration.background_slices
+    first = gathered.subject(gathered.ed)
+    anywhere = np.max([each.array for each in gathered.labels], axis=0)
+    whole = replace(first, labels=LabelMap(anywhere, first.labels.voxel_to_world))
+    axes = canonical_frame(first, all_slices=every)
+    return canonical_frame(whole, all_slices=every, like=axes)
+
+
+def _in_frame(gathered: GatheredFrames, frame: CanonicalFrame) -> GatheredFrames:
+    matrix = gathered.labels[gathered.ed].voxel_to_world
+    alike = [Subject(LabelMap(each.array, matrix)) for each in gathered.labels]
+    shown = frame.subject(gathered.subject(gathered.ed)).image
+    labels = tuple(frame.subject(each).labels for each in alike)
+    return replace(gathered, labels=labels, image=shown)
 
 
 def _contexts(

@@ -19,8 +19,14 @@ from cardiacreg.cli.cine import frames_word, refine_frames
 from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
 from cardiacreg.cli.evaluate import evaluate
-from cardiacreg.cli.heart import heart_options, told
-from cardiacreg.cli.model import measure, meshes_of, surface_formats_option, surfaces
+from cardiacreg.cli.heart import heart_options, paired_views, told
+from cardiacreg.cli.model import (
+    convert,
+    measure,
+    meshes_of,
+    surface_formats_option,
+    surfaces,
+)
 from cardiacreg.cli.presets import (
     frame_option,
     meaning_options,
@@ -47,6 +53,7 @@ for _command in (
     surfaces,
     measure,
     report,
+    convert,
     evaluate,
     presets,
     simulate,
@@ -103,6 +110,25 @@ for _command in (
 )
 @heart_options
 @click.option(
+    "--view",
+    "views",
+    multiple=True,
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Segmentation of a long-axis view, or of any other plane of the same heart in the same world: "
+    "it shows where the ventricles end and how the whole stack is shifted. May be repeated.",
+)
+@click.option(
+    "--view-image",
+    "view_images",
+    multiple=True,
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Image of each view, in the order of --view; or, without --view, images of views that nobody "
+    "segmented. With --image they tell how slices and views are shifted.",
+)
+@meaning_options("views", prefix="view-")
+@click.option(
     "--spacing",
     "spacing_mm",
     nargs=3,
@@ -136,6 +162,9 @@ def refine(
     orientation: str | None,
     preset: str | None,
     mapping: dict[int, int] | None,
+    view_preset: str | None,
+    view_mapping: dict[int, int] | None,
+    view_images: tuple[str, ...],
     overwrite: bool,
     accept_failed: bool,
     surface: bool,
@@ -153,9 +182,12 @@ def refine(
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
     from cardiacreg.refinement.options import RefineOptions
+    from cardiacreg.refinement.views import sources_of
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
 
     inputs["preset"] = one_meaning(preset, mapping)
+    of_views = one_meaning(view_preset, view_mapping, "view-")
+    inputs["views"] = paired_views(inputs["views"], view_images, of_views)
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
     options = told(ways[options_preset](), coverage, orientation)
     options = replace(options, metadata=only, selection=selection)
@@ -168,7 +200,7 @@ def refine(
         )  # fmt: skip
         return
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
-    files = files_of(*given, *inputs["frames"])
+    files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(options=options, progress=progress, **inputs)

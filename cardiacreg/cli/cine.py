@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
 _FAILED = "FAILED_AGREEMENT"
-_SINGLE_FRAME = ("landmarks", "frame", "frames")
+_SINGLE_FRAME = ("landmarks", "frame", "frames", "views")
 
 
 def frames_word(
@@ -63,9 +63,14 @@ def refine_frames(
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
 
-    unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, ())]
+    unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, (), [])]
     if unused:
-        words = {"landmarks": "--landmarks", "frame": "--frame", "frames": "--other-frame"}
+        words = {
+            "landmarks": "--landmarks",
+            "frame": "--frame",
+            "frames": "--other-frame",
+            "views": "--view",
+        }
         raise click.UsageError(
             f"--frames does not go with {' and '.join(words[name] for name in unused)}."
         )

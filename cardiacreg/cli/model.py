@@ -1,4 +1,4 @@
-"""``cardiacreg surfaces`` and ``cardiacreg measure``: what a refined model is good for."""
+"""``cardiacreg surfaces``, ``measure`` and ``convert``: what models are good for, and their files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning
 from cardiacreg.cli.support import EXIT_CODES, as_cell, echo_json
 
 if TYPE_CHECKING:
@@ -160,3 +161,60 @@ def measure(
         if row.value is not None and row.name.startswith(_SHOWN):
             click.echo(f"{row.name:28s}{as_cell(row.value, 2):>10s} {row.unit}")
     click.echo(f"thickness by segment, and the rest, written to {output}")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("source", type=click.Path(readable=False, path_type=Path), metavar="IN")
+@click.argument("destination", type=click.Path(readable=False, path_type=Path), metavar="OUT")
+@click.option(
+    "--from", "space_from", type=click.Choice(["RAS", "LPS"]),
+    help="Space of the coordinates in IN, where the file does not say.",
+)  # fmt: skip
+@click.option(
+    "--to", "space_to", type=click.Choice(["RAS", "LPS"]),
+    help="Space of the coordinates in OUT, where the format has a choice: surfaces and landmarks (RAS "
+    "when absent), dense fields (LPS when absent).",
+)  # fmt: skip
+@meaning_options()
+@frame_option
+@click.option(
+    "--like", type=click.Path(readable=False), metavar="IMG",
+    help="Image whose lattice a dense field gets.",
+)  # fmt: skip
+@click.option(
+    "--study", type=click.Path(readable=False), metavar="DIR",
+    help="Folder of the DICOM images that contours of cvi42, or a DICOM segmentation, belong to.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace OUT, or files of these names in it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def convert(
+    source: Path,
+    destination: Path,
+    preset: str | None,
+    mapping: dict[int, int] | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Convert a file or folder into another format, told by the name of OUT.
+
+    \b
+    labels       NIfTI, .mha, .nrrd, .seg.nrrd, MGH, DICOM-SEG, a result's folder
+                 -> NIfTI, .mha, .nrrd, .seg.nrrd, DICOM-SEG (.dcm), guide points (folder)
+    contours     guide points of biv-me -> NIfTI or a folder; .cvi42wsx -> a folder
+    images       a folder of DICOM files -> a folder of NIfTI stacks and a table
+    transforms   .dof, .tfm, .mat, .h5, elastix's .txt, dense NIfTI
+                 -> .dof, .tfm, .mat, .h5, dense NIfTI
+    landmarks    .json, .mrk.json, .fcsv, .vtk, .vtp -> .json, .mrk.json, .fcsv
+    surfaces     .vtp, .stl, .ply, .obj -> any of them
+
+    Label values stay as they are unless --preset, --map or names of segments say what they mean.
+    """
+    from cardiacreg.doors.conversion import convert as run
+
+    found = run(source, destination, preset=one_meaning(preset, mapping), **options)
+    if as_json:
+        echo_json({"kind": found.kind, "files": found.files, "words": found.words})
+        return
+    for words in found.words:
+        click.echo(words)
+    click.echo(f"{found.kind} written to {destination}")

@@ -116,7 +116,7 @@ def run(
     from cardiacreg.io.output_folder import all_or_nothing, check_output
     from cardiacreg.refinement._refine import refine
     from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, write_files
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, besides, write_files
 
     files = files_of(inputs["image"], inputs["weights"], atlases, *frames)
     every = (*SEGMENT_FILES, *ON_REQUEST, *FILE_NAMES)
@@ -134,7 +134,7 @@ def run(
     provenance = {**result.provenance, "network": network}
     named = replace(result.target, name=subject.name)
     result = replace(result, provenance=provenance, target=named)
-    names = (*_names(subject), *FILE_NAMES)
+    names = (*_names(subject), *besides(result), *FILE_NAMES)
     with all_or_nothing(output, names, outdated=every, **how) as stage:
         _write_segmentation(stage, subject)
         write_files(result, stage)

@@ -21,6 +21,7 @@ from cardiacreg.io.source_name import warn_about_source
 HEAD_BYTES = 544
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 14
+_SMALLEST_MEMBER_BYTES = 18
 # The deflate format cannot shrink data by more than this.
 _LARGEST_DEFLATE_RATIO = 1032
 
@@ -167,7 +168,9 @@ def _gzip_chunks(stream: BinaryIO) -> Iterator[bytes]:
                 yield chunk
             if not inflater.eof:
                 break
-            compressed = inflater.unused_data + stream.read(_CHUNK_BYTES)
+            compressed = inflater.unused_data
+            if len(compressed) < _SMALLEST_MEMBER_BYTES:
+                compressed += stream.read(_CHUNK_BYTES)
             if not compressed:
                 return
             if not compressed.startswith(_GZIP_MAGIC):

@@ -43,6 +43,7 @@ from cardiacreg.io.label_values import (
 )
 from cardiacreg.io.nifti_header import (
     Layout,
+    check_working_memory,
     checked_matrix,
     header_layout,
     header_matrix,
@@ -79,7 +80,7 @@ def read_labels(
         Which frame of a 4-D source, needed when there is more than one; 3-D sources have one, 0. ED is
         the frame with most labelled voxels, ES that with fewest.
     max_bytes : int
-        Most bytes a file may hold after decompression.
+        Most bytes a file may hold after decompression; reading may take four times as much memory.
     check_spacing : bool
         Whether to refuse a spacing outside 0.2 to 5 mm in plane and 0.3 to 20 mm between slices.
 
@@ -224,7 +225,7 @@ def read_volume(
     nan_policy : {"error", "zero"}
         What to do with NaN and infinite intensities.
     max_bytes : int
-        Most bytes a file may hold after decompression.
+        Most bytes a file may hold after decompression; reading may take four times as much memory.
     check_spacing : bool
         Whether to refuse a spacing outside 0.2 to 5 mm in plane and 0.3 to 20 mm between slices.
 
@@ -381,6 +382,24 @@ def write_label_frames(
     _write_array(path, array, frames[0].voxel_to_world, step_ms=step_ms)
 
 
+def write_label_values(
+    path: str | os.PathLike[str], array: NDArray[Any], voxel_to_world: NDArray[np.float64]
+) -> None:
+    """Write label values of any integer type as NIfTI; as `write_labels` otherwise."""
+    _write_array(path, array, voxel_to_world)
+
+
+def write_volume_frames(
+    path: str | os.PathLike[str],
+    array: NDArray[np.float32],
+    voxel_to_world: NDArray[np.float64],
+    *,
+    step_ms: float | None = None,
+) -> None:
+    """Write images on one lattice, shape (i, j, k, t), as a 4-D NIfTI; as `write_volume` otherwise."""
+    _write_array(path, array, voxel_to_world, step_ms=step_ms)
+
+
 def _write(path: str | os.PathLike[str], grid: LabelMap | Volume, description: str = "") -> None:
     _write_array(path, grid.array, grid.voxel_to_world, description)
 
@@ -449,6 +468,7 @@ def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
 
     content = read_whole_file(path, end_of, max_bytes=max_bytes)
     ((header, layout),) = parsed
+    check_working_memory(layout, header_scaling(header), max_bytes)
     flat = np.frombuffer(
         content, layout.dtype, offset=layout.offset, count=int(np.prod(layout.shape))
     )
@@ -456,7 +476,9 @@ def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
     array = flat.reshape(layout.shape, order="F")
     if (slope, intercept) != (1.0, 0.0):
         step = abs(slope) if array.dtype.kind in "iu" else 0.0
-        array = array.astype(np.float64) * slope + intercept
+        array = array.astype(np.float64)
+        array *= slope
+        array += intercept
     else:
         step = 0.0
     return Stored(array, header_matrix(header), step), int(header["intent_code"])

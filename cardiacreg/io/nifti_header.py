@@ -24,6 +24,11 @@ _MM_PER_UNIT = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 
 
+_BYTES_PER_INTEGER, _BYTES_PER_FLOAT, _BYTES_PER_DOUBLE = 12, 20, 36
+"""Of memory per voxel at the peak of reading labels; scaled integers become doubles."""
+_MEMORY_PER_BYTE, _SMALL_MEMORY_BYTES = 4, 2**28
+
+
 class Layout(NamedTuple):
     """Where the voxels lie in the file."""
 
@@ -35,6 +40,36 @@ class Layout(NamedTuple):
     def end(self) -> int:
         """The first byte after the voxels."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+
+def check_working_memory(layout: Layout, scaling: tuple[float, float], max_bytes: int) -> None:
+    """Refuse what takes far more memory to read than the file holds bytes, as scaled numbers do.
+
+    Parameters
+    ----------
+    layout : Layout
+    scaling : tuple of float
+        Slope and intercept.
+    max_bytes : int
+        Most bytes that a file may hold.
+
+    Raises
+    ------
+    InvalidInputError
+        TOO_LARGE.
+    """
+    kind, size = layout.dtype.kind, layout.dtype.itemsize
+    per_voxel = _BYTES_PER_INTEGER
+    if scaling != (1.0, 0.0) or kind not in "iub":
+        per_voxel = _BYTES_PER_FLOAT if scaling == (1.0, 0.0) and size == 4 else _BYTES_PER_DOUBLE
+    needed = per_voxel * float(np.prod(layout.shape, dtype=np.float64))
+    if needed > max(_MEMORY_PER_BYTE * max_bytes, _SMALL_MEMORY_BYTES):
+        raise InvalidInputError(
+            f"reading {' x '.join(map(str, layout.shape))} voxels takes about {needed / 1e9:.1f} GB of "
+            f"memory, over {_MEMORY_PER_BYTE} times the budget of {max_bytes} bytes; raise max_bytes if "
+            "this is right.",
+            code="TOO_LARGE",
+        )
 
 
 def bad_header(message: str, code: str = "BAD_HEADER") -> InvalidInputError:

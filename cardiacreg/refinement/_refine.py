@@ -35,8 +35,9 @@ from cardiacreg.refinement.target import (
     structure_names,
     unknown_labels,
 )
+from cardiacreg.refinement.views import gather_views, sources_of, view_reports
 from cardiacreg.results.guards import find_problems
-from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
+from cardiacreg.results.result import AtlasReport, Orientation, RefineResult, ViewReport
 
 
 def refine(
@@ -44,6 +45,7 @@ def refine(
     *,
     image: Any = None,
     landmarks: Any = None,
+    views: Sequence[Any] = (),
     atlases: Any = None,
     preset: str | Mapping[int, int] | None = None,
     frame: int | str | None = None,
@@ -65,6 +67,9 @@ def refine(
         and used where the options ask for patch fusion (eq. 5) or for selection by image.
     landmarks : path, (6, 3) array in world RAS+ mm or Landmarks, optional
         The six landmarks of the paper; derived from the segmentation when absent.
+    views : sequence of View, or of what its `segmentation` may be, optional
+        Label maps of other planes of the same heart, as long-axis views: they show where the ventricles
+        end, and how the stack as a whole is shifted and leans, which its own slices cannot show.
     atlases : folder or sequence of Subject, optional
         The bank; the embedded population when absent. Which part of it may be chosen, as the same
         phase, is `RefineOptions.metadata`.
@@ -130,17 +135,21 @@ def refine(
     with kept_warnings() as kept:
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame, check_spacing)
+            seen = gather_views(views, target.labels, preset)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
         every = settings.registration.background_slices
         frame_of_all = canonical_frame(target, all_slices=every)
         spacing = frame_of_all.spacing(spacing_mm)
 
         def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
-            found = like and canonical_frame(each, all_slices=every, like=like)
-            local = (found or frame_of_all).subject(each)
-            return make_context(local, spacing, settings, n_threads, progress, clock)
+            found = (
+                frame_of_all if like is None else canonical_frame(each, all_slices=every, like=like)
+            )
+            made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
+            return made._replace(slice_normal=found.slice_normal(each.labels))
 
         context = start(target)
+        context = context._replace(views=frame_of_all.views([plane for _, plane in seen]))
         with clock.step("orient"):
             others = [
                 start(each, frame_of_all)
@@ -152,9 +161,13 @@ def refine(
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
     notes = tuple(note.message for note in told)
-    result = _result(context, target, outcome, notes, bank, oriented.orientation)
+    reports = view_reports(
+        [name for name, _ in seen], context.views, outcome.view_shifts_mm, outcome.fusion.labels
+    )
+    result = _result(context, target, outcome, notes, bank, oriented.orientation, reports)
     result = frame_of_all.result(result)
-    result = replace(result, input_files=files_of(segmentation, image, landmarks, atlases, *frames))
+    read = files_of(segmentation, image, landmarks, atlases, *frames, *sources_of(views))
+    result = replace(result, input_files=read)
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
@@ -167,6 +180,7 @@ def _result(
     notes: tuple[str, ...],
     bank: AtlasView,
     orientation: Orientation,
+    views: tuple[ViewReport, ...],
 ) -> RefineResult:
     labels, stack = outcome.fusion.labels, context.target.labels
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
@@ -200,10 +214,12 @@ def _result(
             slice_distance_mm=float(stack.spacing_mm[2]),
             atlas_diversity=scatter,
             orientation_probability=orientation.probability,
+            view_agreement={view.name: view.agreement for view in views},
             **left_ventricle_along(stack),
         ),
         orientation=orientation,
         ends=context.coverage.ends,
+        views=views,
     )
 
 
@@ -298,9 +314,11 @@ def warm_up(threads: int | None = None) -> None:
     >>> from cardiacreg import warm_up
     >>> warm_up(threads=1)
     """
+    from cardiacreg.phantoms.long_axis_views import simulate_views
     from cardiacreg.phantoms.toy_heart import make_toy_heart
     from cardiacreg.slice_motion.shift_statistics import FEWEST_ATLASES
 
     heart, atlases = make_toy_heart(), [make_toy_heart(size=0.95)] * FEWEST_ATLASES
+    views = [view.subject.labels for view in simulate_views(heart, ["four_chamber"], seed=0)]
     with kept_warnings():
-        refine(heart.labels, image=heart.image, atlases=atlases, threads=threads)
+        refine(heart.labels, image=heart.image, views=views, atlases=atlases, threads=threads)

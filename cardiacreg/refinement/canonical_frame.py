@@ -1,14 +1,19 @@
 """A frame of the heart's own, so that how it is stored does not change a bit of its model.
 
 A target is cropped to its labels and a margin, its axes are put in one order and direction that its
-anatomy decides, and the world's origin is moved to its first voxel. Everything runs there; the result is
-brought back to the target's axes and place. Padding, cropping, translation, mirrored and exchanged axes,
-with the matching matrix, then give equal bits, up to the rounding of the way back. With an image no slice
-is left out, and its outermost pixels are repeated where the margin is wider than it.
+anatomy decides, and the world becomes one along these axes, with its origin at the first voxel.
+Everything runs there; the result is brought back to the target's axes and place. Spacings are rounded to
+five decimals and landmarks to a millionth of a mm, more than headers in single precision and rotations
+change. Padding, cropping, translation, rotation, mirrored and exchanged axes, with the matching matrix,
+then give equal bits, up to the rounding of the way back. With an image no slice is left out, and its
+outermost pixels are repeated where the margin is wider than it. Without an RV the patient's
+right-anterior says where it is, so that such a target keeps the world's directions, and a rotation
+changes its model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,21 +21,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.anatomy.landmarks import base_is_at_last_slice
+from cardiacreg.anatomy.stack_coverage import End
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
     RV_CAVITY,
+    RV_WALL,
+    Affine,
     LabelMap,
     Landmarks,
     Subject,
     Volume,
     apply_matrix,
 )
+from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.results.result import RefineResult
-from cardiacreg.slices import labelled_box, labelled_slices
+from cardiacreg.slices import labelled_box, labelled_slices, target_frame
+from cardiacreg.transforms.ffd import FFD
 
 _MARGIN_MM = 40.0
+_POINT_STEP_MM = 2.0**-20
+"""A power of two, so that no decimal number lies half way between two multiples."""
+_PER_MM, _BORDER = 1e5, 19 / 30
+"""Spacings become multiples of 1e-5 mm, rounded up from this share on: no sixth decimal, third, sixth or
+seventh, as quotients of fields of view are, lies close to it."""
+_FRACTION_MM, _NEAR_MM = 2.0**-10, 1.5e-6
 _EMPTY_SLICES = 1
 """So many at each end are evidence of where the heart ends; more say no more."""
 
@@ -46,14 +62,25 @@ class CanonicalFrame(NamedTuple):
         Whether the canonical axes run against the stored ones.
     window : tuple of (int, int)
         First and last-plus-one stored voxel along each stored axis; may lie outside.
-    origin_mm : ndarray, shape (3,)
-        Where the canonical world begins.
+    spacing_mm : ndarray, shape (3,)
+        Of the canonical voxels, rounded.
+    canonical_to_world : ndarray, shape (4, 4)
+        From the canonical world to the stored one, mm; a rotation where the stored axes are orthogonal.
+    turned : bool
+        Whether the canonical world lies along the canonical axes; otherwise along the stored world's.
     """
 
     axes: tuple[int, int, int]
     mirrored: tuple[bool, bool, bool]
     window: tuple[tuple[int, int], ...]
-    origin_mm: Float
+    spacing_mm: Float
+    canonical_to_world: Float
+    turned: bool = True
+
+    @property
+    def world_to_canonical(self) -> Float:
+        """From the stored world to the canonical one, mm."""
+        return np.asarray(np.linalg.inv(self.canonical_to_world), dtype=np.float64)
 
     def subject(self, stored: Subject) -> Subject:
         """Return a stored target in the canonical frame."""
@@ -63,10 +90,28 @@ class CanonicalFrame(NamedTuple):
             stored,
             labels=LabelMap(self._array(stored.labels.array), matrix),
             image=None if image is None else Volume(self._array(image.array, "edge"), matrix),
-            landmarks=None
-            if landmarks is None
-            else Landmarks(landmarks.points_mm - self.origin_mm, source=landmarks.source),
+            landmarks=None if landmarks is None else self.landmarks(landmarks),
         )
+
+    def views(self, stored: Sequence[ViewPlane]) -> tuple[ViewPlane, ...]:
+        """Return views in the canonical world."""
+        moved = []
+        for view in stored:
+            matrix = self.world_to_canonical @ view.labels.voxel_to_world
+            matrix[:3] = _rounded(matrix[:3], _POINT_STEP_MM)
+            image = None if view.image is None else Volume(view.image.array, matrix)
+            moved.append(view._replace(labels=LabelMap(view.labels.array, matrix), image=image))
+        return tuple(moved)
+
+    def landmarks(self, stored: Landmarks) -> Landmarks:
+        """Return landmarks of the stored world in the canonical one."""
+        points = _rounded(apply_matrix(self.world_to_canonical, stored.points_mm), _POINT_STEP_MM)
+        return Landmarks(points, stored.names, stored.source)
+
+    def slice_normal(self, stored: LabelMap) -> Float:
+        """Return the direction of the canonical k axis in the stored world."""
+        column = stored.voxel_to_world[:3, 2] / stored.spacing_mm[2]
+        return np.asarray(_rounded(column, _POINT_STEP_MM) * self._signs[2])
 
     def spacing(self, spacing_mm: ArrayLike) -> Float:
         """Return a model's spacing along the canonical axes."""
@@ -80,25 +125,63 @@ class CanonicalFrame(NamedTuple):
         found : RefineResult
             All canonical but for its target.
         """
-        points = found.landmarks.points_mm + self.origin_mm
-        stored = found.target.labels
-        held = labelled_slices(stored.array)
-        beyond = int(held[0]), int(stored.shape[2] - 1 - held[-1])
-        rise = np.linalg.inv(stored.voxel_to_world)[2, :3] @ (points[5] - points[4])
         return replace(
             found,
-            labels=LabelMap(*self._grid_back(found.labels)),
-            ends=tuple(
-                end.beyond(n)
-                for end, n in zip(found.ends, beyond if rise > 0 else beyond[::-1], strict=True)
-            ),
-            confidence=Volume(*self._grid_back(found.confidence)),
-            landmarks=Landmarks(points, source=found.landmarks.source),
-            slice_shifts_mm=self._slices_back(self._in_plane_back(found.slice_shifts_mm), found),
+            labels=self.labels_back(found.labels),
+            ends=self.ends_back(found.ends, found.landmarks, found.target.labels),
+            confidence=self.volume_back(found.confidence),
+            landmarks=self.landmarks_back(found.landmarks),
+            slice_shifts_mm=self.shifts_back(found.slice_shifts_mm, found.target.labels.shape[2]),
             slice_turns_degrees=self._slices_back(
-                self._hand * found.slice_turns_degrees, found
+                self._hand * found.slice_turns_degrees, found.target.labels.shape[2]
             ),
-        )  # fmt: skip
+        )
+
+    def labels_back(self, canonical: LabelMap) -> LabelMap:
+        """Return canonical labels on the stored axes, in the stored world."""
+        return LabelMap(*self._grid_back(canonical))
+
+    def volume_back(self, canonical: Volume) -> Volume:
+        """Return a canonical image on the stored axes, in the stored world."""
+        return Volume(*self._grid_back(canonical))
+
+    def landmarks_back(self, canonical: Landmarks) -> Landmarks:
+        """Return canonical landmarks in the stored world."""
+        points = apply_matrix(self.canonical_to_world, canonical.points_mm)
+        return Landmarks(points, canonical.names, canonical.source)
+
+    def ends_back(
+        self, ends: Sequence[End], canonical: Landmarks, stored: LabelMap
+    ) -> tuple[End, ...]:
+        """Return the ends of a stack with the empty slices that are stored beyond them.
+
+        Parameters
+        ----------
+        ends : sequence of End
+            The apical and the basal one.
+        canonical : Landmarks
+            They say which end is the apical one.
+        stored : LabelMap
+        """
+        held = labelled_slices(stored.array)
+        beyond = int(held[0]), int(stored.shape[2] - 1 - held[-1])
+        points = self.landmarks_back(canonical).points_mm
+        rise = np.linalg.inv(stored.voxel_to_world)[2, :3] @ (points[5] - points[4])
+        counts = beyond if rise > 0 else beyond[::-1]
+        return tuple(end.beyond(n) for end, n in zip(ends, counts, strict=True))
+
+    def shifts_back(self, shifts_mm: Float, n_slices: int) -> Float:
+        """Return shifts of the canonical slices as those of the stored ones; 0 for those left out."""
+        return self._slices_back(self._in_plane_back(shifts_mm), n_slices)
+
+    def transform_back(self, canonical: FFD) -> FFD:
+        """Return a transform from the canonical world as one from the stored world."""
+        turn = self.canonical_to_world[:3, :3]
+        return FFD(
+            Affine(canonical.affine.matrix @ self.world_to_canonical),
+            canonical.displacements_mm @ turn.T,
+            self.canonical_to_world @ canonical.lattice_to_world,
+        )
 
     @property
     def _signs(self) -> Float:
@@ -118,6 +201,8 @@ class CanonicalFrame(NamedTuple):
         return np.flip(part, tuple(axis for axis in range(3) if self.mirrored[axis]))
 
     def _matrix(self, stored: Float) -> Float:
+        if self.turned:
+            return np.diag([*self.spacing_mm, 1.0])
         matrix = np.eye(4)
         matrix[:3, :3] = stored[:3, list(self.axes)] * self._signs + 0.0
         return matrix
@@ -129,7 +214,7 @@ class CanonicalFrame(NamedTuple):
         for axis in flipped:
             matrix[:3, 3] += matrix[:3, axis] * (grid.shape[axis] - 1)
             matrix[:3, axis] *= -1
-        matrix[:3, 3] += self.origin_mm
+        matrix = self.canonical_to_world @ matrix
         array = np.flip(grid.array, flipped).transpose(inverse)
         return array, matrix[:, [*inverse, 3]] + 0.0
 
@@ -137,10 +222,10 @@ class CanonicalFrame(NamedTuple):
         moved = shifts * self._signs[:2]
         return moved if self.axes[0] == 0 else moved[:, ::-1]
 
-    def _slices_back(self, values: Float, found: RefineResult) -> Float:
+    def _slices_back(self, values: Float, n_slices: int) -> Float:
         """Put values per canonical slice where the stored slices are; 0 for those left out."""
         first, _ = self.window[2]
-        placed = np.zeros((found.target.labels.shape[2], *values.shape[1:]))
+        placed = np.zeros((n_slices, *values.shape[1:]))
         ordered = values[::-1] if self.mirrored[2] else values
         placed[first : first + len(values)] = ordered
         return placed + 0.0
@@ -165,15 +250,57 @@ def canonical_frame(
     CanonicalFrame
     """
     labels = stored.labels
-    axes, mirrored = _axes(labels) if like is None else (like.axes, like.mirrored)
-    window = _window(stored, all_slices or stored.image is not None)
+    spacing = rounded_spacing(labels.spacing_mm)
+    axes, mirrored = _axes(labels, spacing) if like is None else (like.axes, like.mirrored)
+    turned = _shows_both(labels) if like is None else like.turned
+    window = _window(stored, spacing, all_slices or stored.image is not None)
     first = np.empty(3)
     for axis, backwards in zip(axes, mirrored, strict=True):
         first[axis] = window[axis][1] - 1 if backwards else window[axis][0]
-    return CanonicalFrame(axes, mirrored, window, apply_matrix(labels.voxel_to_world, first))
+    to_world = np.eye(4)
+    to_world[:3, 3] = apply_matrix(labels.voxel_to_world, first)
+    directions = target_frame(labels.voxel_to_world, "refine")[:3, list(axes)]
+    if turned:
+        to_world[:3, :3] = directions * np.where(mirrored, -1.0, 1.0)
+    return CanonicalFrame(axes, mirrored, window, spacing[list(axes)], to_world, turned)
 
 
-def _axes(labels: LabelMap) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+def _rounded(values: Float, step: float) -> Float:
+    return np.asarray(np.rint(values / step) * step + 0.0, dtype=np.float64)
+
+
+def rounded_spacing(spacing_mm: Float) -> Float:
+    """Return a spacing without the noise of a rotation or of a header in single precision.
+
+    Multiples of 1/1024 mm, which are common, come first; the others become decimals, as single precision
+    holds them: what an unrotated header says is kept.
+
+    Parameters
+    ----------
+    spacing_mm : ndarray, shape (3,)
+
+    Returns
+    -------
+    ndarray, shape (3,)
+    """
+    fraction = np.rint(spacing_mm / _FRACTION_MM) * _FRACTION_MM
+    decimal = np.floor(spacing_mm * _PER_MM + (1 - _BORDER)) / _PER_MM
+    found = np.where(np.abs(spacing_mm - fraction) < _NEAR_MM, fraction, decimal)
+    return np.asarray(found.astype(np.float32), dtype=np.float64)
+
+
+def _shows_both(labels: LabelMap) -> bool:
+    """Whether labels say on which side of the LV the RV lies."""
+    left, right = (
+        np.isin(labels.array, wanted).any(axis=(0, 1))
+        for wanted in ((LV_CAVITY, LV_WALL), (RV_CAVITY, RV_WALL))
+    )
+    return bool((left & right).any() and (labels.array == RV_CAVITY).any())
+
+
+def _axes(
+    labels: LabelMap, spacing_mm: Float
+) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
     """Let k run from apex to base, i from RV to LV, and j so that the hand is right."""
     linear = labels.voxel_to_world[:3, :3]
     left, right = (
@@ -181,7 +308,7 @@ def _axes(labels: LabelMap) -> tuple[tuple[int, int, int], tuple[bool, bool, boo
         for wanted in ((LV_CAVITY, LV_WALL), (RV_CAVITY,))
     )
     if len(left) and len(right):
-        towards = ((left.mean(axis=0) - right.mean(axis=0)) * labels.spacing_mm)[:2]
+        towards = ((left.mean(axis=0) - right.mean(axis=0)) * spacing_mm)[:2]
     else:
         towards = linear[0, :2]
     i = int(np.abs(towards[1]) > np.abs(towards[0]))
@@ -192,11 +319,11 @@ def _axes(labels: LabelMap) -> tuple[tuple[int, int, int], tuple[bool, bool, boo
     return axes, (bool(signs[0] < 0), bool(signs[1] < 0), bool(signs[2] < 0))
 
 
-def _window(stored: Subject, all_slices: bool) -> tuple[tuple[int, int], ...]:
+def _window(stored: Subject, spacing_mm: Float, all_slices: bool) -> tuple[tuple[int, int], ...]:
     labels = stored.labels
     box, n_slices = labelled_box(labels), labels.shape[2]
     window = []
-    for side, spacing in zip(box[:2], labels.spacing_mm[:2], strict=True):
+    for side, spacing in zip(box[:2], spacing_mm[:2], strict=True):
         margin = int(np.ceil(_MARGIN_MM / spacing - 1e-6))
         window.append((side.start - margin, side.stop + margin))
     first, last = box[2].start - _EMPTY_SLICES, box[2].stop + _EMPTY_SLICES

@@ -105,7 +105,7 @@ def orient(
         chosen = next(h for h in _HYPOTHESES if h.name == asked)
         given = Orientation(asked, None, "the orientation was given")
         return Oriented(_oriented(context, chosen), given, None)
-    prior = _prior(context.target.labels, any(_is_turned(context, other) for other in others))
+    prior = _prior(context, any(_is_turned(context, other) for other in others))
     possible = [h for h in _HYPOTHESES if prior[h] > max(prior.values()) - _BASE_BY_AREAS]
     rankings = [_rank(context, bank, h) for h in possible]
     priors = np.array([prior[h] for h in possible])
@@ -147,11 +147,13 @@ def _tell_that_landmarks_decide(asked: str) -> None:
     )
 
 
-def _prior(labels: LabelMap, frames_disagree: bool) -> dict[_Hypothesis, float]:
+def _prior(context: RefinementContext, frames_disagree: bool) -> dict[_Hypothesis, float]:
     """Log-prior of every orientation: from the growth of areas, and from a scanner's header."""
+    labels, normal = context.target.labels, context.slice_normal
     doubtful = base_is_uncertain(labels) or frames_disagree
     areas = _BASE_BY_UNCERTAIN_AREAS if doubtful else _BASE_BY_AREAS
-    normal = labels.voxel_to_world[:3, 2] / labels.spacing_mm[2]
+    if normal is None:
+        normal = labels.voxel_to_world[:3, 2] / labels.spacing_mm[2]
     oblique = bool(np.abs(normal).max() < _OBLIQUE)
     to_apex = -normal if base_is_at_last_slice(labels) else normal
     upright = _BASE_BY_HEADER * float(to_apex @ _APEX_DIRECTION) if oblique else 0.0

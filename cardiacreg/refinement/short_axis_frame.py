@@ -19,6 +19,7 @@ from cardiacreg.anatomy.slice_order import image_in_order, repeats, slice_order
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, LabelMap, Volume, apply_matrix
+from cardiacreg.refinement.canonical_frame import rounded_spacing
 from cardiacreg.slices import labelled_box
 from cardiacreg.transforms.resampling import Lattice
 
@@ -45,16 +46,19 @@ class Placement(NamedTuple):
         What they are resampled onto, where an order is not enough.
     slices : tuple of int or None
         Stored slices in the order of their places, where that is another one.
+    to_stored : ndarray, shape (4, 4), or None
+        Voxels of the lattice to stored ones.
     """
 
     order: tuple[int, int, int] = (0, 1, 2)
     lattice: Lattice | None = None
     slices: tuple[int, ...] | None = None
+    to_stored: Float | None = None
 
     def labels(self, stored: LabelMap) -> LabelMap:
         """Return stored labels as slices along the last axis."""
-        if self.lattice is not None:
-            return _resampled_labels(stored, self.lattice)
+        if self.lattice is not None and self.to_stored is not None:
+            return _resampled_labels(stored, self.lattice, self.to_stored)
         moved = stored
         if self.order != (0, 1, 2):
             moved = LabelMap(stored.array.transpose(self.order), self._matrix(stored))
@@ -64,8 +68,9 @@ class Placement(NamedTuple):
 
     def image(self, stored: Volume) -> Volume:
         """Return a stored image as slices along the last axis."""
-        if self.lattice is not None:
-            return Volume(_sampled(stored.array, stored, self.lattice), self.lattice.voxel_to_world)
+        if self.lattice is not None and self.to_stored is not None:
+            sampled = _sampled(stored.array, self.to_stored, self.lattice.shape)
+            return Volume(sampled, self.lattice.voxel_to_world)
         moved = stored
         if self.order != (0, 1, 2):
             moved = Volume(stored.array.transpose(self.order), self._matrix(stored))
@@ -106,8 +111,8 @@ def placement(labels: LabelMap, like: LabelMap | None = None) -> Placement:
     if not (labels.array > 0).any():
         return Placement()
     if like is not None:
-        axes = like.voxel_to_world[:3, :3] / like.spacing_mm
-        return Placement(lattice=_lattice_along(labels, axes))
+        axes = np.linalg.inv(_directions(labels)) @ _directions(like)
+        return _placement_along(labels, np.asarray(axes, dtype=np.float64))
     stored = _stored_slice_axis(labels)
     found = _ORDERS[stored]
     with kept_warnings() as notes:
@@ -116,8 +121,7 @@ def placement(labels: LabelMap, like: LabelMap | None = None) -> Placement:
         axis = long_axis(labels)
         last = stored if axis is None else _short_axis(labels, axis, stored)
         if last is None:
-            assert axis is not None
-            return Placement(lattice=_short_axis_lattice(labels, axis))
+            return _short_axis_placement(labels)
         found = _ORDERS[last]
     if found.order != (0, 1, 2):
         warn(
@@ -163,56 +167,77 @@ def _not_short_axis(labels: LabelMap, cosine: float, axis: int) -> InvalidInputE
     )
 
 
-def _short_axis_lattice(labels: LabelMap, axis: Float) -> Lattice:
-    to_left = -towards_rv(labels, axis)
-    axes = np.column_stack([to_left, np.cross(axis, to_left), axis])
-    lattice = _lattice_along(labels, axes)
-    stored = labels.voxel_to_world[:3, 2] / labels.spacing_mm[2]
-    degrees = np.rad2deg(np.arccos(min(1.0, abs(float(stored @ axis)))))
-    spacing = np.linalg.norm(lattice.voxel_to_world[:3, 0])
+def _short_axis_placement(labels: LabelMap) -> Placement:
+    """Find a short-axis lattice from labels alone: how their world is turned changes no bit."""
+    own = _at_home(labels)
+    axis = long_axis(own)
+    assert axis is not None
+    to_left = -towards_rv(own, axis)
+    hand = np.sign(np.linalg.det(_directions(labels)))
+    found = _placement_along(
+        labels, np.column_stack([to_left, hand * np.cross(axis, to_left), axis])
+    )
+    assert found.lattice is not None
+    degrees = np.rad2deg(np.arccos(min(1.0, abs(float(axis[2])))))
+    spacing = np.linalg.norm(found.lattice.voxel_to_world[:3, 0])
     warn(
         f"labels: the heart's long axis lies {degrees:.0f} degrees off the last axis, as in a volume "
         f"along the body; it is turned onto a short-axis lattice of {spacing:.3g} mm found from the "
-        "labels. The model has that lattice's axes; its place in the world is right, so resample it to "
-        "compare it voxel by voxel with the input."
+        "labels. The model has that lattice's axes, in its place in the world; on the input's own "
+        "lattice it is labels_input_lattice.nii.gz, in Python result.labels_on_input()."
     )
-    return lattice
+    return found
 
 
-def _lattice_along(labels: LabelMap, axes: Float) -> Lattice:
-    """Return an isotropic lattice along given unit vectors that holds all labels and a margin."""
-    spacing = float(np.clip(labels.spacing_mm.min(), *_SPACING_MM))
-    points = np.argwhere(labels.array > 0).astype(np.float64)
-    along = apply_matrix(labels.voxel_to_world, points) @ axes / spacing
+def _directions(labels: LabelMap) -> Float:
+    return np.asarray(labels.voxel_to_world[:3, :3] / labels.spacing_mm)
+
+
+def _at_home(labels: LabelMap) -> LabelMap:
+    """Return the labelled box in a world along its axes, from its first voxel on."""
+    spacing = rounded_spacing(labels.spacing_mm)
+    return LabelMap(labels.array[labelled_box(labels)], np.diag([*spacing, 1.0]))
+
+
+def _placement_along(labels: LabelMap, axes: Float) -> Placement:
+    """Return an isotropic lattice along unit vectors, in mm along the stored axes, with a margin."""
+    own = _at_home(labels)
+    spacing = float(np.clip(own.spacing_mm.min(), *_SPACING_MM))
+    along = (np.argwhere(own.array > 0) * own.spacing_mm) @ np.linalg.inv(axes).T / spacing
     first = np.floor(along.min(axis=0)) - _MARGIN
     shape = (np.ceil(along.max(axis=0)) - first).astype(int) + 1 + _MARGIN
-    matrix = np.eye(4)
-    matrix[:3, :3] = axes * spacing
-    matrix[:3, 3] = axes @ (first * spacing)
-    return Lattice((int(shape[0]), int(shape[1]), int(shape[2])), matrix)
+    to_own, from_box = np.eye(4), np.eye(4)
+    to_own[:3, :3] = axes * spacing
+    to_own[:3, 3] = axes @ (first * spacing)
+    from_box[:3, 3] = [side.start for side in labelled_box(labels)]
+    to_stored = from_box @ np.diag([*(1 / own.spacing_mm), 1.0]) @ to_own
+    home = np.eye(4)
+    home[:3, :3] = _directions(labels)
+    home[:3, 3] = apply_matrix(labels.voxel_to_world, from_box[:3, 3])
+    lattice = Lattice((int(shape[0]), int(shape[1]), int(shape[2])), home @ to_own)
+    return Placement(lattice=lattice, to_stored=to_stored)
 
 
-def _resampled_labels(stored: LabelMap, lattice: Lattice) -> LabelMap:
+def _resampled_labels(stored: LabelMap, lattice: Lattice, to_stored: Float) -> LabelMap:
     """Linear weights of every label; the largest wins, the smaller label where two are equal."""
     box = labelled_box(stored)
-    crop = np.eye(4)
-    crop[:3, 3] = [side.start - 1 for side in box]
-    part = LabelMap(np.pad(stored.array[box], 1), stored.voxel_to_world @ crop)
+    to_part = np.array(to_stored)
+    to_part[:3, 3] -= [side.start - 1 for side in box]
+    part = np.pad(stored.array[box], 1)
     best = np.zeros(lattice.shape, dtype=np.float32)
     found = np.zeros(lattice.shape, dtype=np.uint8)
-    for value in (0, *part.present()):
-        weight = _sampled((part.array == value).astype(np.float32), part, lattice)
+    for value in (0, *stored.present()):
+        weight = _sampled((part == value).astype(np.float32), to_part, lattice.shape)
         won = weight > best
         found[won], best[won] = value, weight[won]
     return LabelMap(found, lattice.voxel_to_world)
 
 
 def _sampled(
-    array: NDArray[np.float32], grid: LabelMap | Volume, lattice: Lattice
+    array: NDArray[np.float32], to_array: Float, shape: tuple[int, int, int]
 ) -> NDArray[np.float32]:
-    to_stored = np.linalg.inv(grid.voxel_to_world) @ lattice.voxel_to_world
     sampled: NDArray[np.float32] = ndimage.affine_transform(
-        array, to_stored[:3, :3], to_stored[:3, 3], output_shape=lattice.shape, order=1,
+        array, to_array[:3, :3], to_array[:3, 3], output_shape=shape, order=1,
         mode="constant", cval=0.0,
     )  # fmt: skip
     return sampled

@@ -15,9 +15,9 @@ from cardiacreg.atlases.view import AtlasView
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 from cardiacreg.io.label_values import Frame
+from cardiacreg.results.result import INPUT_LATTICE, TURNED
 
 _THICK_MM = 4.0
-_TURNED = "resampled onto a short-axis lattice"
 _ALIKE = np.cos(np.deg2rad(5.0))
 """Cosine between axes of frames that are stored alike."""
 
@@ -59,8 +59,7 @@ def gather_target(
     if points is not None:
         target_checks.check_landmarks(points, labels)
     name = Path(segmentation).name if isinstance(segmentation, str | Path) else "target"
-    turned = arranged.placement.lattice is not None
-    return Subject(labels, placed, points, name, {_TURNED: True} if turned else {})
+    return Subject(labels, placed, points, name, arranged.notes)
 
 
 class _Arranged:
@@ -72,6 +71,17 @@ class _Arranged:
         self._like = like
         self.stored: Any = None
         self.placement = Placement()
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What a target keeps of how it was stored: its lattice, unless its slices were sorted."""
+        from cardiacreg.transforms.resampling import Lattice
+
+        turned = {TURNED: True} if self.placement.lattice is not None else {}
+        if self.stored is None or self.placement.slices is not None:
+            return turned
+        stored = Lattice(self.stored.shape, self.stored.voxel_to_world)
+        return {INPUT_LATTICE: stored, **turned}
 
     def __call__(self, codes: LabelMap, labels: LabelMap) -> LabelMap:
         from cardiacreg.refinement.short_axis_frame import placement
@@ -166,7 +176,7 @@ def gather_frames(
     for number, each in enumerate(frames):
         source, which = (segmentation, int(each)) if isinstance(each, Integral) else (each, None)
         try:
-            like = target.labels if target.metadata.get(_TURNED) else None
+            like = target.labels if target.metadata.get(TURNED) else None
             other = gather_target(source, None, None, preset, which, check_spacing, like)
         except InvalidInputError as problem:
             raise InvalidInputError(f"frames[{number}]: {problem}", code=problem.code) from problem

@@ -23,11 +23,14 @@ SCHEMA_VERSION = 2
 FILE_NAMES = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json", "qc.png", "result.json")
 SURFACE = "surface.png"
 """Written on request; one of an earlier result is removed with it."""
+ON_INPUT = "labels_input_lattice.nii.gz"
+"""The model on the lattice of a segmentation that was turned onto a short-axis one."""
 MESH_NAMES = ("LV_ENDO", "LV_EPI", "RV_ENDO", "RV_EPI", "EPI")
 MESH_FORMATS = ("vtp", "stl", "ply", "obj")
 REPORT = "report.html"
 ON_REQUEST = (
     SURFACE,
+    ON_INPUT,
     REPORT,
     *(f"{name}.{ending}" for name in MESH_NAMES for ending in MESH_FORMATS),
 )
@@ -68,7 +71,7 @@ def save_result(
         input of the result (OUTPUT_IS_INPUT), or the folder cannot be made or written
         (OUTPUT_NOT_WRITABLE).
     """
-    asked = (*((SURFACE,) if surface else ()), *(more or {}))
+    asked = (*((SURFACE,) if surface else ()), *besides(result), *(more or {}))
     names = (*asked, *FILE_NAMES)
     with all_or_nothing(
         Path(folder), names, overwrite=overwrite, outdated=ON_REQUEST, inputs=result.input_files
@@ -77,6 +80,11 @@ def save_result(
             write_bytes_atomically(stage / name, content)
         write_files(result, stage, surface=surface)
     return Path(folder)
+
+
+def besides(result: RefineResult) -> tuple[str, ...]:
+    """Return what `write_files` writes beside `FILE_NAMES` for a result."""
+    return (ON_INPUT,) if result.was_turned else ()
 
 
 def write_files(result: RefineResult, stage: Path, *, surface: bool = False) -> None:
@@ -96,6 +104,8 @@ def write_files(result: RefineResult, stage: Path, *, surface: bool = False) -> 
     nifti.write_volume(stage / "confidence.nii.gz", result.confidence)
     write_landmarks(stage / "landmarks.json", result.landmarks)
     write_bytes_atomically(stage / "qc.png", png_bytes(draw_qc_figure(result)))
+    if result.was_turned:
+        nifti.write_labels(stage / ON_INPUT, result.labels_on_input())
     if surface:
         from cardiacreg.results.surface_figure import draw_surface_figure
 
@@ -135,6 +145,7 @@ def summary(result: RefineResult) -> dict[str, Any]:
         "atlas_diversity": result.atlas_diversity,
         "slice_shifts_mm": result.slice_shifts_mm,
         "slice_turns_degrees": result.slice_turns_degrees,
+        "views": [dataclasses.asdict(view) for view in result.views],
         "structures_from_atlases": list(result.structures_from_atlases),
         "findings": [dataclasses.asdict(finding) for finding in result.findings],
         "warnings": list(result.warnings),

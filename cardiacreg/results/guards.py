@@ -17,12 +17,14 @@ LOW_AGREEMENT = "LOW_AGREEMENT"
 VOLUME_DIFFERS = "VOLUME_DIFFERS"
 BEYOND_ENDS = "BEYOND_ENDS"
 ATLASES_SCATTERED = "ATLASES_SCATTERED"
+VIEW_DISAGREES = "VIEW_DISAGREES"
 FEW_SLICES = "FEW_SLICES"
 CODES = (
     FAILED_AGREEMENT,
     ORIENTATION_DOUBTFUL,
     FEW_SLICES,
     LOW_AGREEMENT,
+    VIEW_DISAGREES,
     VOLUME_DIFFERS,
     BEYOND_ENDS,
     ATLASES_SCATTERED,
@@ -31,6 +33,8 @@ CODES = (
 
 LEAST_AGREEMENT = 0.85
 FAILING_AGREEMENT = 0.5
+LEAST_VIEW_AGREEMENT = 0.8
+"""Of the LV cavity; the views given of one contoured patient, in two phases, agree by 0.86 or more."""
 LOST_AGREEMENT = 0.05
 """A structure that agrees by less is not there at all, the RV wall too."""
 FEWEST_SLICES = 5
@@ -85,6 +89,7 @@ def find_problems(
     orientation_probability: float | None = None,
     lv_slices: int | None = None,
     lv_length_over_width: float | None = None,
+    view_agreement: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> tuple[Finding, ...]:
     """Return what a result's own numbers say against it.
 
@@ -104,6 +109,8 @@ def find_problems(
         How many slices of the input show the LV.
     lv_length_over_width : float, optional
         Length of the input's LV along the stack over its width.
+    view_agreement : mapping, optional
+        Name of a view to structure to Dice between the view and the model cut by its plane.
 
     Returns
     -------
@@ -120,6 +127,7 @@ def find_problems(
         *_doubtful_orientation(orientation_probability),
         *_few_slices(lv_slices, lv_length_over_width),
         *_low_agreement(agreement),
+        *_disagreeing_views(view_agreement or {}),
         *_differing_volumes(volumes),
         *_beyond("apex", volumes, slice_distance_mm),
         *_beyond("base", volumes, slice_distance_mm),
@@ -152,6 +160,22 @@ def _low_agreement(agreement: Mapping[str, float | None]) -> Iterable[Finding]:
             LOW_AGREEMENT,
             f"agreement with the input below {LEAST_AGREEMENT:.2f} (Dice): {shown}; look in qc.png for "
             "slices where input and model differ, and check the input's labels there",
+        )
+
+
+def _disagreeing_views(views: Mapping[str, Mapping[str, float | None]]) -> Iterable[Finding]:
+    cavity = STRUCTURES[LV_CAVITY]
+    shown = [
+        f"{name} {dice:.2f}"
+        for name, agreement in views.items()
+        if (dice := agreement.get(cavity)) is not None and dice < LEAST_VIEW_AGREEMENT
+    ]
+    if shown:
+        yield Finding(
+            VIEW_DISAGREES,
+            f"views differ from the model (Dice of the {cavity} below {LEAST_VIEW_AGREEMENT:.2f}): "
+            f"{', '.join(shown)}; check that they show this patient in the same frame of the heart beat, "
+            "and what their label values mean",
         )
 
 

@@ -14,6 +14,9 @@ from cardiacreg.anatomy.stack_coverage import End
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.results.guards import Finding
 
+INPUT_LATTICE, TURNED = "input lattice", "resampled onto a short-axis lattice"
+"""What a target's metadata hold of how it was stored."""
+
 if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
@@ -54,6 +57,25 @@ class AtlasReport:
     minimum_jacobian: float
     iterations: tuple[int, ...]
     stop_reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ViewReport:
+    """How a view beside the stack was used.
+
+    Parameters
+    ----------
+    name : str
+    shift_mm : tuple of float
+        In-plane shift along the view's i and j axes: true position = stored position + shift.
+    agreement : dict
+        Dice per structure between the view and the model cut by its plane, after the shift; None for a
+        structure that the view does not draw.
+    """
+
+    name: str
+    shift_mm: tuple[float, float]
+    agreement: dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +158,8 @@ class RefineResult:
         Reasons to look at the result before it is used, the most severe first.
     input_files : tuple of pathlib.Path
         The files and folders it was made from, which `save` never replaces.
+    views : tuple of ViewReport
+        The views beside the stack, plane by plane.
     """
 
     labels: LabelMap
@@ -157,6 +181,7 @@ class RefineResult:
     volumes: dict[str, StructureVolume] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     input_files: tuple[Path, ...] = ()
+    views: tuple[ViewReport, ...] = ()
 
     @property
     def minimum_jacobian(self) -> float:
@@ -180,6 +205,28 @@ class RefineResult:
         from cardiacreg.results.corrected import corrected_stack
 
         return corrected_stack(self.target, self.slice_shifts_mm, self.slice_turns_degrees)
+
+    @property
+    def was_turned(self) -> bool:
+        """Whether the segmentation was resampled onto a short-axis lattice before it was refined."""
+        return bool(self.target.metadata.get(TURNED, False))
+
+    def labels_on_input(self) -> LabelMap:
+        """Return the model's labels on the lattice of the segmentation that was given.
+
+        Of use where that is a volume along the body (`was_turned`). Thick slices are acquired at shifted
+        places, which the model corrects: to compare it with them, see `corrected_stack`.
+
+        Returns
+        -------
+        LabelMap
+            Canonical labels, axes and voxels as stored; 0 outside the model's lattice.
+        """
+        from cardiacreg.geometry import Affine
+        from cardiacreg.transforms.resampling import warp_labels
+
+        lattice = self.target.metadata.get(INPUT_LATTICE, self.target.labels)
+        return warp_labels(self.labels, Affine.identity(), lattice)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write labels, confidence, landmarks, result.json and qc.png into a folder.

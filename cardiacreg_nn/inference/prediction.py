@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,9 +36,10 @@ from cardiacreg_nn.inference.orientation_search import (
     WITHOUT_LANDMARKS,
     View,
     best_look,
+    look,
     views_of,
 )
-from cardiacreg_nn.inference.preprocessing import to_native
+from cardiacreg_nn.inference.preprocessing import sub_stacks, to_native
 from cardiacreg_nn.inference.shipped_weights import default_weights, weight_path
 from cardiacreg_nn.inference.weights import Model, load_weights
 from cardiacreg_nn.networks.sslln import fold_normalisation
@@ -110,7 +111,7 @@ def predict(
     volume = checked_volume(image, frame, check_spacing=check_spacing)
     model = weights if isinstance(weights, Model) else load_model(weights, device)
     check_classes(model)
-    looks = views_of(best_look(volume, model, turn), volume, model, views)
+    looks = _looks(volume, model, turn, views)
     labels = _labels(looks, volume, model)
     from_labels = model.card.get("kind") in WITHOUT_LANDMARKS
     landmarks, report = _landmarks(looks, labels, from_labels=from_labels)
@@ -176,9 +177,49 @@ def check_classes(model: Model) -> None:
         )
 
 
-def _labels(looks: Sequence[View], volume: Volume, model: Model) -> LabelMap:
-    total = sum(to_native(each.structures, each.placement) for each in looks)
-    array = np.asarray(total).argmax(axis=0).astype(np.uint8)
+class _Look(NamedTuple):
+    """A view of some slices of a stack."""
+
+    slices: range
+    stack: Volume
+    """Of those slices alone."""
+    view: View
+
+
+def _looks(volume: Volume, model: Model, turn: str, views: int) -> list[_Look]:
+    """Look at every part of the stack, each as the part in the middle is seen most surely."""
+    parts = sub_stacks(volume.shape[2], float(volume.spacing_mm[2]), model.preset)
+    stacks = [_part(volume, slices) for slices in parts]
+    height, width, distance = model.preset.spacing_mm
+    if len(parts) > 1 or volume.spacing_mm[2] < distance:
+        kept = (height, width, float(stacks[0].spacing_mm[2]))
+        model = replace(model, preset=replace(model.preset, spacing_mm=kept))
+    middle = (volume.shape[2] - 1) / 2
+    first = min(range(len(parts)), key=lambda n: abs((parts[n][0] + parts[n][-1]) / 2 - middle))
+    best = best_look(stacks[first], model, turn)
+    looks = []
+    for number, (slices, stack) in enumerate(zip(parts, stacks, strict=True)):
+        seen = best
+        if number != first:
+            (seen,) = look(stack, [best.placement.over(len(slices))], model)
+        looks += [_Look(slices, stack, each) for each in views_of(seen, stack, model, views)]
+    return looks
+
+
+def _part(volume: Volume, slices: range) -> Volume:
+    if slices == range(volume.shape[2]):
+        return volume
+    matrix = np.array(volume.voxel_to_world)
+    matrix[:3, 3] += matrix[:3, 2] * slices[0]
+    matrix[:3, 2] *= slices.step
+    return Volume(volume.array[:, :, slices], matrix)
+
+
+def _labels(looks: Sequence[_Look], volume: Volume, model: Model) -> LabelMap:
+    total = np.zeros((N_LABELS, *volume.shape), dtype=np.float32)
+    for slices, _, view in looks:
+        total[..., slices] += to_native(view.structures, view.placement)
+    array = total.argmax(axis=0).astype(np.uint8)
     _keep_largest_pieces(array)
     labels = LabelMap(array, volume.voxel_to_world)
     ml = (array > 0).sum() * float(np.prod(volume.spacing_mm)) / 1000
@@ -200,7 +241,7 @@ def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
 
 
 def _landmarks(
-    looks: Sequence[View], labels: LabelMap, *, from_labels: bool = False
+    looks: Sequence[_Look], labels: LabelMap, *, from_labels: bool = False
 ) -> tuple[Landmarks | None, list[dict[str, Any]]]:
     """Return the network's landmarks, completed by those derived from the labels, and a report.
 
@@ -208,16 +249,19 @@ def _landmarks(
     """
     if from_labels:
         return _landmarks_of_labels(labels)
-    names, views = np.array(LANDMARK_NAMES), np.stack([_points_mm(p, labels) for p in looks])
+    names, views = np.array(LANDMARK_NAMES), np.stack([_points_mm(each) for each in looks])
     seen: NDArray[np.bool_] = np.asarray(np.isfinite(views).all(axis=2), dtype=bool)
     missing: NDArray[np.bool_] = np.asarray(~seen.any(axis=0), dtype=bool)
     points = np.nansum(views, axis=0) / np.maximum(seen.sum(axis=0), 1)[:, None]
     if missing.any():
-        derived = _derived(labels, looks[0], list(names[missing]))
+        derived = _derived(labels, looks[0].view, list(names[missing]))
         if derived is None:
             return None, []
         points[missing] = derived[missing]
-    report = [_entry(number, looks, bool(missing[number])) for number in range(len(names))]
+    report = [
+        _entry(number, [each.view for each in looks], bool(missing[number]))
+        for number in range(len(names))
+    ]
     return Landmarks(points, source="labels" if missing.all() else "network"), report
 
 
@@ -234,13 +278,13 @@ def _landmarks_of_labels(labels: LabelMap) -> tuple[Landmarks | None, list[dict[
     return landmarks, [{"name": name, "origin": "labels"} for name in LANDMARK_NAMES]
 
 
-def _points_mm(found: View, labels: LabelMap) -> NDArray[np.float64]:
+def _points_mm(found: _Look) -> NDArray[np.float64]:
     """World positions of the landmarks of one look, NaN where missing."""
     points = np.full((len(LANDMARK_NAMES), 3), np.nan)
-    for number, each in enumerate(found.landmarks):
+    for number, each in enumerate(found.view.landmarks):
         if not each.missing:
-            native = found.placement.points_to_native(each.position[[1, 2, 0]])
-            points[number] = apply_matrix(labels.voxel_to_world, native)
+            native = found.view.placement.points_to_native(each.position[[1, 2, 0]])
+            points[number] = apply_matrix(found.stack.voxel_to_world, native)
     return points
 
 

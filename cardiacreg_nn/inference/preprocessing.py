@@ -19,6 +19,7 @@ from cardiacreg.arrays import Float
 
 Image = NDArray[np.float32]
 _FINEST_SHARE, _COARSEST_SHARE = 0.79, 1.26
+_FEWEST_SLICES = 3
 _PERCENTILES = (1.0, 99.0)
 
 
@@ -91,6 +92,14 @@ class Placement:
         moved: Float = np.asarray(points, dtype=np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
         return moved
 
+    def over(self, n_slices: int) -> Placement:
+        """Return the box as it lies in the plane, centred along another number of slices."""
+        to_native, middle = self.to_native.copy(), (self.preset.shape[2] - 1) / 2
+        offset = (n_slices - 1) / 2 - to_native[2, 2] * middle
+        whole = abs(abs(to_native[2, 2]) - 1) < 1e-6
+        to_native[2, 3] = np.floor(offset + 0.5) if whole else offset
+        return Placement(to_native, (*self.native_shape[:2], n_slices), self.preset)
+
     def turned(self, angle: float) -> Placement:
         """Return the box turned about its centre in the plane, by an angle in radians."""
         height, width, slices = self.preset.shape
@@ -102,6 +111,39 @@ class Placement:
         to_native[:3, :3] = self.to_native[:3, :3] @ turn
         to_native[:3, 3] = self.points_to_native(middle) - to_native[:3, :3] @ middle
         return Placement(to_native, self.native_shape, self.preset)
+
+
+def sub_stacks(n_slices: int, distance_mm: float, preset: Preset) -> list[range]:
+    """Return parts of a stack that a network can look at one by one, all slices together.
+
+    A stack that is finer than the preset is taken apart into interleaved ones, of every second, third,
+    ... slice, whose slices are about as far apart as the network knows them; a part with more slices
+    than the box holds becomes several that overlap.
+
+    Parameters
+    ----------
+    n_slices : int
+    distance_mm : float
+        Between neighbouring slices.
+    preset : Preset
+
+    Returns
+    -------
+    list of range
+        Numbers of slices; the whole stack where the preset resamples slices.
+    """
+    if not preset.native_slices:
+        return [range(n_slices)]
+    steps = np.arange(1, max(n_slices // _FEWEST_SLICES, 1) + 1)
+    step = int(steps[np.abs(np.log(steps * distance_mm / preset.spacing_mm[2])).argmin()])
+    parts = []
+    for first in range(step):
+        slices = range(first, n_slices, step)
+        count = -(-len(slices) // preset.shape[2])
+        size = min(len(slices), preset.shape[2])
+        starts = np.rint(np.linspace(0, len(slices) - size, count)).astype(int)
+        parts += [slices[start : start + size] for start in starts]
+    return parts
 
 
 def turns(in_plane: bool = True) -> list[Float]:

@@ -392,6 +392,58 @@ class TestAnatomy:
             build_atlas_bank(tmp_path / "odd", [mirrored])
         assert error.value.code == "MIRRORED_ATLAS"
 
+    @pytest.mark.parametrize(("order", "code"), [((4, 1, 2, 3, 0, 5), "BAD_LANDMARKS"),
+                                                 ((3, 0, 1, 2, 4, 5), "BAD_LANDMARKS")])  # fmt: skip
+    def test_landmarks_in_another_order_are_refused(self, tmp_path, order, code):
+        (heart,) = tiny_hearts(1.0)
+        odd = replace(heart, landmarks=Landmarks(heart.landmarks.points_mm[list(order)]))
+        with pytest.raises(
+            InvalidInputError, match=r"atlas tiny 1\.0: landmarks: in the order"
+        ) as e:
+            build_atlas_bank(tmp_path / "odd", [odd])
+        assert e.value.code == code and not (tmp_path / "odd").exists()
+        with pytest.raises(InvalidInputError, match="atlas 1") as e:
+            check_atlases([*tiny_hearts(0.9), odd], None, 1)
+        assert e.value.code == code
+
+    def test_landmarks_in_lps_are_refused(self, tmp_path):
+        (heart,) = tiny_hearts(1.0)
+        matrix = heart.labels.voxel_to_world.copy()
+        matrix[:3, 3] += (90, -70, 0)
+        points = heart.landmarks.points_mm + [90, -70, 0]
+        odd = Subject(
+            LabelMap(heart.labels.array, matrix), landmarks=Landmarks(points * [-1, -1, 1])
+        )
+        with pytest.raises(InvalidInputError, match="seem to be LPS") as error:
+            build_atlas_bank(tmp_path / "odd", [odd])
+        assert error.value.code == "LANDMARK_FRAME"
+
+
+class TestImages:
+    """A bank holds one matrix per atlas: an image is brought onto the lattice of its labels."""
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_an_image_stored_flipped_is_placed_by_its_matrix(self, tmp_path, axis):
+        (heart,) = tiny_hearts(1.0)
+        matrix = heart.image.voxel_to_world.copy()
+        matrix[:3, 3] += matrix[:3, axis] * (heart.image.shape[axis] - 1)
+        matrix[:3, axis] *= -1
+        flipped = replace(heart, image=Volume(np.flip(heart.image.array, axis), matrix))
+        one, other = (
+            build_atlas_bank(tmp_path / name, [each])[0].image
+            for name, each in (("straight", heart), ("flipped", flipped))
+        )
+        np.testing.assert_allclose(other.array, one.array, atol=1e-3 * one.array.max())
+
+    def test_an_image_beside_its_labels_is_refused(self, tmp_path):
+        (heart,) = tiny_hearts(1.0)
+        matrix = heart.image.voxel_to_world.copy()
+        matrix[0, 3] += 300
+        odd = replace(heart, image=Volume(heart.image.array, matrix))
+        with pytest.raises(InvalidInputError, match="does not cover its labels") as error:
+            build_atlas_bank(tmp_path / "odd", [odd])
+        assert error.value.code == "GRID_MISMATCH"
+
 
 @pytest.fixture
 def unchecked_build(monkeypatch):

@@ -47,6 +47,7 @@ LEFT_OUT = {
     "selection_large": "simulates hearts; its parts are tested in test_benchmarks",
     "simulated": "refines whole hearts for minutes; the steps that it shares with `comparison` run here",
     "speed": TIMES,
+    "views": "refines whole hearts four times; its tables are tested in test_views_tables",
 }
 GROUPS = ("pulmonary_hypertension", "healthy", "healthy", "pulmonary_hypertension", "dilated")
 

@@ -3,6 +3,7 @@ import os
 import struct
 import sys
 import warnings
+import zlib
 
 import nibabel
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cardiacreg import InputWarning, InvalidInputError, LabelMap, Volume
+from cardiacreg.io import bounded_read, nifti_header
 from cardiacreg.io.nifti import read_labels, read_volume, write_labels, write_volume
 from tests.helpers.small_hearts import data_folder, matrix, small_heart
 
@@ -231,6 +233,43 @@ def test_endless_data_behind_the_image_meet_the_budget(tmp_path):
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(nifti_bytes() + bytes(3_000_000)))
     refused("TOO_LARGE", path, max_bytes=1_000_000)
+
+
+def test_many_small_gzip_members_are_read_in_one_pass(tmp_path, monkeypatch):
+    """Each hands on what follows it; what is handed on must not grow with the file."""
+    handed, make = [], zlib.decompressobj
+
+    class Counting:
+        def __init__(self, wbits):
+            self.inner = make(wbits=wbits)
+
+        def decompress(self, data):
+            handed.append(len(data))
+            return self.inner.decompress(data)
+
+        eof = property(lambda self: self.inner.eof)
+        unused_data = property(lambda self: self.inner.unused_data)
+
+    content = nifti_bytes()
+    members = [gzip.compress(content[n : n + 8], mtime=0) for n in range(0, len(content), 8)]
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(b"".join(members))
+    monkeypatch.setattr(bounded_read.zlib, "decompressobj", Counting)
+    np.testing.assert_array_equal(read_labels(path).array, small_heart().array)
+    assert len(handed) >= len(members) > 200
+    assert max(handed) <= 1 << 15
+
+
+def test_memory_to_read_counts_as_well_as_bytes_of_the_file(tmp_path, monkeypatch):
+    """Scaled integers become doubles: five times the memory of the same labels without a scale."""
+    array = np.ones((60, 60, 60), dtype=np.uint8)
+    monkeypatch.setattr(nifti_header, "_SMALL_MEMORY_BYTES", 0)
+    scaled = write(tmp_path, nifti_bytes(array, scl_slope=2.0), "scaled.nii")
+    plain = write(tmp_path, nifti_bytes(array), "plain.nii")
+    size = plain.stat().st_size
+    assert "GB of memory" in refused("TOO_LARGE", scaled, max_bytes=4 * size)
+    assert read_labels(plain, max_bytes=4 * size).shape == array.shape
+    assert read_labels(scaled, max_bytes=10 * size).shape == array.shape
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"hello" * 200, bytes(600), b"\x1f\x8b"])

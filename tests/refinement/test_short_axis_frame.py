@@ -1,12 +1,13 @@
 """Slices along any axis, and hearts that lie across a volume, become short-axis slices."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cardiacreg import InputWarning, InvalidInputError, LabelMap, RefineOptions
+from cardiacreg import InputWarning, InvalidInputError, LabelMap, RefineOptions, dice
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.long_axis import long_axis, towards_rv
 from cardiacreg.errors import kept_warnings
@@ -175,6 +176,89 @@ def test_a_turned_heart_takes_its_image_along():
     assert target.image.array[placed.array == 1].mean() == pytest.approx(200, abs=5)
     assert np.linalg.det(placed.voxel_to_world[:3, :3]) > 0
     np.testing.assert_allclose(placed.spacing_mm, 2.0)
+
+
+@pytest.fixture(scope="module")
+def across():
+    """A heart across a volume, its truth on the same lattice, and its model."""
+    heart, degrees = fine_heart(), (60, 0, 45)
+    labels, _ = along_the_body(heart, degrees)
+    return labels, turned_model(labels)
+
+
+def turned_model(labels):
+    with kept_warnings():
+        return refine(
+            labels, atlases=few_atlases()[:3], options=replace(QUICK, n_atlases=2),
+            spacing_mm=(2, 2, 2), threads=2,
+        )  # fmt: skip
+
+
+def test_a_turned_model_comes_back_on_the_input_lattice(across, tmp_path):
+    labels, result = across
+    assert result.was_turned
+    back = result.labels_on_input()
+    np.testing.assert_array_equal(back.voxel_to_world, labels.voxel_to_world)
+    assert back.shape == labels.shape
+    assert dice(back, labels, 1) > 0.93 and dice(back, labels, 2) > 0.8
+    folder = result.save(tmp_path / "out")
+    saved = read_labels(folder / "labels_input_lattice.nii.gz")
+    np.testing.assert_array_equal(saved.array, back.array)
+    said = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert "labels_input_lattice.nii.gz" in said["files_sha256"]
+    turned = replace(result.target, metadata={})
+    replace(result, target=turned).save(folder, overwrite=True)
+    assert not (folder / "labels_input_lattice.nii.gz").exists()
+
+
+def test_a_turned_model_is_the_same_in_a_rotated_world(across):
+    labels, expected = across
+    turn = rotation_matrix((-50, 130, 20))
+    turn[:3, 3] = (310.0, -20.5, 77.7)
+    found = turned_model(LabelMap(labels.array, turn @ labels.voxel_to_world))
+    np.testing.assert_array_equal(found.target.labels.array, expected.target.labels.array)
+    np.testing.assert_array_equal(found.labels.array, expected.labels.array)
+    np.testing.assert_allclose(
+        found.labels.voxel_to_world, turn @ expected.labels.voxel_to_world, atol=1e-9
+    )
+    padded = np.pad(labels.array, ((4, 0), (0, 9), (5, 2)))
+    matrix_before = np.array(labels.voxel_to_world)
+    matrix_before[:3, 3] -= matrix_before[:3, :3] @ [4, 0, 5]
+    found = turned_model(LabelMap(padded, matrix_before))
+    np.testing.assert_array_equal(found.labels.array, expected.labels.array)
+
+
+def test_a_heart_stored_left_handed_is_turned_as_well():
+    labels, _ = along_the_body(fine_heart(), (60, 0, 45))
+    matrix_there = np.array(labels.voxel_to_world)
+    matrix_there[:3, 3] += matrix_there[:3, 0] * (labels.shape[0] - 1)
+    matrix_there[:3, 0] *= -1
+    other = LabelMap(labels.array[::-1], matrix_there)
+    with kept_warnings():
+        first, second = (placement(each).labels(each) for each in (labels, other))
+    assert np.linalg.det(second.voxel_to_world[:3, :3]) > 0
+    np.testing.assert_allclose(
+        second.voxel_to_world[:3, :3], first.voxel_to_world[:3, :3], atol=1e-9
+    )
+    for label in (1, 2, 4):
+        centres = [
+            apply_matrix(each.voxel_to_world, np.argwhere(each.array == label).mean(axis=0))
+            for each in (first, second)
+        ]
+        np.testing.assert_allclose(*centres, atol=0.1)
+
+
+def test_slices_along_another_axis_come_back_along_it():
+    labels = reordered(tiny_target().labels, (2, 0, 1))
+    with kept_warnings():
+        result = refine(
+            (labels.array, labels.voxel_to_world), atlases=tiny_atlases(), spacing_mm=SPACING_MM,
+            options=tiny_options(), threads=1,
+        )  # fmt: skip
+    back = result.labels_on_input()
+    assert not result.was_turned and back.shape == labels.shape
+    np.testing.assert_array_equal(back.voxel_to_world, labels.voxel_to_world)
+    assert dice(back, labels, 1) > 0.8
 
 
 def test_other_frames_are_turned_alike():

@@ -90,6 +90,51 @@ def test_turned_views_agree(views):
         predict(image, weights=oracle_model(), views=0)
 
 
+def finer(volume, factor):
+    """Every slice in so many thinner ones, which differ at their edges."""
+    array = np.repeat(volume.array, factor, axis=2)
+    for k in range(array.shape[2]):
+        array[:, :, k] = np.roll(array[:, :, k], k % factor, axis=1)
+    matrix = volume.voxel_to_world.copy()
+    matrix[:3, 2] /= factor
+    return Volume(array, matrix)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_every_slice_of_a_fine_stack_is_looked_at(factor):
+    image = finer(coded_heart()[0], factor)
+    found = predict(image, weights=oracle_model(), views=1)
+    np.testing.assert_array_equal(found.labels.array, image.array)
+    truth = landmarks_from_labels(found.labels).points_mm
+    assert np.linalg.norm(found.landmarks.points_mm - truth, axis=1).max() < 8
+
+
+def test_every_slice_of_a_stack_longer_than_the_box_is_looked_at():
+    """Thirteen slices at the network's own distance; its box holds eight."""
+    image, _ = coded_heart()
+    held = image.array.any(axis=(0, 1))
+    rows = np.repeat(np.flatnonzero(held), 3)[:13]
+    long = Volume(image.array[:, :, rows], image.voxel_to_world)
+    found = predict(long, weights=slice_oracle(), turn="none", views=1)
+    np.testing.assert_array_equal(found.labels.array, long.array)
+
+
+class _Always(Oracle):
+    """Knows the labels of any slices, in whichever way they lie."""
+
+    def forward(self, stack):
+        labels = (stack * 4).round().long().clamp(0, 4)
+        logits = 12.0 * torch.nn.functional.one_hot(labels, 5).movedim(-1, 1).float()
+        return Prediction(logits, None)
+
+
+def slice_oracle():
+    model = oracle_model()
+    return dataclasses.replace(
+        model, network=_Always().eval(), card={**model.card, "kind": "unet2d"}
+    )
+
+
 def test_missing_landmarks_are_completed_from_the_labels():
     image, labels = coded_heart()
     with pytest.warns(InputWarning, match="did not find RV lateral-wall turning point, apex"):

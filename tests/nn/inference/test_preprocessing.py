@@ -11,6 +11,7 @@ from cardiacreg_nn.inference.preprocessing import (
     rescale,
     sample_image,
     sample_labels,
+    sub_stacks,
     to_box,
     to_native,
     turns,
@@ -113,3 +114,32 @@ def test_the_default_is_the_papers_lattice():
 def test_impossible_boxes_are_refused(shape):
     with pytest.raises(ValueError, match="needs"):
         Preset(shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(3, 60), st.floats(1.0, 25.0))
+def test_parts_of_a_stack_hold_all_slices_as_far_apart_as_the_network_knows(slices, distance):
+    parts = sub_stacks(slices, distance, THICK)
+    assert sorted({k for part in parts for k in part}) == list(range(slices))
+    assert {len(part) <= THICK.shape[2] for part in parts} == {True}
+    steps = {part.step for part in parts}
+    assert len(steps) == 1 and min(len(part) for part in parts) >= 3
+    share = distance * steps.pop() / 10
+    enough = slices // 3 >= 10 / distance + 1
+    assert not enough or 0.7 < share < 1.42 or (distance > 10 and share == distance / 10)
+
+
+def test_the_usual_stack_is_one_part_and_a_resampled_one_stays_whole():
+    assert sub_stacks(8, 10.0, THICK) == [range(8)]
+    assert sub_stacks(40, 2.0, Preset((32, 32, 8), (2.0, 2.0, 2.0))) == [range(40)]
+    assert sub_stacks(7, 5.0, THICK) == [range(0, 7, 2), range(1, 7, 2)]
+
+
+def test_a_box_over_other_slices_keeps_its_place_in_the_plane():
+    placement = place(
+        (27, 24, 7), matrix((2.0, 2.0, 10.0)), THICK, centre=(9, 8, 3), turn=turns()[5]
+    )
+    other = placement.over(8)
+    np.testing.assert_array_equal(other.to_native[:2], placement.to_native[:2])
+    ends = sorted(other.points_to_native([[0, 0, 0], [0, 0, 7]])[:, 2])
+    assert ends == [0, 7] and other.native_shape == (27, 24, 8)
