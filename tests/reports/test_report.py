@@ -18,8 +18,9 @@ from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.reports import report as report_module
 from cardiacreg.reports.case import Inputs, note_inputs, noted_inputs, open_case
-from cardiacreg.reports.report import verdict_of
+from cardiacreg.reports.report import patient_page, verdict_of
 from cardiacreg.results.guards import Finding
+from cardiacreg.results.result import ViewReport
 
 NAME = "<script>alert(1)</script>"
 MOST_BYTES = 8_000_000
@@ -199,6 +200,15 @@ class TestCine:
         changed = dataclasses.replace(cine, frames=(cine.frames[0], frame, *cine.frames[2:]))
         reasons = verdict_of(open_case(changed, Inputs())).reasons
         assert "Frame 1: agreement is low; look." in reasons
+
+
+def test_views_are_told_with_their_agreement(tiny_result, tmp_path):
+    view = ViewReport("four_chamber.nii.gz", (1.25, -0.5), {"LV cavity": 0.9123, "LV wall": None})
+    folder = dataclasses.replace(tiny_result, views=(view,)).save(tmp_path / "out")
+    found = cardiacreg.load_result(folder).views
+    assert [dataclasses.astuple(each) for each in found] == [dataclasses.astuple(view)]
+    text = text_of(patient_page(open_case(folder, Inputs())))
+    assert "four_chamber.nii.gz +1.2, -0.5 0.912" in text
 
 
 def test_end_systole_gives_ejection_fractions(tiny_result, tmp_path):
