@@ -19,9 +19,12 @@ The rooms, from the bottom; a room imports only what stands above it in this lis
     atlases/                   Banks of atlases: building, keeping, checking, ranking.
     results/                   What a refinement gives: its result, files, findings and figures.
     surfaces/                  Closed surfaces of a model: nested level sets, and their files.
+    doors/                     Doors to scanners and other tools: contours, DICOM, conversion of files.
     measures/                  Numbers of a model: volumes, masses, function, wall thickness by segment.
     refinement/                The method: from a thick-slice segmentation to a model.
     cine/                      A beating heart: all frames of a patient together.
+    cohort/                    Many patients: folders, manifests, and what became of each.
+    reports/                   Pages to look at: of a patient with its verdict, and of a cohort.
     cli/                       The command line.
 """
 

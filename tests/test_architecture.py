@@ -36,7 +36,8 @@ ROOMS = {
             *NOUNS, "compute", "io", "anatomy", "transforms", "registration", "phantoms",
         ),
         "results": (*NOUNS, "slices", "io", "anatomy", "transforms"),
-        "surfaces": (*NOUNS, "slices", "io", "results"),
+        "surfaces": (*NOUNS, "slices", "io", "transforms", "results"),
+        "doors": (*NOUNS, "slices", "io", "anatomy", "transforms", "surfaces", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
@@ -46,9 +47,16 @@ ROOMS = {
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "metrics", "atlases", "results", "refinement",
         ),
+        "reports": (
+            *NOUNS, "slices", "io", "anatomy", "results", "surfaces", "measures", "refinement", "cine",
+        ),
+        "cohort": (
+            *NOUNS, "compute", "io", "anatomy", "atlases", "results", "measures", "refinement", "cine",
+            "__init__",
+        ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "measures", "refinement", "cine", "__init__",
+            "surfaces", "doors", "measures", "refinement", "cine", "cohort", "reports", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -87,6 +95,7 @@ ONLY_IMPORTERS = {
         "results.surface_figure",
         "cine.curves_figure",
         "measures.bullseye",
+        "reports.*",
         "cli.*",
     ),
     "click": ("cli.*",),
@@ -104,6 +113,10 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "cvi42_workspaces",
+    "dicom_studies",
+    "interoperability",
+    "cohorts",
     "turned_hearts",
     "equivalent_inputs",
     "naive",
@@ -361,9 +374,11 @@ from cardiacreg.transforms.resampling import warp_labels, warp_volume
 from tests.helpers.tiny_bank import SPACING_MM, tiny_atlases, tiny_options, tiny_target
 from cardiacreg.refinement._refine import refine
 target = tiny_target()
-for image, threads in ((target.image, 2), (None, 1)):
+from cardiacreg.phantoms.long_axis_views import simulate_views
+view = simulate_views(tiny_atlases(1)[0], ["four_chamber"], seed=0)[0].subject.labels
+for image, threads, views in ((target.image, 2, ()), (None, 1, [view])):
     refine(target.labels, image=image, atlases=tiny_atlases(24), spacing_mm=SPACING_MM,
-           options=tiny_options(), threads=threads)
+           options=tiny_options(), threads=threads, views=views)
 from cardiacreg.fusion.label_fusion import MODES, FusionOptions, fuse_labels
 small = tiny_atlases(2)
 for mode in MODES:

@@ -121,7 +121,7 @@ class TestWheel:
         wanted = {
             path.relative_to(ROOT).as_posix()
             for name in PACKAGES
-            for pattern in ("*.py", "*.pyi", "py.typed")
+            for pattern in ("*.py", "*.pyi", "py.typed", "templates/*")
             for path in (ROOT / name).rglob(pattern)
         }
         assert wanted - held == set()
@@ -218,7 +218,7 @@ class TestLowestVersions:
     def test_are_the_bounds_of_the_project(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         extras = project["optional-dependencies"]
-        wanted = [*project["dependencies"], *extras["nn"], *extras["itk"]]
+        wanted = [*project["dependencies"], *extras["nn"], *extras["itk"], *extras["parquet"]]
         tested = dict(
             line.lower().split("==")
             for line in (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()

@@ -34,18 +34,16 @@ from benchmarks.harness.cases import (
 )
 from benchmarks.harness.measuring import BASELINES, rounded
 from benchmarks.harness.store import Record, Unit, gather
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
     RV_CAVITY,
-    RV_WALL,
     STRUCTURES,
     LabelMap,
-    apply_matrix,
 )
 from cardiacreg.metrics.overlap import volumes_ml
+from cardiacreg.phantoms.long_axis_views import VIEW_DEGREES, plan_views
 from cardiacreg.refinement.options import RefineOptions
 
 OURS = "cardiacreg"
@@ -61,7 +59,6 @@ ENDS: dict[str, tuple[str, tuple[int, ...], float]] = {
     "base at the tricuspid points": ("TRICUSPID_VALVE", (RV_CAVITY,), 1.0),
 }
 
-VIEWS = {"four_chamber": 0.0, "two_chamber": 60.0, "three_chamber": 120.0}
 METHODS = (*BASELINES, OURS)
 OPEN_ENDS = "cardiacreg, coverage partial"
 """Slices without labels say nothing: the atlases alone tell where the heart ends."""
@@ -76,16 +73,16 @@ def run(quick: bool, cases: int = _HEARTS) -> dict[str, Any]:
 
     A quick run takes two phases of the patient, one anatomy and one heart.
     """
-    patient = _present(
+    patient = present(
         "bivme", lambda: patient_units(_QUICK_PHASES if quick else guidepoints.PHASES)
     )
-    anatomies = _present("hr_bank", lambda: anatomy_units(ANATOMIES[:1] if quick else ANATOMIES))
+    anatomies = present("hr_bank", lambda: anatomy_units(ANATOMIES[:1] if quick else ANATOMIES))
     records = gather("long_axis", [*patient, *anatomies, *heart_units(1 if quick else cases)])
     ours = [record for record in records if record["case"] == "bivme"]
     return {"seeds": [], "patient": ours, "records": [r for r in records if r["case"] != "bivme"]}
 
 
-def _present(data: str, make: Callable[[], list[Unit]]) -> list[Unit]:
+def present(data: str, make: Callable[[], list[Unit]]) -> list[Unit]:
     """Return the units on a data set, none where it is absent."""
     try:
         data_folder(data)
@@ -152,23 +149,8 @@ def score_views(found: LabelMap, truth: LabelMap) -> dict[str, scoring.Scores]:
 
 
 def views(labels: LabelMap) -> dict[str, LabelMap]:
-    """Return the planes of a whole heart along the LV's axis.
-
-    The four-chamber plane holds the axis and the centre of the RV; the others are turned from it around
-    the axis, by 60 and 120 degrees from the RV towards its inferior insertion.
-    """
-    points = landmarks_from_labels(labels).points_mm
-    axis = _unit(points[5] - points[4])
-    right = np.argwhere(np.isin(labels.array, (RV_CAVITY, RV_WALL))).mean(axis=0)
-    towards = apply_matrix(labels.voxel_to_world, right[None])[0] - points[4]
-    lateral = _unit(towards - (towards @ axis) * axis)
-    anterior = np.cross(axis, lateral)
-    found = {}
-    for name, degrees in VIEWS.items():
-        angle = np.radians(degrees)
-        along = np.cos(angle) * lateral - np.sin(angle) * anterior
-        found[name] = plane_cuts.plane_over(labels, points[4:].mean(axis=0), axis, along)
-    return found
+    """Return the planes of a whole heart along the LV's axis, see `plan_views`."""
+    return {name: plane_cuts.plane_over(labels, *axes) for name, axes in plan_views(labels).items()}
 
 
 def _unit(vector: Float) -> Float:
@@ -298,7 +280,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             patient, "model beyond the contour, mm; absolute", CONTOURS
         )
         found["long-axis-volumes"] = _volumes_table(patient)
-    for name, own in _sets(result["records"]).items():
+    for name, own in sets(result["records"]).items():
         found[f"long-axis-{name}"] = tabulate.figure_table(own, "dice", alignments=("raw", "tilt"))
         found[f"long-axis-{name}-views"] = _views_table(own)
         found[f"long-axis-{name}-gain"] = tabulate.comparison_table(own, OURS, [*BASELINES])
@@ -327,7 +309,7 @@ def plots_of(result: dict[str, Any]) -> dict[str, Any]:
     return {"long-axis-ends": drawn}
 
 
-def _sets(records: Sequence[Record]) -> dict[str, list[Record]]:
+def sets(records: Sequence[Record]) -> dict[str, list[Record]]:
     """The records of real anatomies and of synthetic hearts."""
     anatomies = [r for r in records if r["case"] in ANATOMIES]
     hearts = [r for r in records if r["case"] not in ANATOMIES]
@@ -393,7 +375,7 @@ def _ml(value: float | None) -> str:
 def _views_table(records: Sequence[Record]) -> str:
     """Raw Dice in every view."""
     rows = []
-    for view in VIEWS:
+    for view in VIEW_DEGREES:
         for method in tabulate.methods(records):
             cells = [
                 tabulate.mean_sd(tabulate.values(records, method, name, f"dice_{view}"))

@@ -28,6 +28,7 @@ DOCUMENTS = (
             "docs/results.md",
             "docs/performance.md",
             "docs/reliability.md",
+            "docs/scaling.md",
         )
     ),
     *sorted((machine.ROOT / "docs" / "studies").glob("*.md")),

@@ -37,7 +37,9 @@ _SHARED = (
 _PARTS = {
     "cine": ("long_axis", "guidepoints", "plane_cuts"),
     "long_axis": ("guidepoints", "plane_cuts"),
+    "views": ("long_axis", "guidepoints", "plane_cuts"),
     "hidden_ends": ("volumes",),
+    "quality": ("failures",),
 }
 """Further modules of the benchmarks that the values of one benchmark depend on."""
 _LIBRARIES = ("numpy", "scipy", "numba")

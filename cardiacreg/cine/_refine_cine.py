@@ -12,6 +12,7 @@ from cardiacreg.cine.frames import Frames, GatheredFrames, gather_cine
 from cardiacreg.cine.models import cine_findings, model_frames
 from cardiacreg.cine.patient import Patient, decide
 from cardiacreg.cine.result import CineFrame, CineResult
+from cardiacreg.cine.views import CineViews, gather_cine_views
 from cardiacreg.compute.threads import ProgressCallable, check_threads
 from cardiacreg.errors import (
     InvalidInputError,
@@ -27,6 +28,8 @@ from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.target import gather_atlases
+from cardiacreg.refinement.views import sources_of, view_reports
+from cardiacreg.results.result import ViewReport
 
 
 def refine_cine(
@@ -34,6 +37,7 @@ def refine_cine(
     *,
     frames: Frames = "all",
     image: Any = None,
+    views: Sequence[Any] = (),
     atlases: Any = None,
     preset: str | Mapping[int, int] | None = None,
     ed: int | None = None,
@@ -60,6 +64,9 @@ def refine_cine(
         Which frames to refine. ``"ED,ES"``: those with the largest and the smallest LV cavity.
     image : path, image or sequence of images, optional
         The cine, or its frame at end-diastole; evidence for how the heart lies in its file.
+    views : sequence of View, or of what its `segmentation` may be, optional
+        Label maps of long-axis views: 4-D series, or sequences with one source per frame, of the same
+        frames as the stack's. One shift per view for the whole cycle; see `refine`.
     atlases, preset
         As for `refine`.
     ed, es : int, optional
@@ -112,19 +119,32 @@ def refine_cine(
         with clock.step("read"):
             gathered = gather_cine(segmentation, frames, image=image, preset=preset, ed=ed, es=es)
             times = _times(times_ms, gathered)
+            seen = gather_cine_views(views, gathered, preset)
             first = gathered.subject(gathered.ed)
             bank = gather_atlases(atlases, first, settings.n_atlases, settings.metadata)
-        patient = decide(gathered, bank, spacing_mm, settings, n_threads, progress, clock)
+        patient = decide(gathered, bank, spacing_mm, settings, n_threads, progress, clock, seen)
         models = model_frames(patient, _in_cycles(times, gathered), times)
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
     result = _result(patient, models, tuple(note.message for note in told))
+    result = replace(result, views=_view_reports(seen, patient, result))
     given = segmentation if isinstance(segmentation, list | tuple) else (segmentation,)
     shown = image if isinstance(image, list | tuple) else (image,)
-    result = replace(result, input_files=files_of(atlases, *given, *shown))
+    of_views = [
+        each
+        for source in sources_of(views)
+        for each in (source if isinstance(source, list | tuple) else (source,))
+    ]
+    result = replace(result, input_files=files_of(atlases, *given, *shown, *of_views))
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
+
+
+def _view_reports(seen: CineViews, patient: Patient, result: CineResult) -> tuple[ViewReport, ...]:
+    """Compare the views with the model at end-diastole."""
+    labels = result.frames[result.ed].labels
+    return view_reports(seen.names, seen.frames[result.ed], patient.view_shifts_mm, labels)
 
 
 def _check_options(options: RefineOptions) -> None:

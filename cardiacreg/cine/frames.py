@@ -87,7 +87,7 @@ def gather_cine(
         If the frames lie on different lattices (FRAMES_DIFFER), a number is not there (BAD_FRAME), fewer
         than two frames have labels (TOO_FEW_FRAMES), or a frame is of no use, as `refine` says.
     """
-    series = _read_series(segmentation)
+    series = read_series(segmentation)
     _check_one_lattice([each.codes for each in series])
     labels = [
         _named(number, lambda each=each: canonical_frame_labels(each, preset, arrange=_as_stored))
@@ -141,8 +141,22 @@ def phases_by_volume(frames: Sequence[LabelMap]) -> tuple[int, int]:
     return max(shown, key=lambda n: shown[n]), min(shown, key=lambda n: shown[n])
 
 
-def _read_series(segmentation: Any) -> list[StoredLabels]:
-    """Read every frame: of one 4-D source, or one per element of a sequence."""
+def read_series(segmentation: Any) -> list[StoredLabels]:
+    """Read every frame: of one 4-D source, or one per element of a sequence.
+
+    Parameters
+    ----------
+    segmentation : path, nibabel image, (array, voxel_to_world) or sequence of frames
+
+    Returns
+    -------
+    list of StoredLabels
+
+    Raises
+    ------
+    InvalidInputError
+        If an element holds several frames (FRAME_NEEDED), or as `read_labels`.
+    """
     if not _is_sequence_of_frames(segmentation):
         return read_stored_frames(segmentation)
     found = []

@@ -15,12 +15,19 @@ import click
 from cardiacreg import __version__
 from cardiacreg.cli.atlas import atlas
 from cardiacreg.cli.cache import cache
-from cardiacreg.cli.cine import frames_word, refine_frames
+from cardiacreg.cli.cohort import cohort
 from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
-from cardiacreg.cli.evaluate import evaluate
-from cardiacreg.cli.heart import heart_options, told
-from cardiacreg.cli.model import measure, meshes_of, surface_formats_option, surfaces
+from cardiacreg.cli.heart import chosen_options, heart_options, paired_views
+from cardiacreg.cli.model import (
+    convert,
+    evaluate,
+    measure,
+    meshes_of,
+    surface_formats_option,
+    surfaces,
+)
+from cardiacreg.cli.patient import check_one_input, frames_word, refine_folder, refine_frames
 from cardiacreg.cli.presets import (
     frame_option,
     meaning_options,
@@ -28,6 +35,7 @@ from cardiacreg.cli.presets import (
     presets,
     spacing_option,
 )
+from cardiacreg.cli.report import page_of, report, report_option, with_inputs
 from cardiacreg.cli.result import (
     accept_failed_option,
     echo_result,
@@ -51,6 +59,9 @@ for _command in (
     verify,
     surfaces,
     measure,
+    report,
+    convert,
+    cohort,
     evaluate,
     presets,
     simulate,
@@ -63,11 +74,14 @@ for _command in (
 
 
 @main.command(epilog=EXIT_CODES)
+@click.argument(
+    "patient", required=False, type=click.Path(readable=False, path_type=Path),
+    metavar="[PATIENT_FOLDER]",
+)  # fmt: skip
 @click.option(
     "-i",
     "--input",
     "segmentation",
-    required=True,
     type=click.Path(readable=False),
     metavar="SEG",
     help="Short-axis segmentation, NIfTI.",
@@ -107,6 +121,25 @@ for _command in (
 )
 @heart_options
 @click.option(
+    "--view",
+    "views",
+    multiple=True,
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Segmentation of a long-axis view, or of any other plane of the same heart in the same world: "
+    "it shows where the ventricles end and how the whole stack is shifted. May be repeated.",
+)
+@click.option(
+    "--view-image",
+    "view_images",
+    multiple=True,
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Image of each view, in the order of --view; or, without --view, images of views that nobody "
+    "segmented. With --image they tell how slices and views are shifted.",
+)
+@meaning_options("views", prefix="view-")
+@click.option(
     "--spacing",
     "spacing_mm",
     nargs=3,
@@ -127,9 +160,11 @@ for _command in (
 @accept_failed_option
 @surface_formats_option("--surfaces")
 @click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def refine(
+    patient: Path | None,
     output: Path,
     cine_frames: str | tuple[int, ...] | None,
     options_preset: str,
@@ -139,9 +174,13 @@ def refine(
     orientation: str | None,
     preset: str | None,
     mapping: dict[int, int] | None,
+    view_preset: str | None,
+    view_mapping: dict[int, int] | None,
+    view_images: tuple[str, ...],
     overwrite: bool,
     accept_failed: bool,
     surface: bool,
+    with_report: bool,
     formats: tuple[str, ...],
     as_json: bool,
     quiet: bool,
@@ -149,34 +188,47 @@ def refine(
 ) -> None:
     """Refine a segmentation into a high-resolution model.
 
-    Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json.
+    Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json. Of a
+    PATIENT_FOLDER, in place of -i, every frame that is found is refined, into a folder each in a folder
+    of the patient in OUT, with measures.csv; names are known of ACDC, M&Ms, M&Ms-2, ukbb_cardiac and
+    nnU-Net, others stand in a table, patient.csv.
     """
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
-    from cardiacreg.refinement.options import RefineOptions
+    from cardiacreg.refinement.views import sources_of
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures, save_result
 
     inputs["preset"] = one_meaning(preset, mapping)
-    ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
-    options = told(ways[options_preset](), coverage, orientation)
-    options = replace(options, metadata=only, selection=selection)
+    of_views = one_meaning(view_preset, view_mapping, "view-")
+    inputs["views"] = paired_views(inputs["views"], view_images, of_views)
+    options = chosen_options(options_preset, coverage, orientation, only, selection)
+    check_one_input(patient, inputs["segmentation"])
+    if patient is not None:
+        unused = {
+            "--frames": cine_frames, "--surface": surface, "--surfaces": formats, "--report": with_report,
+        }  # fmt: skip
+        refine_folder(
+            patient, output, options, overwrite=overwrite, accept_failed=accept_failed,
+            as_json=as_json, quiet=quiet, inputs=inputs | {"view_preset": of_views}, unused=unused,
+        )  # fmt: skip
+        return
     if cine_frames is not None:
         if surface:
             raise click.UsageError("--frames does not go with --surface.")
         refine_frames(
             output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
-            as_json=as_json, quiet=quiet, inputs=inputs,
+            with_report=with_report, as_json=as_json, quiet=quiet, inputs=inputs,
         )  # fmt: skip
         return
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
-    files = files_of(*given, *inputs["frames"])
+    files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
-        result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
-    result = replace(result, input_files=files)
-    meshes = meshes_of(result, formats)
-    save_result(result, output, overwrite=overwrite, surface=surface, meshes=meshes)
-    notes = () if quiet else (f"look at {output / 'qc.png'}",)
+        result = run(options=options, progress=progress, **inputs)
+    result = with_inputs(replace(result, input_files=files), output, inputs)
+    more = meshes_of(result, formats) | page_of(result, with_report, inputs)
+    save_result(result, output, overwrite=overwrite, surface=surface, more=more)
+    notes = () if quiet else (f"look at {output / ('report.html' if with_report else 'qc.png')}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
+    from cardiacreg.refinement.views import View
 
 ENDS = ("apex", "base")
 COVERAGES = ("auto", "whole", "partial")
@@ -64,6 +66,32 @@ def heart_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def paired_views(labels: Sequence[str], images: Sequence[str], preset: Any) -> list[View]:
+    """Return the views that a command was given.
+
+    Parameters
+    ----------
+    labels, images : sequence of str
+        Files; as many images as labels, or one of both is empty.
+    preset : str, mapping or None
+        Meaning of the labels' values.
+
+    Raises
+    ------
+    click.UsageError
+        If there are other numbers of both.
+    """
+    from cardiacreg.refinement.views import View
+
+    if labels and images and len(labels) != len(images):
+        raise click.UsageError(
+            f"{len(images)} times --view-image for {len(labels)} times --view; give one for each, in the "
+            "same order."
+        )
+    pairs = zip_longest(labels, images)
+    return [View(file, image=image, preset=preset) for file, image in pairs]
+
+
 def told(
     options: RefineOptions, coverage: Mapping[str, str], orientation: str | None
 ) -> RefineOptions:
@@ -85,3 +113,27 @@ def told(
         coverage=apex if apex == base else (apex, base),
         orientation=orientation or options.orientation,
     )
+
+
+def chosen_options(
+    options_preset: str,
+    coverage: Mapping[str, str],
+    orientation: str | None,
+    only: tuple[tuple[str, tuple[str, ...]], ...],
+    selection: str,
+) -> RefineOptions:
+    """Return the options that a command was given.
+
+    Parameters
+    ----------
+    options_preset : {"default", "fast", "paper"}
+    coverage, orientation
+        As for `told`.
+    only, selection
+        `RefineOptions.metadata` and `RefineOptions.selection`.
+    """
+    from cardiacreg.refinement.options import RefineOptions
+
+    ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
+    options = told(ways[options_preset](), coverage, orientation)
+    return replace(options, metadata=only, selection=selection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -89,6 +90,7 @@ def echo_result(
         echo_json(found | {"folder": output} | dict(more or {}))
     else:
         _echo_table(found, output)
+        _echo_views(found["views"])
         for assumption in result.assumptions:
             click.echo(assumption)
         for note in notes:
@@ -107,6 +109,14 @@ def _echo_table(found: dict[str, Any], output: Path) -> None:
         f"smallest Jacobian {found['minimum_jacobian']:.3f}; the chosen atlases differ on "
         f"{100 * found['atlas_diversity']:.0f} % of the heart; written to {output}"
     )
+
+
+def _echo_views(views: list[dict[str, Any]]) -> None:
+    for view in views:
+        drawn = [(n, d) for n, d in view["agreement"].items() if d is not None]
+        dice = ", ".join(f"{name} {value:.3f}" for name, value in drawn)
+        length = math.hypot(*view["shift_mm"])
+        click.echo(f"view {view['name']}: shifted by {length:.1f} mm; agreement {dice}")
 
 
 def _end_with_findings(result: RefineResult, output: Path, *, accept_failed: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from cardiacreg.cli.support import EXIT_CODES
 if TYPE_CHECKING:
     from cardiacreg.geometry import Subject
     from cardiacreg.phantoms.acquisition import LowResolution
+    from cardiacreg.phantoms.long_axis_views import SimulatedView
 
 FILE_NAMES = (
     "truth_labels.nii.gz",
@@ -27,6 +28,7 @@ FILE_NAMES = (
 GROUPS = ("healthy", "pulmonary_hypertension", "dilated", "hypertrophic")
 PHASES = ("ED", "ES")
 LABEL_RULES = ("any", "clinical")
+VIEWS = ("four_chamber", "two_chamber", "three_chamber")
 CLINICAL = {
     "slice_thickness_mm": 10.0,
     "shift_sd_mm": 1.35,
@@ -93,54 +95,88 @@ def _option(flag: str, name: str, kind: Any, words: str, **more: Any) -> Callabl
     callback=_empty_slices,
 )
 @click.option(
+    "--view",
+    "views",
+    multiple=True,
+    type=click.Choice(VIEWS),
+    help="Also acquire this long-axis view, with image; repeatable.",
+)
+@click.option(
     "-o", "--output", required=True, type=click.Path(readable=False, path_type=Path), metavar="DIR"
 )
 @click.option("--overwrite", is_flag=True, help="Replace files of an earlier simulation.")
 def simulate(
-    seed: int, group: str, phase: str, output: Path, overwrite: bool, **degradation: Any
+    seed: int,
+    group: str,
+    phase: str,
+    views: tuple[str, ...],
+    output: Path,
+    overwrite: bool,
+    **degradation: Any,
 ) -> None:
     """Make a heart and its thick, tilted, shifted, incomplete slices.
 
     Writes truth_labels.nii.gz, truth_image.nii.gz and truth_landmarks.json; labels.nii.gz and
     image.nii.gz as a scanner and an expert would give them; and slice_shifts.json, in mm along the
     stack's two in-plane axes: true position = stored position + shift. The defaults are those of a
-    clinical stack.
+    clinical stack. A view is written as NAME.nii.gz (labels without RV wall) and NAME_image.nii.gz.
     """
     from cardiacreg.io.output_folder import check_free
     from cardiacreg.phantoms.acquisition import Degradation
     from cardiacreg.phantoms.hearts import sample_heart
+    from cardiacreg.phantoms.long_axis_views import simulate_views
 
-    check_free(output, FILE_NAMES, overwrite=overwrite)
+    names = tuple(dict.fromkeys(views))
+    check_free(output, _file_names(names), overwrite=overwrite)
     heart = sample_heart(seed, group=group, phase=phase)
     stack = Degradation(**degradation).of(heart, seed=seed)
-    write_simulation(output, heart, stack, overwrite=overwrite)
+    seen = simulate_views(heart, names, seed=seed)
+    write_simulation(output, heart, stack, seen, overwrite=overwrite)
     click.echo(f"{heart.name}: {stack.subject.labels.shape[2]} slices written to {output}")
 
 
+def _file_names(views: Sequence[str]) -> tuple[str, ...]:
+    of_views = [f"{name}{what}.nii.gz" for name in views for what in ("", "_image")]
+    return (*FILE_NAMES, *of_views)
+
+
 def write_simulation(
-    folder: Path, heart: Subject, stack: LowResolution, *, overwrite: bool
+    folder: Path,
+    heart: Subject,
+    stack: LowResolution,
+    views: Sequence[SimulatedView] = (),
+    *,
+    overwrite: bool,
 ) -> None:
-    """Write a heart with image and landmarks, and its stack, as `FILE_NAMES`."""
+    """Write a heart with image and landmarks, its stack as `FILE_NAMES`, and its views."""
     from cardiacreg.io import nifti
     from cardiacreg.io.landmark_files import write_json, write_landmarks
     from cardiacreg.io.output_folder import all_or_nothing
 
     assert heart.image is not None and heart.landmarks is not None
     assert stack.subject.image is not None
-    with all_or_nothing(folder, FILE_NAMES, overwrite=overwrite) as stage:
+    names = _file_names([view.name for view in views])
+    with all_or_nothing(folder, names, overwrite=overwrite) as stage:
         nifti.write_labels(stage / "truth_labels.nii.gz", stack.reference)
         nifti.write_volume(stage / "truth_image.nii.gz", heart.image)
         write_landmarks(stage / "truth_landmarks.json", heart.landmarks)
         nifti.write_labels(stage / "labels.nii.gz", stack.subject.labels)
         nifti.write_volume(stage / "image.nii.gz", stack.subject.image)
-        write_json(stage / "slice_shifts.json", _true_shifts(heart, stack))
+        for view in views:
+            assert view.subject.image is not None
+            nifti.write_labels(stage / f"{view.name}.nii.gz", view.subject.labels)
+            nifti.write_volume(stage / f"{view.name}_image.nii.gz", view.subject.image)
+        write_json(stage / "slice_shifts.json", _true_shifts(heart, stack, views))
 
 
-def _true_shifts(heart: Subject, stack: LowResolution) -> dict[str, Any]:
+def _true_shifts(
+    heart: Subject, stack: LowResolution, views: Sequence[SimulatedView]
+) -> dict[str, Any]:
     return {
         "meaning": "true position = stored position + shift, along the i and j axes of the slices",
         "unit": "mm",
         "slice_shifts": stack.slice_shifts_mm,
         "tilt_degrees": stack.tilt_degrees,
+        "view_shifts": {view.name: view.shift_mm for view in views},
         "heart": heart.metadata,
     }

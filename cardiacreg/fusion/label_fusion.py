@@ -111,12 +111,16 @@ class Fusion:
         Share of the votes of every label that occurs in an atlas, where `FusionOptions` asked for it.
     n_ties : int
         Voxels where the lowest of several equal labels won.
+    atlas_voxels : ndarray, shape (n_atlases, k, n_labels), or None
+        How many voxels each warped atlas has of every label in every slice of the lattice, where it was
+        counted.
     """
 
     labels: LabelMap
     confidence: Volume
     probabilities: Mapping[int, Volume] | None = None
     n_ties: int = 0
+    atlas_voxels: NDArray[np.float32] | None = None
 
 
 def fuse_labels(

@@ -269,6 +269,22 @@ def one_label_frame(array: NDArray[Any], frame: Frame) -> tuple[NDArray[Any], in
     return array[..., number], number
 
 
+def frames_of_series(array: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the frames of a label series; those without labels among others with are as good as they."""
+    if array.ndim < 4 or array.shape[3] == 1:
+        return [one_label_frame(array, None)[0]]
+    return [_frame_of_series(array, number) for number in range(array.shape[3])]
+
+
+def _frame_of_series(array: NDArray[Any], number: int) -> NDArray[Any]:
+    try:
+        return one_label_frame(array, number)[0]
+    except InvalidInputError as problem:
+        if problem.code != "EMPTY_LABELS":
+            raise
+        return np.asarray(array[..., number])
+
+
 def _chosen(frame: Frame, labelled: list[int], array: NDArray[Any]) -> int:
     """Return the number of a frame that is meant by a number, a phase or nothing."""
     n_frames = array.shape[3]

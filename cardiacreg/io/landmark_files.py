@@ -23,7 +23,9 @@ from cardiacreg.geometry import LANDMARK_NAMES, Landmarks
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.point_files import (
     PointList,
+    fcsv_text,
     legacy_vtk,
+    markups_content,
     slicer_fcsv,
     slicer_markups,
     xml_vtk,
@@ -96,21 +98,26 @@ def read_landmarks(path: str | os.PathLike[str], *, space: str | None = None) ->
         return _from_json(parsed, space)
 
 
-def write_landmarks(path: str | os.PathLike[str], landmarks: Landmarks) -> None:
-    """Write landmarks as JSON in RAS mm, complete or not at all.
+def write_landmarks(
+    path: str | os.PathLike[str], landmarks: Landmarks, *, space: str = "RAS"
+) -> None:
+    """Write landmarks in mm, complete or not at all.
 
     Parameters
     ----------
     path : path-like
-        Ends with ``.json``; an existing file is replaced in one step.
+        Ends with ``.json``, or with ``.mrk.json`` or ``.fcsv`` for 3D Slicer; an existing file is
+        replaced in one step.
     landmarks : Landmarks
         What to write; names must be unique.
+    space : {"RAS", "LPS"}
+        Of the coordinates in the file, which names it.
 
     Raises
     ------
     InvalidInputError
-        If the name ends otherwise (BAD_FILE_NAME), the folder does not exist (NO_FOLDER), or two
-        landmarks share a name (BAD_LANDMARKS).
+        If the name ends otherwise (BAD_FILE_NAME), the folder does not exist (NO_FOLDER), the space is
+        another (UNKNOWN_SPACE), or two landmarks share a name (BAD_LANDMARKS).
 
     Examples
     --------
@@ -118,14 +125,23 @@ def write_landmarks(path: str | os.PathLike[str], landmarks: Landmarks) -> None:
     >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
     >>> write_landmarks("points.json", landmarks_from_labels(make_toy_heart().labels))
     """
-    if Path(path).suffix.lower() != ".json":
-        raise InvalidInputError(f"{path}: needs a name that ends with .json.", code="BAD_FILE_NAME")
+    name = Path(path).name.lower()
+    if not name.endswith((".json", ".fcsv")):
+        raise InvalidInputError(
+            f"{path}: needs a name that ends with .json, .mrk.json or .fcsv.", code="BAD_FILE_NAME"
+        )
     if len(set(landmarks.names)) < len(landmarks.names):
         raise InvalidInputError(
             f"{path}: the names {landmarks.names} are not unique.", code="BAD_LANDMARKS"
         )
-    points = dict(zip(landmarks.names, landmarks.points_mm.tolist(), strict=True))
-    write_json(path, {"space": "RAS", "unit": "mm", "points": points})
+    placed = landmarks.points_mm * _signs(space, "choose one")
+    if name.endswith(".fcsv"):
+        write_bytes_atomically(path, fcsv_text(placed, landmarks.names, space).encode())
+    elif name.endswith(".mrk.json"):
+        write_json(path, markups_content(placed, landmarks.names, space))
+    else:
+        points = dict(zip(landmarks.names, placed.tolist(), strict=True))
+        write_json(path, {"space": space, "unit": "mm", "points": points})
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any] | Sequence[Any]) -> None:

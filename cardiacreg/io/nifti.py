@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from cardiacreg.io.label_values import (
     StoredLabels,
     check_only_frame,
     coded,
+    frames_of_series,
     one_frame,
     one_label_frame,
     with_three_or_four_axes,
@@ -48,6 +48,7 @@ from cardiacreg.io.nifti_header import (
     header_layout,
     header_matrix,
     header_scaling,
+    parse_header,
 )
 from cardiacreg.io.source_name import named_source, warn_about_source
 
@@ -196,8 +197,7 @@ def read_stored_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[Store
         array = stored.array
         while array.ndim > 4 and array.shape[-1] == 1:
             array = array[..., 0]
-        count = array.shape[3] if array.ndim == 4 else 1
-        chosen = [one_label_frame(array, n if count > 1 else None)[0] for n in range(count)]
+        chosen = frames_of_series(array)
         matrix = checked_matrix(stored.matrix, chosen[0].shape, check_spacing=True)
         names, frames = dict(stored.names), [coded(each, stored.step) for each in chosen]
         return [
@@ -382,6 +382,24 @@ def write_label_frames(
     _write_array(path, array, frames[0].voxel_to_world, step_ms=step_ms)
 
 
+def write_label_values(
+    path: str | os.PathLike[str], array: NDArray[Any], voxel_to_world: NDArray[np.float64]
+) -> None:
+    """Write label values of any integer type as NIfTI; as `write_labels` otherwise."""
+    _write_array(path, array, voxel_to_world)
+
+
+def write_volume_frames(
+    path: str | os.PathLike[str],
+    array: NDArray[np.float32],
+    voxel_to_world: NDArray[np.float64],
+    *,
+    step_ms: float | None = None,
+) -> None:
+    """Write images on one lattice, shape (i, j, k, t), as a 4-D NIfTI; as `write_volume` otherwise."""
+    _write_array(path, array, voxel_to_world, step_ms=step_ms)
+
+
 def _write(path: str | os.PathLike[str], grid: LabelMap | Volume, description: str = "") -> None:
     _write_array(path, grid.array, grid.voxel_to_world, description)
 
@@ -457,7 +475,7 @@ def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
     parsed: list[tuple[Any, Layout]] = []
 
     def end_of(head: bytes) -> int:
-        header = _parse_header(head)
+        header = parse_header(head)
         parsed.append((header, header_layout(header)))
         return parsed[0][1].end
 
@@ -477,37 +495,6 @@ def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
     else:
         step = 0.0
     return Stored(array, header_matrix(header), step), int(header["intent_code"])
-
-
-def _parse_header(head: bytes) -> Any:
-    sizes = {struct.unpack(order + "i", head[:4])[0] for order in "<>"} if len(head) >= 4 else set()
-    if 348 in sizes and len(head) >= 348:
-        if head[344:348] != b"n+1\0":
-            raise _not_nifti("an ANALYZE or two-file (.hdr/.img) image")
-        return nibabel.Nifti1Header(head[:348], check=False)
-    if 540 in sizes and len(head) >= 540:
-        return nibabel.Nifti2Header(head[:540], check=False)
-    if len(head) >= 348 and head[344:348] == b"n+1\0":
-        return _header_of_wrong_size(head)
-    raise _not_nifti("not NIfTI" if len(head) >= 348 else f"only {len(head)} bytes long")
-
-
-def _header_of_wrong_size(head: bytes) -> Any:
-    """Return a header that misstates its own size: the byte order is told by the dimensions."""
-    for order in "<>":
-        if 1 <= struct.unpack(order + "h", head[40:42])[0] <= 7:
-            warn_about_source("the header states a wrong size of itself; 348 bytes are assumed.")
-            right = struct.pack(order + "i", 348) + head[4:348]
-            return nibabel.Nifti1Header(right, check=False, endianness=order)
-    raise _not_nifti("not NIfTI")
-
-
-def _not_nifti(what: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"the file is {what}; needs a single-file NIfTI image (.nii or .nii.gz): convert it, or "
-        "read it with SimpleITK and pass the image.",
-        code="NOT_NIFTI",
-    )
 
 
 def _intensities(array: NDArray[Any], nan_policy: str) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
+import io
 import re
 import zlib
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ from numpy.typing import NDArray
 from cardiacreg.errors import InvalidInputError
 
 _SPACES = {"0": "RAS", "1": "LPS", "RAS": "RAS", "LPS": "LPS"}
+_MARKUPS_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
+    "markups-schema-v1.0.3.json#"
+)
 _FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
 _MOST_POINTS = 10_000
 _LARGEST = 1e300
@@ -267,3 +272,55 @@ def _array(points: Any) -> NDArray[np.float64]:
 
 def _bad_file(what: str) -> InvalidInputError:
     return InvalidInputError(f"the file {what}.", code="BAD_LANDMARK_FILE")
+
+
+def markups_content(
+    points: NDArray[np.float64], names: tuple[str, ...], space: str
+) -> dict[str, Any]:
+    """Return the JSON of a list of points of 3D Slicer, ``.mrk.json``.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 3)
+        mm, in the space.
+    names : tuple of str
+    space : {"RAS", "LPS"}
+    """
+    controls = [
+        {
+            "id": str(number + 1),
+            "label": name,
+            "position": point,
+            "orientation": [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0],
+            "selected": True,
+            "locked": False,
+            "visibility": True,
+            "positionStatus": "defined",
+        }
+        for number, (name, point) in enumerate(zip(names, points.tolist(), strict=True))
+    ]
+    return {
+        "@schema": _MARKUPS_SCHEMA,
+        "markups": [
+            {
+                "type": "Fiducial",
+                "coordinateSystem": space,
+                "coordinateUnits": "mm",
+                "controlPoints": controls,
+            }
+        ],
+    }
+
+
+def fcsv_text(points: NDArray[np.float64], names: tuple[str, ...], space: str) -> str:
+    """Return the text of an ``.fcsv`` of 3D Slicer; as `markups_content`."""
+    number = {"RAS": 0, "LPS": 1}[space]
+    text = io.StringIO()
+    text.write(
+        "# Markups fiducial file version = 4.11\n"
+        f"# CoordinateSystem = {number}\n# columns = {_FCSV_COLUMNS}\n"
+    )
+    writer = csv.writer(text, lineterminator="\n")
+    for n, (name, point) in enumerate(zip(names, points.tolist(), strict=True), start=1):
+        writer.writerow([n, *map(repr, point), 0, 0, 0, 1, 1, 1, 0, name, "", ""])
+    return text.getvalue()

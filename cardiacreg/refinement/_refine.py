@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,6 +37,7 @@ from cardiacreg.refinement.target import (
     structure_names,
     unknown_labels,
 )
+from cardiacreg.refinement.views import View, as_view, gather_views, sources_of, view_reports
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
 
@@ -46,6 +47,7 @@ def refine(
     *,
     image: Any = None,
     landmarks: Any = None,
+    views: Sequence[Any] = (),
     atlases: Any = None,
     preset: str | Mapping[int, int] | None = None,
     frame: int | str | None = None,
@@ -67,6 +69,9 @@ def refine(
         and used where the options ask for patch fusion (eq. 5) or for selection by image.
     landmarks : path, (6, 3) array in world RAS+ mm or Landmarks, optional
         The six landmarks of the paper; derived from the segmentation when absent.
+    views : sequence of View, or of what its `segmentation` may be, optional
+        Label maps of other planes of the same heart, as long-axis views: they show where the ventricles
+        end, and how the stack as a whole is shifted and leans, which its own slices cannot show.
     atlases : folder or sequence of Subject, optional
         The bank; the embedded population when absent. Which part of it may be chosen, as the same
         phase, is `RefineOptions.metadata`.
@@ -129,22 +134,26 @@ def refine(
     """
     settings, n_threads, clock = checked_options(options), check_threads(threads), Clock()
     checked_spacing(spacing_mm)
+    given = _Given(
+        segmentation, image, landmarks, views, atlases, preset, frame, frames, check_spacing, spacing_mm,
+    )  # fmt: skip
     with kept_warnings() as kept:
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame, check_spacing)
+            seen = gather_views(views, target.labels, preset)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
         every = settings.registration.background_slices
         frame_of_all = canonical_frame(target, all_slices=every)
         spacing = frame_of_all.spacing(spacing_mm)
 
         def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
-            found = (
-                frame_of_all if like is None else canonical_frame(each, all_slices=every, like=like)
-            )
+            found = like and canonical_frame(each, all_slices=every, like=like)
+            found = found or frame_of_all
             made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
             return made._replace(slice_normal=found.slice_normal(each.labels))
 
         context = start(target)
+        context = context._replace(views=frame_of_all.views([plane for _, plane in seen]))
         with clock.step("orient"):
             others = [
                 start(each, frame_of_all)
@@ -156,42 +165,64 @@ def refine(
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
     notes = tuple(note.message for note in told)
-    result = _result(context, target, outcome, notes, bank, oriented.orientation)
-    result = frame_of_all.result(result)
-    result = replace(result, input_files=files_of(segmentation, image, landmarks, atlases, *frames))
-    inputs = _recorded_inputs(
-        segmentation, image, landmarks, atlases, preset, frame, frames, check_spacing, spacing_mm
-    )
-    result = replace(result, provenance=result.provenance | {"inputs": inputs})
+    names = [name for name, _ in seen]
+    result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
+    result = _with_inputs(frame_of_all.result(result), given)
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
 
 
-def _recorded_inputs(
-    segmentation: Any,
-    image: Any,
-    landmarks: Any,
-    atlases: Any,
-    preset: str | Mapping[int, int] | None,
-    frame: int | str | None,
-    frames: Sequence[Any],
-    check_spacing: bool,
-    spacing_mm: ArrayLike,
-) -> dict[str, Any]:
-    """Return what `verify_result` needs to make a result again."""
+class _Given(NamedTuple):
+    """What a refinement was made from, as the user gave it."""
+
+    segmentation: Any
+    image: Any
+    landmarks: Any
+    views: Sequence[Any]
+    atlases: Any
+    preset: str | Mapping[int, int] | None
+    frame: int | str | None
+    frames: Sequence[Any]
+    check_spacing: bool
+    spacing_mm: ArrayLike
+
+
+def _with_inputs(result: RefineResult, given: _Given) -> RefineResult:
+    """Return a result that knows its input files, and what `verify_result` needs to make it again."""
+    files = files_of(
+        given.segmentation, given.image, given.landmarks, given.atlases, *given.frames,
+        *sources_of(given.views),
+    )  # fmt: skip
+    known = result.provenance | {"inputs": _recorded_inputs(given)}
+    return replace(result, input_files=files, provenance=known)
+
+
+def _recorded_inputs(given: _Given) -> dict[str, Any]:
+    landmarks = given.landmarks
     if landmarks is not None and not isinstance(landmarks, str | os.PathLike | Landmarks):
         landmarks = Landmarks(np.asarray(landmarks, dtype=np.float64))
     return {
-        "segmentation": recorded(segmentation),
-        "image": recorded(image),
+        "segmentation": recorded(given.segmentation),
+        "image": recorded(given.image),
         "landmarks": recorded(landmarks),
-        "atlases": recorded(atlases),
-        "preset": recorded_mapping(preset),
-        "frame": frame,
-        "frames": [recorded(each) for each in frames],
-        "check_spacing": check_spacing,
-        "spacing_mm": np.asarray(spacing_mm, dtype=np.float64).tolist(),
+        "atlases": recorded(given.atlases),
+        "preset": recorded_mapping(given.preset),
+        "frame": given.frame,
+        "frames": [recorded(each) for each in given.frames],
+        "views": [_recorded_view(as_view(each)) for each in given.views],
+        "check_spacing": given.check_spacing,
+        "spacing_mm": np.asarray(given.spacing_mm, dtype=np.float64).tolist(),
+    }
+
+
+def _recorded_view(view: View) -> dict[str, Any]:
+    return {
+        "segmentation": recorded(view.segmentation),
+        "image": recorded(view.image),
+        "preset": recorded_mapping(view.preset),
+        "frame": view.frame,
+        "name": view.name,
     }
 
 
@@ -202,11 +233,16 @@ def _result(
     notes: tuple[str, ...],
     bank: AtlasView,
     orientation: Orientation,
+    view_names: Sequence[str],
 ) -> RefineResult:
     labels, stack = outcome.fusion.labels, context.target.labels
+    views = view_reports(view_names, context.views, outcome.view_shifts_mm, labels)
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
-        stack, labels, base_at_last_slice=_base_at_last_slice(stack, context.landmarks)
+        stack,
+        labels,
+        base_at_last_slice=_base_at_last_slice(stack, context.landmarks),
+        atlas_voxels=outcome.fusion.atlas_voxels,
     )
     scatter = diversity(
         stack,
@@ -235,10 +271,12 @@ def _result(
             slice_distance_mm=float(stack.spacing_mm[2]),
             atlas_diversity=scatter,
             orientation_probability=orientation.probability,
+            view_agreement={view.name: view.agreement for view in views},
             **left_ventricle_along(stack),
         ),
         orientation=orientation,
         ends=context.coverage.ends,
+        views=views,
     )
 
 
@@ -333,9 +371,11 @@ def warm_up(threads: int | None = None) -> None:
     >>> from cardiacreg import warm_up
     >>> warm_up(threads=1)
     """
+    from cardiacreg.phantoms.long_axis_views import simulate_views
     from cardiacreg.phantoms.toy_heart import make_toy_heart
     from cardiacreg.slice_motion.shift_statistics import FEWEST_ATLASES
 
     heart, atlases = make_toy_heart(), [make_toy_heart(size=0.95)] * FEWEST_ATLASES
+    views = [view.subject.labels for view in simulate_views(heart, ["four_chamber"], seed=0)]
     with kept_warnings():
-        refine(heart.labels, image=heart.image, atlases=atlases, threads=threads)
+        refine(heart.labels, image=heart.image, views=views, atlases=atlases, threads=threads)

@@ -27,6 +27,7 @@ from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import PreparedTarget, prepare_target
 from cardiacreg.registration.label_affine import improve_affine
 from cardiacreg.registration.landmark_affine import LandmarkFit, fit_landmark_affine
+from cardiacreg.slice_motion.shifts_with_views import shifts_at_crossings
 from cardiacreg.slices import labelled_slices
 
 
@@ -110,6 +111,7 @@ def prepared_for_affines(context: RefinementContext) -> PreparedTarget:
         context.options.registration,
         unknown_labels=context.unknown_labels,
         empty_planes=context.coverage.planes,
+        views=context.views,
     )
 
 
@@ -214,6 +216,8 @@ def improve_affines(
 ) -> Ranking:
     """Improve the affines of the best candidates on the labels and rank those again before the others."""
     indices = [r.index for r in ranking.ranked[:candidates]]
+    views, image = context.views, context.target.image
+    shifts = shifts_at_crossings(prepared, views, image) if views else None
 
     def improve(index: int) -> Affine:
         atlas = atlases[index]
@@ -224,6 +228,7 @@ def improve_affines(
             ranking.fits[index].target_to_atlas,
             landmarks=points,
             landmark_weight=context.options.landmark_weight,
+            shifts_mm=shifts,
         )
 
     affines = run_tasks(

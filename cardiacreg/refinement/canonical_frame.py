@@ -35,6 +35,7 @@ from cardiacreg.geometry import (
     Volume,
     apply_matrix,
 )
+from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.results.result import RefineResult
 from cardiacreg.slices import labelled_box, labelled_slices, target_frame
 from cardiacreg.transforms.ffd import FFD
@@ -91,6 +92,16 @@ class CanonicalFrame(NamedTuple):
             image=None if image is None else Volume(self._array(image.array, "edge"), matrix),
             landmarks=None if landmarks is None else self.landmarks(landmarks),
         )
+
+    def views(self, stored: Sequence[ViewPlane]) -> tuple[ViewPlane, ...]:
+        """Return views in the canonical world."""
+        moved = []
+        for view in stored:
+            matrix = self.world_to_canonical @ view.labels.voxel_to_world
+            matrix[:3] = _rounded(matrix[:3], _POINT_STEP_MM)
+            image = None if view.image is None else Volume(view.image.array, matrix)
+            moved.append(view._replace(labels=LabelMap(view.labels.array, matrix), image=image))
+        return tuple(moved)
 
     def landmarks(self, stored: Landmarks) -> Landmarks:
         """Return landmarks of the stored world in the canonical one."""

@@ -14,6 +14,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.geometry import Landmarks, Subject
 from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.registration.view_samples import ViewPlane
 
 
 class Clock:
@@ -48,5 +49,7 @@ class RefinementContext(NamedTuple):
     threads: int
     progress: ProgressCallable | None
     clock: Clock
+    views: tuple[ViewPlane, ...] = ()
+    """Planes beside the stack that show the same heart."""
     slice_normal: Float | None = None
     """Direction of the slice axis in the patient's world, where the target lies in a frame of its own."""

@@ -38,7 +38,8 @@ from cardiacreg.slice_motion.rotations import (
     estimate_shifts_and_rotations,
     rotate_image,
 )
-from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion
+from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion, no_view_shifts
+from cardiacreg.slice_motion.shifts_with_views import estimate_motion_with_views
 from cardiacreg.slices import slice_axis_mm, target_frame
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
@@ -51,6 +52,7 @@ class Outcome(NamedTuple):
     fusion: Fusion
     slice_shifts_mm: NDArray[np.float64]
     slice_turns_degrees: NDArray[np.float64]
+    view_shifts_mm: NDArray[np.float64]
     turned: LabelMap
     """The target's labels with every slice turned to where it belongs."""
     selected: tuple[SelectedAtlas, ...]
@@ -100,7 +102,9 @@ def run_steps(
         fusion = _fuse(context, lattice, used, motion.shifts_mm, turns, turned)
         fusion = _completed(context, fusion, turned)
     shifts = motion.shifts_mm
-    return Outcome(fusion, shifts, turns, turned, tuple(selected), tuple(registrations))
+    return Outcome(
+        fusion, shifts, turns, motion.view_shifts_mm, turned, tuple(selected), tuple(registrations),
+    )  # fmt: skip
 
 
 def _slice_motion(
@@ -109,7 +113,11 @@ def _slice_motion(
     stage, labels = context.options.slice_motion, context.target.labels
     still = np.zeros(labels.shape[2])
     if stage is None:
-        return RotatedMotion(SliceMotion(np.zeros((len(still), 2)), ()), still, labels)
+        return RotatedMotion(
+            SliceMotion(np.zeros((len(still), 2)), (), no_view_shifts(len(context.views))),
+            still,
+            labels,
+        )
     few = aligned[: max(context.options.n_atlases, context.options.n_motion_atlases)]
     many = aligned[: context.options.n_statistics_atlases]
 
@@ -125,6 +133,17 @@ def _slice_motion(
             threads=context.threads,
             progress=context.progress,
         )
+    if context.views:
+        motion = estimate_motion_with_views(
+            prepare(labels),
+            context.views,
+            few,
+            image=context.target.image,
+            statistics=many,
+            threads=context.threads,
+            progress=context.progress,
+        )
+        return RotatedMotion(motion, still, labels)
     motion = estimate_slice_motion(
         prepare(labels), few, statistics=many, threads=context.threads, progress=context.progress
     )
@@ -146,7 +165,14 @@ def _register(
     def register(number: int) -> Registration:
         atlas, affine = aligned[number]
         start = motion.deformations[number] if motion.deformations else None
-        found = register_prepared(prepared, atlas, affine, slice_shifts_mm=known, start=start)
+        found = register_prepared(
+            prepared,
+            atlas,
+            affine,
+            slice_shifts_mm=known,
+            view_shifts_mm=motion.view_shifts_mm,
+            start=start,
+        )
         lowest = found.target_to_atlas.minimum_jacobian(*lattice)
         return replace(found, minimum_jacobian=min(lowest, found.minimum_jacobian))
 
@@ -170,6 +196,7 @@ def prepare_frame(
         options,
         unknown_labels=context.unknown_labels,
         empty_planes=() if whole else context.coverage.planes,
+        views=context.views,
         domain_mm=lattice_box_mm(lattice, frame),
     )
 
@@ -198,9 +225,14 @@ def _fuse(
         warped.append(
             (warp_volume(atlas.image, transform, lattice, threads=context.threads), labels)
         )
-    return fuse_labels(
+    fusion = fuse_labels(
         placed, warped, options=options, threads=context.threads, progress=context.progress
     )
+    counts = [
+        [(labels.array == label).sum(axis=(0, 1)) for label in range(N_LABELS)]
+        for _, labels in warped
+    ]
+    return replace(fusion, atlas_voxels=np.swapaxes(counts, 1, 2).astype(np.float32))
 
 
 def _label_votes(
@@ -223,14 +255,18 @@ def _voted(
     shifts: NDArray[np.float64],
 ) -> Fusion:
     votes = np.zeros((*lattice.shape, N_LABELS), dtype=np.float32)
+    sums = []
     for labels, transform in deformed:
         add_label_votes(votes, labels, transform, lattice, threads=context.threads)
+        sums.append(votes.sum(axis=(0, 1)))
+    voxels = np.diff(np.stack(sums), axis=0, prepend=np.float32(0))
     values = np.arange(N_LABELS, dtype=np.uint8)
     if turned is None or not context.options.match_areas:
-        return fusion_from_votes(votes, values, lattice.voxel_to_world)
+        fusion = fusion_from_votes(votes, values, lattice.voxel_to_world)
+        return replace(fusion, atlas_voxels=voxels)
     matched = match_areas(votes.copy(), lattice, turned, shifts)
     labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
-    return Fusion(labels, _share_of_winner(votes, labels))
+    return Fusion(labels, _share_of_winner(votes, labels), atlas_voxels=voxels)
 
 
 def fuse_deformed(
@@ -263,9 +299,9 @@ def fuse_deformed(
 def _completed(context: RefinementContext, fusion: Fusion, target: LabelMap | None) -> Fusion:
     """Smooth the ends and clean the topology of fused labels, where the options ask for it."""
     if context.options.match_areas and target is not None:
-        fusion = Fusion(smooth_ends(fusion.labels, target), fusion.confidence)
+        fusion = replace(fusion, labels=smooth_ends(fusion.labels, target))
     if context.options.clean_topology:
-        fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
+        fusion = replace(fusion, labels=clean_topology(fusion.labels))
     return fusion
 
 

@@ -15,6 +15,7 @@ from cardiacreg.geometry import STRUCTURES, Landmarks, same_lattice
 from cardiacreg.io.input_records import DIGEST, IN_MEMORY, PATH, POINTS, digest_of
 from cardiacreg.refinement._refine import refine
 from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.views import View
 from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.results.result import RefineResult
 from cardiacreg.results.saved import SavedResult, load_result
@@ -154,10 +155,25 @@ def _arguments(
     found["frames"] = [
         _input(f"frames[{n}]", each, None, folder, changed) for n, each in enumerate(frames)
     ]
-    pairs = record.get("preset")
-    found["preset"] = dict(pairs) if isinstance(pairs, list) else pairs
+    found["views"] = [
+        _view(n, each, folder, changed) for n, each in enumerate(record.get("views") or [])
+    ]
+    found["preset"] = _meaning(record.get("preset"))
     found |= {name: record[name] for name in ("frame", "check_spacing", "spacing_mm")}
     return found, changed
+
+
+def _view(number: int, said: dict[str, Any], folder: Path, changed: list[str]) -> View:
+    names = ("segmentation", "image")
+    labels, image = (
+        _input(f"views[{number}].{name}", said[name], None, folder, changed) for name in names
+    )
+    return View(labels, image, _meaning(said["preset"]), said["frame"], said["name"])
+
+
+def _meaning(said: Any) -> Any:
+    """Return a preset, or a mapping that was recorded as pairs."""
+    return dict(said) if isinstance(said, list) else said
 
 
 def _input(name: str, said: Any, given: Any, folder: Path, changed: list[str]) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
 from cardiacreg.registration.atlas_lookup import AtlasLookup
-from cardiacreg.registration.label_consistency import points_consistency
+from cardiacreg.registration.cell_matching import points_score
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
@@ -80,8 +80,8 @@ def consistency_under(
     prepared : PreparedTarget
     cells : AtlasLookup
     transform : FFD or FFDChain
-    shifts_mm : ndarray, shape (n_slices, 2)
-        Of the target's slices.
+    shifts_mm : ndarray, shape (n_slices + n_views, 2)
+        Of the target's slices, then of its views.
     """
     samples, score = prepared.samples, prepared.codes.score
     columns = np.arange(samples.labels.shape[2])
@@ -90,7 +90,26 @@ def consistency_under(
     x, y, z = samples.position_mm
     moved = shifts_mm[samples.slice_index]
     frame_mm = np.stack([x[i] + moved[s, 0], y[j] + moved[s, 1], z[s]], axis=-1)
+    voxels = _to_voxels(prepared, cells, transform, frame_mm)
+    labels = samples.labels[s, i, j]
+    value = points_score(voxels, labels, cells, score)
+    total = float(score[labels].max(axis=1).sum())
+    if prepared.views is not None:
+        views = prepared.views
+        count = np.diff(views.starts)
+        shifts = np.einsum("va,vad->vd", shifts_mm[prepared.labels.shape[2] :], views.axes)
+        seen = _to_voxels(
+            prepared, cells, transform, views.points_mm + shifts.repeat(count, axis=0)
+        )
+        value += points_score(seen, views.rows, cells, views.score)
+        total += views.total_weight
+    return value / total
+
+
+def _to_voxels(
+    prepared: PreparedTarget, cells: AtlasLookup, transform: FFD | FFDChain, frame_mm: Float
+) -> Float:
+    """Map points of the target's frame to voxels of the padded atlas."""
     to_voxel = np.linalg.inv(cells.voxel_to_world) @ transform.affine.matrix
-    world = apply_matrix(samples.frame_to_world, frame_mm)
-    voxels = apply_matrix(to_voxel, world + transform.displacement(world))
-    return points_consistency(voxels, samples.labels[s, i, j], cells, score)
+    world = apply_matrix(prepared.samples.frame_to_world, frame_mm)
+    return apply_matrix(to_voxel, world + transform.displacement(world))

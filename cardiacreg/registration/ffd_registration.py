@@ -10,7 +10,7 @@ back towards its start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -76,6 +76,8 @@ class Registration:
     folding_limited : bool
         Whether the guard against folding held the last deformation back: its determinant fell below
         `RegistrationOptions.folding_threshold`, or a level was pulled back.
+    view_shifts_mm : ndarray, shape (n_views, 2)
+        In-plane shift of every view along its own axes.
     """
 
     target_to_atlas: FFD | FFDChain
@@ -86,6 +88,12 @@ class Registration:
     iterations: tuple[int, ...] = ()
     stop_reason: StopReason = StopReason.CONVERGED
     folding_limited: bool = False
+    view_shifts_mm: Float = field(default_factory=lambda: np.zeros((0, 2)))
+
+    @property
+    def shifts_mm(self) -> Float:
+        """Shifts of all slices, then of all views."""
+        return np.concatenate([self.slice_shifts_mm, self.view_shifts_mm])
 
 
 def register_labels(
@@ -185,6 +193,7 @@ def register_prepared(
     target_to_atlas: Affine,
     *,
     slice_shifts_mm: NDArray[np.float64] | None = None,
+    view_shifts_mm: NDArray[np.float64] | None = None,
     start: FFD | FFDChain | None = None,
     threads: int = 1,
 ) -> Registration:
@@ -196,6 +205,7 @@ def register_prepared(
     atlas : LabelMap
     target_to_atlas : Affine
     slice_shifts_mm : ndarray, shape (n_slices, 2), optional
+    view_shifts_mm : ndarray, shape (n_views, 2), optional
     start : FFD or FFDChain, optional
         Deformation to start the first level from; used if it lies on that level's lattice.
     threads : int
@@ -203,6 +213,9 @@ def register_prepared(
     if not atlas.array.any():
         raise InvalidInputError("register_labels: the atlas holds no labels.", code="EMPTY_LABELS")
     shifts = _initial_shifts(prepared.labels.shape[2], slice_shifts_mm)
+    if prepared.views is not None:
+        known = np.zeros((prepared.n_views, 2)) if view_shifts_mm is None else view_shifts_mm
+        shifts = np.concatenate([shifts, known])
     prepared = widen_domain(prepared, shifts)
     first = start if isinstance(start, FFD) else None
     found = _register_once(prepared, atlas, target_to_atlas, shifts, first, threads)
@@ -221,13 +234,11 @@ def _composed(
     frozen = frozen_atlas(prepared, atlas, found.target_to_atlas, threads)
     if not frozen.array.any():
         return None
-    further = _register_once(
-        prepared, frozen, Affine.identity(), found.slice_shifts_mm, None, threads
-    )
+    further = _register_once(prepared, frozen, Affine.identity(), found.shifts_mm, None, threads)
     assert isinstance(further.target_to_atlas, FFD)
     chain = prepend_link(found.target_to_atlas, further.target_to_atlas)
     cells = build_lookup(atlas, prepared.codes.codes)
-    after = consistency_under(prepared, cells, chain, further.slice_shifts_mm)
+    after = consistency_under(prepared, cells, chain, further.shifts_mm)
     if after < found.consistency_after + _LEAST_GAIN:
         return None
     minimum = minimum_of_chain(chain)
@@ -293,6 +304,8 @@ def _report(
 ) -> Registration:
     minimum = run.minimum_jacobian(state)
     held = run.folding_limited or minimum < run.folding_threshold
+    n_slices = run.n_slices
     return Registration(
-        run.ffd(state), before, after, state.shifts_mm, minimum, counts, reason, held
-    )
+        run.ffd(state), before, after, state.shifts_mm[:n_slices], minimum, counts, reason, held,
+        state.shifts_mm[n_slices:],
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, apply_matrix
 from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import PreparedTarget
-from cardiacreg.registration.label_consistency import ConsistencyObjective
+from cardiacreg.registration.target_objective import TargetObjective
 
 
 def improve_affine(
@@ -25,6 +25,7 @@ def improve_affine(
     *,
     landmarks: tuple[Landmarks, Landmarks] | None = None,
     landmark_weight: float = 1e-4,
+    shifts_mm: Float | None = None,
     stride: int = 4,
     iterations: int = 30,
 ) -> Affine:
@@ -44,6 +45,8 @@ def improve_affine(
         Corresponding points p of the target and q of the atlas, world mm.
     landmark_weight : float
         w, per mm^2.
+    shifts_mm : ndarray, shape (n_slices + n_views, 2), optional
+        Of the target's slices, then of its views; zero when absent.
     stride : int
         In-plane sampling stride.
     iterations : int
@@ -54,18 +57,18 @@ def improve_affine(
     Affine
         Its objective is never worse, on the sampled voxels, than the start's.
     """
-    samples = prepared.samples.every(stride)
-    frame = samples.frame_to_world
+    frame = prepared.samples.frame_to_world
     to_atlas = target_to_atlas.matrix @ frame
-    objective = ConsistencyObjective(
-        samples, build_lookup(atlas, prepared.codes.codes), to_atlas, prepared.codes.score
+    objective = TargetObjective(
+        prepared, build_lookup(atlas, prepared.codes.codes), to_atlas, stride
     )
     centre = (prepared.lower_mm + prepared.upper_mm) / 2
     spacing = prepared.upper_mm - prepared.lower_mm
     origin = prepared.lower_mm - spacing
     axes = [origin[a] + spacing[a] * np.arange(4) for a in range(3)]
     points = _basis(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1), centre, spacing)
-    shifts = np.zeros((len(samples.labels), 2))
+    rows = prepared.shift_index
+    shifts = np.zeros((len(rows), 2)) if shifts_mm is None else shifts_mm[rows]
     anchor = _LandmarkTerm(landmarks, landmark_weight, to_atlas, frame, centre, spacing)
 
     def function(x: Float) -> tuple[float, Float]:

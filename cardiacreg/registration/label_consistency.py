@@ -24,6 +24,13 @@ from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
 from cardiacreg.registration.atlas_lookup import AtlasLookup
+from cardiacreg.registration.cell_matching import (
+    find_cells,
+    gather_corners,
+    interpolate,
+    match_uniform,
+    with_mixed_code,
+)
 from cardiacreg.registration.target_sampling import (
     TargetSamples as TargetSamples,
     sample_target as sample_target,
@@ -59,6 +66,8 @@ class ConsistencyObjective:
     threads : int
     shift_gradient : bool
         Whether the gradient per shift is wanted; without it a pass costs a third less.
+    total : float, optional
+        What the sum is divided by; that of all samples when absent.
     """
 
     def __init__(
@@ -70,12 +79,13 @@ class ConsistencyObjective:
         threads: int = 1,
         *,
         shift_gradient: bool = True,
+        total: float | None = None,
     ) -> None:
         self._samples = samples
         self._atlas = atlas
         self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ frame_to_atlas
         # One column per code a cell may have; 255, for mixed cells, is worth nothing.
-        self._score = _with_mixed_code(score / _total_weight(samples, score))
+        self._score = with_mixed_code(score / (total or total_weight(samples, score)))
         self._threads = threads if len(samples.counted()) >= _VOXELS_WORTH_THREADS else 1
         self._orders = (0, 1) if shift_gradient else (0,)
         self._known_tables: tuple[object, ...] = ()
@@ -97,7 +107,7 @@ class ConsistencyObjective:
         na, nb, nc = displacements_mm.shape[:3]
         tables = self._tables((na, nb, nc), origin_mm, spacing_mm, shifts_mm)
         coefficients = np.empty((nc, na, 3 * nb))
-        _place_control_points(displacements_mm, self._to_voxel, origin_mm, spacing_mm, coefficients)
+        place_control_points(displacements_mm, self._to_voxel, origin_mm, spacing_mm, coefficients)
         n_slices = len(self._samples.labels)
         planes = np.zeros((n_slices, na, 3 * nb))
         sums = np.zeros((n_slices, 3))
@@ -151,31 +161,6 @@ class ConsistencyObjective:
         return packed
 
 
-def points_consistency(
-    voxels: Float, labels: NDArray[np.uint8], cells: AtlasLookup, score: Float
-) -> float:
-    """Return the class-weighted consistency of listed points with an atlas.
-
-    Parameters
-    ----------
-    voxels : ndarray, shape (n, 3)
-        Positions in voxels of the padded atlas.
-    labels : ndarray of uint8, shape (n,)
-        Label codes.
-    cells : AtlasLookup
-    score : ndarray, shape (codes, codes)
-        What each target code is worth in each atlas code.
-    """
-    sums, points = np.zeros(1), np.ascontiguousarray(voxels.T).ravel()
-    _points_kernel(points, labels, cells.codes, _with_mixed_code(score), sums)
-    return float(sums[0] / score[labels].max(axis=1).sum())
-
-
-def _with_mixed_code(score: Float) -> Float:
-    """Add columns up to code 255, which stands for a mixed cell and is worth nothing by itself."""
-    return np.pad(score, ((0, 0), (0, 256 - score.shape[1])))
-
-
 def _distinct_rows(shifts_mm: Float) -> tuple[Float, NDArray[np.int64]]:
     """The different rows and which of them each row is."""
     if (shifts_mm == shifts_mm[0]).all():
@@ -183,7 +168,8 @@ def _distinct_rows(shifts_mm: Float) -> tuple[Float, NDArray[np.int64]]:
     return shifts_mm, np.arange(len(shifts_mm))
 
 
-def _total_weight(samples: TargetSamples, score: Float) -> float:
+def total_weight(samples: TargetSamples, score: Float) -> float:
+    """Return the score of all samples if all match."""
     class_weight = score.max(axis=1)
     return float(class_weight[samples.counted()].sum())
 
@@ -192,7 +178,7 @@ def _total_weight(samples: TargetSamples, score: Float) -> float:
 
 
 @kernel
-def _place_control_points(displacements, matrix, origin, spacing, out):
+def place_control_points(displacements, matrix, origin, spacing, out):
     """Atlas voxel coordinates of the moved control points, shape (nc, na, 3 nb)."""
     na, nb, nc, _ = displacements.shape
     for c in range(nc):
@@ -211,7 +197,7 @@ def _place_control_points(displacements, matrix, origin, spacing, out):
 
 @kernel
 def _collect_gradient(planes, table_k, matrix, gradient):
-    """Adjoint of the contraction along k and of `_place_control_points`."""
+    """Adjoint of the contraction along k and of `place_control_points`."""
     na, nb, nc, _ = gradient.shape
     sums = np.zeros((nc, na, 3 * nb))
     for s in range(planes.shape[0]):
@@ -254,16 +240,16 @@ def _consistency_kernel(
             begins[i + 1] = begin
             if lo < hi:
                 _contract_spans(columns, table_i[which, i], lo, hi, points)
-                _find_cells(points, lo, hi, extent, indices)
-                value, end = _match_uniform(
+                find_cells(points, lo, hi, extent, indices)
+                value, end = match_uniform(
                     indices, labels[s, i], cells, score, lo, hi, mixed, begin
                 )
                 sums[s, 0] += value
                 begins[i + 1] = end
-                _gather_corners(
+                gather_corners(
                     points, indices, labels[s, i], codes, extent, score, mixed, begin, end, corners
                 )
-        sums[s, 0] += _interpolate(corners, begins[ni])
+        sums[s, 0] += interpolate(corners, begins[ni])
         column_gradient[:] = 0.0
         for i in range(ni):
             sums[s, 1] += _spread_row(
@@ -324,94 +310,6 @@ def _contract_spans(columns, table, lo, hi, points):
             columns[f, a:b], columns[f + 1, a:b], columns[f + 2, a:b], columns[f + 3, a:b],
             w0, w1, w2, w3, points[a:b],
         )  # fmt: skip
-
-
-@kernel
-def _points_kernel(points, labels, atlas, score, sums):
-    """Consistency of listed points: their x, then y, then z in voxels of the padded atlas."""
-    count = labels.size
-    extent = np.array([atlas.shape[1], atlas.shape[2], atlas.shape[3]])
-    cells, codes = atlas[1].reshape(atlas[1].size), atlas[0].reshape(atlas[0].size)
-    indices, mixed = np.empty(count, np.int64), np.empty(count + 1, np.int64)
-    corners = np.empty((12, count))
-    _find_cells(points, 0, count, extent, indices)
-    value, end = _match_uniform(indices, labels, cells, score, 0, count, mixed, 0)
-    _gather_corners(points, indices, labels, codes, extent, score, mixed, 0, end, corners)
-    sums[0] = value + _interpolate(corners, end)
-
-
-@kernel
-def _find_cells(points, lo, hi, extent, indices):
-    """Flat index of the atlas cell around each point of a row; outside, the last one. No branches."""
-    nj = indices.size
-    ni, mj, mk = extent[0], extent[1], extent[2]
-    x, y, z = points[lo:hi], points[nj + lo : nj + hi], points[2 * nj + lo : 2 * nj + hi]
-    top_x, top_y, top_z = float(ni - 1), float(mj - 1), float(mk - 1)
-    outside = ni * mj * mk - 1
-    out = indices[lo:hi]
-    for n in range(out.size):
-        inside = (
-            (x[n] >= 0.0)
-            & (x[n] < top_x)
-            & (y[n] >= 0.0)
-            & (y[n] < top_y)
-            & (z[n] >= 0.0)
-            & (z[n] < top_z)
-        )
-        cell = (int(x[n]) * mj + int(y[n])) * mk + int(z[n])
-        out[n] = cell if inside else outside
-
-
-@kernel
-def _match_uniform(indices, labels, cells, score, lo, hi, mixed, begin):
-    """Consistency of the voxels of a row in uniform cells; lists the others. Returns the list's end."""
-    even, odd, n = 0.0, 0.0, begin
-    for j in range(lo, hi):
-        code = cells[indices[j]]
-        even, odd = odd, even + score[labels[j], code]
-        mixed[n] = j
-        n += code == 255
-    return even + odd, n
-
-
-@kernel
-def _gather_corners(points, indices, labels, codes, extent, score, mixed, begin, end, corners):
-    """What the eight corners of each listed cell are worth, and the coordinates of each point."""
-    nj = indices.size
-    step_j, step_i = extent[2], extent[1] * extent[2]
-    for n in range(begin, end):
-        j = mixed[n]
-        weight, cell = score[labels[j]], indices[j]
-        corners[0, n], corners[1, n] = weight[codes[cell]], weight[codes[cell + 1]]
-        cell += step_j
-        corners[2, n], corners[3, n] = weight[codes[cell]], weight[codes[cell + 1]]
-        cell += step_i
-        corners[6, n], corners[7, n] = weight[codes[cell]], weight[codes[cell + 1]]
-        cell -= step_j
-        corners[4, n], corners[5, n] = weight[codes[cell]], weight[codes[cell + 1]]
-        corners[8, n], corners[9, n], corners[10, n] = points[j], points[nj + j], points[2 * nj + j]
-
-
-@kernel
-def _interpolate(corners, count):
-    """Sum of the trilinear weights of the matching corners; gradients replace the coordinates."""
-    c0, c1, c2, c3 = corners[0, :count], corners[1, :count], corners[2, :count], corners[3, :count]
-    c4, c5, c6, c7 = corners[4, :count], corners[5, :count], corners[6, :count], corners[7, :count]
-    x, y, z = corners[8, :count], corners[9, :count], corners[10, :count]
-    value = corners[11, :count]
-    for n in range(value.size):
-        p, q, r = x[n] - np.floor(x[n]), y[n] - np.floor(y[n]), z[n] - np.floor(z[n])
-        d00, d01, d10, d11 = c1[n] - c0[n], c3[n] - c2[n], c5[n] - c4[n], c7[n] - c6[n]
-        m00, m01, m10, m11 = c0[n] + r * d00, c2[n] + r * d01, c4[n] + r * d10, c6[n] + r * d11
-        e0, e1 = m01 - m00, m11 - m10
-        m0, m1 = m00 + q * e0, m10 + q * e1
-        value[n] = m0 + p * (m1 - m0)
-        lower, upper = d00 + q * (d01 - d00), d10 + q * (d11 - d10)
-        x[n], y[n], z[n] = m1 - m0, e0 + p * (e1 - e0), lower + p * (upper - lower)
-    total = 0.0
-    for n in range(value.size):
-        total += value[n]
-    return total
 
 
 @kernel

@@ -18,6 +18,7 @@ from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.regularisation import BendingEnergy, WhitenedDisplacements
+from cardiacreg.registration.target_objective import TargetObjective
 from cardiacreg.transforms.bspline import lattice_over_box, subdivide
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.jacobian import (
@@ -34,7 +35,7 @@ _PULLS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0)
 
 
 class State(NamedTuple):
-    """Control points in the target's frame, and the shift of every target slice."""
+    """Control points in the target's frame, and the shift of every target slice and view."""
 
     displacements_mm: Float
     origin_mm: Float
@@ -54,18 +55,18 @@ class MultiresolutionSolver:
         self._cells = cells
         self._frame = prepared.samples.frame_to_world
         strides = sorted({1, *self._options.strides})
-        self._samples = {stride: prepared.samples.every(stride) for stride in strides}
         self._objectives = {
-            stride: ConsistencyObjective(
-                samples,
+            stride: TargetObjective(
+                prepared,
                 cells,
                 affine.matrix @ self._frame,
-                prepared.codes.score,
+                stride,
                 threads,
                 shift_gradient=prepared.options.estimate_shifts,
             )
-            for stride, samples in self._samples.items()
+            for stride in strides
         }
+        self.n_slices = prepared.labels.shape[2]
         self.folding_limited = False
         self._known: DenseDeterminants | None = None
         self.folding_threshold = prepared.options.folding_threshold
@@ -76,7 +77,7 @@ class MultiresolutionSolver:
         labelled[0] = 0.0
         labelled[self._prepared.codes.n_labels :] = 0.0
         objective = ConsistencyObjective(
-            self._samples[1], self._cells, self._affine.matrix @ self._frame, labelled
+            self._prepared.samples, self._cells, self._affine.matrix @ self._frame, labelled
         )
         shifts = state.shifts_mm[self._prepared.samples.slice_index]
         found = objective(state.displacements_mm, state.origin_mm, state.spacing_mm, shifts)
@@ -185,7 +186,7 @@ class MultiresolutionSolver:
 
     def consistency(self, state: State) -> float:
         """Return the consistency at full sampling."""
-        shifts = state.shifts_mm[self._prepared.samples.slice_index]
+        shifts = state.shifts_mm[self._prepared.shift_index]
         return self._objectives[1](
             state.displacements_mm, state.origin_mm, state.spacing_mm, shifts
         ).value
@@ -201,13 +202,11 @@ class MultiresolutionSolver:
 class _LevelProblem:
     """One level's objective as a function of whitened displacements and scaled slice shifts."""
 
-    def __init__(
-        self, prepared: PreparedTarget, objective: ConsistencyObjective, start: State
-    ) -> None:
+    def __init__(self, prepared: PreparedTarget, objective: TargetObjective, start: State) -> None:
         options = prepared.options
         shape, spacing = start.displacements_mm.shape, start.spacing_mm
         self._options, self._start, self._objective = options, start, objective
-        self._slices = prepared.samples.slice_index
+        self._slices = prepared.shift_index
         self._bending = BendingEnergy(shape, spacing, options.stretch_weight)
         self._folding = FoldingPenalty(shape, spacing, options.folding_threshold)
         self._whitened = WhitenedDisplacements(

@@ -14,6 +14,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.target_sampling import TargetSamples, sample_target
+from cardiacreg.registration.view_samples import ViewPlane, ViewSamples, sample_views
 from cardiacreg.slices import EmptyPlane, labelled_slices
 
 _MOST_CONTROL_POINTS = 5e6
@@ -40,6 +41,23 @@ class PreparedTarget:
     lower_mm: Float
     upper_mm: Float
     options: RegistrationOptions = field(default_factory=RegistrationOptions)
+    views: ViewSamples | None = None
+
+    @property
+    def n_views(self) -> int:
+        """How many views stand beside the stack."""
+        return 0 if self.views is None else len(self.views.axes)
+
+    @property
+    def shift_index(self) -> NDArray[np.int64]:
+        """Row of a table of shifts for each sampled slice, then for each view.
+
+        Such a table has one row per target slice and then one per view.
+        """
+        if self.views is None:
+            return self.samples.slice_index
+        beyond = self.labels.shape[2] + np.arange(self.n_views)
+        return np.concatenate([self.samples.slice_index, beyond])
 
 
 def prepare_target(
@@ -48,6 +66,7 @@ def prepare_target(
     *,
     unknown_labels: tuple[int, ...] = (),
     empty_planes: Sequence[EmptyPlane] = (),
+    views: Sequence[ViewPlane] = (),
     domain_mm: tuple[Float, Float] | None = None,
 ) -> PreparedTarget:
     """Sample a target for registration with many atlases.
@@ -60,6 +79,8 @@ def prepare_target(
         See `register_labels`.
     empty_planes : sequence of EmptyPlane
         Planes across the stack where structures have ended, see `anatomy.stack_coverage`.
+    views : sequence of ViewPlane
+        Planes at any orientation that show the same heart.
     domain_mm : pair of ndarray, optional
         Lower and upper corner, in the target's axis-aligned mm frame, of the box the control lattice
         must cover; the labels' box and 30 mm around it when absent.
@@ -77,9 +98,28 @@ def prepare_target(
         all_slices=options.background_slices,
         beyond=[(plane, codes.n_labels + 1 + n) for n, plane in enumerate(empty_planes)],
     )
-    lower, upper = _domain(samples, domain_mm)
+    seen = _view_samples(target, samples, codes, views, options) if views else None
+    lower, upper = _domain(samples, seen, domain_mm)
     _check_lattice(lower, upper, options)
-    return PreparedTarget(target, samples, codes, lower, upper, options)
+    return PreparedTarget(target, samples, codes, lower, upper, options, seen)
+
+
+def _view_samples(
+    target: LabelMap,
+    samples: TargetSamples,
+    codes: LabelCodes,
+    views: Sequence[ViewPlane],
+    options: RegistrationOptions,
+) -> ViewSamples:
+    return sample_views(
+        views,
+        samples.frame_to_world,
+        codes.codes,
+        codes.score,
+        class_weights=dict(options.class_weights),
+        pixel_area_mm2=float(target.spacing_mm[:2].prod()),
+        margin_mm=options.margin_mm,
+    )
 
 
 def _check_lattice(lower_mm: Float, upper_mm: Float, options: RegistrationOptions) -> None:
@@ -115,7 +155,24 @@ def _label_codes(
     return LabelCodes(codes, score, len(labels))
 
 
-def _domain(samples: TargetSamples, domain_mm: tuple[Float, Float] | None) -> tuple[Float, Float]:
+def _domain(
+    samples: TargetSamples, views: ViewSamples | None, domain_mm: tuple[Float, Float] | None
+) -> tuple[Float, Float]:
+    lower, upper = _domain_of_slices(samples, domain_mm)
+    if views is None:
+        return lower, upper
+    reach = np.full(3, _REACH_MM[0])
+    if len(views.points_mm) == 0:
+        return lower, upper
+    return (
+        np.minimum(lower, views.points_mm.min(axis=0) - reach),
+        np.maximum(upper, views.points_mm.max(axis=0) + reach),
+    )
+
+
+def _domain_of_slices(
+    samples: TargetSamples, domain_mm: tuple[Float, Float] | None
+) -> tuple[Float, Float]:
     lower = np.array([p.min() for p in samples.position_mm]) - _REACH_MM
     upper = np.array([p.max() for p in samples.position_mm]) + _REACH_MM
     if domain_mm is None:

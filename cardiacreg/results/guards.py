@@ -17,12 +17,14 @@ LOW_AGREEMENT = "LOW_AGREEMENT"
 VOLUME_DIFFERS = "VOLUME_DIFFERS"
 BEYOND_ENDS = "BEYOND_ENDS"
 ATLASES_SCATTERED = "ATLASES_SCATTERED"
+VIEW_DISAGREES = "VIEW_DISAGREES"
 FEW_SLICES = "FEW_SLICES"
 CODES = (
     FAILED_AGREEMENT,
     ORIENTATION_DOUBTFUL,
     FEW_SLICES,
     LOW_AGREEMENT,
+    VIEW_DISAGREES,
     VOLUME_DIFFERS,
     BEYOND_ENDS,
     ATLASES_SCATTERED,
@@ -31,6 +33,8 @@ CODES = (
 
 LEAST_AGREEMENT = 0.85
 FAILING_AGREEMENT = 0.5
+LEAST_VIEW_AGREEMENT = 0.8
+"""Of the LV cavity; the views given of one contoured patient, in two phases, agree by 0.86 or more."""
 LOST_AGREEMENT = 0.05
 """A structure that agrees by less is not there at all, the RV wall too."""
 FEWEST_SLICES = 5
@@ -42,7 +46,7 @@ LEAST_ORIENTATION_PROBABILITY = 0.9
 MOST_ATLAS_DIVERSITY = 0.45
 """Ten frames of five ACDC patients (002, 004, 006, 008, 012; end-diastole and end-systole), refined with
 the embedded bank by default, have 0.20 to 0.34."""
-_GUARDED = (STRUCTURES[LV_CAVITY], STRUCTURES[LV_WALL], STRUCTURES[RV_CAVITY])
+GUARDED = (STRUCTURES[LV_CAVITY], STRUCTURES[LV_WALL], STRUCTURES[RV_CAVITY])
 """Not the RV wall: thick slices show it too thin or not at all, so that right models differ from it."""
 _ROUNDING = 1e-6
 
@@ -85,6 +89,7 @@ def find_problems(
     orientation_probability: float | None = None,
     lv_slices: int | None = None,
     lv_length_over_width: float | None = None,
+    view_agreement: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> tuple[Finding, ...]:
     """Return what a result's own numbers say against it.
 
@@ -104,6 +109,8 @@ def find_problems(
         How many slices of the input show the LV.
     lv_length_over_width : float, optional
         Length of the input's LV along the stack over its width.
+    view_agreement : mapping, optional
+        Name of a view to structure to Dice between the view and the model cut by its plane.
 
     Returns
     -------
@@ -120,6 +127,7 @@ def find_problems(
         *_doubtful_orientation(orientation_probability),
         *_few_slices(lv_slices, lv_length_over_width),
         *_low_agreement(agreement),
+        *_disagreeing_views(view_agreement or {}),
         *_differing_volumes(volumes),
         *_beyond("apex", volumes, slice_distance_mm),
         *_beyond("base", volumes, slice_distance_mm),
@@ -128,7 +136,7 @@ def find_problems(
 
 
 def _failed_agreement(agreement: Mapping[str, float | None]) -> Iterable[Finding]:
-    lost = {name: dice for name, dice in agreement.items() if name not in _GUARDED}
+    lost = {name: dice for name, dice in agreement.items() if name not in GUARDED}
     shown = ", ".join(
         part
         for part in (
@@ -155,6 +163,22 @@ def _low_agreement(agreement: Mapping[str, float | None]) -> Iterable[Finding]:
         )
 
 
+def _disagreeing_views(views: Mapping[str, Mapping[str, float | None]]) -> Iterable[Finding]:
+    cavity = STRUCTURES[LV_CAVITY]
+    shown = [
+        f"{name} {dice:.2f}"
+        for name, agreement in views.items()
+        if (dice := agreement.get(cavity)) is not None and dice < LEAST_VIEW_AGREEMENT
+    ]
+    if shown:
+        yield Finding(
+            VIEW_DISAGREES,
+            f"views differ from the model (Dice of the {cavity} below {LEAST_VIEW_AGREEMENT:.2f}): "
+            f"{', '.join(shown)}; check that they show this patient in the same frame of the heart beat, "
+            "and what their label values mean",
+        )
+
+
 def _few_slices(n_slices: int | None, length_over_width: float | None) -> Iterable[Finding]:
     few = n_slices is not None and n_slices < FEWEST_SLICES
     short = length_over_width is not None and length_over_width < LEAST_LENGTH_OVER_WIDTH
@@ -173,7 +197,7 @@ def _few_slices(n_slices: int | None, length_over_width: float | None) -> Iterab
 def _agreeing(
     agreement: Mapping[str, float | None],
     wanted: Callable[[float], bool],
-    names: tuple[str, ...] = _GUARDED,
+    names: tuple[str, ...] = GUARDED,
 ) -> str:
     """Name the structures whose agreement is as wanted, with its value."""
     return ", ".join(
@@ -198,7 +222,7 @@ def _differing_volumes(volumes: Mapping[str, StructureVolume]) -> Iterable[Findi
     shown = [
         f"{name} {volume.total_ml:.1f} for {volume.input_ml:.1f} ml ({100 * change:+.0f} %)"
         for name, volume in volumes.items()
-        if name in _GUARDED and volume.input_ml
+        if name in GUARDED and volume.input_ml
         if abs(change := volume.total_ml / volume.input_ml - 1) > MOST_VOLUME_DIFFERENCE + _ROUNDING
     ]
     if shown:
@@ -215,7 +239,7 @@ def _beyond(
 ) -> Iterable[Finding]:
     """Report the structures that reach far past the labelled slices at one end."""
     shown = []
-    for name in _GUARDED:
+    for name in GUARDED:
         if name not in volumes:
             continue
         volume = volumes[name]

@@ -59,6 +59,25 @@ class AtlasReport:
     stop_reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ViewReport:
+    """How a view beside the stack was used.
+
+    Parameters
+    ----------
+    name : str
+    shift_mm : tuple of float
+        In-plane shift along the view's i and j axes: true position = stored position + shift.
+    agreement : dict
+        Dice per structure between the view and the model cut by its plane, after the shift; None for a
+        structure that the view does not draw.
+    """
+
+    name: str
+    shift_mm: tuple[float, float]
+    agreement: dict[str, float | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Orientation:
     """How a heart was taken to lie in its file.
@@ -139,6 +158,8 @@ class RefineResult:
         Reasons to look at the result before it is used, the most severe first.
     input_files : tuple of pathlib.Path
         The files and folders it was made from, which `save` never replaces.
+    views : tuple of ViewReport
+        The views beside the stack, plane by plane.
     """
 
     labels: LabelMap
@@ -160,6 +181,7 @@ class RefineResult:
     volumes: dict[str, StructureVolume] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     input_files: tuple[Path, ...] = ()
+    views: tuple[ViewReport, ...] = ()
 
     @property
     def minimum_jacobian(self) -> float:

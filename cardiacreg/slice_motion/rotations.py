@@ -144,7 +144,9 @@ def estimate_shifts_and_rotations(
         shifts = shifts + np.stack([rotation(-a) @ c for a, c in zip(turns, change, strict=True)])
         turned = rotate_labels(target, shifts, turns)
         prepared = prepare(turned)
-    return RotatedMotion(SliceMotion(shifts, motion.deformations), turns, turned)
+    return RotatedMotion(
+        SliceMotion(shifts, motion.deformations, motion.view_shifts_mm), turns, turned
+    )
 
 
 def _followed(

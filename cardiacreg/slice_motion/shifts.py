@@ -52,6 +52,13 @@ class SliceMotion(NamedTuple):
     """Shape (n_slices, 2): mm along the target's i and j axes, true = stored position + shift."""
     deformations: tuple[FFD | FFDChain, ...]
     """One per atlas, a start for its registration; none where statistics say that nothing moved."""
+    view_shifts_mm: NDArray[np.float64]
+    """Shape (n_views, 2): mm along each view's own axes."""
+
+
+def no_view_shifts(count: int = 0) -> NDArray[np.float64]:
+    """Return the shifts of views that stay where they are, shape (count, 2)."""
+    return np.zeros((count, 2))
 
 
 def estimate_slice_motion(
@@ -84,7 +91,7 @@ def estimate_slice_motion(
     """
     expected = expected_shifts(prepared, statistics, threads=threads)
     if expected is not None and expected.size_mm == 0:
-        return SliceMotion(expected.shifts_mm, ())
+        return SliceMotion(expected.shifts_mm, (), no_view_shifts())
 
     def register(pair: AlignedAtlas) -> Registration:
         return register_prepared(prepared, pair[0], pair[1])
@@ -102,7 +109,7 @@ def estimate_slice_motion(
         else:
             told = expected.shifts_mm[slices]
             agreed[slices] = fuse_estimates(shifts, consistencies, told, expected.precision)
-    return SliceMotion(agreed, deformations)
+    return SliceMotion(agreed, deformations, no_view_shifts())
 
 
 def robust_median(
@@ -165,12 +172,12 @@ def _median_and_strays(
     """Return the weighted median over atlases without its mean, and how far every atlas is from it."""
     centred = shifts_mm - shifts_mm.mean(axis=1, keepdims=True)
     weights = np.exp((consistencies - consistencies.max()) / _CONSISTENCY_SCALE)
-    median = _weighted_median(centred, weights)
+    median = weighted_median(centred, weights)
     median -= median.mean(axis=0)
     return median, centred - median
 
 
-def _weighted_median(
+def weighted_median(
     values: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Median along the first axis, interpolated; the usual one where all weights are equal."""

@@ -18,8 +18,8 @@ from cardiacreg.phantoms.hearts import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
-    "comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "reliability",
-    "startup", "surfaces",
+    "cohort", "comparison", "initialisation", "long_axis", "pathology", "peers", "presets",
+    "reliability", "startup", "surfaces",
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")
 ABSENT = ("anatomy_transfer", "hidden_ends", "network_acdc", "orientation", "real", "volumes")
@@ -34,6 +34,7 @@ LEFT_OUT = {
     "figures": "writes into the documentation",
     "fusion": TIMES,
     "fusion_modes": "fuses whole hearts in every mode; the modes have tests of their own",
+    "intervals": "refines whole hearts, half a minute; tables and fit are tested in test_intervals",
     "measures": "draws and refines whole hearts, a minute; what it measures is tested in tests/measures",
     "network": TRAINS,
     "network_gpu": TRAINS,
@@ -41,6 +42,7 @@ LEFT_OUT = {
     "network_labels": "draws and refines whole hearts; its parts are tested in test_learned_comparators",
     "optimisers": "registers with every optimiser for minutes; its parts have tests of their own",
     "population_figure": "draws whole hearts; no numbers",
+    "quality": "refines whole hearts after every failure; these are tested in test_failures",
     "roofline": TIMES,
     "scaling": TIMES,
     "selection": "simulates a bank of hundreds",
@@ -48,6 +50,7 @@ LEFT_OUT = {
     "selection_large": "simulates hearts; its parts are tested in test_benchmarks",
     "simulated": "refines whole hearts for minutes; the steps that it shares with `comparison` run here",
     "speed": TIMES,
+    "views": "refines whole hearts four times; its tables are tested in test_views_tables",
 }
 GROUPS = ("pulmonary_hypertension", "healthy", "healthy", "pulmonary_hypertension", "dilated")
 

@@ -27,6 +27,16 @@ def test_a_good_result_has_no_findings():
     assert problems(atlas_diversity=0.3, orientation_probability=0.99) == ()
 
 
+def test_a_view_that_differs_is_named():
+    agreement = {"4ch": {"LV cavity": 0.79, "RV wall": None}, "2ch": {"LV cavity": 0.8}, "rv": {}}
+    (found,) = problems(view_agreement=agreement)
+    assert (
+        found.code == "VIEW_DISAGREES"
+        and "4ch 0.79" in found.message
+        and "2ch" not in found.message
+    )
+
+
 def test_values_at_the_thresholds_are_still_good():
     at_most = StructureVolume(100.0, 99.0, 0.0, 11.0, 110.0, 0.0, 10.0)
     assert codes(
@@ -102,6 +112,7 @@ def everything():
         orientation_probability=0.5,
         atlas_diversity=0.9,
         lv_slices=3,
+        view_agreement={"4ch": {"LV cavity": 0.3}},
     )
 
 

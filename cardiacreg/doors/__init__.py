@@ -1,0 +1,5 @@
+"""Doors to scanners and other tools: contours, DICOM, conversion of files."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
