@@ -36,7 +36,7 @@ ROOMS = {
             *NOUNS, "compute", "io", "anatomy", "transforms", "registration", "phantoms",
         ),
         "results": (*NOUNS, "slices", "io", "anatomy", "transforms"),
-        "surfaces": (*NOUNS, "slices", "io", "results"),
+        "surfaces": (*NOUNS, "slices", "io", "transforms", "results"),
         "doors": (*NOUNS, "slices", "io", "anatomy", "transforms", "surfaces", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (
@@ -108,8 +108,10 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "cvi42_workspaces",
     "dicom_studies",
     "cohorts",
+    "interoperability",
     "turned_hearts",
     "equivalent_inputs",
     "naive",

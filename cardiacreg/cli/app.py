@@ -35,7 +35,12 @@ from cardiacreg.cli.presets import (
     presets,
     spacing_option,
 )
-from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
+from cardiacreg.cli.result import (
+    accept_failed_option,
+    echo_result,
+    findings_kept_for_the_end,
+    verify,
+)
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
@@ -50,6 +55,7 @@ def main() -> None:
 for _command in (
     segment,
     run_both,
+    verify,
     surfaces,
     measure,
     convert,
@@ -187,7 +193,7 @@ def refine(
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
     from cardiacreg.refinement.views import sources_of
-    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures, save_result
 
     inputs["preset"] = one_meaning(preset, mapping)
     of_views = one_meaning(view_preset, view_mapping, "view-")
@@ -212,6 +218,7 @@ def refine(
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
     files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
+    check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
     result = replace(result, input_files=files)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _FORMATS = ("vtp", "stl", "ply", "obj")
 """As in `results.files`, which takes time to load."""
 MEASURE_FILES = ("measures.csv", "bullseye.png", "measures_units.json")
-_SHOWN = ("LV", "RV", "BSA", "WT_Global", "Eccentricity")
+_SHOWN = ("LV", "RV", "BSA", "WT_Global", "Eccentricity", "Septal")
+_ENDS = (" low", " high")
+"""Rows that hold the ends of intervals, which are shown beside what they belong to."""
 COLUMNS = {
     "dice": ("Dice", 3),
     "hausdorff_slicewise_mm": ("HD slices", 2),
@@ -166,13 +168,22 @@ def measure(
     with all_or_nothing(output, MEASURE_FILES, overwrite=overwrite, inputs=inputs) as stage:
         write_measures_csv(stage / MEASURE_FILES[0], {name or ed_result.name: found})
         (stage / MEASURE_FILES[1]).write_bytes(png_bytes(draw_bullseye(found)))
-    rows = found.table()
+    rows, intervals = found.table(), found.intervals()
     if as_json:
-        echo_json({"folder": output, "measures": {row.column: row.value for row in rows}})
+        known = {name: {"low": each.low, "high": each.high} for name, each in intervals.items()}
+        shown = {row.column: row.value for row in rows}
+        echo_json({"folder": output, "measures": shown, "intervals_90_percent": known})
         return
     for row in rows:
-        if row.value is not None and row.name.startswith(_SHOWN):
-            click.echo(f"{row.name:28s}{as_cell(row.value, 2):>10s} {row.unit}")
+        if row.value is None or not row.name.startswith(_SHOWN) or row.name.endswith(_ENDS):
+            continue
+        ends = intervals.get(row.name)
+        between = f"  [{as_cell(ends.low, 2)}, {as_cell(ends.high, 2)}]" if ends else ""
+        click.echo(f"{row.name:28s}{as_cell(row.value, 2):>10s} {row.unit:7s}{between}".rstrip())
+    if intervals:
+        click.echo(
+            "[low, high]: 90 % intervals of the truth, corrected for the mean error of models"
+        )
     click.echo(f"thickness by segment, and the rest, written to {output}")
 
 

@@ -16,14 +16,9 @@ if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
 _FAILED = "FAILED_AGREEMENT"
-_SINGLE_FRAME = ("landmarks", "frame", "frames", "views")
+_SINGLE_FRAME = ("landmarks", "frame", "frames")
 _SHOWN = ("EDV", "ESV", "SV", "EF", "M")
-_WORDS = {
-    "landmarks": "--landmarks",
-    "frame": "--frame",
-    "frames": "--other-frame",
-    "views": "--view",
-}
+_WORDS = {"landmarks": "--landmarks", "frame": "--frame", "frames": "--other-frame"}
 
 
 def frames_word(
@@ -67,6 +62,8 @@ def refine_frames(
     from cardiacreg.cli.result import findings_kept_for_the_end
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
+    from cardiacreg.refinement.views import sources_of
+    from cardiacreg.results.files import check_figures
 
     unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, (), [])]
     if unused:
@@ -75,8 +72,10 @@ def refine_frames(
         )
     if not inputs.pop("check_spacing", True):
         raise click.UsageError("--frames does not go with --no-check-spacing.")
-    files = files_of(*(inputs[name] for name in ("segmentation", "image", "atlases")))
+    given = (inputs[name] for name in ("segmentation", "image", "atlases"))
+    files = files_of(*given, *sources_of(inputs["views"]))
     check_output(output, FILE_NAMES, overwrite=overwrite, inputs=files)
+    check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine_cine(
             inputs.pop("segmentation"), frames=frames, options=options, progress=progress, **inputs
@@ -165,10 +164,11 @@ def refine_folder(
     )
     from cardiacreg.cohort.patients import find_patient
     from cardiacreg.io.kept_inputs import files_of
+    from cardiacreg.results.files import check_figures
 
     del inputs["segmentation"]
-    unused |= {word: inputs.pop(name) for name, word in _WORDS.items()}
-    unused["--image"] = inputs.pop("image")
+    words = _WORDS | {"image": "--image", "views": "--view"}
+    unused |= {word: inputs.pop(name) for name, word in words.items()}
     if wrong := [word for word, value in unused.items() if value not in (None, (), [], False)]:
         raise click.UsageError(f"A PATIENT_FOLDER does not go with {' and '.join(wrong)}.")
     found = find_patient(patient)
@@ -178,6 +178,7 @@ def refine_folder(
     place, names = output / found.subject, [frame.name for frame in found.frames]
     files = files_of(*found.files().values(), inputs["atlases"])
     check_patient_output(place, names, overwrite=overwrite, inputs=files)
+    check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine_patient(found, options=options, progress=progress, **inputs)
     result.save(place, overwrite=overwrite)

@@ -444,8 +444,7 @@ def _load(source: Any, max_bytes: int) -> Stored:
             return from_foreign_file(path, max_bytes)
         return _load_file(path, max_bytes)[0]
     if isinstance(source, tuple) and len(source) == 2:
-        array = np.asarray(unmasked(source[0], "the array"))
-        return Stored(array, np.asarray(source[1], dtype=np.float64))
+        return _arrays(*source)
     if is_nibabel(source):
         return from_nibabel(source, lambda path: _load_file(path, max_bytes)[0])
     if is_simpleitk(source):
@@ -455,6 +454,20 @@ def _load(source: Any, max_bytes: int) -> Stored:
         "Volume, or a tuple (array, voxel_to_world).",
         code="BAD_TYPE",
     )
+
+
+def _arrays(array: Any, matrix: Any) -> Stored:
+    try:
+        voxels = np.asarray(unmasked(array, "the array"))
+        return Stored(voxels, np.asarray(matrix, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f"the tuple does not hold an array and a matrix of numbers ({error}); needs (array, "
+            "voxel_to_world).",
+            code="BAD_TYPE",
+        ) from error
 
 
 def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,11 +21,12 @@ from cardiacreg.atlases.view import AtlasView
 from cardiacreg.compute.threads import ProgressCallable, check_threads
 from cardiacreg.errors import ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
+from cardiacreg.io.input_records import recorded, recorded_mapping
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
 from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
 from cardiacreg.refinement.context import Clock, RefinementContext
-from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.orientation import Oriented, orient
 from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.steps import Outcome, run_steps
@@ -35,7 +37,7 @@ from cardiacreg.refinement.target import (
     structure_names,
     unknown_labels,
 )
-from cardiacreg.refinement.views import gather_views, sources_of, view_reports
+from cardiacreg.refinement.views import View, as_view, gather_views, sources_of, view_reports
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult, ViewReport
 
@@ -130,7 +132,7 @@ def refine(
     >>> result.labels.spacing_mm, result.agreement["LV wall"] > 0.8
     (array([1.25, 1.25, 2.  ]), True)
     """
-    settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
+    settings, n_threads, clock = checked_options(options), check_threads(threads), Clock()
     checked_spacing(spacing_mm)
     with kept_warnings() as kept:
         with clock.step("read"):
@@ -168,9 +170,61 @@ def refine(
     result = frame_of_all.result(result)
     read = files_of(segmentation, image, landmarks, atlases, *frames, *sources_of(views))
     result = replace(result, input_files=read)
+    inputs = _recorded_inputs(
+        segmentation,
+        image,
+        landmarks,
+        atlases,
+        preset,
+        frame,
+        frames,
+        views,
+        check_spacing,
+        spacing_mm,
+    )
+    result = replace(result, provenance=result.provenance | {"inputs": inputs})
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
+
+
+def _recorded_inputs(
+    segmentation: Any,
+    image: Any,
+    landmarks: Any,
+    atlases: Any,
+    preset: str | Mapping[int, int] | None,
+    frame: int | str | None,
+    frames: Sequence[Any],
+    views: Sequence[Any],
+    check_spacing: bool,
+    spacing_mm: ArrayLike,
+) -> dict[str, Any]:
+    """Return what `verify_result` needs to make a result again."""
+    if landmarks is not None and not isinstance(landmarks, str | os.PathLike | Landmarks):
+        landmarks = Landmarks(np.asarray(landmarks, dtype=np.float64))
+    return {
+        "segmentation": recorded(segmentation),
+        "image": recorded(image),
+        "landmarks": recorded(landmarks),
+        "atlases": recorded(atlases),
+        "preset": recorded_mapping(preset),
+        "frame": frame,
+        "frames": [recorded(each) for each in frames],
+        "views": [_recorded_view(as_view(each)) for each in views],
+        "check_spacing": check_spacing,
+        "spacing_mm": np.asarray(spacing_mm, dtype=np.float64).tolist(),
+    }
+
+
+def _recorded_view(view: View) -> dict[str, Any]:
+    return {
+        "segmentation": recorded(view.segmentation),
+        "image": recorded(view.image),
+        "preset": recorded_mapping(view.preset),
+        "frame": view.frame,
+        "name": view.name,
+    }
 
 
 def _result(
@@ -185,7 +239,10 @@ def _result(
     labels, stack = outcome.fusion.labels, context.target.labels
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
-        stack, labels, base_at_last_slice=_base_at_last_slice(stack, context.landmarks)
+        stack,
+        labels,
+        base_at_last_slice=_base_at_last_slice(stack, context.landmarks),
+        atlas_voxels=outcome.fusion.atlas_voxels,
     )
     scatter = diversity(
         stack,

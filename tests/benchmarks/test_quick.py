@@ -34,6 +34,7 @@ LEFT_OUT = {
     "figures": "writes into the documentation",
     "fusion": TIMES,
     "fusion_modes": "fuses whole hearts in every mode; the modes have tests of their own",
+    "intervals": "refines whole hearts, half a minute; tables and fit are tested in test_intervals",
     "measures": "draws and refines whole hearts, a minute; what it measures is tested in tests/measures",
     "network": TRAINS,
     "network_gpu": TRAINS,
