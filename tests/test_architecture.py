@@ -47,13 +47,16 @@ ROOMS = {
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "metrics", "atlases", "results", "refinement",
         ),
+        "reports": (
+            *NOUNS, "slices", "io", "anatomy", "results", "surfaces", "measures", "refinement", "cine",
+        ),
         "cohort": (
             *NOUNS, "compute", "io", "anatomy", "atlases", "results", "measures", "refinement", "cine",
             "__init__",
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "doors", "measures", "refinement", "cine", "cohort", "__init__",
+            "surfaces", "doors", "measures", "refinement", "cine", "cohort", "reports", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -91,6 +94,7 @@ ONLY_IMPORTERS = {
         "results.surface_figure",
         "cine.curves_figure",
         "measures.bullseye",
+        "reports.*",
         "cli.*",
     ),
     "click": ("cli.*",),
@@ -110,8 +114,8 @@ LIGHT = (
 HELPERS = {
     "cvi42_workspaces",
     "dicom_studies",
-    "cohorts",
     "interoperability",
+    "cohorts",
     "turned_hearts",
     "equivalent_inputs",
     "naive",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,7 @@ from cardiacreg.io.nifti_header import (
     header_layout,
     header_matrix,
     header_scaling,
+    parse_header,
 )
 from cardiacreg.io.source_name import named_source, warn_about_source
 
@@ -475,7 +475,7 @@ def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
     parsed: list[tuple[Any, Layout]] = []
 
     def end_of(head: bytes) -> int:
-        header = _parse_header(head)
+        header = parse_header(head)
         parsed.append((header, header_layout(header)))
         return parsed[0][1].end
 
@@ -495,37 +495,6 @@ def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
     else:
         step = 0.0
     return Stored(array, header_matrix(header), step), int(header["intent_code"])
-
-
-def _parse_header(head: bytes) -> Any:
-    sizes = {struct.unpack(order + "i", head[:4])[0] for order in "<>"} if len(head) >= 4 else set()
-    if 348 in sizes and len(head) >= 348:
-        if head[344:348] != b"n+1\0":
-            raise _not_nifti("an ANALYZE or two-file (.hdr/.img) image")
-        return nibabel.Nifti1Header(head[:348], check=False)
-    if 540 in sizes and len(head) >= 540:
-        return nibabel.Nifti2Header(head[:540], check=False)
-    if len(head) >= 348 and head[344:348] == b"n+1\0":
-        return _header_of_wrong_size(head)
-    raise _not_nifti("not NIfTI" if len(head) >= 348 else f"only {len(head)} bytes long")
-
-
-def _header_of_wrong_size(head: bytes) -> Any:
-    """Return a header that misstates its own size: the byte order is told by the dimensions."""
-    for order in "<>":
-        if 1 <= struct.unpack(order + "h", head[40:42])[0] <= 7:
-            warn_about_source("the header states a wrong size of itself; 348 bytes are assumed.")
-            right = struct.pack(order + "i", 348) + head[4:348]
-            return nibabel.Nifti1Header(right, check=False, endianness=order)
-    raise _not_nifti("not NIfTI")
-
-
-def _not_nifti(what: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"the file is {what}; needs a single-file NIfTI image (.nii or .nii.gz): convert it, or "
-        "read it with SimpleITK and pass the image.",
-        code="NOT_NIFTI",
-    )
 
 
 def _intensities(array: NDArray[Any], nan_policy: str) -> NDArray[np.float32]:

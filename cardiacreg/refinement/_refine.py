@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,7 +39,7 @@ from cardiacreg.refinement.target import (
 )
 from cardiacreg.refinement.views import View, as_view, gather_views, sources_of, view_reports
 from cardiacreg.results.guards import find_problems
-from cardiacreg.results.result import AtlasReport, Orientation, RefineResult, ViewReport
+from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
 
 
 def refine(
@@ -134,6 +134,9 @@ def refine(
     """
     settings, n_threads, clock = checked_options(options), check_threads(threads), Clock()
     checked_spacing(spacing_mm)
+    given = _Given(
+        segmentation, image, landmarks, views, atlases, preset, frame, frames, check_spacing, spacing_mm,
+    )  # fmt: skip
     with kept_warnings() as kept:
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame, check_spacing)
@@ -144,9 +147,8 @@ def refine(
         spacing = frame_of_all.spacing(spacing_mm)
 
         def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
-            found = (
-                frame_of_all if like is None else canonical_frame(each, all_slices=every, like=like)
-            )
+            found = like and canonical_frame(each, all_slices=every, like=like)
+            found = found or frame_of_all
             made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
             return made._replace(slice_normal=found.slice_normal(each.labels))
 
@@ -163,57 +165,54 @@ def refine(
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
     notes = tuple(note.message for note in told)
-    reports = view_reports(
-        [name for name, _ in seen], context.views, outcome.view_shifts_mm, outcome.fusion.labels
-    )
-    result = _result(context, target, outcome, notes, bank, oriented.orientation, reports)
-    result = frame_of_all.result(result)
-    read = files_of(segmentation, image, landmarks, atlases, *frames, *sources_of(views))
-    result = replace(result, input_files=read)
-    inputs = _recorded_inputs(
-        segmentation,
-        image,
-        landmarks,
-        atlases,
-        preset,
-        frame,
-        frames,
-        views,
-        check_spacing,
-        spacing_mm,
-    )
-    result = replace(result, provenance=result.provenance | {"inputs": inputs})
+    names = [name for name, _ in seen]
+    result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
+    result = _with_inputs(frame_of_all.result(result), given)
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
 
 
-def _recorded_inputs(
-    segmentation: Any,
-    image: Any,
-    landmarks: Any,
-    atlases: Any,
-    preset: str | Mapping[int, int] | None,
-    frame: int | str | None,
-    frames: Sequence[Any],
-    views: Sequence[Any],
-    check_spacing: bool,
-    spacing_mm: ArrayLike,
-) -> dict[str, Any]:
-    """Return what `verify_result` needs to make a result again."""
+class _Given(NamedTuple):
+    """What a refinement was made from, as the user gave it."""
+
+    segmentation: Any
+    image: Any
+    landmarks: Any
+    views: Sequence[Any]
+    atlases: Any
+    preset: str | Mapping[int, int] | None
+    frame: int | str | None
+    frames: Sequence[Any]
+    check_spacing: bool
+    spacing_mm: ArrayLike
+
+
+def _with_inputs(result: RefineResult, given: _Given) -> RefineResult:
+    """Return a result that knows its input files, and what `verify_result` needs to make it again."""
+    files = files_of(
+        given.segmentation, given.image, given.landmarks, given.atlases, *given.frames,
+        *sources_of(given.views),
+    )  # fmt: skip
+    known = result.provenance | {"inputs": _recorded_inputs(given)}
+    return replace(result, input_files=files, provenance=known)
+
+
+def _recorded_inputs(given: _Given) -> dict[str, Any]:
+    landmarks = given.landmarks
     if landmarks is not None and not isinstance(landmarks, str | os.PathLike | Landmarks):
         landmarks = Landmarks(np.asarray(landmarks, dtype=np.float64))
     return {
-        "segmentation": recorded(segmentation),
-        "image": recorded(image),
+        "segmentation": recorded(given.segmentation),
+        "image": recorded(given.image),
         "landmarks": recorded(landmarks),
-        "atlases": recorded(atlases),
-        "preset": recorded_mapping(preset),
-        "frame": frame,
-        "frames": [recorded(each) for each in frames],
-        "views": [_recorded_view(as_view(each)) for each in views],
-        "check_spacing": check_spacing,
-        "spacing_mm": np.asarray(spacing_mm, dtype=np.float64).tolist(),
+        "atlases": recorded(given.atlases),
+        "preset": recorded_mapping(given.preset),
+        "frame": given.frame,
+        "frames": [recorded(each) for each in given.frames],
+        "views": [_recorded_view(as_view(each)) for each in given.views],
+        "check_spacing": given.check_spacing,
+        "spacing_mm": np.asarray(given.spacing_mm, dtype=np.float64).tolist(),
     }
 
 
@@ -234,9 +233,10 @@ def _result(
     notes: tuple[str, ...],
     bank: AtlasView,
     orientation: Orientation,
-    views: tuple[ViewReport, ...],
+    view_names: Sequence[str],
 ) -> RefineResult:
     labels, stack = outcome.fusion.labels, context.target.labels
+    views = view_reports(view_names, context.views, outcome.view_shifts_mm, labels)
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
         stack,

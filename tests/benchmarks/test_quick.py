@@ -42,6 +42,7 @@ LEFT_OUT = {
     "network_labels": "draws and refines whole hearts; its parts are tested in test_learned_comparators",
     "optimisers": "registers with every optimiser for minutes; its parts have tests of their own",
     "population_figure": "draws whole hearts; no numbers",
+    "quality": "refines whole hearts after every failure; these are tested in test_failures",
     "roofline": TIMES,
     "scaling": TIMES,
     "selection": "simulates a bank of hundreds",
