@@ -49,6 +49,7 @@ ROOMS = {
         ),
         "reports": (
             *NOUNS, "slices", "io", "anatomy", "results", "surfaces", "measures", "refinement", "cine",
+            "__init__",
         ),
         "cohort": (
             *NOUNS, "compute", "io", "anatomy", "atlases", "results", "measures", "refinement", "cine",
@@ -88,7 +89,13 @@ TYPES_ONLY = {"results.result": {"refinement.options"}}
 
 ONLY_IMPORTERS = {
     "numba": ("compute.jit", "compute.kernel_cache", "refinement._refine", "refinement.context"),
-    "nibabel": ("io.nifti", "io.foreign_images", "transforms.displacement_field", "cli.*"),
+    "nibabel": (
+        "io.nifti",
+        "io.nifti_header",
+        "io.foreign_images",
+        "transforms.displacement_field",
+        "cli.*",
+    ),
     "matplotlib": (
         "results.qc_*",
         "results.surface_figure",

@@ -214,11 +214,9 @@ def refine(
         )  # fmt: skip
         return
     if cine_frames is not None:
-        if surface:
-            raise click.UsageError("--frames does not go with --surface.")
         refine_frames(
             output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
-            with_report=with_report, as_json=as_json, quiet=quiet, inputs=inputs,
+            with_report=with_report, surface=surface, as_json=as_json, quiet=quiet, inputs=inputs,
         )  # fmt: skip
         return
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))

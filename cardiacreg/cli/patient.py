@@ -46,6 +46,7 @@ def refine_frames(
     overwrite: bool,
     accept_failed: bool,
     with_report: bool,
+    surface: bool,
     as_json: bool,
     quiet: bool,
     inputs: dict[str, Any],
@@ -58,7 +59,7 @@ def refine_frames(
     frames : str or tuple of int
         As for `refine_cine`.
     options : RefineOptions
-    overwrite, accept_failed, with_report, as_json, quiet : bool
+    overwrite, accept_failed, with_report, surface, as_json, quiet : bool
         As the command was told.
     inputs : dict
         What is left of the command's options.
@@ -72,6 +73,8 @@ def refine_frames(
     from cardiacreg.refinement.views import sources_of
     from cardiacreg.results.files import check_figures
 
+    if surface:
+        raise click.UsageError("--frames does not go with --surface.")
     unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, (), [])]
     if unused:
         raise click.UsageError(
