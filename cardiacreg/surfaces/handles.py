@@ -9,6 +9,7 @@ in the same way fills tunnels where they are thinnest. The one that changes fewe
 
 from __future__ import annotations
 
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -128,6 +129,12 @@ def _keeps_topology(around: Mask, outside: bool) -> bool:
     """
     if around.shape != (3, 3, 3):
         return outside
+    return _pattern_keeps_topology(around.tobytes())
+
+
+@lru_cache(maxsize=1 << 16)
+def _pattern_keeps_topology(pattern: bytes) -> bool:
+    around = np.frombuffer(pattern, dtype=bool).reshape(3, 3, 3)
     without_middle = _EVERYWHERE.copy()
     without_middle[1, 1, 1] = False
     return all(_touches_one_piece(side & without_middle) for side in (around, ~around))
