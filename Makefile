@@ -1,4 +1,4 @@
-# make demo: the method on a synthetic heart, from a fresh machine, with the library alone.
+# make demo: the method on a synthetic heart, from a fresh machine, with the library and its viewer.
 # make test: every check we have. make quick: lint and a few tests, in less than a minute.
 # make bench: every benchmark, then the documents' tables and figures; goes on where it was stopped.
 # All need Python >= 3.11 and a C compiler. The demo sets up an environment of its own in .venv-demo, the
@@ -71,7 +71,7 @@ $(INSTALLED): $(BUILT_FROM)
 
 $(DEMO_INSTALLED): $(BUILT_FROM)
 	$(call new_environment,$(DEMO_VENV))
-	$(DEMO_BIN)/python -m pip install -q -c constraints-test.txt -e .
+	$(DEMO_BIN)/python -m pip install -q -c constraints-test.txt -e ".[report]"
 	touch $(DEMO_INSTALLED)
 
 clean:

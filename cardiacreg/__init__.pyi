@@ -24,6 +24,8 @@ from .atlases import (
 from .cine import (
     CineFrame as CineFrame,
     CineResult as CineResult,
+    SavedCine as SavedCine,
+    load_cine as load_cine,
     refine_cine as refine_cine,
 )
 from .compute import Progress as Progress
@@ -101,6 +103,12 @@ from .registration import (
     StopReason as StopReason,
     fit_landmark_affine as fit_landmark_affine,
     register_labels as register_labels,
+)
+from .reports import (
+    Verdict as Verdict,
+    judge as judge,
+    write_cohort_report as write_cohort_report,
+    write_report as write_report,
 )
 from .results import (
     RefineResult as RefineResult,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,3 +69,24 @@ def tiny_files(tmp_path_factory):
         write_labels(place / "labels.nii.gz", heart.labels)
         write_volume(place / "image.nii.gz", heart.image)
     return TinyFiles(folder / "labels.nii.gz", folder / "image.nii.gz", folder / "atlases")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window, drawing in software; skipped where it or its driver is not installed."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("chromium or chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for word in (
+        "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle",
+        "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    ):  # fmt: skip
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield found
+    found.quit()

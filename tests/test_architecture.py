@@ -47,9 +47,13 @@ ROOMS = {
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "metrics", "atlases", "results", "refinement",
         ),
+        "reports": (
+            *NOUNS, "slices", "io", "anatomy", "results", "surfaces", "measures", "refinement", "cine",
+            "__init__",
+        ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "doors", "measures", "refinement", "cine", "__init__",
+            "surfaces", "doors", "measures", "refinement", "cine", "reports", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -87,6 +91,7 @@ ONLY_IMPORTERS = {
         "results.surface_figure",
         "cine.curves_figure",
         "measures.bullseye",
+        "reports.*",
         "cli.*",
     ),
     "click": ("cli.*",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,21 @@ from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import write_json
 from cardiacreg.io.nifti import write_label_frames
 from cardiacreg.io.output_folder import all_or_nothing
+from cardiacreg.results.files import REPORT
 
 SCHEMA_VERSION = 1
 FILE_NAMES = ("labels.nii.gz", "volumes.csv", "curves.png", "cine.json")
+ON_REQUEST = (REPORT,)
+"""What may be written beside them; that of an earlier result is removed with it."""
 
 
-def save_cine(result: CineResult, folder: Path, *, overwrite: bool) -> Path:
+def save_cine(
+    result: CineResult,
+    folder: Path,
+    *,
+    overwrite: bool,
+    more: Mapping[str, bytes] | None = None,
+) -> Path:
     """Write a cine into a folder, complete or not at all.
 
     Parameters
@@ -31,6 +41,8 @@ def save_cine(result: CineResult, folder: Path, *, overwrite: bool) -> Path:
         Made when missing.
     overwrite : bool
         Replace the files of an earlier result.
+    more : mapping of str to bytes, optional
+        Further files to write beside it, by names of `ON_REQUEST`.
 
     Returns
     -------
@@ -45,9 +57,12 @@ def save_cine(result: CineResult, folder: Path, *, overwrite: bool) -> Path:
     from cardiacreg.cine.curves_figure import draw_curves
     from cardiacreg.results.qc_figure import png_bytes
 
+    names = (*(more or {}), *FILE_NAMES)
     with all_or_nothing(
-        Path(folder), FILE_NAMES, overwrite=overwrite, inputs=result.input_files
+        Path(folder), names, overwrite=overwrite, outdated=ON_REQUEST, inputs=result.input_files
     ) as stage:
+        for name, content in (more or {}).items():
+            write_bytes_atomically(stage / name, content)
         labels = [frame.labels for frame in result.frames]
         write_label_frames(stage / "labels.nii.gz", labels, step_ms=_step_ms(result))
         write_bytes_atomically(stage / "volumes.csv", _table(result).encode())

@@ -34,6 +34,7 @@ from cardiacreg.cli.presets import (
     presets,
     spacing_option,
 )
+from cardiacreg.cli.report import page_of, report, report_option, with_inputs
 from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
@@ -51,6 +52,7 @@ for _command in (
     run_both,
     surfaces,
     measure,
+    report,
     convert,
     evaluate,
     presets,
@@ -147,6 +149,7 @@ for _command in (
 @accept_failed_option
 @surface_formats_option("--surfaces")
 @click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def refine(
@@ -165,6 +168,7 @@ def refine(
     overwrite: bool,
     accept_failed: bool,
     surface: bool,
+    with_report: bool,
     formats: tuple[str, ...],
     as_json: bool,
     quiet: bool,
@@ -192,16 +196,16 @@ def refine(
             raise click.UsageError("--frames does not go with --surface.")
         refine_frames(
             output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
-            as_json=as_json, quiet=quiet, inputs=inputs,
+            with_report=with_report, as_json=as_json, quiet=quiet, inputs=inputs,
         )  # fmt: skip
         return
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
     files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
-        result = run(inputs.pop("segmentation"), options=options, progress=progress, **inputs)
-    result = replace(result, input_files=files)
-    meshes = meshes_of(result, formats)
-    save_result(result, output, overwrite=overwrite, surface=surface, meshes=meshes)
-    notes = () if quiet else (f"look at {output / 'qc.png'}",)
+        result = run(options=options, progress=progress, **inputs)
+    result = with_inputs(replace(result, input_files=files), output, inputs)
+    more = meshes_of(result, formats) | page_of(result, with_report, inputs)
+    save_result(result, output, overwrite=overwrite, surface=surface, more=more)
+    notes = () if quiet else (f"look at {output / ('report.html' if with_report else 'qc.png')}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ def refine_frames(
     *,
     overwrite: bool,
     accept_failed: bool,
+    with_report: bool,
     as_json: bool,
     quiet: bool,
     inputs: dict[str, Any],
@@ -49,13 +51,14 @@ def refine_frames(
     frames : str or tuple of int
         As for `refine_cine`.
     options : RefineOptions
-    overwrite, accept_failed, as_json, quiet : bool
+    overwrite, accept_failed, with_report, as_json, quiet : bool
         As the command was told.
     inputs : dict
         What is left of the command's options.
     """
     from cardiacreg.cine._refine_cine import refine_cine
     from cardiacreg.cine.files import FILE_NAMES, cine_summary, save_cine
+    from cardiacreg.cli.report import PAGE, page_of, with_inputs
     from cardiacreg.cli.result import findings_kept_for_the_end
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
@@ -74,12 +77,13 @@ def refine_frames(
     if not inputs.pop("check_spacing", True):
         raise click.UsageError("--frames does not go with --no-check-spacing.")
     files = files_of(*(inputs[name] for name in ("segmentation", "image", "atlases")))
-    check_output(output, FILE_NAMES, overwrite=overwrite, inputs=files)
+    check_output(output, (*FILE_NAMES, PAGE), overwrite=overwrite, inputs=files)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
-        result = refine_cine(
-            inputs.pop("segmentation"), frames=frames, options=options, progress=progress, **inputs
-        )
-    save_cine(result, output, overwrite=overwrite)
+        result = refine_cine(frames=frames, options=options, progress=progress, **inputs)
+    given = inputs | {"frame": None}
+    result = with_inputs(replace(result, input_files=files), output, given)
+    more = page_of(result, with_report, given)
+    save_cine(result, output, overwrite=overwrite, more=more)
     if as_json:
         echo_json(cine_summary(result) | {"folder": output})
     else:

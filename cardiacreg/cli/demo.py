@@ -24,6 +24,7 @@ _GROUP, _PHASE, _SEED = "hypertrophic", "ED", 10_005
 """Nobody of the embedded atlases (`hearts.FIRST_EVALUATION_SEED`); its stack is tilted by 4.4 degrees, an
 ordinary one."""
 _RESULTS = ("refined", "as_published")
+_NUMBERS, _REPORT = "measures.json", "report.html"
 
 
 @click.command(epilog=EXIT_CODES)
@@ -59,15 +60,16 @@ def demo(output: Path, overwrite: bool, quiet: bool, **how: Any) -> None:
     The heart is none of the embedded atlases. A clinical stack of it is refined by default and as
     published, and compared with the truth beside two ways of interpolating them.
     """
-    from cardiacreg.cli.demo_report import FILE_NAME, NUMBERS, Demo, write_report
-    from cardiacreg.io.output_folder import check_output
+    from cardiacreg.io.landmark_files import write_json
+    from cardiacreg.io.output_folder import all_or_nothing, check_output
     from cardiacreg.metrics.overlap import compare
+    from cardiacreg.reports.beside_truth import Known, known_page
 
     check_output(output, _every_name(), overwrite=overwrite, inputs=files_of(how["atlases"]))
     heart, stack = _simulated()
     preparation = _prepared(how)
     results = _refined(stack, quiet, how)
-    for name in (NUMBERS, FILE_NAME):
+    for name in (_NUMBERS, _REPORT):
         (output / name).unlink(missing_ok=True)
     write_simulation(output / "inputs", heart, stack, overwrite=overwrite)
     for name, result in results.items():
@@ -79,15 +81,15 @@ def demo(output: Path, overwrite: bool, quiet: bool, **how: Any) -> None:
         for name, model in models.items()
     }
     say("drawing the report ...")
-    write_report(
-        output,
-        Demo(
-            results["refined"], stack.reference, simple["shape_based"], figures,
-            stack.slice_shifts_mm, preparation,
-        ),
+    known = Known(
+        results["refined"], stack.reference, simple["shape_based"], figures, stack.slice_shifts_mm,
+        preparation,
     )  # fmt: skip
+    with all_or_nothing(output, (_NUMBERS, _REPORT), overwrite=True) as stage:
+        write_json(stage / _NUMBERS, figures)
+        (stage / _REPORT).write_text(known_page(known), encoding="utf-8")
     _echo_figures(figures)
-    click.echo(f"look at {output / FILE_NAME} and {output / 'refined' / 'qc.png'}")
+    click.echo(f"look at {output / _REPORT}")
 
 
 def _simulated() -> tuple[Subject, LowResolution]:
@@ -101,12 +103,11 @@ def _simulated() -> tuple[Subject, LowResolution]:
 
 def _every_name() -> list[str]:
     """All files of a demo, the report last."""
-    from cardiacreg.cli.demo_report import FILE_NAME, NUMBERS
     from cardiacreg.results.files import FILE_NAMES, SURFACE
 
     folders = {"inputs": SIMULATED} | dict.fromkeys(_RESULTS, (*FILE_NAMES, SURFACE))
     files = [f"{folder}/{name}" for folder, names in folders.items() for name in names]
-    return [*files, NUMBERS, FILE_NAME]
+    return [*files, _NUMBERS, _REPORT]
 
 
 def _options() -> dict[str, RefineOptions]:

@@ -27,9 +27,11 @@ ON_INPUT = "labels_input_lattice.nii.gz"
 """The model on the lattice of a segmentation that was turned onto a short-axis one."""
 MESH_NAMES = ("LV_ENDO", "LV_EPI", "RV_ENDO", "RV_EPI", "EPI")
 MESH_FORMATS = ("vtp", "stl", "ply", "obj")
+REPORT = "report.html"
 ON_REQUEST = (
     SURFACE,
     ON_INPUT,
+    REPORT,
     *(f"{name}.{ending}" for name in MESH_NAMES for ending in MESH_FORMATS),
 )
 """What may be written beside a result; the files of an earlier one are removed with it."""
@@ -41,7 +43,7 @@ def save_result(
     *,
     overwrite: bool,
     surface: bool = False,
-    meshes: Mapping[str, bytes] | None = None,
+    more: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write a result into a folder, complete or not at all.
 
@@ -54,8 +56,8 @@ def save_result(
         Replace the files of an earlier result.
     surface : bool
         Also draw the heart from outside, as `SURFACE`.
-    meshes : mapping of str to bytes, optional
-        Files of surfaces to write beside it, by names of `ON_REQUEST`.
+    more : mapping of str to bytes, optional
+        Further files to write beside it, surfaces or a report, by names of `ON_REQUEST`.
 
     Returns
     -------
@@ -69,12 +71,12 @@ def save_result(
         input of the result (OUTPUT_IS_INPUT), or the folder cannot be made or written
         (OUTPUT_NOT_WRITABLE).
     """
-    asked = (*((SURFACE,) if surface else ()), *besides(result), *(meshes or {}))
+    asked = (*((SURFACE,) if surface else ()), *besides(result), *(more or {}))
     names = (*asked, *FILE_NAMES)
     with all_or_nothing(
         Path(folder), names, overwrite=overwrite, outdated=ON_REQUEST, inputs=result.input_files
     ) as stage:
-        for name, content in (meshes or {}).items():
+        for name, content in (more or {}).items():
             write_bytes_atomically(stage / name, content)
         write_files(result, stage, surface=surface)
     return Path(folder)

@@ -46,7 +46,7 @@ LEAST_ORIENTATION_PROBABILITY = 0.9
 MOST_ATLAS_DIVERSITY = 0.45
 """Ten frames of five ACDC patients (002, 004, 006, 008, 012; end-diastole and end-systole), refined with
 the embedded bank by default, have 0.20 to 0.34."""
-_GUARDED = (STRUCTURES[LV_CAVITY], STRUCTURES[LV_WALL], STRUCTURES[RV_CAVITY])
+GUARDED = (STRUCTURES[LV_CAVITY], STRUCTURES[LV_WALL], STRUCTURES[RV_CAVITY])
 """Not the RV wall: thick slices show it too thin or not at all, so that right models differ from it."""
 _ROUNDING = 1e-6
 
@@ -136,7 +136,7 @@ def find_problems(
 
 
 def _failed_agreement(agreement: Mapping[str, float | None]) -> Iterable[Finding]:
-    lost = {name: dice for name, dice in agreement.items() if name not in _GUARDED}
+    lost = {name: dice for name, dice in agreement.items() if name not in GUARDED}
     shown = ", ".join(
         part
         for part in (
@@ -197,7 +197,7 @@ def _few_slices(n_slices: int | None, length_over_width: float | None) -> Iterab
 def _agreeing(
     agreement: Mapping[str, float | None],
     wanted: Callable[[float], bool],
-    names: tuple[str, ...] = _GUARDED,
+    names: tuple[str, ...] = GUARDED,
 ) -> str:
     """Name the structures whose agreement is as wanted, with its value."""
     return ", ".join(
@@ -222,7 +222,7 @@ def _differing_volumes(volumes: Mapping[str, StructureVolume]) -> Iterable[Findi
     shown = [
         f"{name} {volume.total_ml:.1f} for {volume.input_ml:.1f} ml ({100 * change:+.0f} %)"
         for name, volume in volumes.items()
-        if name in _GUARDED and volume.input_ml
+        if name in GUARDED and volume.input_ml
         if abs(change := volume.total_ml / volume.input_ml - 1) > MOST_VOLUME_DIFFERENCE + _ROUNDING
     ]
     if shown:
@@ -239,7 +239,7 @@ def _beyond(
 ) -> Iterable[Finding]:
     """Report the structures that reach far past the labelled slices at one end."""
     shown = []
-    for name in _GUARDED:
+    for name in GUARDED:
         if name not in volumes:
             continue
         volume = volumes[name]

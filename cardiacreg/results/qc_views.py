@@ -8,7 +8,7 @@ left-handed lattice from a right-handed one.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,37 @@ from cardiacreg.geometry import (
     RV_CAVITY,
     RV_WALL,
     LabelMap,
+    Landmarks,
+    Subject,
     Volume,
     apply_matrix,
     nearest_labels,
 )
-from cardiacreg.results.result import RefineResult
 from cardiacreg.slices import labelled_slices, target_frame
 
 STEP_MM = 0.6
 MARGIN_MM = 8.0
 _ANTERIOR, _TURNING, _INFERIOR, _LATERAL, _APEX, _BASE = range(6)
+
+
+class Drawable(Protocol):
+    """What figures need of a result: the model, its target, and how the slices of both lie."""
+
+    @property
+    def labels(self) -> LabelMap:
+        """The model."""
+
+    @property
+    def target(self) -> Subject:
+        """The acquired labels and image."""
+
+    @property
+    def landmarks(self) -> Landmarks:
+        """The six of the target."""
+
+    @property
+    def slice_shifts_mm(self) -> NDArray[np.float64]:
+        """Shift of every slice, shape (n_slices, 2): true position = stored position + shift."""
 
 
 class HeartAxes(NamedTuple):
@@ -69,7 +90,7 @@ class Cut(NamedTuple):
     box: Box
 
 
-def heart_axes(result: RefineResult) -> HeartAxes:
+def heart_axes(result: Drawable) -> HeartAxes:
     """Find how to turn a result so that the apex is at the bottom and the RV to the left."""
     frame = target_frame(result.target.labels.voxel_to_world, "qc figure")
     points = apply_matrix(_between(frame, np.eye(4)), result.landmarks.points_mm)
@@ -102,7 +123,7 @@ def _signed_axes() -> list[Float]:
     return [sign * axis for axis in np.eye(2) for sign in (1.0, -1.0)]
 
 
-def _rv_direction(result: RefineResult, frame: Float, points: Float) -> Float:
+def _rv_direction(result: Drawable, frame: Float, points: Float) -> Float:
     """Find the in-plane unit vector from the LV's to the RV's centre."""
     left = _centre(result.labels, (LV_CAVITY, LV_WALL), frame)
     right = _centre(result.labels, (RV_CAVITY, RV_WALL), frame)
@@ -120,7 +141,7 @@ def _centre(labels: LabelMap, wanted: tuple[int, ...], frame: Float) -> Float | 
     return apply_matrix(_between(frame, labels.voxel_to_world), where.mean(axis=0))
 
 
-def shown_slices(result: RefineResult, axes: HeartAxes, count: int) -> list[int]:
+def shown_slices(result: Drawable, axes: HeartAxes, count: int) -> list[int]:
     """Choose up to `count` labelled slices, evenly spread from apex to base."""
     slices = labelled_slices(result.target.labels.array)
     ordered = slices if axes.to_base > 0 else slices[::-1]
@@ -128,7 +149,7 @@ def shown_slices(result: RefineResult, axes: HeartAxes, count: int) -> list[int]
     return [int(ordered[n]) for n in chosen]
 
 
-def heart_points(result: RefineResult, axes: HeartAxes, *others: LabelMap) -> Float:
+def heart_points(result: Drawable, axes: HeartAxes, *others: LabelMap) -> Float:
     """Return where the hearts of model, input and others end, in the target's frame, shape (n, 3)."""
     maps = (result.labels, result.target.labels, *others)
     return np.concatenate([_surface_points(labels, axes.frame) for labels in maps])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import AtlasReport, Orientation
 
 _LARGEST_JSON_BYTES = 20_000_000
+_SUMMARY = "result.json"
+_READ = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,57 +138,59 @@ def load_result(
     (0.93, (10, 2))
     """
     place = Path(folder)
-    said = _content(place)
-    _check_files(place, said)
+    said = read_summary(place, _SUMMARY, SCHEMA_VERSION)
+    check_files(place, said, _READ, _SUMMARY)
     try:
         found = _saved(place, said)
     except InvalidInputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(place, f"result.json does not say what it should ({error!r})") from error
+        raise damaged(place, f"result.json does not say what it should ({error!r})") from error
     return replace(found, target=_target(said, segmentation, image, preset, frame))
 
 
-def _content(place: Path) -> dict[str, Any]:
-    file = place / "result.json"
+def read_summary(place: Path, name: str, version: int) -> dict[str, Any]:
+    """Read the JSON file that says what a folder of results holds, of the version that is read."""
+    file = place / name
     if not file.is_file():
         raise InvalidInputError(
-            f"{place}: holds no result.json; needs a folder that RefineResult.save or cardiacreg "
-            "refine wrote.",
+            f"{place}: holds no {name}; needs a folder that cardiacreg refine, or save() of its "
+            "result, wrote.",
             code="NO_RESULT",
         )
     check_regular_file(file)
     if file.stat().st_size > _LARGEST_JSON_BYTES:
-        raise _damaged(place, f"result.json is larger than {_LARGEST_JSON_BYTES} bytes")
+        raise damaged(place, f"{name} is larger than {_LARGEST_JSON_BYTES} bytes")
     try:
         text = file.read_text(encoding="utf-8")
         said = json.loads(text, object_pairs_hook=without_repeated_keys)
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise _damaged(place, f"result.json is not JSON ({error})") from error
-    if not isinstance(said, dict) or said.get("schema_version") != SCHEMA_VERSION:
-        version = said.get("schema_version") if isinstance(said, dict) else None
+        raise damaged(place, f"{name} is not JSON ({error})") from error
+    if not isinstance(said, dict) or said.get("schema_version") != version:
+        found = said.get("schema_version") if isinstance(said, dict) else None
         raise InvalidInputError(
-            f"{place}: result.json is of version {version}; this cardiacreg reads version "
-            f"{SCHEMA_VERSION}. Refine anew, or read it with the version that wrote it.",
+            f"{place}: {name} is of version {found}; this cardiacreg reads version "
+            f"{version}. Refine anew, or read it with the version that wrote it.",
             code="RESULT_VERSION",
         )
     return said
 
 
-def _damaged(place: Path, why: str) -> InvalidInputError:
+def damaged(place: Path, why: str) -> InvalidInputError:
+    """Return the error for a folder whose files are damaged or do not belong together."""
     return InvalidInputError(f"{place}: {why}; refine anew.", code="DAMAGED_RESULT")
 
 
-def _check_files(place: Path, said: dict[str, Any]) -> None:
+def check_files(place: Path, said: dict[str, Any], names: Sequence[str], summary: str) -> None:
     """Compare the files that are read with the checksums of the run."""
     known = said.get("files_sha256")
-    for name in ("labels.nii.gz", "confidence.nii.gz", "landmarks.json"):
+    for name in names:
         file = place / name
         if not isinstance(known, dict) or name not in known or not file.is_file():
-            raise _damaged(place, f"{name} is missing, or result.json does not know it")
+            raise damaged(place, f"{name} is missing, or {summary} does not know it")
         check_regular_file(file)
         if hashlib.sha256(file.read_bytes()).hexdigest() != known[name]:
-            raise _damaged(place, f"{name} was changed since result.json was written")
+            raise damaged(place, f"{name} was changed since {summary} was written")
 
 
 def _target(

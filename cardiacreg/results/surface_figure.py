@@ -14,8 +14,7 @@ from matplotlib.patches import Patch
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.results.qc_figure import COLOURS
-from cardiacreg.results.qc_views import HeartAxes, heart_axes, heart_points
-from cardiacreg.results.result import RefineResult
+from cardiacreg.results.qc_views import Drawable, HeartAxes, heart_axes, heart_points
 from cardiacreg.results.surface_rays import PIXEL_MM, Shares, View, draw_rays, smooth_shares
 
 _MARGIN_MM = 7.0
@@ -51,7 +50,7 @@ class Scene(NamedTuple):
     points: Float
 
 
-def make_scene(result: RefineResult, columns: Mapping[str, LabelMap]) -> Scene:
+def make_scene(result: Drawable, columns: Mapping[str, LabelMap]) -> Scene:
     """Prepare label maps of one heart to be drawn beside each other.
 
     Parameters
@@ -114,7 +113,7 @@ def draw_looks(scene: Scene, names: Iterable[str] = LOOKS) -> Figure:
     return figure
 
 
-def draw_surface_figure(result: RefineResult) -> Figure:
+def draw_surface_figure(result: Drawable) -> Figure:
     """Draw input and model from the front, from the right and opened, apex down.
 
     Parameters

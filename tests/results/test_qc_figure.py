@@ -26,7 +26,6 @@ from cardiacreg.geometry import (
 )
 from cardiacreg.results import surface_figure
 from cardiacreg.results.guards import CODES, find_problems
-from cardiacreg.results.qc_comparison import draw_cuts_with_truth, draw_slices_with_truth
 from cardiacreg.results.qc_figure import draw_qc_figure, png_bytes
 from cardiacreg.results.qc_views import (
     cut_points,
@@ -310,20 +309,3 @@ def test_the_heart_from_outside_does_not_depend_on_how_it_was_stored(tiny_result
 
 def test_the_surface_figure_is_a_png(tiny_result):
     assert png_bytes(surface_figure.draw_surface_figure(tiny_result)).startswith(PNG_START)
-
-
-def test_a_model_is_drawn_beside_its_truth(tiny_result):
-    columns = {"input": tiny_result.target.labels, "model": tiny_result.labels}
-    scene = surface_figure.make_scene(tiny_result, columns | {"truth": tiny_result.labels})
-    slices = draw_slices_with_truth(tiny_result, scene, "truth")
-    cuts = draw_cuts_with_truth(tiny_result, scene, "truth")
-    for figure, words in (
-        (slices, ("input", "model", "anterior", "inferior", "20 mm", "truth, outline")),
-        (cuts, ("truth, four-chamber cut", "model, two-chamber cut", "RV", "apex", "20 mm")),
-        (surface_figure.draw_looks(scene, ["front"]), ("truth, from the front", "base", "20 mm")),
-    ):
-        texts = placed_texts(figure)
-        assert set(words) <= {text.get_text() for text, _ in texts}
-        for text, box in texts:
-            assert box.x0 >= 0 and box.y0 >= 0, text
-            assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text

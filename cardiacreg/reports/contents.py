@@ -1,0 +1,244 @@
+"""The contents of a patient's report: rows of its tables, and its pictures, before they become a page."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cardiacreg.cine.curves_figure import draw_curves
+from cardiacreg.errors import kept_warnings
+from cardiacreg.geometry import STRUCTURES, Subject
+from cardiacreg.io.landmark_files import json_text
+from cardiacreg.measures.bullseye import draw_bullseye
+from cardiacreg.measures.heart import Measures, measure
+from cardiacreg.reports.before_after import draw_cuts, draw_slices
+from cardiacreg.reports.case import Case, Phase, Refined
+from cardiacreg.reports.directions import directions_of
+from cardiacreg.reports.pictures import Picture, as_png, as_svg
+from cardiacreg.reports.reference_ranges import RANGES, Range
+from cardiacreg.reports.shifts_figure import draw_shifts
+from cardiacreg.results.corrected import corrected_stack
+from cardiacreg.results.qc_figure import COLOURS
+from cardiacreg.results.qc_views import HeartAxes, heart_axes
+from cardiacreg.results.surface_figure import LOOKS, draw_looks, make_scene
+
+CITATIONS = (
+    "Duan J, Bello G, Schlemper J, et al. Automatic 3D Bi-Ventricular Segmentation of Cardiac Images "
+    "by a Shape-Refined Multi-Task Deep Learning Approach. IEEE Transactions on Medical Imaging "
+    "38(9):2151-2164, 2019. doi:10.1109/TMI.2019.2894322",
+    "The cardiacreg developers. cardiacreg {version}: smooth, complete, high-resolution bi-ventricular "
+    "models from thick-slice cardiac MR segmentations.",
+)
+_MODEL = "model"
+_SHOWN = (
+    "LVEDV", "LVESV", "LVSV", "LVEF", "RVEDV", "RVESV", "RVSV", "RVEF", "LVM", "RVM", "BSA",
+    *(name for name in RANGES if name.endswith("i")), "WT_Global", "WT_Global ES",
+    "Eccentricity ED", "Eccentricity ES",
+)  # fmt: skip
+_SIZES = {
+    "EDV": "end-diastolic volume",
+    "ESV": "end-systolic volume",
+    "SV": "stroke volume",
+    "EF": "ejection fraction",
+    "M": "wall mass",
+}
+_WHOLE_WORDS = {
+    "BSA": "body surface area",
+    "WT_Global": "mean thickness of the LV wall",
+    "Eccentricity": "eccentricity of the LV cavity",
+}
+
+
+class VolumeRow(NamedTuple):
+    """Volumes of one structure in ml, mass in g, change in % and agreement as Dice; None if unknown."""
+
+    name: str
+    colour: str
+    input_ml: float | None
+    inside_ml: float | None
+    beyond_apex_ml: float | None
+    beyond_base_ml: float | None
+    total_ml: float | None
+    change_percent: float | None
+    mass_g: float | None
+    agreement: float | None
+
+
+class MeasureRow(NamedTuple):
+    """A measure, what its name means, its published range and where it lies in it."""
+
+    name: str
+    words: str
+    value: float
+    unit: str
+    normal: Range | None
+    place: str
+
+
+class PhasePictures(NamedTuple):
+    """What is drawn of one phase; `note` says why something is left out."""
+
+    title: str
+    slices: Picture | None
+    cuts: Picture | None
+    surfaces: tuple[Picture, ...]
+    shifts: Picture | None
+    directions: str
+
+
+def volume_rows(phase: Phase) -> list[VolumeRow]:
+    """Return a row for every structure."""
+    rows = []
+    for label, name in STRUCTURES.items():
+        volume = phase.volumes.get(name)
+        total = None if volume is None else volume.total_ml
+        given = None if volume is None else volume.input_ml
+        rows.append(
+            VolumeRow(
+                name=name,
+                colour=COLOURS[label],
+                input_ml=given,
+                inside_ml=None if volume is None else volume.inside_ml,
+                beyond_apex_ml=None if volume is None else volume.beyond_apex_ml,
+                beyond_base_ml=None if volume is None else volume.beyond_base_ml,
+                total_ml=total,
+                change_percent=100 * (total / given - 1) if given and total is not None else None,
+                mass_g=phase.masses_g.get(name),
+                agreement=phase.agreement.get(name),
+            )
+        )
+    return rows
+
+
+def measure_case(
+    case: Case, *, height_cm: float | None = None, weight_kg: float | None = None
+) -> tuple[Measures, list[str]]:
+    """Measure the heart, and return what was told meanwhile."""
+    with kept_warnings() as notes:
+        found = measure(*case.measured, height_cm=height_cm, weight_kg=weight_kg)
+    return found, [note.message for note in notes]
+
+
+def measure_rows(measures: Measures) -> list[MeasureRow]:
+    """Return the measures that a reader looks for first, with their published ranges."""
+    rows = {row.name: row for row in measures.table()}
+    found = []
+    for name in _SHOWN:
+        row = rows.get(name)
+        if row is None or row.value is None:
+            continue
+        normal = RANGES.get(name)
+        place = "" if normal is None else normal.place(row.value)
+        found.append(MeasureRow(name, measure_words(name), row.value, row.unit, normal, place))
+    return found
+
+
+def measure_words(name: str) -> str:
+    """Say what a measure's name stands for.
+
+    Examples
+    --------
+    >>> from cardiacreg.reports.contents import measure_words
+    >>> measure_words("LVEDVi"), measure_words("WT_Global ES")
+    ('LV end-diastolic volume, by body surface', 'mean thickness of the LV wall, end-systole')
+    """
+    key, _, phase = name.partition(" ")
+    ends = {"ED": ", end-diastole", "ES": ", end-systole"}
+    if key in _WHOLE_WORDS:
+        return _WHOLE_WORDS[key] + ends.get(phase, "")
+    side, size = key[:2], key[2:].removesuffix("i")
+    indexed = ", by body surface" if key.endswith("i") else ""
+    return f"{side} {_SIZES[size]}{indexed}"
+
+
+def phase_pictures(case: Case, phase: Phase) -> PhasePictures:
+    """Draw one phase before and after."""
+    refined = phase.refined
+    if refined is None:
+        return PhasePictures(phase.title, None, None, (), None, "")
+    scene = make_scene(refined, {"input": refined.target.labels, _MODEL: refined.labels})
+    axes = scene.axes
+    directions = directions_of(refined, axes, case.orientation)
+    return PhasePictures(
+        phase.title,
+        as_png(
+            draw_slices(refined, scene, directions),
+            "Short-axis slices from apex to base, seen from the apex. Above as they were acquired, with "
+            "the input's outlines. Below at their place after the estimated shift, with the model's "
+            "outlines; the input's show in magenta where they differ.",
+        ),
+        as_png(
+            draw_cuts(refined, scene, directions, _cut_columns(refined)),
+            "Two cuts along the long axis of the left ventricle, apex down. Hatched parts lie beyond the "
+            "slices that show the structure: they come from the atlases alone.",
+        ),
+        tuple(
+            as_png(draw_looks(scene, [name]), f"Input and model, {look.words}.")
+            for name, look in LOOKS.items()
+        ),
+        as_svg(
+            draw_shifts(refined, axes, directions),
+            "The stack from two sides, apex down: every slice as stored, and moved by its estimated "
+            "in-plane shift, in mm on the right of each panel.",
+        ),
+        _words_of(directions.believed, directions.reason),
+    )  # fmt: skip
+
+
+def _cut_columns(refined: Refined) -> dict[str, Any]:
+    moved = corrected_stack(refined.target, refined.slice_shifts_mm).labels
+    return {"input, as stored": refined.target.labels, "slices, shifted": moved, "model": _MODEL}
+
+
+def _words_of(believed: bool, reason: str) -> str:
+    if believed:
+        return (
+            "Letters are the patient's directions by the file's matrix: R right, L left, A anterior, "
+            "P posterior, S superior, I inferior."
+        )
+    return (
+        "Letters of the patient's directions (R, L, A, P, S, I) are left out, because "
+        f"{reason}. Anterior, inferior, apex, base and the side of the RV are those of the heart itself."
+    )
+
+
+def axes_of(case: Case) -> HeartAxes:
+    """How the heart lies: by its stack, or by the model's own lattice where that is not known."""
+    phase = case.phases[0]
+    if phase.refined is not None:
+        return heart_axes(phase.refined)
+    still = np.zeros((phase.labels.shape[2], 2))
+    return heart_axes(Refined(phase.labels, Subject(phase.labels), phase.landmarks, still))
+
+
+def bullseye_picture(measures: Measures) -> Picture:
+    """Draw wall thickness by segment."""
+    values = measures.ed.thickness_mm
+    words = ", ".join(
+        f"segment {n + 1} {value:.1f} mm" for n, value in enumerate(values) if value == value
+    )
+    return as_svg(
+        draw_bullseye(measures),
+        "Thickness of the wall of the left ventricle in the 17 segments of the American Heart "
+        "Association, apex in the middle.",
+        f"Bull's eye of wall thickness: {words}.",
+    )
+
+
+def curves_picture(case: Case) -> Picture | None:
+    """Draw volumes over the frames of a cine."""
+    if case.cine is None:
+        return None
+    return as_svg(
+        draw_curves(case.cine),  # type: ignore[arg-type]
+        "Volume of every structure over the frames; hollow marks are frames that were filled in.",
+    )
+
+
+def options_text(options: Any) -> str:
+    """Return the options of a run as JSON."""
+    plain = options if isinstance(options, Mapping) else dataclasses.asdict(options)
+    return json_text(dict(plain))

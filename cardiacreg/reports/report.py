@@ -1,0 +1,167 @@
+"""The report of one patient: a page to look at before a result is believed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.io.kept_inputs import files_of
+from cardiacreg.io.output_folder import all_or_nothing, check_output
+from cardiacreg.reports import contents
+from cardiacreg.reports.case import Case, Inputs, Reported, open_case
+from cardiacreg.reports.page import render
+from cardiacreg.reports.reference_ranges import CITATION, POPULATION
+from cardiacreg.reports.verdict import Verdict, judge, sentence
+from cardiacreg.reports.viewer import NEEDED, Viewer, is_installed, make_viewer
+
+
+def write_report(
+    result: Reported,
+    path: str | os.PathLike[str],
+    *,
+    segmentation: Any = None,
+    image: Any = None,
+    preset: str | Mapping[int, int] | None = None,
+    frame: int | str | None = None,
+    es_result: Reported | None = None,
+    height_cm: float | None = None,
+    weight_kg: float | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the report of a patient: one HTML file that opens offline.
+
+    It begins with a verdict and its reasons (`judge`), and shows input and model in slices and long-axis
+    cuts, surfaces in three dimensions (with k3d, extra ``report``), volumes, slice shifts, measures
+    beside published ranges, wall thickness, atlases and provenance; of a cine also its curves and the
+    model as it beats.
+
+    Parameters
+    ----------
+    result : RefineResult, SavedResult, CineResult, SavedCine or path-like
+        A result, or the folder one was saved to.
+    path : path-like
+        Ends with ``.html``; the folder must exist or is made.
+    segmentation, image, preset, frame
+        The acquired stack as it was given to the refinement. A `RefineResult` holds it; a folder that
+        the command line wrote says where it is.
+    es_result : as `result`, optional
+        End-systole, where `result` is end-diastole alone.
+    height_cm, weight_kg : float, optional
+        Of the body, to index measures by its surface.
+    overwrite : bool
+        Replace an existing file.
+
+    Returns
+    -------
+    pathlib.Path
+        Of the file.
+
+    Raises
+    ------
+    InvalidInputError
+        If the name ends otherwise (BAD_FILE_NAME), the file exists and `overwrite` is not set
+        (OUTPUT_EXISTS), a folder holds no result (NO_RESULT), or the segmentation is another one than
+        was refined (TARGET_DIFFERS).
+
+    Examples
+    --------
+    >>> import cardiacreg
+    >>> cardiacreg.write_report("out", "report.html")  # doctest: +SKIP
+    PosixPath('report.html')
+    """
+    inputs = Inputs(segmentation, image, preset, frame)
+    case = open_case(result, inputs, es_result)
+    return write_case(
+        case, path, inputs=inputs, height_cm=height_cm, weight_kg=weight_kg, overwrite=overwrite
+    )
+
+
+def write_case(
+    case: Case,
+    path: str | os.PathLike[str],
+    *,
+    inputs: Inputs,
+    height_cm: float | None = None,
+    weight_kg: float | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write the page of a case; arguments as those of `write_report`."""
+    place = Path(path)
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise InvalidInputError(
+            f"{place}: a report is a page; needs a name that ends with .html.", code="BAD_FILE_NAME"
+        )
+    kept = (*files_of(inputs.segmentation, inputs.image), *case.files)
+    how: Any = {"overwrite": overwrite, "inputs": kept}
+    check_output(place.parent, (place.name,), **how)
+    page = patient_page(case, height_cm=height_cm, weight_kg=weight_kg)
+    with all_or_nothing(place.parent, (place.name,), **how) as stage:
+        (stage / place.name).write_text(page, encoding="utf-8")
+    return place
+
+
+def verdict_of(case: Case) -> Verdict:
+    """Judge a case by its findings, those of frames among them."""
+    found = [finding for where, finding in case.findings if not where]
+    reached = judge(
+        [finding for _, finding in case.findings],
+        agreement=case.agreement,
+        minimum_jacobian=case.minimum_jacobian,
+    )
+    if len(found) == len(case.findings):
+        return reached
+    reasons = [
+        sentence(f"{where}: {f.message}" if where else f.message) for where, f in case.findings
+    ]
+    return reached._replace(reasons=tuple(reasons))
+
+
+def patient_page(
+    case: Case,
+    *,
+    height_cm: float | None = None,
+    weight_kg: float | None = None,
+    template: str = "patient.html.jinja",
+    **more: Any,
+) -> str:
+    """Return the page of a case.
+
+    Parameters
+    ----------
+    case : Case
+    height_cm, weight_kg : float, optional
+    template : str
+        One that extends that of patients.
+    **more
+        What such a template names beside it.
+    """
+    from cardiacreg import __version__
+
+    measures, notes = contents.measure_case(case, height_cm=height_cm, weight_kg=weight_kg)
+    return render(
+        template,
+        title=f"cardiacreg report: {case.name}",
+        case=case,
+        verdict=verdict_of(case),
+        warnings=[sentence(text) for text in (*case.warnings, *notes)],
+        phases=[contents.phase_pictures(case, phase) for phase in case.phases],
+        volumes=[(phase.title, contents.volume_rows(phase)) for phase in case.phases],
+        measures=contents.measure_rows(measures),
+        bullseye=contents.bullseye_picture(measures),
+        curves=contents.curves_picture(case),
+        viewer=_viewer(case),
+        viewer_package=NEEDED,
+        reference=CITATION,
+        population=POPULATION,
+        options=contents.options_text(case.options),
+        citations=[text.format(version=__version__) for text in contents.CITATIONS],
+        version=__version__,
+        **more,
+    )
+
+
+def _viewer(case: Case) -> Viewer | None:
+    return make_viewer(case, contents.axes_of(case)) if is_installed() else None

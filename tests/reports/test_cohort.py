@@ -1,0 +1,164 @@
+"""The report of a cohort: verdicts, outliers, links; and in a browser, sorting and filtering."""
+
+import csv
+import json
+import re
+from html import unescape
+
+import numpy as np
+import pytest
+
+import cardiacreg
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.reports.cohort import outliers, verdict_of_row
+
+
+def rows(count=12):
+    """Patients of a table: one failed, one unusual, one to look at."""
+    found = [
+        {
+            "subject": f"P{n:03d}", "state": "done", "code": "", "message": "", "findings": "",
+            "folder": f"patients/P{n:03d}", "attempts": 1, "LVEF (%)": 55 + n % 4,
+            "LVEDV (mL)": 130 + 3 * (n % 5),
+        }
+        for n in range(count)
+    ]  # fmt: skip
+    found[3]["findings"] = "VOLUME_DIFFERS BEYOND_ENDS"
+    found[5] |= {"state": "failed", "code": "WRONG_PRESET", "message": "labels <b>differ</b>"}
+    found[5]["LVEF (%)"] = found[5]["LVEDV (mL)"] = ""
+    found[7]["LVEDV (mL)"] = 400
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    table = folder / "cohort.csv"
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows()[0].keys())
+        writer.writeheader()
+        writer.writerows(rows())
+    place = folder / "patients/P001"
+    place.mkdir(parents=True)
+    (place / "report.html").write_text("<p>P001</p>")
+    (place / "qc.png").write_bytes(b"not drawn here")
+    return cardiacreg.write_cohort_report(table, folder / "pages/cohort.html", title="Study A")
+
+
+def shown(page):
+    """Subjects in the order of the table, with their verdicts."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r'<tr data-verdict="(\w+)"[^>]*>\s*<th scope="row">(.*?)</th>', text)
+    return {re.sub("<[^>]*>", "", subject): verdict for verdict, subject in found}
+
+
+def test_the_worst_come_first(page):
+    order = list(shown(page).items())
+    assert order[:2] == [("P005", "reject"), ("P003", "look")]
+    assert len(order) == 12 and {word for _, word in order[2:]} == {"accept"}
+
+
+def test_measures_are_the_columns_of_numbers(page):
+    text = unescape(page.read_text(encoding="utf-8"))
+    assert re.findall(r'data-kind="number">([^<]+)</button>', text) == [
+        "Verdict", "LVEF (%)", "LVEDV (mL)"
+    ]  # fmt: skip
+    assert text.count('class="outside"') == 1 and "labels <b>differ" in text
+
+
+def test_text_of_the_table_is_no_markup(page):
+    assert "<b>differ" not in page.read_text(encoding="utf-8")
+
+
+def test_patients_are_linked_from_where_the_page_lies(page):
+    text = page.read_text(encoding="utf-8")
+    assert 'href="../patients/P001/report.html"' in text
+    assert 'src="../patients/P001/qc.png"' in text and "P002/" not in text
+
+
+@pytest.mark.parametrize(
+    ("row", "verdict"),
+    [
+        ({}, "accept"), ({"state": "done"}, "accept"), ({"state": "unfinished"}, "look"),
+        ({"state": "failed"}, "reject"), ({"findings": "LOW_AGREEMENT"}, "look"),
+        ({"findings": "LOW_AGREEMENT,FAILED_AGREEMENT"}, "reject"),
+        ({"verdict": "look", "state": "failed"}, "look"),
+    ],
+)  # fmt: skip
+def test_verdicts_of_rows(row, verdict):
+    assert verdict_of_row(row) == verdict
+
+
+def test_outliers():
+    values = np.array([10.0, 11, 9, 10, np.nan, 12, 8, 10, 30, 10])
+    assert outliers(values).nonzero()[0].tolist() == [8]
+    assert not outliers(values[:7]).any()
+    assert not outliers(np.full(20, 5.0)).any()
+
+
+def test_rows_may_be_json_or_in_memory(tmp_path):
+    (tmp_path / "t.json").write_text(json.dumps({"patients": rows()}))
+    first = cardiacreg.write_cohort_report(tmp_path / "t.json", tmp_path / "a.html")
+    second = cardiacreg.write_cohort_report(rows(), tmp_path / "b.html")
+    assert shown(first) == shown(second)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("t.csv", "name,LVEF\nA,3\n"), ("t.csv", ""), ("t.json", "{"), ("t.json", "[1]")],
+)
+def test_another_table_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InvalidInputError) as caught:
+        cardiacreg.write_cohort_report(tmp_path / name, tmp_path / "page.html")
+    assert caught.value.code == "BAD_TABLE"
+
+
+def test_hundreds_of_patients_make_a_small_page(tmp_path):
+    path = cardiacreg.write_cohort_report(rows(600), tmp_path / "many.html")
+    assert path.stat().st_size < 2_000_000 and len(shown(path)) == 600
+
+
+class TestInChromium:
+    @pytest.fixture
+    def opened(self, browser, page):
+        browser.get("about:blank")
+        browser.get(page.as_uri())
+        return browser
+
+    def subjects(self, browser):
+        return browser.execute_script(
+            "return Array.from(document.querySelectorAll('#cohort tbody tr'))"
+            ".filter(row => !row.hidden).map(row => row.cells[0].textContent.trim())"
+        )
+
+    def heads(self, browser):
+        return {
+            head.text.rstrip(" ↕↑↓"): head
+            for head in browser.find_elements("css selector", "thead button")
+        }
+
+    def test_a_click_sorts_and_another_turns_round(self, opened):
+        head = self.heads(opened)["LVEDV (mL)"]
+        head.click()
+        upwards = self.subjects(opened)
+        assert upwards[0] in ("P000", "P010") and upwards[-2:] == ["P007", "P005"]
+        head.click()
+        assert self.subjects(opened)[0] == "P007" and self.subjects(opened)[-1] == "P005"
+        cell = head.find_element("xpath", "..")
+        assert cell.get_attribute("aria-sort") == "descending"
+
+    def test_text_and_keyboard_sort_too(self, opened):
+        from selenium.webdriver.common.keys import Keys
+
+        self.heads(opened)["Subject"].send_keys(Keys.ENTER)
+        assert self.subjects(opened) == [f"P{n:03d}" for n in range(12)]
+
+    def test_filters(self, opened):
+        opened.find_element("id", "search").send_keys("beyond")
+        assert self.subjects(opened) == ["P003"]
+        opened.find_element("id", "search").clear()
+        opened.find_element("id", "outliers").click()
+        opened.find_element("id", "search").send_keys("p")
+        assert self.subjects(opened) == ["P007"]
+        assert opened.find_element("id", "shown").text == "1 of 12 shown"
