@@ -40,7 +40,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "all three views": tuple(VIEW_DEGREES),
 }
 SHAPE_BASED = "shape-based"
-_HEARTS = 40
+_HEARTS = 20
 _PHASES = tuple(range(0, 25, 3))
 _LEFT_OUT = (7, 8, 9)
 """The patient's long-axis planes that show the LV."""
