@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.slice_volumes import StructureVolume
 from cardiacreg.anatomy.stack_coverage import End
 from cardiacreg.arrays import Float
 from cardiacreg.cine.files import SCHEMA_VERSION
+from cardiacreg.cine.motion import BeatingHeart
+from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks
 from cardiacreg.io.nifti import read_stored_frames
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import Orientation
-from cardiacreg.results.saved import check_files, damaged, read_summary
+from cardiacreg.results.saved import (
+    check_files,
+    check_kind,
+    damaged,
+    read_kept_transforms,
+    read_summary,
+)
+from cardiacreg.transforms.ffd import FFD
+from cardiacreg.transforms.ffd_chain import FFDChain
 
 SUMMARY = "cine.json"
 
@@ -31,6 +42,8 @@ class SavedFrame:
         As in `CineFrame`.
     volumes_ml : dict
         Structure name to ml; None where it is not there.
+    volumes, transforms
+        As in `CineFrame`; no transforms where they were not saved.
     """
 
     number: int
@@ -41,16 +54,18 @@ class SavedFrame:
     filled_in: bool
     time_ms: float | None
     volumes_ml: dict[str, float | None]
+    volumes: dict[str, StructureVolume]
+    transforms: tuple[FFD, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SavedCine:
+class SavedCine(BeatingHeart):
     """What a refinement of a cine saved: the models, and what ``cine.json`` says of them.
 
     Parameters
     ----------
     frames : tuple of SavedFrame
-    ed, es, slice_shifts_mm, atlases, orientation, ends, findings, warnings
+    ed, es, slice_shifts_mm, landmarks, atlases, orientation, ends, findings, warnings
         As in `CineResult`.
     ejection_fractions, minimum_jacobian
         As in `CineResult`.
@@ -65,6 +80,7 @@ class SavedCine:
     ed: int
     es: int
     slice_shifts_mm: Float
+    landmarks: Landmarks
     atlases: tuple[str, ...]
     orientation: Orientation
     ends: tuple[End, ...]
@@ -76,11 +92,6 @@ class SavedCine:
     provenance: dict[str, Any]
     timings_seconds: dict[str, float]
     folder: Path
-
-    @property
-    def landmarks(self) -> Landmarks:
-        """Of the model at end-diastole."""
-        return landmarks_from_labels(self.frames[self.ed].labels)
 
     @property
     def volumes_ml(self) -> dict[str, Float]:
@@ -120,11 +131,17 @@ def load_cine(folder: str | Path) -> SavedCine:
     (0.52, 25)
     """
     place = Path(folder)
+    check_kind(place, SUMMARY, "result.json", "cardiacreg.load_result")
     said = read_summary(place, SUMMARY, SCHEMA_VERSION)
     check_files(place, said, ("labels.nii.gz",), SUMMARY)
     stored = read_stored_frames(place / "labels.nii.gz")
     try:
-        return _saved(place, said, [each.codes for each in stored])
+        found = _saved(place, said, [each.codes for each in stored])
+        count = len(found.frames) * len(found.atlases)
+        transforms = read_kept_transforms(place, said, SUMMARY, count)
+        return _with_transforms(found, transforms)
+    except InvalidInputError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise damaged(place, f"{SUMMARY} does not say what it should ({error!r})") from error
 
@@ -140,6 +157,7 @@ def _saved(place: Path, said: dict[str, Any], labels: list[LabelMap]) -> SavedCi
             filled_in=bool(each["filled_in"]),
             time_ms=each["time_ms"],
             volumes_ml=dict(each["volumes_ml"]),
+            volumes={name: StructureVolume(**own) for name, own in each["volumes"].items()},
         )
         for each, own in zip(said["frames"], labels, strict=True)
     )
@@ -149,6 +167,7 @@ def _saved(place: Path, said: dict[str, Any], labels: list[LabelMap]) -> SavedCi
         ed=numbers.index(said["ed_frame"]),
         es=numbers.index(said["es_frame"]),
         slice_shifts_mm=np.array(said["slice_shifts_mm"], dtype=np.float64).reshape(-1, 2),
+        landmarks=_landmarks(said["landmarks"]),
         atlases=tuple(said["atlases"]),
         orientation=Orientation(**said["orientation"]),
         ends=tuple(End(**each) for each in said["ends"]),
@@ -161,6 +180,23 @@ def _saved(place: Path, said: dict[str, Any], labels: list[LabelMap]) -> SavedCi
         timings_seconds=dict(said["timings_seconds"]),
         folder=place,
     )
+
+
+def _with_transforms(cine: SavedCine, transforms: Sequence[FFD | FFDChain]) -> SavedCine:
+    """Give every frame its transforms, one per atlas."""
+    splines = tuple(each for each in transforms if isinstance(each, FFD))
+    if len(splines) != len(transforms):
+        raise ValueError("chains of deformations, which no cine has")
+    n_atlases = len(cine.atlases)
+    frames = tuple(
+        replace(each, transforms=splines[n * n_atlases : (n + 1) * n_atlases])
+        for n, each in enumerate(cine.frames)
+    )
+    return replace(cine, frames=frames)
+
+
+def _landmarks(said: dict[str, Any]) -> Landmarks:
+    return Landmarks(np.array(said["points_mm"]), tuple(said["names"]), said["source"])
 
 
 def _findings(said: dict[str, Any]) -> tuple[Finding, ...]:

@@ -35,7 +35,13 @@ from cardiacreg.cli.presets import (
     spacing_option,
 )
 from cardiacreg.cli.report import page_of, report, report_option, with_inputs
-from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
+from cardiacreg.cli.result import (
+    accept_failed_option,
+    echo_result,
+    findings_kept_for_the_end,
+    transforms_of,
+    transforms_option,
+)
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
@@ -149,6 +155,7 @@ for _command in (
 @accept_failed_option
 @surface_formats_option("--surfaces")
 @click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
+@transforms_option
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -170,6 +177,7 @@ def refine(
     surface: bool,
     with_report: bool,
     formats: tuple[str, ...],
+    transforms: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     **inputs: Any,
@@ -196,7 +204,7 @@ def refine(
             raise click.UsageError("--frames does not go with --surface.")
         refine_frames(
             output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
-            with_report=with_report, as_json=as_json, quiet=quiet, inputs=inputs,
+            with_report=with_report, transforms=transforms, as_json=as_json, quiet=quiet, inputs=inputs,
         )  # fmt: skip
         return
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
@@ -205,7 +213,8 @@ def refine(
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(options=options, progress=progress, **inputs)
     result = with_inputs(replace(result, input_files=files), output, inputs)
-    more = meshes_of(result, formats) | page_of(result, with_report, inputs)
+    more = meshes_of(result, formats) | transforms_of(result, transforms)
+    more |= page_of(result, with_report, inputs)
     save_result(result, output, overwrite=overwrite, surface=surface, more=more)
     notes = () if quiet else (f"look at {output / ('report.html' if with_report else 'qc.png')}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)
