@@ -22,6 +22,8 @@ from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.inverse import invert_points
 from cardiacreg.transforms.resampling import Grid
 
+_AT_ONCE = 50_000
+
 
 class MovedFrame(Protocol):
     """What is needed of a frame."""
@@ -130,19 +132,30 @@ class BeatingHeart:
 
 
 def _followed(points: Float, first: Sequence[FFD], other: Sequence[FFD]) -> Float:
-    """Points of one frame in another, by the same atlases in both."""
-    moved = np.full((len(first), *points.shape), np.nan)
-    for n, (here, there) in enumerate(zip(first, other, strict=True)):
-        in_atlas = here.affine.apply(points + here.displacement_and_gradient(points)[0])
-        found = invert_points(there, in_atlas)
-        moved[n, found.converged] = found.points_mm[found.converged]
-    known = np.isfinite(moved[..., 0])
-    lost = int((~known.any(axis=0)).sum())
+    """Points of one frame in another, by the same atlases in both; a few at a time for memory's sake."""
+    parts = [
+        _median_over_atlases(points[start : start + _AT_ONCE], first, other)
+        for start in range(0, len(points), _AT_ONCE)
+    ]
+    found = np.concatenate([np.zeros((0, 3)), *parts])
+    lost = int(np.isnan(found[:, 0]).sum())
     if lost:
         raise InvalidInputError(
             f"follow: {lost} of {len(points)} points have no place in the other frame by any atlas; "
             "needs points in the heart.",
             code="NO_INVERSE",
         )
-    median = np.median if known.all() else np.nanmedian
-    return np.asarray(median(moved, axis=0), dtype=np.float64)
+    return found
+
+
+def _median_over_atlases(points: Float, first: Sequence[FFD], other: Sequence[FFD]) -> Float:
+    """The median of where each atlas says that points are; NaN where none can tell."""
+    moved = np.full((len(first), *points.shape), np.nan)
+    for n, (here, there) in enumerate(zip(first, other, strict=True)):
+        in_atlas = here.affine.apply(points + here.displacement_and_gradient(points)[0])
+        found = invert_points(there, in_atlas)
+        moved[n, found.converged] = found.points_mm[found.converged]
+    result: Float = np.median(moved, axis=0)
+    some = np.flatnonzero(np.isnan(result[:, 0]) & np.isfinite(moved[..., 0]).any(axis=0))
+    result[some] = np.nanmedian(moved[:, some], axis=0)
+    return result

@@ -120,15 +120,29 @@ def load_cine(folder: str | Path) -> SavedCine:
     Raises
     ------
     InvalidInputError
-        If the folder holds no cine (NO_RESULT), it is of another version (RESULT_VERSION), or its files
-        are damaged or do not belong together (DAMAGED_RESULT).
+        If the folder holds no cine (NO_RESULT; a single frame is read by `load_result`), it is of another
+        version (RESULT_VERSION), or its files are damaged or do not belong together (DAMAGED_RESULT).
 
     Examples
     --------
-    >>> from cardiacreg import load_cine
-    >>> cine = load_cine("cine_out")  # doctest: +SKIP
-    >>> cine.ejection_fractions["LV"], len(cine.frames)  # doctest: +SKIP
-    (0.52, 25)
+    >>> import cardiacreg
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> atlases = [make_toy_heart(size=size) for size in (0.8, 0.9, 1.0)]
+    >>> frames = [make_toy_heart(size=size).labels for size in (0.95, 0.85)]
+    >>> options = cardiacreg.RefineOptions(n_atlases=2, orientation="as-stored")
+    >>> result = cardiacreg.refine_cine(frames, atlases=atlases, options=options)
+    >>> folder = result.save("cine_out", transforms=True)
+    >>> cine = cardiacreg.load_cine("cine_out")
+    >>> len(cine.frames), cine.volumes_ml["LV cavity"].round() > 0
+    (2, array([ True,  True]))
+
+    Points of the heart at end-diastole, where they are at end-systole, and the same as a field:
+
+    >>> bool((cine.follow(cine.landmarks.points_mm, cine.es) == cine.landmarks.points_mm).all())
+    False
+    >>> around = cardiacreg.Lattice((3, 3, 3), cine.frames[cine.ed].labels.voxel_to_world)
+    >>> cine.motion(cine.es, grid=around).displacements_mm.shape
+    (3, 3, 3, 3)
     """
     place = Path(folder)
     check_kind(place, SUMMARY, "result.json", "cardiacreg.load_result")

@@ -143,9 +143,22 @@ def load_result(
     Examples
     --------
     >>> import cardiacreg
-    >>> result = cardiacreg.load_result("out")  # doctest: +SKIP
-    >>> result.agreement["LV wall"], result.slice_shifts_mm.shape  # doctest: +SKIP
-    (0.93, (10, 2))
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> atlases = [make_toy_heart(size=size) for size in (0.85, 0.9, 1.0, 1.05)]
+    >>> options = cardiacreg.RefineOptions(n_atlases=3, orientation="as-stored")
+    >>> result = cardiacreg.refine(make_toy_heart(size=0.95).labels, atlases=atlases, options=options)
+    >>> folder = result.save("out", transforms=["npz", "tfm"])
+    >>> found = cardiacreg.load_result("out")
+    >>> found.agreement["LV wall"] > 0.8, found.slice_shifts_mm.shape
+    (True, (8, 2))
+
+    Points of the target in an atlas, by the transform that was kept, and by the one written for ITK:
+
+    >>> points = found.landmarks.points_mm
+    >>> in_atlas = found.transforms[0].apply(points)
+    >>> again = cardiacreg.read_itk_transform("out/atlas_1.tfm").apply(points)
+    >>> len(found.transforms), bool(abs(in_atlas - again).max() < 1e-9)
+    (3, True)
     """
     place = Path(folder)
     check_kind(place, _SUMMARY, "cine.json", "cardiacreg.load_cine")

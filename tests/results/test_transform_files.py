@@ -81,6 +81,25 @@ def test_simpleitk_gets_the_same_points(oblique, tmp_path, form):
         np.testing.assert_allclose(found * LPS, transform.apply(points), atol=1e-3)
 
 
+def test_simpleitk_resamples_an_atlas_onto_the_model(oblique, tmp_path):
+    """The line of the documentation: what SimpleITK calls a transform goes the same way as ours."""
+    sitk = pytest.importorskip("SimpleITK")
+    folder, atlas = oblique.save(tmp_path / "out", transforms="tfm"), ATLASES[0].labels
+    cardiacreg.write_labels(tmp_path / "atlas.nii.gz", atlas)
+    (number,) = [n for n, each in enumerate(oblique.atlases, start=1) if each.index == 0]
+    found = sitk.Resample(
+        sitk.ReadImage(str(tmp_path / "atlas.nii.gz")),
+        sitk.ReadImage(str(folder / "labels.nii.gz")),
+        sitk.ReadTransform(str(folder / f"atlas_{number}.tfm")),
+        sitk.sitkNearestNeighbor,
+    )
+    array = sitk.GetArrayFromImage(found).transpose(2, 1, 0)
+    ours = cardiacreg.warp_labels(atlas, oblique.transforms[number - 1], oblique.labels).array
+    for label in (1, 2, 4):
+        both = ((array == label) & (ours == label)).sum()
+        assert 2 * both / ((array == label).sum() + (ours == label).sum()) > 0.95, label
+
+
 def test_simpleitk_applies_chains_too(tmp_path):
     """Points where ITK's splines are complete; the link that is first is applied first."""
     sitk = pytest.importorskip("SimpleITK")
