@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cardiacreg.arrays import Float
+from cardiacreg.compute.threads import check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks, voxel_grid
 from cardiacreg.transforms.displacement_field import DisplacementField
@@ -82,7 +83,12 @@ class BeatingHeart:
         return _followed(points, first.transforms, other.transforms)
 
     def motion(
-        self, frame: int, *, since: int | None = None, grid: Grid | None = None
+        self,
+        frame: int,
+        *,
+        since: int | None = None,
+        grid: Grid | None = None,
+        threads: int | None = None,
     ) -> DisplacementField:
         """Return how far every voxel of the model moves until another frame: `follow` as a field.
 
@@ -94,6 +100,8 @@ class BeatingHeart:
             Position of the frame that the field belongs to; end-diastole when absent.
         grid : Lattice, Volume or LabelMap, optional
             Where to evaluate it; the voxels of the model when absent. The work grows with their number.
+        threads : int, optional
+            All CPUs of this process when absent; the field is the same for any number.
 
         Returns
         -------
@@ -109,7 +117,9 @@ class BeatingHeart:
         other = self._frame("motion", frame)
         where = first.labels if grid is None else grid
         points = voxel_grid(where.shape, where.voxel_to_world)
-        moved = _followed(points.reshape(-1, 3), first.transforms, other.transforms)
+        moved = _followed(
+            points.reshape(-1, 3), first.transforms, other.transforms, check_threads(threads)
+        )
         return DisplacementField(moved.reshape(points.shape) - points, where.voxel_to_world)
 
     def _frame(self, caller: str, position: int) -> MovedFrame:
@@ -131,12 +141,14 @@ class BeatingHeart:
         return self.frames[number]
 
 
-def _followed(points: Float, first: Sequence[FFD], other: Sequence[FFD]) -> Float:
+def _followed(points: Float, first: Sequence[FFD], other: Sequence[FFD], threads: int = 1) -> Float:
     """Points of one frame in another, by the same atlases in both; a few at a time for memory's sake."""
-    parts = [
-        _median_over_atlases(points[start : start + _AT_ONCE], first, other)
-        for start in range(0, len(points), _AT_ONCE)
-    ]
+    parts = run_tasks(
+        lambda start: _median_over_atlases(points[start : start + _AT_ONCE], first, other),
+        range(0, len(points), _AT_ONCE),
+        threads=threads,
+        step="follow",
+    )
     found = np.concatenate([np.zeros((0, 3)), *parts])
     lost = int(np.isnan(found[:, 0]).sum())
     if lost:

@@ -197,6 +197,12 @@ class TestMotion:
         expected = cine.follow(corners, cine.es, since=1)
         np.testing.assert_allclose(field.apply(corners), expected, atol=1e-6)
 
+    def test_threads_and_parts_change_nothing(self, cine, monkeypatch):
+        whole = cine.motion(1, threads=1)
+        monkeypatch.setattr("cardiacreg.cine.motion._AT_ONCE", 7001)
+        parts = cine.motion(1, threads=2)
+        np.testing.assert_array_equal(parts.displacements_mm, whole.displacements_mm)
+
     @pytest.mark.parametrize("frame", [-1, 4, 1.5, "ES"])
     def test_other_frames_are_refused(self, cine, frame):
         for work in (
