@@ -30,8 +30,9 @@ from cardiacreg.errors import InvalidInputError, RefinementError, kept_warnings
 from cardiacreg.geometry import Subject
 from cardiacreg.io.nifti import read_volume
 from cardiacreg.phantoms.hearts import sample_heart
-from cardiacreg.reports.quality import json_features
-from cardiacreg.reports.verdict import judge
+from cardiacreg.reports.case import Inputs, open_case
+from cardiacreg.reports.report import verdict_of
+from cardiacreg.results.guards import GUARDED
 from cardiacreg.results.result import RefineResult
 
 GOOD = "none"
@@ -106,14 +107,12 @@ def measured(stack: Subject, failure: str, other: Stack) -> Record:
         result = refine_quietly(stack.labels, image=stack.image, threads=1)
     except (InvalidInputError, RefinementError) as error:
         return {"refused": error.code}
-    return outcome(result) | {"features": json_features(result)}
+    return outcome(result) | {"features": features(result)}
 
 
 def outcome(result: RefineResult) -> Record:
     """Return the verdict of a result, what it rests on, and what else a reader is told."""
-    verdict = judge(
-        result.findings, agreement=result.agreement, minimum_jacobian=result.minimum_jacobian
-    )
+    verdict = verdict_of(open_case(result, Inputs()))
     told = [text for text in result.warnings if not any(word in text for word in _HEADER)]
     assert result.orientation is not None
     return {
@@ -122,6 +121,28 @@ def outcome(result: RefineResult) -> Record:
         "warnings": told,
         "orientation": result.orientation.name,
         "ends": [end.coverage for end in result.ends],
+    }
+
+
+def features(result: RefineResult) -> dict[str, float]:
+    """Return what may tell good results from failed ones; each is larger where a result is worse."""
+    lengths = np.linalg.norm(result.slice_shifts_mm, axis=1)
+    volumes = [v for name, v in result.volumes.items() if name in GUARDED and v.input_ml]
+    dice = [d for name, d in result.agreement.items() if name in GUARDED and d is not None]
+    return {
+        "disagreement": 1.0 - min(dice, default=1.0),
+        "volume_change": max(
+            (abs(v.total_ml / (v.input_ml or 1) - 1) for v in volumes), default=0.0
+        ),
+        "share_beyond": max(
+            ((v.beyond_apex_ml + v.beyond_base_ml) / max(v.total_ml, 1e-9) for v in volumes),
+            default=0.0,
+        ),
+        "largest_shift_mm": float(lengths.max(initial=0.0)),
+        "landmark_residual_mm": min(each.landmark_residual_mm for each in result.atlases),
+        "inconsistency_before": 1.0 - max(each.consistency_before for each in result.atlases),
+        "inconsistency_after": 1.0 - float(np.mean([e.consistency_after for e in result.atlases])),
+        "atlas_diversity": result.atlas_diversity or 0.0,
     }
 
 

@@ -39,6 +39,7 @@ _PARTS = {
     "long_axis": ("guidepoints", "plane_cuts"),
     "views": ("long_axis", "guidepoints", "plane_cuts"),
     "hidden_ends": ("volumes",),
+    "quality": ("failures",),
 }
 """Further modules of the benchmarks that the values of one benchmark depend on."""
 _LIBRARIES = ("numpy", "scipy", "numba")

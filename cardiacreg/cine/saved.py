@@ -18,7 +18,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks
 from cardiacreg.io.nifti import read_stored_frames
 from cardiacreg.results.guards import Finding
-from cardiacreg.results.result import Orientation
+from cardiacreg.results.result import Orientation, ViewReport
 from cardiacreg.results.saved import (
     check_files,
     check_kind,
@@ -65,7 +65,7 @@ class SavedCine(BeatingHeart):
     Parameters
     ----------
     frames : tuple of SavedFrame
-    ed, es, slice_shifts_mm, landmarks, atlases, orientation, ends, findings, warnings
+    ed, es, slice_shifts_mm, landmarks, atlases, orientation, ends, findings, warnings, views
         As in `CineResult`.
     ejection_fractions, minimum_jacobian
         As in `CineResult`.
@@ -86,6 +86,7 @@ class SavedCine(BeatingHeart):
     ends: tuple[End, ...]
     findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
+    views: tuple[ViewReport, ...]
     ejection_fractions: dict[str, float | None]
     minimum_jacobian: float
     options: dict[str, Any]
@@ -187,6 +188,9 @@ def _saved(place: Path, said: dict[str, Any], labels: list[LabelMap]) -> SavedCi
         ends=tuple(End(**each) for each in said["ends"]),
         findings=_findings(said),
         warnings=tuple(said["warnings"]),
+        views=tuple(
+            ViewReport(**{**each, "shift_mm": tuple(each["shift_mm"])}) for each in said["views"]
+        ),
         ejection_fractions=dict(said["ejection_fractions"]),
         minimum_jacobian=float(said["minimum_jacobian"]),
         options=dict(said["options"]),

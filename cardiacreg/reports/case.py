@@ -22,7 +22,7 @@ from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.refinement.target import gather_target
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.qc_views import heart_axes
-from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
+from cardiacreg.results.result import AtlasReport, Orientation, RefineResult, ViewReport
 from cardiacreg.results.saved import SavedResult, load_result
 
 Reported: TypeAlias = RefineResult | SavedResult | CineResult | SavedCine | str | os.PathLike[str]
@@ -108,9 +108,12 @@ class Case:
     atlas_diversity : float or None
     orientation : Orientation or None
     structures_from_atlases : tuple of str
+    slice_shifts_mm : ndarray, shape (n_slices, 2)
     minimum_jacobian : float
     options, provenance : dict
     timings_seconds : dict
+    views : tuple of ViewReport
+        Of long-axis views that took part.
     missing_input : str
         Why slices cannot be shown, one sentence; empty where they can.
     files : tuple of pathlib.Path
@@ -127,6 +130,7 @@ class Case:
     warnings: tuple[str, ...]
     assumptions: tuple[str, ...]
     atlas_names: tuple[str, ...]
+    slice_shifts_mm: Float
     minimum_jacobian: float
     options: Any
     provenance: dict[str, Any]
@@ -136,6 +140,7 @@ class Case:
     atlas_diversity: float | None = None
     orientation: Orientation | None = None
     structures_from_atlases: tuple[str, ...] = ()
+    views: tuple[ViewReport, ...] = ()
     missing_input: str = ""
     files: tuple[Path, ...] = field(default=())
 
@@ -193,7 +198,7 @@ def _load(place: Path, inputs: Inputs) -> tuple[SavedResult, str]:
 
 def noted_inputs(place: Path, provenance: Mapping[str, Any]) -> Inputs:
     """Return the stack that a folder of results says it was made from; paths are relative to it."""
-    noted = provenance.get("inputs") or {}
+    noted = provenance.get("stack") or {}
     segmentation, image = (
         None if noted.get(key) is None else place / noted[key] for key in ("segmentation", "image")
     )
@@ -293,6 +298,8 @@ def _frame_case(
         atlas_diversity=result.atlas_diversity,
         orientation=result.orientation,
         structures_from_atlases=result.structures_from_atlases,
+        views=result.views,
+        slice_shifts_mm=np.asarray(result.slice_shifts_mm),
         minimum_jacobian=result.minimum_jacobian,
         options=result.options,
         provenance=result.provenance,
@@ -360,6 +367,7 @@ def _cine_case(
         ),
         atlas_names=tuple(cine.atlases),
         orientation=cine.orientation,
+        slice_shifts_mm=np.asarray(cine.slice_shifts_mm),
         minimum_jacobian=cine.minimum_jacobian,
         options=cine.options,
         provenance=cine.provenance,

@@ -14,6 +14,7 @@ from cardiacreg.reports import contents
 from cardiacreg.reports.case import Case, Inputs, Reported, open_case
 from cardiacreg.reports.page import render
 from cardiacreg.reports.reference_ranges import CITATION, POPULATION
+from cardiacreg.reports.signs import unusual_signs
 from cardiacreg.reports.verdict import Verdict, judge, sentence
 from cardiacreg.reports.viewer import NEEDED, Viewer, is_installed, make_viewer
 
@@ -104,19 +105,22 @@ def write_case(
 
 
 def verdict_of(case: Case) -> Verdict:
-    """Judge a case by its findings, those of frames among them."""
-    found = [finding for where, finding in case.findings if not where]
+    """Judge a case by its findings, those of frames among them, and by unusual signs."""
+    stack = case.phases[0].refined
+    signs = unusual_signs(
+        case.slice_shifts_mm, case.atlases, None if stack is None else stack.target.labels
+    )
+    found = (*case.findings, *(("", sign) for sign in signs))
     reached = judge(
-        [finding for _, finding in case.findings],
+        [finding for _, finding in found],
         agreement=case.agreement,
         minimum_jacobian=case.minimum_jacobian,
     )
-    if len(found) == len(case.findings):
+    if not found:
         return reached
-    reasons = [
-        sentence(f"{where}: {f.message}" if where else f.message) for where, f in case.findings
-    ]
-    return reached._replace(reasons=tuple(reasons))
+    told = [sentence(f"{where}: {f.message}" if where else f.message) for where, f in found]
+    folds = reached.reasons[len(dict.fromkeys(finding for _, finding in found)) :]
+    return reached._replace(reasons=(*dict.fromkeys(told), *folds))
 
 
 def patient_page(

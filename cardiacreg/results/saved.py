@@ -24,7 +24,7 @@ from cardiacreg.io.regular_file import check_regular_file
 from cardiacreg.results.corrected import corrected_stack
 from cardiacreg.results.files import SCHEMA_VERSION
 from cardiacreg.results.guards import Finding
-from cardiacreg.results.result import AtlasReport, Orientation
+from cardiacreg.results.result import AtlasReport, Orientation, ViewReport
 from cardiacreg.results.transform_files import BUNDLE
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class SavedResult:
         As in `RefineResult`.
     volumes_ml, masses_g : dict
         Of the model, by structure.
-    findings, orientation, ends, warnings, structures_from_atlases, atlas_diversity
+    findings, orientation, ends, warnings, structures_from_atlases, atlas_diversity, views
         As in `RefineResult`.
     options : dict
         The options of the run, by name, as JSON holds them.
@@ -75,6 +75,7 @@ class SavedResult:
     warnings: tuple[str, ...]
     structures_from_atlases: tuple[str, ...]
     atlas_diversity: float | None
+    views: tuple[ViewReport, ...]
     options: dict[str, Any]
     provenance: dict[str, Any]
     timings_seconds: dict[str, float]
@@ -292,6 +293,10 @@ def _saved(place: Path, said: dict[str, Any]) -> SavedResult:
         warnings=tuple(said["warnings"]),
         structures_from_atlases=tuple(said["structures_from_atlases"]),
         atlas_diversity=said["atlas_diversity"],
+        views=tuple(
+            ViewReport(**{**each, "shift_mm": tuple(each["shift_mm"])})
+            for each in said.get("views", ())
+        ),
         options=dict(said["options"]),
         provenance=dict(said["provenance"]),
         timings_seconds=dict(said["timings_seconds"]),

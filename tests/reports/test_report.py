@@ -18,8 +18,9 @@ from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.reports import report as report_module
 from cardiacreg.reports.case import Inputs, note_inputs, noted_inputs, open_case
-from cardiacreg.reports.report import verdict_of
+from cardiacreg.reports.report import patient_page, verdict_of
 from cardiacreg.results.guards import Finding
+from cardiacreg.results.result import ViewReport
 
 NAME = "<script>alert(1)</script>"
 MOST_BYTES = 8_000_000
@@ -99,7 +100,7 @@ class TestFolder:
         given = Inputs(tiny_files.labels, tiny_files.image)
         noted = note_inputs(tmp_path / "out", given)
         result = dataclasses.replace(
-            tiny_result, provenance={**tiny_result.provenance, "inputs": noted}
+            tiny_result, provenance={**tiny_result.provenance, "stack": noted}
         )
         return result.save(tmp_path / "out")
 
@@ -128,7 +129,7 @@ class TestFolder:
     def test_a_mapping_of_values_survives_the_file(self, tmp_path):
         inputs = Inputs("a/seg.nii.gz", preset={7: 1, 9: 2})
         written = json.loads(json.dumps(note_inputs(tmp_path / "a/out", inputs)))
-        found = noted_inputs(tmp_path / "a/out", {"inputs": written})
+        found = noted_inputs(tmp_path / "a/out", {"stack": written})
         assert found.preset == {7: 1, 9: 2} and found.image is None
         assert Path(found.segmentation).resolve() == Path("a/seg.nii.gz").resolve()
 
@@ -199,6 +200,15 @@ class TestCine:
         changed = dataclasses.replace(cine, frames=(cine.frames[0], frame, *cine.frames[2:]))
         reasons = verdict_of(open_case(changed, Inputs())).reasons
         assert "Frame 1: agreement is low; look." in reasons
+
+
+def test_views_are_told_with_their_agreement(tiny_result, tmp_path):
+    view = ViewReport("four_chamber.nii.gz", (1.25, -0.5), {"LV cavity": 0.9123, "LV wall": None})
+    folder = dataclasses.replace(tiny_result, views=(view,)).save(tmp_path / "out")
+    found = cardiacreg.load_result(folder).views
+    assert [dataclasses.astuple(each) for each in found] == [dataclasses.astuple(view)]
+    text = text_of(patient_page(open_case(folder, Inputs())))
+    assert "four_chamber.nii.gz +1.2, -0.5 0.912" in text
 
 
 def test_end_systole_gives_ejection_fractions(tiny_result, tmp_path):
