@@ -23,6 +23,7 @@ The rooms, from the bottom; a room imports only what stands above it in this lis
     measures/                  Numbers of a model: volumes, masses, function, wall thickness by segment.
     refinement/                The method: from a thick-slice segmentation to a model.
     cine/                      A beating heart: all frames of a patient together.
+    cohort/                    Many patients: folders, manifests, and what became of each.
     reports/                   Pages to look at: of a patient with its verdict, and of a cohort.
     cli/                       The command line.
 """

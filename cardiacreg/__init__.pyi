@@ -28,6 +28,17 @@ from .cine import (
     load_cine as load_cine,
     refine_cine as refine_cine,
 )
+from .cohort import (
+    CohortRun as CohortRun,
+    CohortStatus as CohortStatus,
+    FrameFiles as FrameFiles,
+    PatientFiles as PatientFiles,
+    PatientResult as PatientResult,
+    cohort_status as cohort_status,
+    find_patient as find_patient,
+    refine_cohort as refine_cohort,
+    refine_patient as refine_patient,
+)
 from .compute import Progress as Progress
 from .doors import (
     CineStack as CineStack,
@@ -40,6 +51,7 @@ from .doors import (
     read_dicom_cine as read_dicom_cine,
     read_dicom_seg as read_dicom_seg,
     read_guide_points as read_guide_points,
+    write_dicom_cine as write_dicom_cine,
     write_dicom_seg as write_dicom_seg,
     write_guide_points as write_guide_points,
     write_segmentation as write_segmentation,
@@ -68,10 +80,15 @@ from .io import (
     write_volume as write_volume,
 )
 from .measures import (
+    CineMeasures as CineMeasures,
     Measures as Measures,
+    WallCoordinates as WallCoordinates,
     draw_bullseye as draw_bullseye,
     measure as measure,
+    measure_cine as measure_cine,
+    wall_coordinates as wall_coordinates,
     write_measures_csv as write_measures_csv,
+    write_measures_parquet as write_measures_parquet,
 )
 from .metrics import (
     average_surface_distance_mm as average_surface_distance_mm,
@@ -92,8 +109,10 @@ from .phantoms import (
 )
 from .refinement import (
     RefineOptions as RefineOptions,
+    Verification as Verification,
     View as View,
     refine as refine,
+    verify_result as verify_result,
     warm_up as warm_up,
 )
 from .registration import (
@@ -117,6 +136,7 @@ from .results import (
 )
 from .surfaces import (
     Surface as Surface,
+    carried_surface as carried_surface,
     read_surface as read_surface,
     surfaces_of as surfaces_of,
     write_surface as write_surface,

@@ -6,7 +6,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from dataclasses import fields
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 
 class InvalidInputError(ValueError):
@@ -39,6 +42,48 @@ class RefinementError(RuntimeError):
     def __init__(self, message: str, *, code: str = "REFINEMENT_FAILED") -> None:
         super().__init__(message)
         self.code = code
+
+
+def check_option_kinds(options: Any) -> None:
+    """Refuse options whose values are of another kind than their annotations say.
+
+    Parameters
+    ----------
+    options : dataclass
+        Lists pass for tuples, whole numbers for real ones.
+
+    Raises
+    ------
+    InvalidInputError
+        BAD_OPTION.
+    """
+    name, hints = type(options).__name__, get_type_hints(type(options))
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if not _is_of_kind(value, hints[each.name]):
+            kind = str(each.type).replace("typing.", "")
+            raise InvalidInputError(
+                f"{name}: {each.name} is {value!r}, a {type(value).__name__}; needs {kind}.",
+                code="BAD_OPTION",
+            )
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(_is_of_kind(value, each) for each in inner)
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            return False
+        if inner and inner[-1] is Ellipsis:
+            return all(_is_of_kind(each, inner[0]) for each in value)
+        return len(value) == len(inner) and all(map(_is_of_kind, value, inner))
+    if kind in (int, float):
+        number = Integral if kind is int else Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    return isinstance(value, kind) or (kind is bool and type(value).__name__ == "bool")
 
 
 class InputWarning(UserWarning):

@@ -36,7 +36,7 @@ ROOMS = {
             *NOUNS, "compute", "io", "anatomy", "transforms", "registration", "phantoms",
         ),
         "results": (*NOUNS, "slices", "io", "anatomy", "transforms"),
-        "surfaces": (*NOUNS, "slices", "io", "results"),
+        "surfaces": (*NOUNS, "slices", "io", "transforms", "results"),
         "doors": (*NOUNS, "slices", "io", "anatomy", "transforms", "surfaces", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
         "refinement": (
@@ -51,9 +51,13 @@ ROOMS = {
             *NOUNS, "slices", "io", "anatomy", "results", "surfaces", "measures", "refinement", "cine",
             "__init__",
         ),
+        "cohort": (
+            *NOUNS, "compute", "io", "anatomy", "atlases", "results", "measures", "refinement", "cine",
+            "__init__",
+        ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "doors", "measures", "refinement", "cine", "reports", "__init__",
+            "surfaces", "doors", "measures", "refinement", "cine", "cohort", "reports", "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),
@@ -85,7 +89,13 @@ TYPES_ONLY = {"results.result": {"refinement.options"}}
 
 ONLY_IMPORTERS = {
     "numba": ("compute.jit", "compute.kernel_cache", "refinement._refine", "refinement.context"),
-    "nibabel": ("io.nifti", "io.foreign_images", "transforms.displacement_field", "cli.*"),
+    "nibabel": (
+        "io.nifti",
+        "io.nifti_header",
+        "io.foreign_images",
+        "transforms.displacement_field",
+        "cli.*",
+    ),
     "matplotlib": (
         "results.qc_*",
         "results.surface_figure",
@@ -109,7 +119,10 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "cvi42_workspaces",
     "dicom_studies",
+    "interoperability",
+    "cohorts",
     "turned_hearts",
     "equivalent_inputs",
     "naive",

@@ -218,7 +218,7 @@ class TestLowestVersions:
     def test_are_the_bounds_of_the_project(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         extras = project["optional-dependencies"]
-        wanted = [*project["dependencies"], *extras["nn"], *extras["itk"]]
+        wanted = [*project["dependencies"], *extras["nn"], *extras["itk"], *extras["parquet"]]
         tested = dict(
             line.lower().split("==")
             for line in (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()

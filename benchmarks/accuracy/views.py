@@ -40,7 +40,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "all three views": tuple(VIEW_DEGREES),
 }
 SHAPE_BASED = "shape-based"
-_HEARTS = 40
+_HEARTS = 20
 _PHASES = tuple(range(0, 25, 3))
 _LEFT_OUT = (7, 8, 9)
 """The patient's long-axis planes that show the LV."""
@@ -86,24 +86,21 @@ def _unit(key: Record, make: Callable[[], Case], method: str) -> Unit:
 
 def _measured(case: Case, method: str) -> Record:
     if method == SHAPE_BASED:
-        return measuring.interpolated(case, method, score=score)
+        return measuring.interpolated(case, method, score=scoring.raw_dice)
     views = simulate_views(Subject(case.truth), seed=case.seed)
     given = [view for view in views if view.name in GIVEN[method]]
     result = measuring.refine_quietly(
         case.target.labels, views=[view.subject.labels for view in given], threads=1
     )
     found = baselines.interpolate_nearest(result.labels, case.truth)
-    return measuring.scored(case, method, found, result.timings_seconds["total"], score=score) | {
+    return measuring.scored(
+        case, method, found, result.timings_seconds["total"], score=scoring.raw_dice
+    ) | {
         "shifts": _shift_figures(result, case, given),
         "left_out": {
             view.name: _left_out_dice(result.labels, view) for view in views if view not in given
         },
     }
-
-
-def score(found: LabelMap, truth: LabelMap) -> dict[str, scoring.Scores]:
-    """Return Dice and volume per structure, raw and after translation and tilt."""
-    return scoring.sizes_and_dice(found, truth)
 
 
 def _left_out_dice(model: LabelMap, view: SimulatedView) -> dict[str, float | None]:
@@ -180,7 +177,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     """Return Dice, shift errors and left-out views, of anatomies, hearts and the patient."""
     found: dict[str, str] = {}
     for name, own in long_axis.sets(result["records"]).items():
-        found[f"views-{name}"] = tabulate.figure_table(own, "dice", alignments=("raw", "tilt"))
+        found[f"views-{name}"] = tabulate.figure_table(own, "dice")
         found[f"views-{name}-gain"] = tabulate.comparison_table(
             own, "four- and two-chamber", ["no view", SHAPE_BASED], alignment="raw"
         )

@@ -22,7 +22,13 @@ RESULTS = machine.ROOT / "benchmarks" / "results"
 DOCUMENTS = (
     *(
         machine.ROOT / name
-        for name in ("README.md", "docs/usage.md", "docs/results.md", "docs/performance.md")
+        for name in (
+            "README.md",
+            "docs/usage.md",
+            "docs/results.md",
+            "docs/performance.md",
+            "docs/scaling.md",
+        )
     ),
     *sorted((machine.ROOT / "docs" / "studies").glob("*.md")),
 )

@@ -147,9 +147,15 @@ def preset_mapping(preset: Preset) -> dict[int, int]:
 
 
 def _checked_mapping(mapping: Mapping[int, int]) -> dict[int, int]:
+    if not isinstance(mapping, Mapping):
+        raise InvalidInputError(
+            f"preset: got a {type(mapping).__name__}; needs the name of a preset, or a mapping {{their "
+            "label: canonical label}.",
+            code="BAD_PRESET",
+        )
     checked: dict[int, int] = {}
     for theirs, ours in mapping.items():
-        good = _is_value(theirs) and ours in range(N_LABELS)
+        good = _is_value(theirs) and isinstance(ours, int | np.integer) and 0 <= ours < N_LABELS
         if not good or (theirs == 0 != ours):
             names = ", ".join(f"{label} {name}" for label, name in STRUCTURES.items())
             raise InvalidInputError(

@@ -6,7 +6,7 @@ beyond comes from the atlases alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.slices import labelled_box
 
+_Atlases = tuple[tuple[float, ...], tuple[float, ...]]
 _ROUNDING = 1e-6
 """In slices: a voxel whose centre lies on a face is inside, whatever the last bits say."""
 
@@ -39,6 +40,12 @@ class StructureVolume:
     beyond_apex_mm, beyond_base_mm : float
         How far the outer face of the model's farthest voxel lies past that of the outermost slice,
         along the stack; 0 where it does not.
+    outermost_ml : tuple of float
+        Labelled area times slice distance of the structure's outermost slices, apex and base: what lies
+        between one of them and the next slice is a part of so much. Empty where it was not kept.
+    atlases_inside_ml, atlases_beyond_ml : tuple of float
+        Of each deformed atlas, inside the slices and beyond them, before areas are matched and ends
+        smoothed; empty where they were not kept.
 
     Examples
     --------
@@ -54,6 +61,13 @@ class StructureVolume:
     total_ml: float
     beyond_apex_mm: float
     beyond_base_mm: float
+    outermost_ml: tuple[float, ...] = ()
+    atlases_inside_ml: tuple[float, ...] = ()
+    atlases_beyond_ml: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("outermost_ml", "atlases_inside_ml", "atlases_beyond_ml"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
 
 
 class _Extent(NamedTuple):
@@ -64,7 +78,11 @@ class _Extent(NamedTuple):
 
 
 def stack_volumes(
-    target: LabelMap, refined: LabelMap, *, base_at_last_slice: bool
+    target: LabelMap,
+    refined: LabelMap,
+    *,
+    base_at_last_slice: bool,
+    atlas_voxels: NDArray[np.float32] | None = None,
 ) -> dict[str, StructureVolume]:
     """Return the volume of every structure in the input, and in the model by where it lies.
 
@@ -77,6 +95,9 @@ def stack_volumes(
         centre lies along the target's k axis; a centre on a face is inside.
     base_at_last_slice : bool
         Whether the base lies towards large k of the target.
+    atlas_voxels : ndarray, shape (n_atlases, k, n_labels), optional
+        How many voxels of every label each deformed atlas has in every slice of the model's
+        lattice, whose slices are parallel to the target's.
 
     Returns
     -------
@@ -103,12 +124,50 @@ def stack_volumes(
     extents, faces = _extents(refined.array, to_slices), _outer_faces(target)
     step_mm, of_one = float(target.spacing_mm[2]), voxel_ml(refined)
     entered = structure_volumes_ml(target)
-    return {
+    found = {
         name: _divided(
             extents[label], faces[label], half, step_mm, of_one, entered[name], base_at_last_slice
         )
         for label, name in STRUCTURES.items()
     }
+    slices_ml = _slices_ml(target, base_at_last_slice)
+    parts: dict[int, _Atlases] = {label: ((), ()) for label in STRUCTURES}
+    if atlas_voxels is not None:
+        heights = to_slices[2] * np.arange(refined.shape[2]) + to_slices[3]
+        parts = _atlases_ml(np.asarray(atlas_voxels, np.float64) * of_one, heights, faces)
+    return {
+        name: replace(
+            found[name],
+            outermost_ml=slices_ml[label],
+            atlases_inside_ml=parts[label][0],
+            atlases_beyond_ml=parts[label][1],
+        )
+        for label, name in STRUCTURES.items()
+    }
+
+
+def _slices_ml(target: LabelMap, base_at_last_slice: bool) -> dict[int, tuple[float, ...]]:
+    """Return what the outermost slices that show each structure hold, apex and base."""
+    found: dict[int, tuple[float, ...]] = {}
+    of_one = voxel_ml(target)
+    for label in STRUCTURES:
+        counts = np.count_nonzero(target.array == label, axis=(0, 1))
+        held = counts[counts > 0]
+        ends = held[[0, -1] if base_at_last_slice else [-1, 0]] if len(held) else ()
+        found[label] = tuple(float(n) * of_one for n in ends)
+    return found
+
+
+def _atlases_ml(
+    slices_ml: Float, heights: Float, faces: dict[int, tuple[float, float]]
+) -> dict[int, _Atlases]:
+    """Divide every atlas at the outer faces: inside and beyond, by structure."""
+    found: dict[int, _Atlases] = {}
+    for label, (first, last) in faces.items():
+        inside = (heights >= first - _ROUNDING) & (heights <= last + _ROUNDING)
+        own = slices_ml[:, :, label]
+        found[label] = (tuple(own[:, inside].sum(axis=1)), tuple(own[:, ~inside].sum(axis=1)))
+    return found
 
 
 def _outer_faces(target: LabelMap) -> dict[int, tuple[float, float]]:

@@ -12,9 +12,11 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, overload
 
 import numpy as np
@@ -22,6 +24,18 @@ import numpy as np
 from cardiacreg.atlases import bank_files, bank_place
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
+
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    TokenError,
+)
+"""What reading damaged files of a bank raises; the last one by NumPy's headers."""
 
 
 class AtlasBank(Sequence[Subject]):
@@ -44,12 +58,18 @@ class AtlasBank(Sequence[Subject]):
         self, folder: str | os.PathLike[str], positions: Sequence[int] | None = None
     ) -> None:
         self.folder = Path(folder)
-        try:
+        with self._damage_told():
             self._parts = bank_place.open_parts(self.folder)
             self._firsts = np.cumsum([0, *map(len, self._parts)]).tolist()
             known = range(self._firsts[-1])
             self._positions = known if positions is None else [known[n] for n in positions]
-        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        """Raise our own error where files do not hold what a bank does."""
+        try:
+            yield
+        except _DAMAGE as error:
             raise InvalidInputError(
                 f"AtlasBank: {self.folder} is not a complete atlas bank ({error}); "
                 "build it again with build_atlas_bank.",
@@ -60,6 +80,11 @@ class AtlasBank(Sequence[Subject]):
         """Send another process the place, not the voxels."""
         whole = isinstance(self._positions, range)
         return AtlasBank, (self.folder, None if whole else self._positions)
+
+    @property
+    def whole_folder(self) -> Path | None:
+        """The folder, where this is all that it holds."""
+        return self.folder if isinstance(self._positions, range) else None
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -75,11 +100,12 @@ class AtlasBank(Sequence[Subject]):
             return [self[position] for position in range(*index.indices(len(self)))]
         part, entry = self._find(index)
         subject = self._subject(part, entry)
-        if not entry["has_image"]:
-            return subject
-        intensities = part.images[self._span(entry)].reshape(subject.labels.shape)
-        image = intensities.astype(np.float32) * np.float32(entry["intensity_step"])
-        return replace(subject, image=Volume(image, entry["voxel_to_world"]))
+        with self._damage_told():
+            if not entry["has_image"]:
+                return subject
+            intensities = part.images[self._span(entry)].reshape(subject.labels.shape)
+            image = intensities.astype(np.float32) * np.float32(entry["intensity_step"])
+            return replace(subject, image=Volume(image, entry["voxel_to_world"]))
 
     def without_image(self, index: int) -> Subject:
         """Return a subject without its image; nothing is copied, which makes selection quick."""
@@ -90,16 +116,18 @@ class AtlasBank(Sequence[Subject]):
         position = self._positions[index]
         number = bisect_right(self._firsts, position) - 1
         part = self._parts[number]
-        return part, part.entry(position - self._firsts[number])
+        with self._damage_told():
+            return part, part.entry(position - self._firsts[number])
 
     def _subject(self, part: bank_files.Part, entry: dict[str, Any]) -> Subject:
-        labels = part.labels[self._span(entry)].reshape(entry["shape"])
-        return Subject(
-            LabelMap(labels, entry["voxel_to_world"]),
-            landmarks=_landmarks(entry["landmarks"]),
-            name=entry["name"],
-            metadata=dict(entry["metadata"]),
-        )
+        with self._damage_told():
+            labels = part.labels[self._span(entry)].reshape(entry["shape"])
+            return Subject(
+                LabelMap(labels, entry["voxel_to_world"]),
+                landmarks=_landmarks(entry["landmarks"]),
+                name=entry["name"],
+                metadata=dict(entry["metadata"]),
+            )
 
     @staticmethod
     def _span(entry: dict[str, Any]) -> slice:
@@ -134,9 +162,11 @@ class AtlasBank(Sequence[Subject]):
     def stored_image_hash(self, index: int) -> str | None:
         """Return the SHA-256 of an image as it is on disk now; None without an image."""
         part, entry = self._find(index)
-        if not entry["has_image"]:
-            return None
-        return hashlib.sha256(np.ascontiguousarray(part.images[self._span(entry)]).data).hexdigest()
+        with self._damage_told():
+            if not entry["has_image"]:
+                return None
+            levels = np.ascontiguousarray(part.images[self._span(entry)])
+            return hashlib.sha256(levels.data).hexdigest()
 
     def entry_is_intact(self, index: int) -> bool:
         """Return whether matrix, landmarks and all else that the index says of an atlas is as it was."""

@@ -12,6 +12,7 @@ from cardiacreg.cine.frames import Frames, GatheredFrames, gather_cine
 from cardiacreg.cine.models import cine_findings, model_frames
 from cardiacreg.cine.patient import Patient, decide
 from cardiacreg.cine.result import CineFrame, CineResult
+from cardiacreg.cine.views import CineViews, gather_cine_views
 from cardiacreg.compute.threads import ProgressCallable, check_threads
 from cardiacreg.errors import (
     InvalidInputError,
@@ -24,9 +25,11 @@ from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.refinement._refine import provenance_of
 from cardiacreg.refinement.canonical_frame import CanonicalFrame
 from cardiacreg.refinement.context import Clock
-from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.target import gather_atlases
+from cardiacreg.refinement.views import sources_of, view_reports
+from cardiacreg.results.result import ViewReport
 
 
 def refine_cine(
@@ -34,6 +37,7 @@ def refine_cine(
     *,
     frames: Frames = "all",
     image: Any = None,
+    views: Sequence[Any] = (),
     atlases: Any = None,
     preset: str | Mapping[int, int] | None = None,
     ed: int | None = None,
@@ -60,6 +64,9 @@ def refine_cine(
         Which frames to refine. ``"ED,ES"``: those with the largest and the smallest LV cavity.
     image : path, image or sequence of images, optional
         The cine, or its frame at end-diastole; evidence for how the heart lies in its file.
+    views : sequence of View, or of what its `segmentation` may be, optional
+        Label maps of long-axis views: 4-D series, or sequences with one source per frame, of the same
+        frames as the stack's. One shift per view for the whole cycle; see `refine`.
     atlases, preset
         As for `refine`.
     ed, es : int, optional
@@ -105,26 +112,39 @@ def refine_cine(
     >>> result.ed, result.es, 0.2 < result.ejection_fractions["LV"] < 0.4
     (0, 1, True)
     """
-    settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
+    settings, n_threads, clock = checked_options(options), check_threads(threads), Clock()
     _check_options(settings)
     checked_spacing(spacing_mm)
     with kept_warnings() as kept:
         with clock.step("read"):
             gathered = gather_cine(segmentation, frames, image=image, preset=preset, ed=ed, es=es)
             times = _times(times_ms, gathered)
+            seen = gather_cine_views(views, gathered, preset)
             first = gathered.subject(gathered.ed)
             bank = gather_atlases(atlases, first, settings.n_atlases, settings.metadata)
-        patient = decide(gathered, bank, spacing_mm, settings, n_threads, progress, clock)
+        patient = decide(gathered, bank, spacing_mm, settings, n_threads, progress, clock, seen)
         models = model_frames(patient, _in_cycles(times, gathered), times)
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
     result = _result(patient, models, tuple(note.message for note in told))
+    result = replace(result, views=_view_reports(seen, patient, result))
     given = segmentation if isinstance(segmentation, list | tuple) else (segmentation,)
     shown = image if isinstance(image, list | tuple) else (image,)
-    result = replace(result, input_files=files_of(atlases, *given, *shown))
+    of_views = [
+        each
+        for source in sources_of(views)
+        for each in (source if isinstance(source, list | tuple) else (source,))
+    ]
+    result = replace(result, input_files=files_of(atlases, *given, *shown, *of_views))
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
+
+
+def _view_reports(seen: CineViews, patient: Patient, result: CineResult) -> tuple[ViewReport, ...]:
+    """Compare the views with the model at end-diastole."""
+    labels = result.frames[result.ed].labels
+    return view_reports(seen.names, seen.frames[result.ed], patient.view_shifts_mm, labels)
 
 
 def _check_options(options: RefineOptions) -> None:
@@ -148,7 +168,10 @@ def _times(times_ms: Sequence[float] | None, gathered: GatheredFrames) -> list[f
     """Return the times of the chosen frames, ascending."""
     if times_ms is None:
         return None
-    times = [float(time) for time in times_ms]
+    try:
+        times = [float(time) for time in times_ms]
+    except (TypeError, ValueError):
+        times = []
     rising = all(a < b for a, b in zip(times, times[1:], strict=False))
     if len(times) != gathered.n_series or not rising:
         raise InvalidInputError(

@@ -95,6 +95,7 @@ def cine_summary(result: CineResult) -> dict[str, Any]:
         "ejection_fractions": result.ejection_fractions,
         "masses_g_ed": structure_masses_g(result.frames[result.ed].labels),
         "slice_shifts_mm": result.slice_shifts_mm,
+        "views": [dataclasses.asdict(view) for view in result.views],
         "atlases": list(result.atlases),
         "orientation": dataclasses.asdict(result.orientation),
         "ends": [end._asdict() for end in result.ends],

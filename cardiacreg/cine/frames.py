@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def gather_cine(
         If the frames lie on different lattices (FRAMES_DIFFER), a number is not there (BAD_FRAME), fewer
         than two frames have labels (TOO_FEW_FRAMES), or a frame is of no use, as `refine` says.
     """
-    series = _read_series(segmentation)
+    series = read_series(segmentation)
     _check_one_lattice([each.codes for each in series])
     labels = [
         _named(number, lambda each=each: canonical_frame_labels(each, preset, arrange=_as_stored))
@@ -140,8 +141,22 @@ def phases_by_volume(frames: Sequence[LabelMap]) -> tuple[int, int]:
     return max(shown, key=lambda n: shown[n]), min(shown, key=lambda n: shown[n])
 
 
-def _read_series(segmentation: Any) -> list[StoredLabels]:
-    """Read every frame: of one 4-D source, or one per element of a sequence."""
+def read_series(segmentation: Any) -> list[StoredLabels]:
+    """Read every frame: of one 4-D source, or one per element of a sequence.
+
+    Parameters
+    ----------
+    segmentation : path, nibabel image, (array, voxel_to_world) or sequence of frames
+
+    Returns
+    -------
+    list of StoredLabels
+
+    Raises
+    ------
+    InvalidInputError
+        If an element holds several frames (FRAME_NEEDED), or as `read_labels`.
+    """
     if not _is_sequence_of_frames(segmentation):
         return read_stored_frames(segmentation)
     found = []
@@ -200,7 +215,13 @@ def _wanted(
                 code="BAD_FRAME",
             )
         frames = [int(number) for number in numbers]
-    chosen = sorted({int(number) for number in frames})
+    try:
+        chosen = sorted({operator.index(number) for number in frames})
+    except TypeError as error:
+        raise InvalidInputError(
+            f"refine_cine: frames {frames!r}; needs 'all', 'ED,ES' or whole numbers, as (0, 5, 9).",
+            code="BAD_FRAME",
+        ) from error
     for number in chosen:
         if not 0 <= number < len(labels):
             raise InvalidInputError(
@@ -212,7 +233,11 @@ def _wanted(
 
 def _position(number: int, what: str, numbers: Sequence[int], labelled: Sequence[int]) -> int:
     """Where a given phase stands among the chosen frames."""
-    if number not in numbers or numbers.index(number) not in labelled:
+    if (
+        not isinstance(number, int | np.integer)
+        or number not in numbers
+        or numbers.index(number) not in labelled
+    ):
         raise InvalidInputError(
             f"refine_cine: {what}={number} is not among the frames with labels "
             f"{[numbers[n] for n in labelled]}; needs one of them.",

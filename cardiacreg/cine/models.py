@@ -26,6 +26,7 @@ from cardiacreg.registration.label_affine import improve_affine
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.results.guards import Finding, find_problems
 from cardiacreg.results.result import Orientation
+from cardiacreg.slice_motion.shifts_with_views import shifts_at_crossings
 
 WALL_VOLUME_VARIES = "WALL_VOLUME_VARIES"
 MOST_WALL_CHANGE = 0.2
@@ -91,7 +92,12 @@ def _tracked(patient: Patient, times: Sequence[float]) -> list[list[TrackedFrame
         for position, each in contexts.items()
     }
     ready = {position: prepared_for_affines(each) for position, each in contexts.items()}
-    cycle = make_cycle(prepared, times, patient.gathered.es, patient.shifts_mm)
+    cycle = make_cycle(
+        prepared,
+        times,
+        patient.gathered.es,
+        np.concatenate([patient.shifts_mm, patient.view_shifts_mm]),
+    )
 
     def track(atlas: SelectedAtlas) -> list[TrackedFrame]:
         affines = {
@@ -116,12 +122,14 @@ def _affine(context: RefinementContext, atlas: SelectedAtlas, ready: PreparedTar
     fit, points = fitted_by_landmarks(context.landmarks, atlas.subject)
     if not context.options.affine_candidates:
         return fit.target_to_atlas
+    shifts = shifts_at_crossings(ready, context.views) if context.views else None
     return improve_affine(
         ready,
         atlas.subject.labels,
         fit.target_to_atlas,
         landmarks=(context.landmarks, points),
         landmark_weight=context.options.landmark_weight,
+        shifts_mm=shifts,
     )
 
 

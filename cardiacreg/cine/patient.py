@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +14,7 @@ from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.arrays import Float
 from cardiacreg.atlases.view import AtlasView
 from cardiacreg.cine.frames import GatheredFrames
+from cardiacreg.cine.views import CineViews
 from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 from cardiacreg.refinement._refine import make_context, oriented_context
@@ -25,6 +26,8 @@ from cardiacreg.refinement.output_lattice import lattice_over_heart
 from cardiacreg.refinement.steps import prepare_frame
 from cardiacreg.results.result import Orientation
 from cardiacreg.slice_motion.shared_shifts import CONFIDENCE_PAST_ED, frame_shifts, shared_shifts
+from cardiacreg.slice_motion.shifts import SliceMotion
+from cardiacreg.slice_motion.shifts_with_views import estimate_motion_with_views
 from cardiacreg.transforms.resampling import Lattice
 
 
@@ -45,6 +48,9 @@ class Patient(NamedTuple):
     lattice: Lattice
     """Of all models."""
     shifts_mm: Float
+    """Of the slices."""
+    view_shifts_mm: Float
+    """Of the views, shape (n_views, 2), along their own axes."""
     bank_size: int
 
 
@@ -56,6 +62,7 @@ def decide(
     threads: int,
     progress: ProgressCallable | None,
     clock: Clock,
+    views: CineViews,
 ) -> Patient:
     """Decide what all frames of a patient share.
 
@@ -66,6 +73,8 @@ def decide(
     spacing_mm, options, threads, progress
         As for `refine_cine`.
     clock : Clock
+    views : CineViews
+        As stored.
 
     Returns
     -------
@@ -82,6 +91,9 @@ def decide(
     with clock.step("orient"):
         found = oriented_context(first, [last] if gathered.ed != gathered.es else [], bank)
         contexts = _contexts(gathered, found.context, found.orientation)
+        contexts = {
+            n: each._replace(views=frame.views(views.frames[n])) for n, each in contexts.items()
+        }
     ranking = found.ranking
     with clock.step("select"):
         chosen = {gathered.ed: select_atlases(contexts[gathered.ed], bank, ranking)}
@@ -89,11 +101,11 @@ def decide(
             chosen[gathered.es] = select_atlases(contexts[gathered.es], bank)
     lattice = _union(*(_lattice(contexts[n], each) for n, each in chosen.items()))
     with clock.step("slice motion"):
-        shifts = _shifts(contexts, chosen, lattice, options)
+        shifts, of_views = _shifts(contexts, chosen, lattice, options)
     selected = tuple(chosen[gathered.es][: options.n_atlases])
     return Patient(
         stored, frame, contexts[gathered.ed], contexts, found.orientation, selected, lattice, shifts,
-        len(bank),
+        of_views, len(bank),
     )  # fmt: skip
 
 
@@ -177,26 +189,54 @@ def _shifts(
     chosen: Mapping[int, list[SelectedAtlas]],
     lattice: Lattice,
     options: RefineOptions,
-) -> Float:
-    """Estimate the shifts that all frames share, at end-diastole and end-systole."""
+) -> tuple[Float, Float]:
+    """Estimate the shifts that all frames share, at end-diastole and end-systole: of slices, of views."""
     any_context = next(iter(contexts.values()))
-    n_slices = any_context.target.labels.shape[2]
+    n_slices, n_views = any_context.target.labels.shape[2], len(any_context.views)
     if options.slice_motion is None:
-        return np.zeros((n_slices, 2))
+        return np.zeros((n_slices, 2)), np.zeros((n_views, 2))
     stage = replace(options.slice_motion, estimate_shifts=True)
     n_registered = max(options.n_atlases, options.n_motion_atlases)
-    found = []
+    found: list[Any] = []
     for position, atlases in chosen.items():
         context = contexts[position]
         aligned = [each.aligned for each in atlases]
-        found.append(
-            frame_shifts(
-                prepare_frame(context, context.target.labels, stage, lattice),
-                aligned[:n_registered],
-                statistics=aligned[: options.n_statistics_atlases],
-                threads=context.threads,
-                progress=context.progress,
-            )
-        )
+        prepared = prepare_frame(context, context.target.labels, stage, lattice)
+        how: dict[str, Any] = {
+            "statistics": aligned[: options.n_statistics_atlases],
+            "threads": context.threads,
+            "progress": context.progress,
+        }
+        few = aligned[:n_registered]
+        if context.views:
+            found.append(estimate_motion_with_views(prepared, context.views, few, **how))
+        else:
+            found.append(frame_shifts(prepared, few, **how))
     confidence = [1.0, CONFIDENCE_PAST_ED][: len(found)]
-    return shared_shifts(found, n_slices, confidence)
+    if not n_views:
+        return shared_shifts(found, n_slices, confidence), np.zeros((0, 2))
+    shown = [contexts[position] for position in chosen]
+    return _mean_motion(found, shown, confidence)
+
+
+def _mean_motion(
+    found: Sequence[SliceMotion],
+    shown: Sequence[RefinementContext],
+    confidence: Sequence[float],
+) -> tuple[Float, Float]:
+    """Mean of the frames' shifts, of slices and views, over the frames that label them."""
+    tables = np.stack([np.concatenate([each.shifts_mm, each.view_shifts_mm]) for each in found])
+    labelled = np.stack(
+        [
+            np.concatenate([
+                each.target.labels.array.any(axis=(0, 1)),
+                [view.labels.array.any() for view in each.views],
+            ])
+            for each in shown
+        ]
+    )  # fmt: skip
+    weights = labelled * np.array(confidence)[:, None]
+    total = np.maximum(weights.sum(axis=0), 1e-9)
+    mean = (weights[..., None] * tables).sum(axis=0) / total[:, None]
+    n_slices = len(found[0].shifts_mm)
+    return mean[:n_slices], mean[n_slices:]

@@ -16,7 +16,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_CAVITY, RV_CAVITY, STRUCTURES, LabelMap, Landmarks, Volume
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.results.guards import Finding
-from cardiacreg.results.result import Orientation
+from cardiacreg.results.result import Orientation, ViewReport
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.inverse import invert_points
 
@@ -95,6 +95,8 @@ class CineResult:
     provenance : dict
     input_files : tuple of pathlib.Path
         Which `save` never replaces.
+    views : tuple of ViewReport
+        The views beside the stack: one shift for the whole cycle, agreement at end-diastole.
     """
 
     frames: tuple[CineFrame, ...]
@@ -111,6 +113,7 @@ class CineResult:
     timings_seconds: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     input_files: tuple[Path, ...] = ()
+    views: tuple[ViewReport, ...] = ()
 
     @property
     def volumes_ml(self) -> dict[str, Float]:

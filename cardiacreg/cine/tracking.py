@@ -44,7 +44,7 @@ class Cycle(NamedTuple):
     reference: int
     """Position of the frame that is registered first."""
     shifts_mm: Float
-    """Of the slices, shape (n_slices, 2)."""
+    """Of the slices, then of the views, shape (n_slices + n_views, 2)."""
 
     @property
     def labelled(self) -> list[int]:
@@ -90,7 +90,7 @@ def make_cycle(
         Of all frames, in cycles, ascending from 0 and below 1.
     reference : int
         Position of a labelled frame.
-    shifts_mm : ndarray, shape (n_slices, 2)
+    shifts_mm : ndarray, shape (n_slices + n_views, 2)
 
     Returns
     -------
@@ -197,8 +197,13 @@ class _Tracking:
     def _register(self, position: int) -> bool:
         """Register a frame from its affine, coarse to fine; return whether the atlas overlaps it."""
         prepared, shifts = self._cycle.prepared[position], self._cycle.shifts_mm
+        n_slices = prepared.labels.shape[2]
         found = register_prepared(
-            prepared, self._atlas, self._affines[position], slice_shifts_mm=shifts
+            prepared,
+            self._atlas,
+            self._affines[position],
+            slice_shifts_mm=shifts[:n_slices],
+            view_shifts_mm=shifts[n_slices:],
         )
         transform = found.target_to_atlas
         assert isinstance(transform, FFD)

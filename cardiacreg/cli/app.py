@@ -15,18 +15,19 @@ import click
 from cardiacreg import __version__
 from cardiacreg.cli.atlas import atlas
 from cardiacreg.cli.cache import cache
-from cardiacreg.cli.cine import frames_word, refine_frames
+from cardiacreg.cli.cohort import cohort
 from cardiacreg.cli.demo import demo
 from cardiacreg.cli.doctor import doctor
-from cardiacreg.cli.evaluate import evaluate
-from cardiacreg.cli.heart import heart_options, paired_views, told
+from cardiacreg.cli.heart import chosen_options, heart_options, paired_views
 from cardiacreg.cli.model import (
     convert,
+    evaluate,
     measure,
     meshes_of,
     surface_formats_option,
     surfaces,
 )
+from cardiacreg.cli.patient import check_one_input, frames_word, refine_folder, refine_frames
 from cardiacreg.cli.presets import (
     frame_option,
     meaning_options,
@@ -35,7 +36,12 @@ from cardiacreg.cli.presets import (
     spacing_option,
 )
 from cardiacreg.cli.report import page_of, report, report_option, with_inputs
-from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
+from cardiacreg.cli.result import (
+    accept_failed_option,
+    echo_result,
+    findings_kept_for_the_end,
+    verify,
+)
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
@@ -50,10 +56,12 @@ def main() -> None:
 for _command in (
     segment,
     run_both,
+    verify,
     surfaces,
     measure,
     report,
     convert,
+    cohort,
     evaluate,
     presets,
     simulate,
@@ -66,11 +74,14 @@ for _command in (
 
 
 @main.command(epilog=EXIT_CODES)
+@click.argument(
+    "patient", required=False, type=click.Path(readable=False, path_type=Path),
+    metavar="[PATIENT_FOLDER]",
+)  # fmt: skip
 @click.option(
     "-i",
     "--input",
     "segmentation",
-    required=True,
     type=click.Path(readable=False),
     metavar="SEG",
     help="Short-axis segmentation, NIfTI.",
@@ -153,6 +164,7 @@ for _command in (
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def refine(
+    patient: Path | None,
     output: Path,
     cine_frames: str | tuple[int, ...] | None,
     options_preset: str,
@@ -176,32 +188,41 @@ def refine(
 ) -> None:
     """Refine a segmentation into a high-resolution model.
 
-    Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json.
+    Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json. Of a
+    PATIENT_FOLDER, in place of -i, every frame that is found is refined, into a folder each in a folder
+    of the patient in OUT, with measures.csv; names are known of ACDC, M&Ms, M&Ms-2, ukbb_cardiac and
+    nnU-Net, others stand in a table, patient.csv.
     """
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
-    from cardiacreg.refinement.options import RefineOptions
     from cardiacreg.refinement.views import sources_of
-    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures, save_result
 
     inputs["preset"] = one_meaning(preset, mapping)
     of_views = one_meaning(view_preset, view_mapping, "view-")
     inputs["views"] = paired_views(inputs["views"], view_images, of_views)
-    ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
-    options = told(ways[options_preset](), coverage, orientation)
-    options = replace(options, metadata=only, selection=selection)
+    options = chosen_options(options_preset, coverage, orientation, only, selection)
+    check_one_input(patient, inputs["segmentation"])
+    if patient is not None:
+        unused = {
+            "--frames": cine_frames, "--surface": surface, "--surfaces": formats, "--report": with_report,
+        }  # fmt: skip
+        refine_folder(
+            patient, output, options, overwrite=overwrite, accept_failed=accept_failed,
+            as_json=as_json, quiet=quiet, inputs=inputs | {"view_preset": of_views}, unused=unused,
+        )  # fmt: skip
+        return
     if cine_frames is not None:
-        if surface:
-            raise click.UsageError("--frames does not go with --surface.")
         refine_frames(
             output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
-            with_report=with_report, as_json=as_json, quiet=quiet, inputs=inputs,
+            with_report=with_report, surface=surface, as_json=as_json, quiet=quiet, inputs=inputs,
         )  # fmt: skip
         return
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
     files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
+    check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(options=options, progress=progress, **inputs)
     result = with_inputs(replace(result, input_files=files), output, inputs)

@@ -175,7 +175,7 @@ def _on_truth(model: LabelMap, truth: LabelMap) -> LabelMap:
 
 
 def _echo_figures(figures: dict[str, dict[str, dict[str, Any]]]) -> None:
-    from cardiacreg.cli.evaluate import table
+    from cardiacreg.cli.model import table
 
     for name, rows in figures.items():
         click.echo(f"\n{name.replace('_', ' ')}")

@@ -113,3 +113,27 @@ def told(
         coverage=apex if apex == base else (apex, base),
         orientation=orientation or options.orientation,
     )
+
+
+def chosen_options(
+    options_preset: str,
+    coverage: Mapping[str, str],
+    orientation: str | None,
+    only: tuple[tuple[str, tuple[str, ...]], ...],
+    selection: str,
+) -> RefineOptions:
+    """Return the options that a command was given.
+
+    Parameters
+    ----------
+    options_preset : {"default", "fast", "paper"}
+    coverage, orientation
+        As for `told`.
+    only, selection
+        `RefineOptions.metadata` and `RefineOptions.selection`.
+    """
+    from cardiacreg.refinement.options import RefineOptions
+
+    ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
+    options = told(ways[options_preset](), coverage, orientation)
+    return replace(options, metadata=only, selection=selection)

@@ -1,4 +1,4 @@
-"""``cardiacreg surfaces``, ``measure`` and ``convert``: what models are good for, and their files."""
+"""``cardiacreg surfaces``, ``measure``, ``convert`` and ``evaluate``: models, their files and scores."""
 
 from __future__ import annotations
 
@@ -8,16 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning
-from cardiacreg.cli.support import EXIT_CODES, as_cell, echo_json
+from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning, spacing_option
+from cardiacreg.cli.support import EXIT_CODES, about, as_cell, echo_json, say
 
 if TYPE_CHECKING:
+    from cardiacreg.metrics.evaluation import Evaluation
     from cardiacreg.results.result import RefineResult
 
 _FORMATS = ("vtp", "stl", "ply", "obj")
 """As in `results.files`, which takes time to load."""
 MEASURE_FILES = ("measures.csv", "bullseye.png", "measures_units.json")
-_SHOWN = ("LV", "RV", "BSA", "WT_Global", "Eccentricity")
+_SHOWN = ("LV", "RV", "BSA", "WT_Global", "Eccentricity", "Septal")
+_ENDS = (" low", " high")
+"""Rows that hold the ends of intervals, which are shown beside what they belong to."""
+COLUMNS = {
+    "dice": ("Dice", 3),
+    "hausdorff_slicewise_mm": ("HD slices", 2),
+    "hausdorff_mm": ("HD 3D", 2),
+    "hausdorff95_mm": ("HD95", 2),
+    "average_surface_distance_mm": ("surface", 2),
+    "volume_ml": ("ml", 1),
+    "true_volume_ml": ("true ml", 1),
+    "mass_g": ("g", 1),
+    "true_mass_g": ("true g", 1),
+}
+"""Figure of `cardiacreg.metrics.overlap.compare` to column title and digits."""
 
 
 def format_words(
@@ -153,13 +168,22 @@ def measure(
     with all_or_nothing(output, MEASURE_FILES, overwrite=overwrite, inputs=inputs) as stage:
         write_measures_csv(stage / MEASURE_FILES[0], {name or ed_result.name: found})
         (stage / MEASURE_FILES[1]).write_bytes(png_bytes(draw_bullseye(found)))
-    rows = found.table()
+    rows, intervals = found.table(), found.intervals()
     if as_json:
-        echo_json({"folder": output, "measures": {row.column: row.value for row in rows}})
+        known = {name: {"low": each.low, "high": each.high} for name, each in intervals.items()}
+        shown = {row.column: row.value for row in rows}
+        echo_json({"folder": output, "measures": shown, "intervals_90_percent": known})
         return
     for row in rows:
-        if row.value is not None and row.name.startswith(_SHOWN):
-            click.echo(f"{row.name:28s}{as_cell(row.value, 2):>10s} {row.unit}")
+        if row.value is None or not row.name.startswith(_SHOWN) or row.name.endswith(_ENDS):
+            continue
+        ends = intervals.get(row.name)
+        between = f"  [{as_cell(ends.low, 2)}, {as_cell(ends.high, 2)}]" if ends else ""
+        click.echo(f"{row.name:28s}{as_cell(row.value, 2):>10s} {row.unit:7s}{between}".rstrip())
+    if intervals:
+        click.echo(
+            "[low, high]: 90 % intervals of the truth, corrected for the mean error of models"
+        )
     click.echo(f"thickness by segment, and the rest, written to {output}")
 
 
@@ -218,3 +242,86 @@ def convert(
     for words in found.words:
         click.echo(words)
     click.echo(f"{found.kind} written to {destination}")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.option(
+    "-i",
+    "--input",
+    "prediction",
+    required=True,
+    type=click.Path(readable=False),
+    metavar="PRED",
+    help="Labels to judge, NIfTI.",
+)
+@click.option(
+    "-r",
+    "--reference",
+    required=True,
+    type=click.Path(readable=False),
+    metavar="TRUTH",
+    help="True labels, NIfTI.",
+)
+@meaning_options("PRED")
+@meaning_options("TRUTH", "reference-")
+@frame_option
+@spacing_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def evaluate(
+    prediction: str,
+    reference: str,
+    preset: str | None,
+    mapping: dict[int, int] | None,
+    reference_preset: str | None,
+    reference_mapping: dict[int, int] | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Compare labels with the truth: overlap, distances in mm, volumes and masses.
+
+    Overlap and distances are measured on TRUTH's lattice, volumes and masses on each map's own.
+    """
+    from cardiacreg.anatomy.segmentation import gather_segmentation
+    from cardiacreg.metrics.evaluation import evaluate_labels
+
+    meaning = one_meaning(preset, mapping)
+    labels = gather_segmentation(prediction, preset=meaning, **how)
+    meaning = one_meaning(reference_preset, reference_mapping, "reference-")
+    with about("reference-"):
+        truth = gather_segmentation(reference, preset=meaning, **how)
+    found = evaluate_labels(labels.labels, truth.labels)
+    if as_json:
+        read_as = {"prediction": labels.assumed, "truth": truth.assumed}
+        echo_json({"read_as": read_as, **found._asdict()})
+        return
+    say(f"PRED is read by its {labels.assumed}.")
+    say(f"TRUTH is read by its {truth.assumed}.")
+    _say_where(found)
+    click.echo(table(found.structures))
+
+
+def _say_where(found: Evaluation) -> None:
+    if found.resampled_onto_truth:
+        say(
+            "the lattices differ: overlap and distances are of PRED resampled onto TRUTH's by nearest "
+            "neighbour, volumes of each map as it is."
+        )
+    for share, first, second in (
+        (found.outside_truth, "PRED", "TRUTH"),
+        (found.outside_prediction, "TRUTH", "PRED"),
+    ):
+        if share > 0:
+            say(
+                f"warning: {100 * share:.1f} % of {first}'s labelled voxels lie outside {second}'s field."
+            )
+
+
+def table(figures: dict[str, dict[str, Any]]) -> str:
+    """Return the figures of `compare` as text, a line per structure; distances in mm."""
+    lines = [f"{'structure':12s}" + "".join(f"{title:>11s}" for title, _ in COLUMNS.values())]
+    for name, row in figures.items():
+        cells = [as_cell(row.get(key), digits) for key, (_, digits) in COLUMNS.items()]
+        note = row.get("note") or ("in one map only" if row["missed"] else "")
+        note = f"  {note}" if note else ""
+        lines.append(f"{name:12s}" + "".join(f"{cell:>11s}" for cell in cells) + note)
+    return "\n".join(lines)

@@ -106,7 +106,7 @@ def with_inputs(result: _Result, output: Path, inputs: dict[str, Any]) -> _Resul
     from cardiacreg.reports.case import note_inputs
 
     noted = note_inputs(output, _inputs(inputs))
-    return replace(result, provenance={**result.provenance, "inputs": noted})
+    return replace(result, provenance={**result.provenance, "stack": noted})
 
 
 def page_of(

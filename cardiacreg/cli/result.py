@@ -1,4 +1,4 @@
-"""How ``cardiacreg refine`` and ``cardiacreg run`` end: the table, every finding and the exit code."""
+"""How ``cardiacreg refine`` and ``run`` end, and ``cardiacreg verify``, which makes a result again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.support import as_cell, echo_json, in_options, say
+from cardiacreg.cli.support import (
+    EXIT_CODES,
+    as_cell,
+    echo_json,
+    in_options,
+    progress_lines,
+    say,
+)
 from cardiacreg.errors import RefinementError, ResultWarning
 
 if TYPE_CHECKING:
@@ -122,3 +129,58 @@ def _end_with_findings(result: RefineResult, output: Path, *, accept_failed: boo
             f"failed refinement: {failed[0].found}; the files in {output} are there to look at.",
             code=_FAILED,
         )
+
+
+_INPUTS = {
+    "segmentation": ("-i", "--input", "The segmentation, where it was moved or is not recorded."),
+    "image": ("--image", "The image, likewise."),
+    "landmarks": ("--landmarks", "The landmarks, likewise."),
+    "atlases": ("--atlases", "The atlases, likewise."),
+}
+
+
+def _input_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, (*words, text) in reversed(_INPUTS.items()):
+        option = click.option(
+            *words, name, type=click.Path(readable=False), metavar="FILE", help=text
+        )
+        command = option(command)
+    return command
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("folder", metavar="RESULT", type=click.Path(readable=False, path_type=Path))
+@_input_options
+@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def verify(
+    folder: Path, threads: int | None, as_json: bool, quiet: bool, **inputs: str | None
+) -> None:
+    """Make a saved result again, and compare the labels with the saved ones.
+
+    RESULT is a folder that `cardiacreg refine` wrote; its result.json names inputs, options and versions.
+    Says which of these changed. Ends with exit code 3 where the labels differ.
+    """
+    from cardiacreg.refinement.verification import verify_result
+
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
+        found = verify_result(folder, threads=threads, progress=progress, **inputs)
+    verdict, *others = found.sentences
+    if as_json:
+        echo_json(
+            {
+                "same_labels": found.same_labels,
+                "dice": found.dice,
+                "changed_inputs": found.changed_inputs,
+                "changed_versions": found.changed_versions,
+                "differences": found.differences,
+                "folder": folder,
+            }
+        )
+    else:
+        click.echo(f"{folder}: {verdict}")
+        for each in others:
+            click.echo(each)
+    if not found.same_labels:
+        raise RefinementError(f"{folder}: {verdict}.", code="RESULT_DIFFERS")

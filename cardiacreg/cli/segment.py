@@ -116,12 +116,13 @@ def run(
     from cardiacreg.io.output_folder import all_or_nothing, check_output
     from cardiacreg.refinement._refine import refine
     from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, besides, write_files
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, besides, check_figures, write_files
 
     files = files_of(inputs["image"], inputs["weights"], atlases, *frames)
     every = (*SEGMENT_FILES, *ON_REQUEST, *FILE_NAMES)
     how: Any = {"overwrite": overwrite, "inputs": files}
     check_output(output, every, **how)
+    check_figures()
     options = told(RefineOptions(metadata=only, selection=selection), coverage, orientation)
     subject = _predict(**inputs)
     others = _other_frames(frames, **inputs)
@@ -189,7 +190,7 @@ def _names(subject: Subject) -> list[str]:
 
 
 def _write_segmentation(place: Path, subject: Subject) -> None:
-    from cardiacreg.io.landmark_files import json_text, write_landmarks
+    from cardiacreg.io.landmark_files import write_json, write_landmarks
     from cardiacreg.io.nifti import write_labels
 
     network = subject.metadata["network"]
@@ -197,4 +198,4 @@ def _write_segmentation(place: Path, subject: Subject) -> None:
     write_labels(os.fspath(place / SEGMENT_FILES[0]), subject.labels, description=note)
     if subject.landmarks is not None:
         write_landmarks(place / SEGMENT_FILES[1], subject.landmarks)
-    (place / SEGMENT_FILES[2]).write_text(json_text(_summary(subject)) + "\n", encoding="utf-8")
+    write_json(place / SEGMENT_FILES[2], _summary(subject))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import re
 import signal
 import sys
@@ -94,13 +97,48 @@ class SafeGroup(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Run the chosen command."""
-        with _one_line_errors(), _termination_as_interrupt(), _warnings_as_lines():
+        with (
+            _any_name_can_be_printed(),
+            _without_windows(),
+            _one_line_errors(),
+            _termination_as_interrupt(),
+            _warnings_as_lines(),
+        ):
             return super().invoke(context)
 
 
 def say(message: str) -> None:
     """Write a line about the work itself to stderr; results go to stdout."""
     click.echo(message, err=True)
+
+
+@contextmanager
+def _any_name_can_be_printed() -> Iterator[None]:
+    """Escape what a stream cannot show, as bytes of file names that are no UTF-8, in place of failing."""
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    before = [(stream, stream.errors) for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in before:
+            if not stream.closed:
+                stream.reconfigure(errors=errors)
+
+
+@contextmanager
+def _without_windows() -> Iterator[None]:
+    """Draw into files only: a MPLBACKEND that is not there does not matter."""
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "agg"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("MPLBACKEND", None)
+        else:
+            os.environ["MPLBACKEND"] = before
 
 
 @contextmanager
@@ -114,10 +152,19 @@ def _one_line_errors() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _fail("FILE_ERROR", error, EXIT_INPUT)
+        _fail("FILE_ERROR", _with_advice(error), EXIT_INPUT)
     except KeyboardInterrupt:
         say("interrupted; nothing was left half-written.")
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+def _with_advice(error: OSError) -> Exception:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return OSError(
+        f"{error.strerror}: the disk is full or your share of it is used up; free some space, or choose "
+        "another folder with -o. Nothing was left half-written."
+    )
 
 
 def _fail(code: str, error: Exception, exit_code: int) -> None:

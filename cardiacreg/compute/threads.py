@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from typing import NamedTuple, TypeVar
 
 from cardiacreg.errors import InvalidInputError, Note, kept_warnings, pass_on
@@ -53,13 +54,15 @@ def check_threads(threads: int | None) -> int:
     Raises
     ------
     InvalidInputError
-        If `threads` is below 1.
+        If `threads` is no whole number of at least 1.
     """
     if threads is None:
         return available_threads()
-    if threads < 1:
+    given: object = threads
+    if not isinstance(given, Integral) or threads < 1:
         raise InvalidInputError(
-            f"threads: got {threads}; needs at least 1, or None for every CPU this process may use.",
+            f"threads: got {given!r}; needs a whole number of at least 1, or None for every CPU this "
+            "process may use.",
             code="BAD_THREADS",
         )
     return int(threads)

@@ -35,7 +35,7 @@ from cardiacreg.doors.study_files import (
     write_label_folder,
 )
 from cardiacreg.errors import InvalidInputError, warn
-from cardiacreg.geometry import Affine, LabelMap
+from cardiacreg.geometry import Affine, LabelMap, corner_distance_mm
 from cardiacreg.io.kept_inputs import check_inputs_are_kept
 from cardiacreg.io.label_values import Frame
 from cardiacreg.io.landmark_files import read_landmarks, write_landmarks
@@ -57,6 +57,7 @@ from cardiacreg.transforms.resampling import Lattice, PointMap
 _DOF = (".dof", ".dof.gz")
 _ITK = (".tfm", ".txt", ".mat", ".h5", ".hdf5")
 _POINTS = (".json", ".fcsv")
+_NEAR_MM = 1.0
 
 
 class Wanted(NamedTuple):
@@ -72,14 +73,21 @@ class Wanted(NamedTuple):
 
 
 class Conversion(NamedTuple):
-    """What a conversion did."""
+    """What a conversion did.
+
+    Parameters
+    ----------
+    kind : str
+        What the source is, in words.
+    files : tuple of pathlib.Path
+        What was written.
+    words : tuple of str
+        What there is to say about it, one line each.
+    """
 
     kind: str
-    """What the source is, in words."""
     files: tuple[Path, ...]
-    """What was written."""
     words: tuple[str, ...] = ()
-    """What there is to say about it, one line each."""
 
 
 _Way: TypeAlias = Callable[[Path, Path, Wanted], Conversion]
@@ -168,9 +176,7 @@ def _check_spaces(kind: Kind, asked: Wanted) -> None:
 
 
 def _one_file(destination: Path, asked: Wanted, source: Path) -> None:
-    check_free(
-        destination.parent, [destination.name], overwrite=asked.overwrite, inputs=[source]
-    )  # fmt: skip
+    check_free(destination.parent, [destination.name], overwrite=asked.overwrite, inputs=[source])
 
 
 def _unknown(kind: Kind, destination: Path, possible: str) -> InvalidInputError:
@@ -229,20 +235,28 @@ def _canonical(found: LabelSource) -> LabelMap:
 
 def _to_dicom_seg(found: LabelSource, source: Path, destination: Path, asked: Wanted) -> Conversion:
     _one_file(destination, asked, source)
-    stack = _study(asked, "a DICOM segmentation refers to the images that it was made from")
-    frame = asked.frame if isinstance(asked.frame, int) else 0
     labels = LabelMap(found.array, found.voxel_to_world)
+    stacks = _study(asked, "a DICOM segmentation refers to the images that it was made from")
+    stack = next((each for each in stacks if _same_slices(each, labels)), stacks[0])
+    frame = asked.frame if isinstance(asked.frame, int) else 0
     write_dicom_seg(destination, labels, stack, frame=frame, names=found.names)
     told = f"refers to frame {frame} of {stack.name}"
     return Conversion("labels", (destination,), (found.words, told))
 
 
-def _study(asked: Wanted, why: str) -> CineStack:
+def _same_slices(stack: CineStack, labels: LabelMap) -> bool:
+    """Whether labels are on the lattice of a stack."""
+    return stack.array.shape[:3] == labels.shape and (
+        corner_distance_mm(labels.shape, stack.voxel_to_world, labels.voxel_to_world) <= _NEAR_MM
+    )
+
+
+def _study(asked: Wanted, why: str) -> list[CineStack]:
     if asked.study is None:
         raise InvalidInputError(
             f"{why}; name the folder of the DICOM study (study= or --study).", code="MISSING_STUDY"
         )
-    return read_dicom_cine(asked.study, still_images=True)[0]
+    return read_dicom_cine(asked.study, still_images=True)
 
 
 # ---- contours and DICOM
@@ -267,7 +281,8 @@ def _guide_points(source: Path, destination: Path, asked: Wanted) -> Conversion:
 
 def _cvi42(source: Path, destination: Path, asked: Wanted) -> Conversion:
     contours = read_cvi42(source)
-    stack = _study(asked, "contours of cvi42 are placed by the images that they were drawn in")
+    stacks = _study(asked, "contours of cvi42 are placed by the images that they were drawn in")
+    stack = max(stacks, key=lambda each: len(contours.keys() & each.uids))
     if destination.suffix and not destination.is_dir():
         raise _unknown(Kind.CVI42, destination, "a folder, for one label map for each frame")
     labels = labels_of_frames(labels_from_cvi42(contours, stack))

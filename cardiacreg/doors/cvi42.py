@@ -64,6 +64,20 @@ def read_cvi42(path: str | os.PathLike[str]) -> dict[str, dict[str, Float]]:
     ------
     InvalidInputError
         FILE_NOT_FOUND, TOO_LARGE, or BAD_CONTOUR_FILE if the file is no such XML or has no contours.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cardiacreg import read_cvi42
+    >>> hash_ = "http://www.circlecvi.com/cvi42/Workspace/Hash/"
+    >>> points = "<p><x>{}</x><y>{}</y></p>"
+    >>> triangle = "".join(points.format(x, y) for x, y in ((40, 40), (80, 40), (40, 80)))
+    >>> text = f'<a xmlns:h="{hash_}"><b h:key="ImageStates"><b h:key="1.2.3"><b h:key="Contours">'
+    >>> text += f'<b h:key="saendocardialContour"><b h:key="Points">{triangle}</b>'
+    >>> text += '<b h:key="SubpixelResolution">4</b></b></b></b></b></a>'
+    >>> _ = Path("drawn.cvi42wsx").write_text(text)
+    >>> read_cvi42("drawn.cvi42wsx")["1.2.3"]["saendocardialContour"].tolist()
+    [[10.0, 10.0], [20.0, 10.0], [10.0, 20.0]]
     """
     with named_source(os.fspath(path)):
         root = _root(read_everything(path, max_bytes=_LARGEST_BYTES))
@@ -104,6 +118,17 @@ def labels_from_cvi42(contours: Cvi42Contours, stack: CineStack) -> list[FrameLa
     -----
     InputWarning
         If short-axis contours are of images outside the stack.
+
+    Examples
+    --------
+    >>> from cardiacreg import labels_from_cvi42, read_dicom_cine, write_dicom_cine
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_dicom_cine("contoured", [make_toy_heart().image] * 2)
+    >>> (stack,) = read_dicom_cine("contoured")
+    >>> square = {"saendocardialContour": [(10, 10), (20, 10), (20, 20), (10, 20)]}
+    >>> (found,) = labels_from_cvi42({stack.images[3][1].uid: square}, stack)
+    >>> found.frame, int(found.labels.array[:, :, 3].sum())
+    (1, 121)
     """
     places = {
         image.uid: (t, k) for k, own in enumerate(stack.images) for t, image in enumerate(own)

@@ -18,14 +18,22 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.doors.dicom_images import DicomImage, pixels, read_images
-from cardiacreg.doors.image_planes import ImagePlane, heights_mm, unevenness
+from cardiacreg.doors.image_planes import (
+    UNEVEN_SHARE,
+    ImagePlane,
+    heights_mm,
+    unevenness,
+    usual_step,
+)
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import Volume
 
 _SAME_PLACE_MM = 0.1
+_SAME_STEP_MM = 1e-3
+_REPEATED_SHARE = 0.25
+"""Of the distance of slices: what lies nearer was taken twice."""
 _SIDEWAYS_PIXELS = 0.5
 _SAME_TIME_MS = 0.01
-_UNEVEN_SHARE = 0.05
 _MOST_MISSING = 3
 FEWEST_SLICES = 3
 """Of a short-axis stack; fewer parallel planes are long-axis views, or localisers."""
@@ -61,7 +69,7 @@ class CineStack:
     times_ms: Float | None
     slice_times_ms: Float
     descriptions: tuple[str, ...]
-    images: tuple[tuple[DicomImage, ...], ...]
+    images: tuple[tuple[DicomImage, ...], ...] = field(repr=False)
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -78,6 +86,11 @@ class CineStack:
     def missing_slices(self) -> tuple[int, ...]:
         """Slices (k) of which there is no image; their intensities are 0."""
         return tuple(k for k, own in enumerate(self.images) if not own)
+
+    @property
+    def uids(self) -> set[str]:
+        """SOP instance UIDs of all images."""
+        return {image.uid for own in self.images for image in own}
 
     @property
     def spacing_mm(self) -> Float:
@@ -116,6 +129,10 @@ class _Slice:
         return f"series {self.first.series_number} ({self.first.description or 'no description'})"
 
 
+_Placed = list[tuple[int, _Slice]]
+"""Slices of a stack with their place k in it."""
+
+
 def read_dicom_cine(
     folder: str | os.PathLike[str], *, still_images: bool = False
 ) -> list[CineStack]:
@@ -131,7 +148,8 @@ def read_dicom_cine(
     Returns
     -------
     list of CineStack
-        Stacks with the most slices first; `CineStack.notes` says what was found.
+        Cine before still images, stacks with many slices before others; `CineStack.notes` says what was
+        found.
 
     Raises
     ------
@@ -148,6 +166,15 @@ def read_dicom_cine(
     -----
     Needs the extra ``dicom``. A slice that is missing inside a stack is there, with intensities of 0.
     Where slices lie at uneven distances, a stack is parted.
+
+    Examples
+    --------
+    >>> from cardiacreg import read_dicom_cine, write_dicom_cine
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> write_dicom_cine("dicom", [make_toy_heart().image] * 3, times_ms=[0, 40, 80])
+    >>> for stack in read_dicom_cine("dicom"):
+    ...     print(stack.name, stack.array.shape, stack.times_ms, stack.notes)
+    sax (40, 40, 8, 3) [ 0. 40. 80.] ()
     """
     images, left_out = read_images(folder)
     _check_one_patient(folder, images)
@@ -168,9 +195,15 @@ def read_dicom_cine(
     if told:
         warn(f"{folder}: images left out: {told}.")
     stacks = [stack for group in _groups(slices) for stack in _parted(group)]
-    stacks.sort(key=lambda each: (-len(each), each[0][1].first.series_number))
+    stacks.sort(key=_importance)
     names: Counter[str] = Counter()
     return [_assembled(stack, names) for stack in stacks]
+
+
+def _importance(stack: _Placed) -> tuple[bool, int, int]:
+    """Cine before still images, many slices before few, in order of series."""
+    first = stack[0][1]
+    return len(first.images) == 1, -len(stack), first.first.series_number
 
 
 def _check_one_patient(folder: str | os.PathLike[str], images: Iterable[DicomImage]) -> None:
@@ -188,7 +221,24 @@ def _slices(images: Iterable[DicomImage]) -> list[_Slice]:
     for image in images:
         plane = (*image.plane.origin_mm.round(2), *image.plane.steps_mm.ravel().round(4))
         found[image.series, image.kind, image.shape, image.space, plane].append(image)
-    return [_in_order(own) for own in found.values()]
+    joined: list[list[DicomImage]] = []
+    for own in found.values():
+        for group in joined:
+            if _same_place(group[0], own[0]):
+                group.extend(own)
+                break
+        else:
+            joined.append(list(own))
+    return [_in_order(own) for own in joined]
+
+
+def _same_place(one: DicomImage, other: DicomImage) -> bool:
+    """Whether images are of one place; scanners write positions with a little noise."""
+    if one.series != other.series or one.kind != other.kind or one.shape != other.shape:
+        return False
+    apart = np.abs(one.plane.origin_mm - other.plane.origin_mm).max()
+    turned = np.abs(one.plane.steps_mm - other.plane.steps_mm).max()
+    return bool(one.space == other.space and apart <= _SAME_PLACE_MM and turned <= _SAME_STEP_MM)
 
 
 def _in_order(images: list[DicomImage]) -> _Slice:
@@ -243,18 +293,22 @@ def _belong_together(one: DicomImage, other: DicomImage, n_one: int, n_other: in
     return bool(np.abs(one.plane.pixels(other.plane.origin_mm[None])).max() <= _SIDEWAYS_PIXELS)
 
 
-_Placed = list[tuple[int, _Slice]]
-"""Slices of a stack with their place k in it."""
-
-
 def _parted(group: list[_Slice]) -> list[_Placed]:
     """Put slices in order, leave out repeated ones, and part them where their distance changes."""
     heights = heights_mm([each.first.plane for each in group])
+    steps = np.diff(np.sort(heights))
+    apart = steps[steps > _SAME_PLACE_MM]
+    near = (
+        max(_SAME_PLACE_MM, _REPEATED_SHARE * float(np.median(apart)))
+        if len(apart)
+        else _SAME_PLACE_MM
+    )
     chosen: list[_Slice] = []
     places: list[float] = []
     for n in np.argsort(heights, kind="stable"):
-        if places and abs(heights[n] - places[-1]) <= _SAME_PLACE_MM:
+        if places and abs(heights[n] - places[-1]) <= near:
             chosen[-1] = _later(chosen[-1], group[n])
+            places[-1] = float(heights[n]) if chosen[-1] is group[n] else places[-1]
         else:
             chosen.append(group[n])
             places.append(float(heights[n]))
@@ -272,27 +326,32 @@ def _later(one: _Slice, other: _Slice) -> _Slice:
 
 
 def _even_runs(slices: list[_Slice], steps: Float) -> list[_Placed]:
-    """Return runs of slices whose distances are whole multiples, up to 4, of the usual one."""
-    if len(slices) == 1:
-        return [[(0, slices[0])]]
-    usual = float(np.median(steps))
-    multiples = np.rint(steps / usual)
-    even = (np.abs(steps - multiples * usual) <= _UNEVEN_SHARE * usual) & (multiples >= 1)
-    even &= multiples <= _MOST_MISSING + 1
-    words = unevenness(steps)
+    """Part slices where a distance is no whole multiple, up to 4, of the usual one."""
+    words = unevenness(steps) if len(slices) > 1 else ""
+    runs: list[_Placed] = []
+    first = 0
+    while first < len(slices):
+        run: _Placed = [(0, slices[first])]
+        for each, step in zip(slices[first + 1 :], _multiples(steps[first:]), strict=True):
+            if not step:
+                break
+            run.append((run[-1][0] + step, each))
+        runs.append(run)
+        first += len(run)
     if words:
-        slices[0].notes.append(
-            f"uneven slices: {words}" + ("" if even.all() else "; the stack is parted there")
-        )
-    if not even.any():
-        return [[(0, each)] for each in slices]
-    runs: list[_Placed] = [[(0, slices[0])]]
-    for each, step, goes_on in zip(slices[1:], multiples, even, strict=True):
-        if goes_on:
-            runs[-1].append((runs[-1][-1][0] + int(step), each))
-        else:
-            runs.append([(0, each)])
+        parted = "; the stack is parted there" if len(runs) > 1 else ""
+        slices[0].notes.append(f"uneven slices: {words}{parted}")
     return runs
+
+
+def _multiples(steps: Float) -> list[int]:
+    """Return how many usual steps each step is, 0 where it is no whole number of them."""
+    if not len(steps):
+        return []
+    usual = usual_step(steps)
+    multiples = np.rint(steps / usual)
+    even = (np.abs(steps - multiples * usual) <= UNEVEN_SHARE * usual) & (multiples >= 1)
+    return [int(n) for n in np.where(even & (multiples <= _MOST_MISSING + 1), multiples, 0)]
 
 
 def _assembled(placed: _Placed, names: Counter[str]) -> CineStack:

@@ -73,6 +73,17 @@ def write_dicom_seg(
     -----
     Needs the extra ``dicom-seg``. Segments are coded by SNOMED CT; the category is "Anatomical
     Structure" and the algorithm "semiautomatic".
+
+    Examples
+    --------
+    >>> from cardiacreg import read_dicom_cine, read_dicom_seg, write_dicom_cine, write_dicom_seg
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> heart = make_toy_heart()
+    >>> write_dicom_cine("images", [heart.image, heart.image])
+    >>> (stack,) = read_dicom_cine("images")
+    >>> write_dicom_seg("written.dcm", heart.labels, stack, frame=1)
+    >>> read_dicom_seg("written.dcm").present()
+    (1, 2, 3, 4)
     """
     if not Path(path).name.lower().endswith(".dcm"):
         raise InvalidInputError(f"{path}: needs a name that ends with .dcm.", code="BAD_FILE_NAME")
@@ -160,6 +171,17 @@ def read_dicom_seg(path: str | os.PathLike[str], *, preset: Preset = None) -> La
     Notes
     -----
     Needs the extra ``dicom-seg``.
+
+    Examples
+    --------
+    >>> from cardiacreg import read_dicom_cine, read_dicom_seg, write_dicom_cine, write_dicom_seg
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> heart = make_toy_heart()
+    >>> write_dicom_cine("images", [heart.image, heart.image])
+    >>> (stack,) = read_dicom_cine("images")
+    >>> write_dicom_seg("read.dcm", heart.labels, stack, frame=1)
+    >>> read_dicom_seg("read.dcm").present()
+    (1, 2, 3, 4)
     """
     stored = stored_dicom_seg(path)
     with named_source(os.fspath(path)):

@@ -13,7 +13,7 @@ from cardiacreg.errors import InvalidInputError
 
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _PARALLEL = float(np.cos(np.radians(1.0)))
-_UNEVEN_SHARE = 0.05
+UNEVEN_SHARE = 0.05
 """Of the distance of slices; what differs by more is a gap or a duplicate."""
 
 
@@ -141,7 +141,7 @@ def slice_distance_mm(heights: Float) -> float:
         UNEVEN_SLICES, with what was found: gaps, duplicates or mixed distances.
     """
     steps = np.diff(heights)
-    distance = float(np.median(steps))
+    distance = usual_step(steps)
     found = unevenness(steps)
     if found:
         raise InvalidInputError(
@@ -152,11 +152,17 @@ def slice_distance_mm(heights: Float) -> float:
     return distance
 
 
+def usual_step(steps: Float) -> float:
+    """Return the distance that most of some steps have, within 5 %."""
+    close = np.abs(steps[:, None] - steps) <= UNEVEN_SHARE * np.abs(steps[:, None])
+    return float(np.median(steps[close[int(np.argmax(close.sum(axis=1)))]]))
+
+
 def unevenness(steps: Float) -> str:
     """Return in words where the distances between slices differ from the usual one; empty if nowhere."""
     steps = np.asarray(steps, dtype=float)
-    usual = float(np.median(steps))
-    slack = max(_UNEVEN_SHARE * abs(usual), 1e-3)
+    usual = usual_step(steps)
+    slack = max(UNEVEN_SHARE * abs(usual), 1e-3)
     told = []
     for number, step in enumerate(steps.tolist()):
         between = f"between slices {number + 1} and {number + 2}"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_option_kinds
 from cardiacreg.fusion.grey_levels import HARMONISATIONS, box_around, grey_levels
 from cardiacreg.fusion.patch_tiles import DISTANCES, Box, Scene
 from cardiacreg.fusion.patch_votes import nonlocal_votes
@@ -65,6 +65,7 @@ class FusionOptions:
     probabilities: bool = False
 
     def __post_init__(self) -> None:
+        check_option_kinds(self)
         self._check_sizes()
         known = {"mode": MODES, "distance": DISTANCES, "harmonisation": HARMONISATIONS}
         for name, allowed in known.items():
@@ -110,12 +111,16 @@ class Fusion:
         Share of the votes of every label that occurs in an atlas, where `FusionOptions` asked for it.
     n_ties : int
         Voxels where the lowest of several equal labels won.
+    atlas_voxels : ndarray, shape (n_atlases, k, n_labels), or None
+        How many voxels each warped atlas has of every label in every slice of the lattice, where it was
+        counted.
     """
 
     labels: LabelMap
     confidence: Volume
     probabilities: Mapping[int, Volume] | None = None
     n_ties: int = 0
+    atlas_voxels: NDArray[np.float32] | None = None
 
 
 def fuse_labels(

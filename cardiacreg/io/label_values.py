@@ -168,6 +168,7 @@ def one_frame(array: NDArray[Any], frame: Frame) -> tuple[NDArray[Any], int | No
     InvalidInputError
         FRAME_NEEDED, BAD_FRAME or ONE_FRAME.
     """
+    _check_kind(frame)
     frames = array[..., None] if array.ndim == 3 else array
     n_frames = frames.shape[3]
     if n_frames == 1:
@@ -190,6 +191,16 @@ def one_frame(array: NDArray[Any], frame: Frame) -> tuple[NDArray[Any], int | No
     return frames[..., frame], frame
 
 
+def _check_kind(frame: Frame) -> None:
+    """Refuse what is neither a number of a frame nor the name of a phase."""
+    whole = isinstance(frame, int | np.integer) and not isinstance(frame, bool)
+    if not (whole or frame is None or isinstance(frame, str)):
+        raise InvalidInputError(
+            f"frame={frame!r}, a {type(frame).__name__}; needs a whole number from 0, 'ED' or 'ES'.",
+            code="BAD_FRAME",
+        )
+
+
 def _check_number(frame: int, n_frames: int) -> None:
     if not 0 <= frame < n_frames:
         raise InvalidInputError(
@@ -209,6 +220,7 @@ def _axis_hint(shape: tuple[int, ...]) -> str:
 
 def check_only_frame(frame: Frame, shape: tuple[int, ...]) -> None:
     """Refuse to be asked for another frame than the one there is."""
+    _check_kind(frame)
     if frame not in (None, 0):
         raise InvalidInputError(
             f"frame={frame}, and the image has one frame (shape {shape}); leave the frame away, or give "
@@ -238,6 +250,7 @@ def one_label_frame(array: NDArray[Any], frame: Frame) -> tuple[NDArray[Any], in
     InputWarning
         If channels were decoded, or a phase was found from the labels.
     """
+    _check_kind(frame)
     if (
         array.ndim == 5
         and array.shape[3] == 1
@@ -254,6 +267,22 @@ def one_label_frame(array: NDArray[Any], frame: Frame) -> tuple[NDArray[Any], in
     labelled = [n for n in range(array.shape[3]) if array[..., n].any()]
     number = _chosen(frame, labelled, array)
     return array[..., number], number
+
+
+def frames_of_series(array: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the frames of a label series; those without labels among others with are as good as they."""
+    if array.ndim < 4 or array.shape[3] == 1:
+        return [one_label_frame(array, None)[0]]
+    return [_frame_of_series(array, number) for number in range(array.shape[3])]
+
+
+def _frame_of_series(array: NDArray[Any], number: int) -> NDArray[Any]:
+    try:
+        return one_label_frame(array, number)[0]
+    except InvalidInputError as problem:
+        if problem.code != "EMPTY_LABELS":
+            raise
+        return np.asarray(array[..., number])
 
 
 def _chosen(frame: Frame, labelled: list[int], array: NDArray[Any]) -> int:

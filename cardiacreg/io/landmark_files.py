@@ -166,8 +166,9 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any] | Sequen
 
 
 def json_text(content: Mapping[str, Any] | Sequence[Any]) -> str:
-    """Return the JSON that `write_json` writes."""
-    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    """Return the JSON that `write_json` writes; bytes of names that are no UTF-8 are escaped."""
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _plain(value: Any) -> Any:

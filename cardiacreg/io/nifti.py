@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from cardiacreg.io.label_values import (
     StoredLabels,
     check_only_frame,
     coded,
+    frames_of_series,
     one_frame,
     one_label_frame,
     with_three_or_four_axes,
@@ -48,6 +48,7 @@ from cardiacreg.io.nifti_header import (
     header_layout,
     header_matrix,
     header_scaling,
+    parse_header,
 )
 from cardiacreg.io.source_name import named_source, warn_about_source
 
@@ -196,8 +197,7 @@ def read_stored_frames(source: Any, *, max_bytes: int = MAX_BYTES) -> list[Store
         array = stored.array
         while array.ndim > 4 and array.shape[-1] == 1:
             array = array[..., 0]
-        count = array.shape[3] if array.ndim == 4 else 1
-        chosen = [one_label_frame(array, n if count > 1 else None)[0] for n in range(count)]
+        chosen = frames_of_series(array)
         matrix = checked_matrix(stored.matrix, chosen[0].shape, check_spacing=True)
         names, frames = dict(stored.names), [coded(each, stored.step) for each in chosen]
         return [
@@ -444,8 +444,7 @@ def _load(source: Any, max_bytes: int) -> Stored:
             return from_foreign_file(path, max_bytes)
         return _load_file(path, max_bytes)[0]
     if isinstance(source, tuple) and len(source) == 2:
-        array = np.asarray(unmasked(source[0], "the array"))
-        return Stored(array, np.asarray(source[1], dtype=np.float64))
+        return _arrays(*source)
     if is_nibabel(source):
         return from_nibabel(source, lambda path: _load_file(path, max_bytes)[0])
     if is_simpleitk(source):
@@ -457,12 +456,26 @@ def _load(source: Any, max_bytes: int) -> Stored:
     )
 
 
+def _arrays(array: Any, matrix: Any) -> Stored:
+    try:
+        voxels = np.asarray(unmasked(array, "the array"))
+        return Stored(voxels, np.asarray(matrix, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f"the tuple does not hold an array and a matrix of numbers ({error}); needs (array, "
+            "voxel_to_world).",
+            code="BAD_TYPE",
+        ) from error
+
+
 def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
     """What a file holds, and its header's intent."""
     parsed: list[tuple[Any, Layout]] = []
 
     def end_of(head: bytes) -> int:
-        header = _parse_header(head)
+        header = parse_header(head)
         parsed.append((header, header_layout(header)))
         return parsed[0][1].end
 
@@ -482,37 +495,6 @@ def _load_file(path: Path, max_bytes: int) -> tuple[Stored, int]:
     else:
         step = 0.0
     return Stored(array, header_matrix(header), step), int(header["intent_code"])
-
-
-def _parse_header(head: bytes) -> Any:
-    sizes = {struct.unpack(order + "i", head[:4])[0] for order in "<>"} if len(head) >= 4 else set()
-    if 348 in sizes and len(head) >= 348:
-        if head[344:348] != b"n+1\0":
-            raise _not_nifti("an ANALYZE or two-file (.hdr/.img) image")
-        return nibabel.Nifti1Header(head[:348], check=False)
-    if 540 in sizes and len(head) >= 540:
-        return nibabel.Nifti2Header(head[:540], check=False)
-    if len(head) >= 348 and head[344:348] == b"n+1\0":
-        return _header_of_wrong_size(head)
-    raise _not_nifti("not NIfTI" if len(head) >= 348 else f"only {len(head)} bytes long")
-
-
-def _header_of_wrong_size(head: bytes) -> Any:
-    """Return a header that misstates its own size: the byte order is told by the dimensions."""
-    for order in "<>":
-        if 1 <= struct.unpack(order + "h", head[40:42])[0] <= 7:
-            warn_about_source("the header states a wrong size of itself; 348 bytes are assumed.")
-            right = struct.pack(order + "i", 348) + head[4:348]
-            return nibabel.Nifti1Header(right, check=False, endianness=order)
-    raise _not_nifti("not NIfTI")
-
-
-def _not_nifti(what: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"the file is {what}; needs a single-file NIfTI image (.nii or .nii.gz): convert it, or "
-        "read it with SimpleITK and pass the image.",
-        code="NOT_NIFTI",
-    )
 
 
 def _intensities(array: NDArray[Any], nan_policy: str) -> NDArray[np.float32]:

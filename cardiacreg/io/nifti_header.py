@@ -6,8 +6,10 @@ Works on the header objects of nibabel without importing it; `nifti` is its only
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any, NamedTuple
 
+import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
@@ -389,4 +391,37 @@ def _check_spacing(spacing: NDArray[np.float64]) -> None:
         "slices (axis 2): correct the header, or pass check_spacing=False if this is right."
         f"{hint}",
         code="IMPLAUSIBLE_SPACING",
+    )
+
+
+def parse_header(head: bytes) -> Any:
+    """Return the header that the first bytes of a file hold (NOT_NIFTI if none)."""
+    sizes = {struct.unpack(order + "i", head[:4])[0] for order in "<>"} if len(head) >= 4 else set()
+    if 348 in sizes and len(head) >= 348:
+        if head[344:348] != b"n+1\0":
+            raise not_nifti("an ANALYZE or two-file (.hdr/.img) image")
+        return nibabel.Nifti1Header(head[:348], check=False)
+    if 540 in sizes and len(head) >= 540:
+        return nibabel.Nifti2Header(head[:540], check=False)
+    if len(head) >= 348 and head[344:348] == b"n+1\0":
+        return _header_of_wrong_size(head)
+    raise not_nifti("not NIfTI" if len(head) >= 348 else f"only {len(head)} bytes long")
+
+
+def _header_of_wrong_size(head: bytes) -> Any:
+    """Return a header that misstates its own size: the byte order is told by the dimensions."""
+    for order in "<>":
+        if 1 <= struct.unpack(order + "h", head[40:42])[0] <= 7:
+            warn_about_source("the header states a wrong size of itself; 348 bytes are assumed.")
+            right = struct.pack(order + "i", 348) + head[4:348]
+            return nibabel.Nifti1Header(right, check=False, endianness=order)
+    raise not_nifti("not NIfTI")
+
+
+def not_nifti(what: str) -> InvalidInputError:
+    """Return the error about a file that is something else."""
+    return InvalidInputError(
+        f"the file is {what}; needs a single-file NIfTI image (.nii or .nii.gz): convert it, or "
+        "read it with SimpleITK and pass the image.",
+        code="NOT_NIFTI",
     )

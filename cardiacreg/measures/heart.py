@@ -13,11 +13,27 @@ from cardiacreg.anatomy.volumes import MUSCLE_DENSITY_G_PER_ML, structure_volume
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, STRUCTURES
-from cardiacreg.measures.left_wall import measure_left_wall
+from cardiacreg.measures.intervals import (
+    PARTS,
+    Interval,
+    mass_interval,
+    stroke_intervals,
+    volume_intervals,
+)
+from cardiacreg.measures.left_wall import measure_left_wall, right_wall_mm
 from cardiacreg.measures.segments import N_SEGMENTS, heart_frame
 from cardiacreg.results.saved_model import Model, SavedModel, as_model
 
 _HEIGHTS_CM, _WEIGHTS_KG = (30.0, 250.0), (1.0, 400.0)
+_VENTRICLE = tuple(f"{side}{word}" for side in ("LV", "RV") for word in ("EDV", "ESV", "SV", "EF"))
+_OF_PARTS = ("LVEDV", "LVESV", "RVEDV", "RVESV", "LV wall ED", "LV wall ES")
+_WITH_INTERVAL = (
+    *_VENTRICLE,
+    *("LVM", "LVM ES", "RVM"),
+    *(f"{name}i" for name in (*_VENTRICLE, "LVM", "RVM") if not name.endswith("EF")),
+    *(f"{name} {part}" for name in _OF_PARTS for part in PARTS[1:]),
+)
+"""Rows that have an interval, where anything is known of it."""
 
 
 class Row(NamedTuple):
@@ -57,6 +73,10 @@ class PhaseMeasures:
         Of the LV wall by segment.
     mean_thickness_mm : float
     eccentricity : float
+    septal_curvature_per_cm, septal_curvature_ratio : float
+        As in `measures.septum`.
+    rv_thickness_mm : float
+        Mean of the RV's free wall; NaN unless the input showed the RV wall.
     """
 
     lv_volume_ml: float | None
@@ -67,6 +87,9 @@ class PhaseMeasures:
     thickness_mm: Float
     mean_thickness_mm: float
     eccentricity: float
+    septal_curvature_per_cm: float = float("nan")
+    septal_curvature_ratio: float = float("nan")
+    rv_thickness_mm: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +114,46 @@ class Measures:
         """Return every measure as a row of name, value and unit; always in the same order."""
         rows = [*self._ventricle("LV"), *self._ventricle("RV"), *self._masses()]
         rows += self._indexed(rows)
-        rows += [*self._parts(), *self._walls()]
-        return rows
+        rows += [*self._parts(), *self._walls(), *self._shape()]
+        return rows + self._bounds(rows)
+
+    def intervals(self) -> dict[str, Interval]:
+        """Return the 90 % intervals of volumes, masses and function, by the name of their row.
+
+        Only a result of `refine` has any, and only for structures that its input shows
+        (`measures.intervals`).
+        """
+        found: dict[str, Interval] = {}
+        for side, label in (("LV", LV_CAVITY), ("RV", RV_CAVITY), ("LV wall ", LV_WALL)):
+            name = STRUCTURES[label]
+            volumes = [phase.parts.get(name) if phase else None for phase in (self.ed, self.es)]
+            for word, volume in zip(("ED", "ES"), volumes, strict=True):
+                row = f"{side}{word}" if label == LV_WALL else f"{side}{word}V"
+                found |= _of_parts(row, volume_intervals(volume, name))
+            both = stroke_intervals(volumes[0], volumes[1], name)
+            if both and label != LV_WALL:
+                found |= {f"{side}SV": both[0], f"{side}EF": both[1]}
+        for row, phase, label in (
+            ("LVM", self.ed, LV_WALL), ("LVM ES", self.es, LV_WALL), ("RVM", self.ed, RV_WALL),
+        ):  # fmt: skip
+            parts = phase.parts if phase else {}
+            if interval := mass_interval(parts.get(STRUCTURES[label]), STRUCTURES[label]):
+                found[row] = interval
+        if area := self.body_surface_m2:
+            indexed = [name for name in found if " " not in name and not name.endswith("EF")]
+            found |= {f"{name}i": found[name].scaled(1 / area) for name in indexed}
+        return found
+
+    def _bounds(self, rows: list[Row]) -> list[Row]:
+        """Ends of the intervals, of every row that may have one."""
+        known = self.intervals()
+        found = []
+        for row in rows:
+            if row.name in _WITH_INTERVAL:
+                ends = known.get(row.name, (None, None))
+                found += [Row(f"{row.name} low", ends[0], row.unit),
+                          Row(f"{row.name} high", ends[1], row.unit)]  # fmt: skip
+        return found
 
     def _ventricle(self, side: str) -> list[Row]:
         key = f"{side.lower()}_volume_ml"
@@ -130,10 +191,12 @@ class Measures:
             for label, name in ((LV_CAVITY, f"LV{word}V"), (RV_CAVITY, f"RV{word}V"),
                                 (LV_WALL, f"LV wall {word}")):  # fmt: skip
                 part = phase.parts.get(STRUCTURES[label]) if phase else None
+                beyond = (part.beyond_apex_ml, part.beyond_base_ml) if part else None
                 rows += [
                     Row(f"{name} acquired", part.inside_ml if part else None, "mL"),
-                    Row(f"{name} beyond apex", part.beyond_apex_ml if part else None, "mL"),
-                    Row(f"{name} beyond base", part.beyond_base_ml if part else None, "mL"),
+                    Row(f"{name} beyond apex", beyond[0] if beyond else None, "mL"),
+                    Row(f"{name} beyond base", beyond[1] if beyond else None, "mL"),
+                    Row(f"{name} extrapolated", sum(beyond) if beyond else None, "mL"),
                 ]
         return rows
 
@@ -155,6 +218,21 @@ class Measures:
             rows.append(
                 Row(f"Eccentricity {end}", _known(phase.eccentricity if phase else None), "")
             )
+        return rows
+
+    def _shape(self) -> list[Row]:
+        rows = []
+        for phase, end in ((self.ed, "ED"), (self.es, "ES")):
+            own = (
+                (phase.septal_curvature_per_cm, phase.septal_curvature_ratio, phase.rv_thickness_mm)
+                if phase
+                else (None, None, None)
+            )
+            rows += [
+                Row(f"Septal curvature {end}", _known(own[0]), "1/cm"),
+                Row(f"Septal curvature ratio {end}", _known(own[1]), ""),
+                Row(f"RV_WT_Global {end}", _known(own[2]), "mm"),
+            ]
         return rows
 
     def thickening_percent(self) -> Float:
@@ -244,17 +322,27 @@ def _measured(model: SavedModel) -> PhaseMeasures:
     }
     lv_wall = volumes[STRUCTURES[LV_WALL]]
     landmarks = model.landmarks or landmarks_from_labels(model.labels)
-    shape = measure_left_wall(model.labels, heart_frame(landmarks))
+    frame = heart_frame(landmarks)
+    shape = measure_left_wall(model.labels, frame)
+    rv_wall = shown.get(STRUCTURES[RV_WALL])
     return PhaseMeasures(
         lv_volume_ml=volumes[STRUCTURES[LV_CAVITY]],
         lv_mass_g=_mass(lv_wall),
         rv_volume_ml=volumes[STRUCTURES[RV_CAVITY]],
-        rv_mass_g=_mass(shown.get(STRUCTURES[RV_WALL])),
+        rv_mass_g=_mass(rv_wall),
         parts=model.volumes,
         thickness_mm=shape.thickness_mm if shape else np.full(N_SEGMENTS, np.nan),
         mean_thickness_mm=shape.mean_thickness_mm if shape else float("nan"),
         eccentricity=shape.eccentricity if shape else float("nan"),
+        septal_curvature_per_cm=shape.septum.curvature_per_cm if shape else float("nan"),
+        septal_curvature_ratio=shape.septum.curvature_ratio if shape else float("nan"),
+        rv_thickness_mm=float("nan") if rv_wall is None else right_wall_mm(model.labels, frame),
     )
+
+
+def _of_parts(name: str, parts: dict[str, Interval]) -> dict[str, Interval]:
+    found = {name if part == PARTS[0] else f"{name} {part}": each for part, each in parts.items()}
+    return {row: each for row, each in found.items() if row in _WITH_INTERVAL}
 
 
 def _mass(volume_ml: float | None) -> float | None:

@@ -10,6 +10,7 @@ wall ends at the base nothing flows across its rim.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +69,19 @@ class Lines(NamedTuple):
     ends: Float
 
 
+class Potential(NamedTuple):
+    """A harmonic potential at the nodes of a wall, in the order of `numpy.argwhere`.
+
+    Parameters
+    ----------
+    potential, slope : ndarray, shape (n,)
+        The slope is its steepest rise per lattice step.
+    """
+
+    potential: Float
+    slope: Float
+
+
 class _Neighbours(NamedTuple):
     """What lies beside every node of the wall, shape (n, 6): -i, +i, -j, +j, -k, +k.
 
@@ -94,27 +108,105 @@ def field_lines(wall: Wall, starts: Float) -> Lines:
     RefinementError
         If the equation cannot be solved (NO_POTENTIAL).
     """
-    inside = np.pad(wall.inside, 1)[1:-1, 1:-1, 1:-1]
-    inside[[0, -1]] = inside[:, [0, -1]] = inside[:, :, [0, -1]] = False
+    inside = _away_from_faces(wall.inside)
     if not inside.any():
         return Lines(np.full(len(starts), np.nan), starts.copy())
+    return _follow(_field(wall, inside), wall, starts)
+
+
+def lines_between(wall: Wall, starts: Float) -> tuple[Lines, Lines]:
+    """Follow the field lines from points of the wall to the inner surface, and to the outer one.
+
+    Parameters
+    ----------
+    wall : Wall
+    starts : ndarray, shape (n, 3)
+        In the wall, in nodes.
+
+    Raises
+    ------
+    RefinementError
+        As `field_lines`.
+    """
+    inside = _away_from_faces(wall.inside)
+    if not inside.any():
+        none = Lines(np.full(len(starts), np.nan), starts.copy())
+        return none, none
+    field = _field(wall, inside)
+    turned = Wall(-wall.outer, -wall.inner, wall.rim, wall.step_mm)
+    return _follow(-field, turned, starts), _follow(field, wall, starts)
+
+
+def potential_between(wall: Wall, start: Mask) -> Potential:
+    """Return the potential that is 0 at some nodes of a wall and 1 at its rim, and crosses no surface.
+
+    Parameters
+    ----------
+    wall : Wall
+    start : ndarray of bool, shape (i, j, k)
+
+    Returns
+    -------
+    Potential
+        At the nodes of the wall that are not among `start`; NaN where they touch neither.
+
+    Raises
+    ------
+    RefinementError
+        As `field_lines`.
+    """
+    kept = wall.inside & ~start
+    inside = _away_from_faces(kept)
+    value, distance = np.full((int(inside.sum()), 6), np.nan), np.ones((int(inside.sum()), 6))
+    beside = _numbered(inside)
+    outer = wall.outer[inside]
+    for side, there in enumerate(_sides(inside)):
+        value[start[there], side] = 0.0
+        at_rim = wall.rim[there] & (beside[:, side] < 0)
+        value[at_rim, side] = 1.0
+        share = outer / np.maximum(outer - wall.outer[there], 1e-9)
+        distance[at_rim, side] = np.clip(share[at_rim], _NEAREST, 1.0)
+    neighbours = _Neighbours(beside, distance, value)
+    potential = _potential(neighbours)
+    slope = np.linalg.norm(_gradient(neighbours, potential), axis=1)
+    found = np.full((2, *inside.shape), np.nan)
+    found[:, inside] = potential, slope
+    return Potential(*found[:, kept])
+
+
+def _away_from_faces(mask: Mask) -> Mask:
+    """Leave out nodes on the faces of the lattice, which have no neighbour on one side."""
+    inside = mask.copy()
+    inside[[0, -1]] = inside[:, [0, -1]] = inside[:, :, [0, -1]] = False
+    return inside
+
+
+def _field(wall: Wall, inside: Mask) -> Float:
     beside = _neighbours(wall, inside)
-    gradient = _gradient(beside, _potential(beside))
-    return _follow(_directions(inside, gradient), wall, starts)
+    return _directions(inside, _gradient(beside, _potential(beside)))
 
 
-def _neighbours(wall: Wall, inside: Mask) -> _Neighbours:
+def _numbered(inside: Mask) -> NDArray[np.int64]:
+    """Numbers of the neighbours of every node, -1 outside, shape (n, 6)."""
     number = np.full(inside.shape, -1, dtype=np.int64)
     number[inside] = np.arange(int(inside.sum()))
+    return np.stack([number[there] for there in _sides(inside)], axis=1)
+
+
+def _sides(inside: Mask) -> Iterator[tuple[NDArray[np.int64], ...]]:
+    """Indices of the nodes beside those inside: -i, +i, -j, +j, -k, +k."""
     where = np.nonzero(inside)
-    row = np.empty((len(where[0]), 6), dtype=np.int64)
-    distance, value = np.ones(row.shape), np.full(row.shape, np.nan)
-    inner, outer = wall.inner[where], wall.outer[where]
     for side in range(6):
         beside = list(where)
         beside[side // 2] = where[side // 2] + (1 if side % 2 else -1)
-        there = tuple(beside)
-        row[:, side] = number[there]
+        yield tuple(beside)
+
+
+def _neighbours(wall: Wall, inside: Mask) -> _Neighbours:
+    row = _numbered(inside)
+    distance, value = np.ones(row.shape), np.full(row.shape, np.nan)
+    inner, outer = wall.inner[inside], wall.outer[inside]
+    for side, there in enumerate(_sides(inside)):
         for own, field, potential in ((inner, wall.inner, 0.0), (outer, wall.outer, 1.0)):
             other = field[there]
             crossed = (row[:, side] < 0) & (own * other < 0)

@@ -1,4 +1,4 @@
-"""Thickness of the LV wall by segment, and how round the cavity is."""
+"""Thickness of the LV wall by segment, how round the cavity is, and how the septum is bowed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
 from cardiacreg.measures.laplace import Wall, field_lines
 from cardiacreg.measures.segments import N_SEGMENTS, HeartFrame, segments_of
+from cardiacreg.measures.septum import Septum, middle_ring, septal_curvature
 from cardiacreg.surfaces.level_fields import (
     LV_ENDO,
     LV_EPI,
+    RV_ENDO,
+    RV_EPI,
     LevelField,
     fine_fields,
     level_set,
@@ -47,6 +50,8 @@ class LeftWall(NamedTuple):
         Of the endocardium, world mm.
     lengths_mm : ndarray, shape (n,)
         Thickness at each of them, NaN where there is no wall.
+    septum : Septum
+        How the septum is bowed.
     """
 
     thickness_mm: Float
@@ -54,6 +59,7 @@ class LeftWall(NamedTuple):
     eccentricity: float
     points_mm: Float
     lengths_mm: Float
+    septum: Septum
 
 
 def measure_left_wall(labels: LabelMap, frame: HeartFrame) -> LeftWall | None:
@@ -71,37 +77,106 @@ def measure_left_wall(labels: LabelMap, frame: HeartFrame) -> LeftWall | None:
     LeftWall or None
         None without an LV cavity or wall.
     """
-    fields = leveled(fine_fields(labels, (LV_ENDO, LV_EPI)), _STEP_MM)
-    if not {LV_ENDO, LV_EPI} <= set(fields):
+    lattice = lv_wall(labels, frame)
+    if lattice is None:
         return None
-    inner, outer = fields[LV_ENDO], fields[LV_EPI]
+    found = thickness(lattice, frame)
+    segments = segments_of(found.middles_mm, frame, float(frame.heights_mm(found.points_mm).min()))
+    return LeftWall(
+        _means(found.lengths_mm, found.areas_mm2, segments),
+        found.mean_mm,
+        eccentricity_index(lattice.inner, frame, found.points_mm),
+        found.points_mm,
+        found.lengths_mm,
+        septal_curvature(found.points_mm, frame),
+    )
+
+
+class Thickness(NamedTuple):
+    """Thickness of a wall at points of its inner surface.
+
+    Parameters
+    ----------
+    points_mm, middles_mm : ndarray, shape (n, 3)
+        Points, and halfway from each to the outer surface, world mm.
+    lengths_mm : ndarray, shape (n,)
+        NaN where there is no wall.
+    areas_mm2 : ndarray, shape (n,)
+        Of the surface around each point.
+    """
+
+    points_mm: Float
+    middles_mm: Float
+    lengths_mm: Float
+    areas_mm2: Float
+
+    @property
+    def mean_mm(self) -> float:
+        """Mean over the inner surface where it has wall; NaN without any."""
+        return _mean(self.lengths_mm, self.areas_mm2)
+
+
+def thickness(lattice: WallLattice, frame: HeartFrame) -> Thickness:
+    """Measure a wall along the field lines that start on its inner surface.
+
+    Parameters
+    ----------
+    lattice : WallLattice
+    frame : HeartFrame
+    """
+    inner, outer = lattice.inner, lattice.outer
     vertices, triangles = level_set(inner.field)
     depth = ndimage.map_coordinates(outer.field, vertices.T, order=1)
-    lines = field_lines(_wall(inner, outer, frame), vertices)
+    lines = field_lines(lattice.wall, vertices)
     upward = _cosine_at(outer, lines.ends, frame)
     has_wall = (depth > _OPENING_MM) & (upward < _STEEPEST)
     lengths = np.where(has_wall, lines.lengths_mm, np.nan)
     points = apply_matrix(inner.voxel_to_world, vertices)
-    middle = (points + apply_matrix(inner.voxel_to_world, lines.ends)) / 2
-    segments = segments_of(middle, frame, float(frame.heights_mm(points).min()))
-    areas = vertex_areas(points, triangles)
-    return LeftWall(
-        _means(lengths, areas, segments),
-        _mean(lengths, areas),
-        eccentricity_index(inner, frame, points),
-        points,
-        lengths,
-    )
+    middles = (points + apply_matrix(inner.voxel_to_world, lines.ends)) / 2
+    return Thickness(points, middles, lengths, vertex_areas(points, triangles))
 
 
-def _wall(inner: LevelField, outer: LevelField, frame: HeartFrame) -> Wall:
+def right_wall_mm(labels: LabelMap, frame: HeartFrame) -> float:
+    """Return the mean thickness of the RV's free wall, NaN without an RV cavity or wall.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Canonical labels on thin slices. The septum belongs to the LV wall: no RV wall lies there.
+    frame : HeartFrame
+    """
+    fields = leveled(fine_fields(labels, (LV_EPI, RV_ENDO, RV_EPI)), _STEP_MM)
+    if not {RV_ENDO, RV_EPI} <= set(fields):
+        return float("nan")
+    return thickness(_lattice(fields[RV_ENDO], fields[RV_EPI], frame), frame).mean_mm
+
+
+class WallLattice(NamedTuple):
+    """A wall between two surfaces on a lattice of cubes."""
+
+    inner: LevelField
+    outer: LevelField
+    wall: Wall
+    voxel_to_world: Float
+
+
+def lv_wall(labels: LabelMap, frame: HeartFrame) -> WallLattice | None:
+    """Return the LV wall of canonical labels, None without an LV cavity or wall."""
+    fields = leveled(fine_fields(labels, (LV_ENDO, LV_EPI)), _STEP_MM)
+    if not {LV_ENDO, LV_EPI} <= set(fields):
+        return None
+    return _lattice(fields[LV_ENDO], fields[LV_EPI], frame)
+
+
+def _lattice(inner: LevelField, outer: LevelField, frame: HeartFrame) -> WallLattice:
     """Tell the rim at the base, where the wall ends, from the epicardium."""
     field = outer.field.astype(np.float64)
     near = (field <= 0) & ndimage.binary_dilation(field > 0)
     rim = np.zeros(field.shape, dtype=np.bool_)
     nodes = np.argwhere(near).astype(np.float64)
     rim[near] = _cosine_at(outer, nodes, frame) >= _STEEPEST
-    return Wall(inner.field.astype(np.float64), field, rim, _STEP_MM)
+    wall = Wall(inner.field.astype(np.float64), field, rim, _STEP_MM)
+    return WallLattice(inner, outer, wall, inner.voxel_to_world)
 
 
 def _cosine_at(outer: LevelField, nodes: Float, frame: HeartFrame) -> Float:
@@ -148,17 +223,16 @@ def eccentricity_index(cavity: LevelField, frame: HeartFrame, points_mm: Float) 
     float
         1 for a round cavity, above 1 for a flattened septum; NaN if the middle lies outside.
     """
-    heights = frame.heights_mm(points_mm)
-    level = (float(heights.min()) + frame.base_mm) / 2
-    ring = points_mm[np.abs(heights - level) < 2 * _STEP_MM]
-    if len(ring) < 8:
+    ring = middle_ring(points_mm, frame)
+    if ring is None:
         return float("nan")
-    septal, anterior = (
-        float((ring @ side).min() + (ring @ side).max()) / 2
-        for side in (frame.septal, frame.anterior)
+    septal, anterior = ring.middle_mm
+    middle = (
+        frame.apex_mm
+        + ring.height_mm * frame.axis
+        + septal * frame.septal
+        + anterior * frame.anterior
     )
-    along = float(frame.apex_mm @ frame.axis) + level
-    middle = along * frame.axis + septal * frame.septal + anterior * frame.anterior
     across, parallel = (
         _reach(cavity, middle, side) + _reach(cavity, middle, -side)
         for side in (frame.septal, frame.anterior)

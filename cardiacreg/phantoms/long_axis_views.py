@@ -141,6 +141,35 @@ def simulate_views(
     >>> view.subject.labels.shape[2], view.subject.labels.present()
     (1, (0, 1, 2))
     """
+    return simulate_view_frames([heart], names, seed=seed, acquisition=acquisition)[0]
+
+
+def simulate_view_frames(
+    hearts: Sequence[Subject],
+    names: Sequence[str] = tuple(VIEW_DEGREES),
+    *,
+    seed: int,
+    acquisition: ViewAcquisition | None = None,
+) -> list[list[SimulatedView]]:
+    """Acquire long-axis views of a beating heart: each view shows all frames in one breath-hold.
+
+    Parameters
+    ----------
+    hearts : sequence of Subject
+        The frames, all on one lattice. Views are planned on the first.
+    names, seed, acquisition
+        As for `simulate_views`.
+
+    Returns
+    -------
+    list of list of SimulatedView
+        The views of every frame; each view has the same lattice and shift in all.
+
+    Raises
+    ------
+    InvalidInputError
+        As `simulate_views`.
+    """
     how = acquisition or ViewAcquisition()
     unknown = sorted(set(names) - set(VIEW_DEGREES))
     if unknown:
@@ -148,11 +177,12 @@ def simulate_views(
             f"simulate_views: {', '.join(unknown)}; needs names of {', '.join(VIEW_DEGREES)}.",
             code="BAD_OPTION",
         )
-    planned = plan_views(heart.labels)
-    return [
-        _acquire(heart, name, planned[name], how, np.random.default_rng([seed, 17, _number(name)]))
+    planned = plan_views(hearts[0].labels)
+    views = [
+        _acquire(hearts, name, planned[name], how, np.random.default_rng([seed, 17, _number(name)]))
         for name in names
     ]
+    return [[view[n] for view in views] for n in range(len(hearts))]
 
 
 def _number(name: str) -> int:
@@ -190,17 +220,33 @@ def _unit(vector: Float) -> Float:
 
 
 def _acquire(
-    heart: Subject,
+    hearts: Sequence[Subject],
     name: str,
     planned: ViewAxes,
     how: ViewAcquisition,
     rng: np.random.Generator,
-) -> SimulatedView:
+) -> list[SimulatedView]:
+    """One view of all frames."""
     axes = np.stack([planned.first, planned.second, np.cross(planned.first, planned.second)])
     axes = _turned(axes, np.radians(rng.normal(0.0, how.angle_sd_degrees, size=3)))
     through = planned.through_mm + rng.normal(0.0, how.offset_sd_mm) * axes[2]
     shift = rng.normal(size=3) * [how.shift_sd_mm, how.shift_sd_mm, how.through_plane_sd_mm]
-    matrix, shape = _lattice(heart.labels, through, axes, how)
+    anywhere = np.max([heart.labels.array for heart in hearts], axis=0)
+    matrix, shape = _lattice(
+        LabelMap(anywhere, hearts[0].labels.voxel_to_world), through, axes, how
+    )
+    return [_seen(heart, name, matrix, shape, shift, how) for heart in hearts]
+
+
+def _seen(
+    heart: Subject,
+    name: str,
+    matrix: Float,
+    shape: tuple[int, int],
+    shift: Float,
+    how: ViewAcquisition,
+) -> SimulatedView:
+    """What a view shows of one frame."""
     shares = _shares(heart.labels, matrix, shape, shift, how)
     labels = LabelMap(_largest(shares, how.draw_rv_wall)[..., None], matrix)
     image = None

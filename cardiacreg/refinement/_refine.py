@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,11 +21,12 @@ from cardiacreg.atlases.view import AtlasView
 from cardiacreg.compute.threads import ProgressCallable, check_threads
 from cardiacreg.errors import ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
+from cardiacreg.io.input_records import recorded, recorded_mapping
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
 from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
 from cardiacreg.refinement.context import Clock, RefinementContext
-from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.orientation import Oriented, orient
 from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.steps import Outcome, run_steps
@@ -35,9 +37,9 @@ from cardiacreg.refinement.target import (
     structure_names,
     unknown_labels,
 )
-from cardiacreg.refinement.views import gather_views, sources_of, view_reports
+from cardiacreg.refinement.views import View, as_view, gather_views, sources_of, view_reports
 from cardiacreg.results.guards import find_problems
-from cardiacreg.results.result import AtlasReport, Orientation, RefineResult, ViewReport
+from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
 
 
 def refine(
@@ -130,8 +132,11 @@ def refine(
     >>> result.labels.spacing_mm, result.agreement["LV wall"] > 0.8
     (array([1.25, 1.25, 2.  ]), True)
     """
-    settings, n_threads, clock = options or RefineOptions(), check_threads(threads), Clock()
+    settings, n_threads, clock = checked_options(options), check_threads(threads), Clock()
     checked_spacing(spacing_mm)
+    given = _Given(
+        segmentation, image, landmarks, views, atlases, preset, frame, frames, check_spacing, spacing_mm,
+    )  # fmt: skip
     with kept_warnings() as kept:
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame, check_spacing)
@@ -142,9 +147,8 @@ def refine(
         spacing = frame_of_all.spacing(spacing_mm)
 
         def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
-            found = (
-                frame_of_all if like is None else canonical_frame(each, all_slices=every, like=like)
-            )
+            found = like and canonical_frame(each, all_slices=every, like=like)
+            found = found or frame_of_all
             made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
             return made._replace(slice_normal=found.slice_normal(each.labels))
 
@@ -161,16 +165,65 @@ def refine(
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
     notes = tuple(note.message for note in told)
-    reports = view_reports(
-        [name for name, _ in seen], context.views, outcome.view_shifts_mm, outcome.fusion.labels
-    )
-    result = _result(context, target, outcome, notes, bank, oriented.orientation, reports)
-    result = frame_of_all.result(result)
-    read = files_of(segmentation, image, landmarks, atlases, *frames, *sources_of(views))
-    result = replace(result, input_files=read)
+    names = [name for name, _ in seen]
+    result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
+    result = _with_inputs(frame_of_all.result(result), given)
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
+
+
+class _Given(NamedTuple):
+    """What a refinement was made from, as the user gave it."""
+
+    segmentation: Any
+    image: Any
+    landmarks: Any
+    views: Sequence[Any]
+    atlases: Any
+    preset: str | Mapping[int, int] | None
+    frame: int | str | None
+    frames: Sequence[Any]
+    check_spacing: bool
+    spacing_mm: ArrayLike
+
+
+def _with_inputs(result: RefineResult, given: _Given) -> RefineResult:
+    """Return a result that knows its input files, and what `verify_result` needs to make it again."""
+    files = files_of(
+        given.segmentation, given.image, given.landmarks, given.atlases, *given.frames,
+        *sources_of(given.views),
+    )  # fmt: skip
+    known = result.provenance | {"inputs": _recorded_inputs(given)}
+    return replace(result, input_files=files, provenance=known)
+
+
+def _recorded_inputs(given: _Given) -> dict[str, Any]:
+    landmarks = given.landmarks
+    if landmarks is not None and not isinstance(landmarks, str | os.PathLike | Landmarks):
+        landmarks = Landmarks(np.asarray(landmarks, dtype=np.float64))
+    return {
+        "segmentation": recorded(given.segmentation),
+        "image": recorded(given.image),
+        "landmarks": recorded(landmarks),
+        "atlases": recorded(given.atlases),
+        "preset": recorded_mapping(given.preset),
+        "frame": given.frame,
+        "frames": [recorded(each) for each in given.frames],
+        "views": [_recorded_view(as_view(each)) for each in given.views],
+        "check_spacing": given.check_spacing,
+        "spacing_mm": np.asarray(given.spacing_mm, dtype=np.float64).tolist(),
+    }
+
+
+def _recorded_view(view: View) -> dict[str, Any]:
+    return {
+        "segmentation": recorded(view.segmentation),
+        "image": recorded(view.image),
+        "preset": recorded_mapping(view.preset),
+        "frame": view.frame,
+        "name": view.name,
+    }
 
 
 def _result(
@@ -180,12 +233,16 @@ def _result(
     notes: tuple[str, ...],
     bank: AtlasView,
     orientation: Orientation,
-    views: tuple[ViewReport, ...],
+    view_names: Sequence[str],
 ) -> RefineResult:
     labels, stack = outcome.fusion.labels, context.target.labels
+    views = view_reports(view_names, context.views, outcome.view_shifts_mm, labels)
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
-        stack, labels, base_at_last_slice=_base_at_last_slice(stack, context.landmarks)
+        stack,
+        labels,
+        base_at_last_slice=_base_at_last_slice(stack, context.landmarks),
+        atlas_voxels=outcome.fusion.atlas_voxels,
     )
     scatter = diversity(
         stack,

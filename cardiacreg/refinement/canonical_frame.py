@@ -125,12 +125,15 @@ class CanonicalFrame(NamedTuple):
         found : RefineResult
             All canonical but for its target.
         """
+        given = found.target.landmarks
+        if given is None or given.source == "labels":
+            given = self.landmarks_back(found.landmarks)
         return replace(
             found,
             labels=self.labels_back(found.labels),
             ends=self.ends_back(found.ends, found.landmarks, found.target.labels),
             confidence=self.volume_back(found.confidence),
-            landmarks=self.landmarks_back(found.landmarks),
+            landmarks=given,
             slice_shifts_mm=self.shifts_back(found.slice_shifts_mm, found.target.labels.shape[2]),
             slice_turns_degrees=self._slices_back(
                 self._hand * found.slice_turns_degrees, found.target.labels.shape[2]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cardiacreg.anatomy.stack_coverage import COVERAGES
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_option_kinds
 from cardiacreg.fusion.label_fusion import FusionOptions
 from cardiacreg.geometry import RV_WALL
 from cardiacreg.registration.ffd_registration import RegistrationOptions
@@ -59,6 +59,24 @@ def _paper_registration() -> RegistrationOptions:
         background_slices=True,
         stretch_weight=0.0,
     )
+
+
+def checked_options(options: RefineOptions | None) -> RefineOptions:
+    """Return options, the recommended ones for None.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are something else (BAD_OPTION).
+    """
+    if options is None:
+        return RefineOptions()
+    if not isinstance(options, RefineOptions):
+        raise InvalidInputError(
+            f"refine: options is a {type(options).__name__}; needs RefineOptions(...).",
+            code="BAD_OPTION",
+        )
+    return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +157,7 @@ class RefineOptions:
     clean_topology: bool = True
 
     def __post_init__(self) -> None:
+        check_option_kinds(self)
         if self.n_atlases < 1 or self.margin_mm < 0:
             raise InvalidInputError(
                 f"RefineOptions: n_atlases {self.n_atlases}, margin {self.margin_mm} mm; needs at "

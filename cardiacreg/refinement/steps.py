@@ -225,9 +225,14 @@ def _fuse(
         warped.append(
             (warp_volume(atlas.image, transform, lattice, threads=context.threads), labels)
         )
-    return fuse_labels(
+    fusion = fuse_labels(
         placed, warped, options=options, threads=context.threads, progress=context.progress
     )
+    counts = [
+        [(labels.array == label).sum(axis=(0, 1)) for label in range(N_LABELS)]
+        for _, labels in warped
+    ]
+    return replace(fusion, atlas_voxels=np.swapaxes(counts, 1, 2).astype(np.float32))
 
 
 def _label_votes(
@@ -250,14 +255,18 @@ def _voted(
     shifts: NDArray[np.float64],
 ) -> Fusion:
     votes = np.zeros((*lattice.shape, N_LABELS), dtype=np.float32)
+    sums = []
     for labels, transform in deformed:
         add_label_votes(votes, labels, transform, lattice, threads=context.threads)
+        sums.append(votes.sum(axis=(0, 1)))
+    voxels = np.diff(np.stack(sums), axis=0, prepend=np.float32(0))
     values = np.arange(N_LABELS, dtype=np.uint8)
     if turned is None or not context.options.match_areas:
-        return fusion_from_votes(votes, values, lattice.voxel_to_world)
+        fusion = fusion_from_votes(votes, values, lattice.voxel_to_world)
+        return replace(fusion, atlas_voxels=voxels)
     matched = match_areas(votes.copy(), lattice, turned, shifts)
     labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
-    return Fusion(labels, _share_of_winner(votes, labels))
+    return Fusion(labels, _share_of_winner(votes, labels), atlas_voxels=voxels)
 
 
 def fuse_deformed(
@@ -290,9 +299,9 @@ def fuse_deformed(
 def _completed(context: RefinementContext, fusion: Fusion, target: LabelMap | None) -> Fusion:
     """Smooth the ends and clean the topology of fused labels, where the options ask for it."""
     if context.options.match_areas and target is not None:
-        fusion = Fusion(smooth_ends(fusion.labels, target), fusion.confidence)
+        fusion = replace(fusion, labels=smooth_ends(fusion.labels, target))
     if context.options.clean_topology:
-        fusion = Fusion(clean_topology(fusion.labels), fusion.confidence)
+        fusion = replace(fusion, labels=clean_topology(fusion.labels))
     return fusion
 
 

@@ -211,7 +211,15 @@ def _landmarks(landmarks: Any) -> Landmarks | None:
         from cardiacreg.io.landmark_files import read_landmarks
 
         return read_landmarks(landmarks)
-    return Landmarks(np.asarray(landmarks, dtype=np.float64))
+    try:
+        points = np.asarray(landmarks, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"landmarks: got a {type(landmarks).__name__} ({error}); needs a file, Landmarks, or six "
+            "points of three numbers in world RAS+ mm.",
+            code="BAD_LANDMARKS",
+        ) from error
+    return Landmarks(points)
 
 
 def gather_atlases(

@@ -106,24 +106,47 @@ def gather_views(
         If a view shows no LV (EMPTY_LABELS), lies away from the stack's heart (VIEW_ELSEWHERE), cannot be
         read, or there are more planes than can be used (TOO_MANY_VIEWS).
     """
+    found = []
+    for name, view in named_views(views):
+        with named_source(name):
+            labels, image = _read(view, preset)
+            found += [
+                (own, check_plane(plane, target)) for own, plane in _planes(name, labels, image)
+            ]
+    check_view_count(len(found))
+    return tuple(found)
+
+
+def named_views(views: Sequence[Any]) -> Iterator[tuple[str, View]]:
+    """Yield name and view of whatever was given as views.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is one view by itself (BAD_TYPE).
+    """
     if isinstance(views, str | os.PathLike | LabelMap | View):
         raise InvalidInputError(
             "views: one view by itself; needs a sequence of them: put it in a list.",
             code="BAD_TYPE",
         )
-    found = []
     for number, each in enumerate(views):
-        view = each if isinstance(each, View) else View(each)
-        name = view.name or f"view {number + 1}"
-        with named_source(name):
-            labels, image = _read(view, preset)
-            found += [(own, _checked(plane, target)) for own, plane in _planes(name, labels, image)]
-    if len(found) > MOST_VIEWS:
+        view = as_view(each)
+        yield view.name or f"view {number + 1}", view
+
+
+def as_view(given: Any) -> View:
+    """Return what was given as a view."""
+    return given if isinstance(given, View) else View(given)
+
+
+def check_view_count(count: int) -> None:
+    """Raise if there are more planes than can be used (TOO_MANY_VIEWS)."""
+    if count > MOST_VIEWS:
         raise InvalidInputError(
-            f"views: {len(found)} planes; needs at most {MOST_VIEWS}: leave some out.",
+            f"views: {count} planes; needs at most {MOST_VIEWS}: leave some out.",
             code="TOO_MANY_VIEWS",
         )
-    return tuple(found)
 
 
 def _read(
@@ -169,8 +192,25 @@ def _planes(
         yield own, ViewPlane(LabelMap(labels.array[:, :, [k]], matrix), image=grey)
 
 
-def _checked(plane: ViewPlane, target: LabelMap) -> ViewPlane:
-    """Return a plane that shows the LV where the stack has it, or has an image that crosses it."""
+def check_plane(plane: ViewPlane, target: LabelMap) -> ViewPlane:
+    """Return a plane that shows the LV where the stack has it, or has an image that crosses it.
+
+    Parameters
+    ----------
+    plane : ViewPlane
+    target : LabelMap
+        The stack.
+
+    Returns
+    -------
+    ViewPlane
+        With what it does not draw.
+
+    Raises
+    ------
+    InvalidInputError
+        As `gather_views`.
+    """
     labels, shown = plane.labels, set(plane.labels.present())
     if not shown:
         return _crossing(plane, target)

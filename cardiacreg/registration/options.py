@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_option_kinds
 from cardiacreg.geometry import RV_WALL
 
 _LARGEST_SPACING_MM = 1e4
@@ -69,6 +69,7 @@ class RegistrationOptions:
     compositions: int = 0
 
     def __post_init__(self) -> None:
+        check_option_kinds(self)
         if not len(self.spacings_mm) == len(self.strides) == len(self.iterations) > 0:
             raise InvalidInputError(
                 f"RegistrationOptions: {len(self.spacings_mm)} spacings, {len(self.strides)} strides, "

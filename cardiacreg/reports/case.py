@@ -198,7 +198,7 @@ def _load(place: Path, inputs: Inputs) -> tuple[SavedResult, str]:
 
 def noted_inputs(place: Path, provenance: Mapping[str, Any]) -> Inputs:
     """Return the stack that a folder of results says it was made from; paths are relative to it."""
-    noted = provenance.get("inputs") or {}
+    noted = provenance.get("stack") or {}
     segmentation, image = (
         None if noted.get(key) is None else place / noted[key] for key in ("segmentation", "image")
     )

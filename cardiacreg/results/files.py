@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from cardiacreg.anatomy.volumes import structure_masses_g, structure_volumes_ml
+from cardiacreg.errors import InvalidInputError
 from cardiacreg.io import nifti
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import write_json, write_landmarks
@@ -82,6 +84,24 @@ def save_result(
     return Path(folder)
 
 
+def check_figures() -> None:
+    """Check that figures can be drawn, before long work.
+
+    Raises
+    ------
+    InvalidInputError
+        If Matplotlib does not load (NO_FIGURES).
+    """
+    try:
+        import_module("cardiacreg.results.qc_figure")
+    except (ImportError, ValueError) as error:
+        raise InvalidInputError(
+            f"figures cannot be drawn: Matplotlib does not load ({error}); mend its installation, or "
+            "unset the environment variable MPLBACKEND.",
+            code="NO_FIGURES",
+        ) from error
+
+
 def besides(result: RefineResult) -> tuple[str, ...]:
     """Return what `write_files` writes beside `FILE_NAMES` for a result."""
     return (ON_INPUT,) if result.was_turned else ()
@@ -98,6 +118,7 @@ def write_files(result: RefineResult, stage: Path, *, surface: bool = False) -> 
     surface : bool
         Also write `SURFACE`.
     """
+    check_figures()
     from cardiacreg.results.qc_figure import draw_qc_figure, png_bytes
 
     nifti.write_labels(stage / "labels.nii.gz", result.labels)

@@ -14,6 +14,7 @@ leaning heart looks the same. A view shows both. Slices and views have one prior
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +71,8 @@ def estimate_motion_with_views(
         Shifts of slices without labels are zero; of the others, the common part is as the views show it.
     """
     n_slices = prepared.labels.shape[2]
-    kept, total, told = _before_atlases(prepared, views, image)
-    start = _solved(total, told, kept, n_slices + len(views))
+    rows, total, told = _before_atlases(prepared, views, image)
+    start = _solved(total, told, rows.all, n_slices + len(views))
 
     def register(pair: AlignedAtlas) -> Registration:
         return register_prepared(
@@ -82,14 +83,13 @@ def estimate_motion_with_views(
         )
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
-    slices = labelled_slices(prepared.labels.array)
     expected = expected_shifts(prepared, statistics, threads=threads)
     if expected is not None and expected.size_mm > 0:
-        _add_statistics(total, told, expected, slices, len(kept))
+        _add_statistics(total, told, expected, rows)
     overlapping = [r for r in found if r.stop_reason is not StopReason.NO_OVERLAP]
     if overlapping:
-        _add_registered(total, told, overlapping, kept, n_slices)
-    shifts = _solved(total, told, kept, n_slices + len(views))
+        _add_registered(total, told, overlapping, rows)
+    shifts = _solved(total, told, rows.all, n_slices + len(views))
     deformations = tuple(r.target_to_atlas for r in found)
     return SliceMotion(shifts[:n_slices], deformations, shifts[n_slices:])
 
@@ -111,18 +111,19 @@ def shifts_at_crossings(
     -------
     ndarray, shape (n_slices + n_views, 2)
     """
-    kept, total, told = _before_atlases(prepared, views, image)
-    return _solved(total, told, kept, prepared.labels.shape[2] + len(views))
+    rows, total, told = _before_atlases(prepared, views, image)
+    return _solved(total, told, rows.all, prepared.labels.shape[2] + len(views))
 
 
 def _before_atlases(
     prepared: PreparedTarget, views: Sequence[ViewPlane], image: Volume | None
-) -> tuple[NDArray[np.int64], Float, Float]:
-    """Rows of the unknown shifts, their inverse covariance by prior and lines, and it times them."""
+) -> tuple[_Rows, Float, Float]:
+    """The unknown shifts, their inverse covariance by prior and lines, and it times them."""
     slices = labelled_slices(prepared.labels.array)
-    kept = np.concatenate([slices, prepared.labels.shape[2] + np.arange(len(views))])
-    total, told = information(settled(crossings(prepared, views, image)), kept)
-    return kept, total + np.eye(len(total)) / PRIOR_MM**2, told
+    beyond = prepared.labels.shape[2] + np.arange(len(views))
+    rows = _Rows(slices, beyond, np.array([view.labels.array.any() for view in views]))
+    total, told = information(settled(crossings(prepared, views, image)), rows.all)
+    return rows, total + np.eye(len(total)) / PRIOR_MM**2, told
 
 
 def _solved(total: Float, told: Float, kept: NDArray[np.int64], n_rows: int) -> Float:
@@ -131,35 +132,68 @@ def _solved(total: Float, told: Float, kept: NDArray[np.int64], n_rows: int) -> 
     return shifts
 
 
-def _add_registered(
-    total: Float,
-    told: Float,
-    found: Sequence[Registration],
-    kept: NDArray[np.int64],
-    n_slices: int,
-) -> None:
-    shifts = np.stack([r.shifts_mm[kept].T.ravel() for r in found])
+class _Rows(NamedTuple):
+    """The unknown shifts: rows of the table of slices and views."""
+
+    slices: NDArray[np.int64]
+    views: NDArray[np.int64]
+    drawn: NDArray[np.bool_]
+    """Which views have labels; registrations see no others."""
+
+    @property
+    def all(self) -> NDArray[np.int64]:
+        return np.concatenate([self.slices, self.views])
+
+    @property
+    def registered(self) -> NDArray[np.int64]:
+        """Those that registrations tell of, by their place among all."""
+        return np.concatenate(
+            [np.arange(len(self.slices)), len(self.slices) + np.flatnonzero(self.drawn)]
+        )
+
+    def common(self) -> Float:
+        """A shift of all slices and a lean of the stack, along both axes, shape (2 n_slices, 4)."""
+        height = (self.slices - self.slices.mean()) / len(self.slices)
+        return np.kron(np.eye(2), np.column_stack([np.ones(len(height)), height]))
+
+    def components(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """First and second components of some unknowns among those of all."""
+        return np.concatenate([places, len(self.all) + places])
+
+
+def _add_registered(total: Float, told: Float, found: Sequence[Registration], rows: _Rows) -> None:
+    """Add what registered atlases say; without labelled views nothing of shift and lean of the stack."""
+    places = rows.registered
+    shifts = np.stack([r.shifts_mm[rows.all[places]].T.ravel() for r in found])
     consistencies = np.array([r.consistency_after for r in found])
     weights = np.exp((consistencies - consistencies.max()) / _CONSISTENCY_SCALE)
-    median = weighted_median(shifts, weights)
+    median: Float = np.asarray(weighted_median(shifts, weights), dtype=np.float64)
     strays = shifts - median
     spread = strays.T @ strays / len(strays)
-    own = np.tile(np.where(kept < n_slices, _SLICE_ERROR_MM, _VIEW_ERROR_MM), 2)
-    precision = np.linalg.inv(spread + np.diag(own**2))
-    total += precision
-    told += precision @ median
+    own = np.where(places < len(rows.slices), _SLICE_ERROR_MM, _VIEW_ERROR_MM)
+    precision: Float = np.linalg.inv(spread + np.diag(np.tile(own, 2) ** 2)).astype(np.float64)
+    if not rows.drawn.any():
+        precision = _without(precision, rows.common())
+    _add(total, told, precision, median, rows.components(places))
 
 
-def _add_statistics(
-    total: Float, told: Float, expected: ExpectedShifts, slices: NDArray[np.int64], n_rows: int
-) -> None:
+def _add_statistics(total: Float, told: Float, expected: ExpectedShifts, rows: _Rows) -> None:
     """Add what statistics say of slices beyond a common shift and a lean."""
-    n = len(slices)
+    n = len(rows.slices)
     precision = expected.precision - np.eye(2 * n) / expected.size_mm**2
-    height = (slices - slices.mean()) / n
-    free = np.kron(np.eye(2), np.column_stack([np.ones(n), height]))
+    precision = _without(precision, rows.common())
+    shifts = expected.shifts_mm[rows.slices].T.ravel()
+    _add(total, told, precision, shifts, rows.components(np.arange(n)))
+
+
+def _without(precision: Float, free: Float) -> Float:
+    """Return an inverse covariance that says nothing along the columns of `free`."""
     known = precision @ free
-    precision = precision - known @ np.linalg.solve(free.T @ known, known.T)
-    own = np.concatenate([np.arange(n), n_rows + np.arange(n)])
+    return np.asarray(precision - known @ np.linalg.solve(free.T @ known, known.T))
+
+
+def _add(
+    total: Float, told: Float, precision: Float, shifts: Float, own: NDArray[np.int64]
+) -> None:
     total[np.ix_(own, own)] += precision
-    told[own] += precision @ expected.shifts_mm[slices].T.ravel()
+    told[own] += precision @ shifts

@@ -137,7 +137,9 @@ def parse_obj(content: bytes) -> Parsed:
         raise bad_file("an OBJ file with words in place of numbers") from error
     if not faces or any(len(face) != 3 for face in faces) or any(len(v) != 3 for v in vertices):
         raise bad_file("an OBJ file of other faces than triangles")
+    if min(map(min, faces)) < 1 or max(map(max, faces)) > len(vertices):
+        raise bad_file(
+            "an OBJ file with relative vertex numbers, or of vertices that are not there"
+        )
     triangles = np.array(faces, dtype=np.int64)
-    if triangles.min() < 1:
-        raise bad_file("an OBJ file with relative vertex numbers")
     return Parsed(np.array(vertices, dtype=np.float64), triangles - 1, *words_in(text[:400]))

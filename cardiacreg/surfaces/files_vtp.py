@@ -81,11 +81,16 @@ def parse_vtp(content: bytes) -> Parsed:
     corners, offsets = polygons["connectivity"], polygons["offsets"]
     if len(corners) != 3 * len(offsets) or (np.diff(offsets, prepend=0) != 3).any():
         raise bad_file("other polygons than triangles")
-    words = {
-        array.get("Name"): bytes(int(n) for n in (array.text or "").split() if n != "0").decode()
-        for array in root.findall("PolyData/FieldData/DataArray")
-        if array.get("type") == "String" and array.get("format") == "ascii"
-    }
+    try:
+        words = {
+            array.get("Name"): bytes(
+                int(n) for n in (array.text or "").split() if n != "0"
+            ).decode()
+            for array in root.findall("PolyData/FieldData/DataArray")
+            if array.get("type") == "String" and array.get("format") == "ascii"
+        }
+    except ValueError as error:
+        raise bad_file("words that cannot be decoded") from error
     triangles = corners.astype(np.int64).reshape(-1, 3)
     vertices = points.astype(np.float64).reshape(-1, 3)
     space = words.get("SPACE", "")

@@ -20,6 +20,7 @@ from scipy.special import erfinv
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.slices import labelled_box
+from cardiacreg.surfaces.handles import handle_count, without_handles
 from cardiacreg.surfaces.triangles import Triangles, enclosed_volume, total_area
 
 LV_ENDO, LV_EPI, RV_ENDO, RV_EPI, EPI = "LV_ENDO", "LV_EPI", "RV_ENDO", "RV_EPI", "EPI"
@@ -41,6 +42,8 @@ _NEAR_NODE = 0.02
 """In lattice steps: no level passes a node more closely, as slivers would come of it."""
 _VOLUME_TOLERANCE = 5e-4
 _MOST_STEPS = 6
+_FAR_MM = 1e3
+"""More than any field holds."""
 
 Field = NDArray[np.float32]
 Change = Callable[[Field], Field]
@@ -179,7 +182,7 @@ def _with_volume(
     for _ in range(_MOST_STEPS):
         moved = _one_level(clipped(_off_nodes(field - np.float32(level), step_mm)))
         if not (moved > 0).any():
-            return best
+            break
         vertices, triangles = level_set(moved)
         excess = enclosed_volume(vertices, triangles) * unit - volume_mm3
         if abs(excess) < error:
@@ -187,7 +190,18 @@ def _with_volume(
         if abs(excess) <= _VOLUME_TOLERANCE * volume_mm3:
             break
         level += excess / (total_area(vertices, triangles) * unit / step_mm)
-    return best
+    return None if best is None else _without_handles(best, clipped, step_mm)
+
+
+def _without_handles(field: Field, clipped: Change, step_mm: float) -> Field:
+    """Cut or fill handles, within what earlier surfaces allow."""
+    inside = field > 0
+    if handle_count(inside) <= 0:
+        return field
+    far, depth = np.full_like(field, _FAR_MM), np.abs(field) / step_mm
+    kept = without_handles(inside, depth, clipped(-far) <= 0, clipped(far) > 0)
+    little = np.abs(field).clip(np.float32(_NEAR_NODE * step_mm))
+    return clipped(np.where(kept == inside, field, np.where(kept, little, -little)))
 
 
 def _off_nodes(field: Field, step_mm: float) -> Field:

@@ -171,3 +171,31 @@ def heights_and_faces(target, refined, label):
     shown = np.argwhere(target.array == label)
     slices = shown[:, 2] if len(shown) else np.argwhere(target.array)[:, 2]
     return heights, (slices.min() - 0.5, slices.max() + 0.5)
+
+
+# --- what the intervals of measures need
+
+
+@pytest.mark.parametrize("base_at_last_slice", [True, False])
+def test_outermost_slices(base_at_last_slice):
+    found = stack_volumes(stack(), model(), base_at_last_slice=base_at_last_slice)
+    cut = np.array(stack().array)
+    cut[2:, :2, 3] = 0  # one of five rows is left of the LV cavity's first slice
+    less = stack_volumes(LabelMap(cut, stack().voxel_to_world), model(), base_at_last_slice=True)
+    assert found["LV cavity"].outermost_ml == pytest.approx((10 * PIXEL_ML, 10 * PIXEL_ML))
+    assert less["LV cavity"].outermost_ml == pytest.approx((4 * PIXEL_ML, 10 * PIXEL_ML))
+    assert found["RV wall"].outermost_ml == () == found["LV wall"].atlases_inside_ml
+
+
+def test_atlases_are_divided_as_the_model_is():
+    """An atlas that is the model itself, and one of half its voxels."""
+    counts = np.stack([(model().array == label).sum(axis=(0, 1)) for label in range(5)], axis=1)
+    voxels = np.stack([counts, counts / 2]).astype(np.float32)
+    flipped = along_k_reversed(stack())
+    for target, at_last in ((stack(), True), (flipped, False)):
+        found = stack_volumes(target, model(), base_at_last_slice=at_last, atlas_voxels=voxels)
+        for volume in found.values():
+            beyond = volume.beyond_apex_ml + volume.beyond_base_ml
+            whole, half = volume.atlases_inside_ml
+            assert (whole, half) == pytest.approx((volume.inside_ml, volume.inside_ml / 2))
+            assert volume.atlases_beyond_ml == pytest.approx((beyond, beyond / 2))

@@ -18,7 +18,8 @@ from cardiacreg.phantoms.hearts import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
-    "comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "startup", "surfaces",
+    "cohort", "comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "startup",
+    "surfaces",
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")
 ABSENT = ("anatomy_transfer", "hidden_ends", "network_acdc", "orientation", "real", "volumes")
@@ -33,6 +34,7 @@ LEFT_OUT = {
     "figures": "writes into the documentation",
     "fusion": TIMES,
     "fusion_modes": "fuses whole hearts in every mode; the modes have tests of their own",
+    "intervals": "refines whole hearts, half a minute; tables and fit are tested in test_intervals",
     "measures": "draws and refines whole hearts, a minute; what it measures is tested in tests/measures",
     "network": TRAINS,
     "network_gpu": TRAINS,

@@ -47,7 +47,7 @@ def result():
 
 def test_tables_hold_what_was_measured(result):
     found = views.tables(result)
-    assert "| four- and two-chamber, raw | 0.922" in found["views-anatomies"]
+    assert "| four- and two-chamber | 0.922" in found["views-anatomies"]
     assert "| four-chamber | 0.75 | 0.55 | 0.50 | 2.00 |" in found["views-anatomies-shifts"]
     left_out = found["views-anatomies-left-out"]
     assert left_out.count("\n| no view") == 3 and "all three" not in left_out

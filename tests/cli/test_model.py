@@ -102,6 +102,23 @@ def test_measures_of_one_phase_as_json(tiny_files, tmp_path):
     assert found["LVESV (mL)"] is None and found["LVEDV (mL)"] > 30
 
 
+def test_measures_of_a_result_have_intervals(tiny_result, tmp_path):
+    folder = tiny_result.save(tmp_path / "ed")
+    shown = run("measure", folder, "-o", tmp_path / "out")
+    assert shown.exit_code == 0, shown.output
+    line = next(each for each in shown.stdout.splitlines() if each.startswith("LVEDV "))
+    low, high = (float(each) for each in line.partition("[")[2].rstrip("]").split(","))
+    assert low < high and "90 % intervals" in shown.stdout
+    assert " low" not in shown.stdout.replace("[low", "") and "Septal curvature ED" in shown.stdout
+    as_json = run("measure", folder, "-o", tmp_path / "out", "--overwrite", "--json")
+    found = json.loads(as_json.stdout)
+    interval = found["intervals_90_percent"]["LVEDV"]
+    assert interval["low"] == pytest.approx(low, abs=0.01) == found["measures"]["LVEDV low (mL)"]
+    header, row = (tmp_path / "out" / "measures.csv").read_text().splitlines()
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    assert float(cells["LVEDV high (mL)"]) == pytest.approx(interval["high"], rel=1e-5)
+
+
 def test_measuring_fails_with_one_line(tiny_files, tmp_path):
     absent = run("measure", tmp_path / "absent", "-o", tmp_path / "out")
     assert absent.exit_code == 1 and "FILE_NOT_FOUND" in absent.stderr

@@ -36,7 +36,7 @@ def folder(tiny_files, tmp_path_factory):
 def test_refine_writes_the_page_with_the_result(folder):
     said = json.loads((folder / "result.json").read_text())
     assert "report.html" in said["files_sha256"]
-    assert said["provenance"]["inputs"] == {
+    assert said["provenance"]["stack"] == {
         "segmentation": "../seg.nii.gz", "image": "../img.nii.gz", "preset": None, "frame": None,
     }  # fmt: skip
     page = (folder / "report.html").read_text(encoding="utf-8")

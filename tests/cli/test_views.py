@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -48,9 +49,18 @@ def test_a_view_that_cannot_be_read_is_named(tiny_files, view, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_views_do_not_go_with_all_frames(tiny_files, view, tmp_path):
-    result = refine(tiny_files, tmp_path / "out", "--view", view, "--frames", "all")
-    assert result.exit_code == 2 and "--view" in result.stderr
+def test_views_of_a_cine_have_its_frames(tiny_files, view, tmp_path):
+    """A single frame of a view for a series of two is refused by its name."""
+    stack = read_labels(tiny_files.labels)
+    series = tmp_path / "cine.nii.gz"
+    nib.save(nib.Nifti1Image(np.stack([stack.array] * 2, -1), stack.voxel_to_world), series)
+    words = ("refine", "-i", series, "--atlases", tiny_files.atlases, "-o", tmp_path / "out")
+    words += ("--frames", "all", "--view", view, "--view-map", "3=1,2=2,1=4,7=0")
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert (
+        result.exit_code == 1
+        and "error [FRAMES_DIFFER]: 4ch.nii.gz: 1 frames for 2" in result.stderr
+    )
 
 
 def test_simulate_acquires_views(tmp_path):

@@ -19,6 +19,7 @@ from cardiacreg import (
     convert,
     dense_displacement,
     landmarks_from_labels,
+    read_dicom_cine,
     read_displacement_field,
     read_dof,
     read_guide_points,
@@ -42,6 +43,7 @@ from cardiacreg.doors.segmentation_files import LABEL_FORMATS
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.surfaces.files import FORMATS
+from tests.helpers.cvi42_workspaces import BOX, contour, workspace
 from tests.helpers.dicom_studies import write_stack
 
 needs_itk = pytest.mark.skipif(not find_spec("SimpleITK"), reason="SimpleITK is not installed")
@@ -160,6 +162,18 @@ class TestTransforms:
         found = (read_dof if "dof" in second else read_itk_transform)(end)
         np.testing.assert_allclose(found.apply(POINT), spline().apply(POINT), atol=1e-6)
 
+    def test_parameters_of_elastix_become_an_itk_transform(self, tmp_path):
+        (tmp_path / "TransformParameters.0.txt").write_text(
+            '(Transform "TranslationTransform")\n(NumberOfParameters 3)\n'
+            "(TransformParameters 1.0 2.0 3.0)\n"
+            '(InitialTransformParametersFileName "NoInitialTransform")\n'
+            '(HowToCombineTransforms "Compose")\n'
+            "(FixedImageDimension 3)\n(MovingImageDimension 3)\n"
+        )
+        convert(tmp_path / "TransformParameters.0.txt", tmp_path / "a.tfm")
+        found = read_itk_transform(tmp_path / "a.tfm")
+        np.testing.assert_allclose(found.apply(POINT), POINT + (-1, -2, 3), atol=1e-9)
+
     def test_affines_become_ants_matrices(self, tmp_path):
         affine = Affine(spline().affine.matrix)
         write_dof(tmp_path / "a.dof", affine)
@@ -266,6 +280,20 @@ class TestStudies:
         found = read_labels(tmp_path / "b.nii.gz")
         assert (found.array == array).all()
         np.testing.assert_allclose(found.voxel_to_world, image.affine, atol=1e-3)
+
+    @needs_pydicom
+    def test_contours_of_cvi42_become_label_maps_of_their_frames(self, tmp_path):
+        write_stack(tmp_path / "study", (0.0, 8.0, 16.0), (0.0, 40.0))
+        (stack,) = read_dicom_cine(tmp_path / "study")
+        box = [contour("saepicardialContour", BOX)]
+        images = {own[1].uid: box for own in stack.images}
+        drawn = workspace(tmp_path / "drawn.cvi42wsx", images)
+        refused("MISSING_STUDY", drawn, tmp_path / "out")
+        refused("UNKNOWN_CONVERSION", drawn, tmp_path / "a.nii", study=tmp_path / "study")
+        found = convert(drawn, tmp_path / "out", study=tmp_path / "study")
+        assert [file.name for file in found.files] == ["sax_frame_001.nii.gz"]
+        labels = read_labels(found.files[0])
+        assert labels.array.any(axis=(0, 1)).all() and labels.present() == (2,)
 
 
 class TestFiles:

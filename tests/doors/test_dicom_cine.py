@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cardiacreg import read_dicom_cine, read_guide_points
+from cardiacreg import Volume, read_dicom_cine, read_guide_points, write_dicom_cine
 from cardiacreg.doors import dicom_images
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, apply_matrix, nearest_labels, voxel_grid
@@ -124,6 +124,21 @@ class TestWhatIsTold:
         assert stack.array.shape[2] == 3 and stack.array[0, 0, 1, 0] == 5000
         assert "series 1 (cine) shows the same place as series 9 (again)" in stack.notes[0]
 
+    def test_a_slice_that_was_taken_again_a_little_off_is_no_other_slice(self, tmp_path):
+        write_stack(tmp_path, (0.0, 8.0, 16.0), TIMES, prefix="a")
+        write_stack(tmp_path, (8.15,), TIMES, series="9", number=9, prefix="b")
+        (stack,) = read_dicom_cine(tmp_path)
+        assert stack.array.shape[2] == 3 and stack.array[0, 0, 1, 0] == 5000
+        assert "same place" in " ".join(stack.notes)
+
+    def test_noise_of_positions_does_not_part_the_frames_of_a_slice(self, tmp_path):
+        for k in range(3):
+            for t, time in enumerate(TIMES):
+                place = position(8.0 * k) + 0.004 * (-1) ** t
+                write_image(tmp_path / f"{k}{t}", time=time, place=place, instance=10 * k + t)
+        (stack,) = read_dicom_cine(tmp_path)
+        assert stack.array.shape[2:] == (3, 4)
+
     def test_images_of_one_place_and_time_are_told(self, tmp_path):
         write_stack(tmp_path, (0.0, 8.0, 16.0), TIMES, prefix="a")
         write_image(tmp_path / "copy", time=40.0, place=position(8.0), instance=99, level=9000)
@@ -138,6 +153,12 @@ class TestWhatIsTold:
         assert (
             "12.5 mm between slices 3 and 4, else 8.0 mm; the stack is parted" in stacks[0].notes[0]
         )
+
+    def test_two_spacings_make_two_stacks(self, tmp_path):
+        write_stack(tmp_path, (0.0, 8.0, 16.0, 24.0, 34.0, 44.0, 54.0), TIMES)
+        stacks = read_dicom_cine(tmp_path)
+        assert [each.array.shape[2] for each in stacks] == [4, 3]
+        np.testing.assert_allclose([each.spacing_mm[2] for each in stacks], (8, 10), atol=1e-5)
 
     def test_another_number_of_frames_is_matched_in_the_cycle_and_told(self, tmp_path):
         write_stack(tmp_path, (0.0, 8.0), TIMES, prefix="a")
@@ -178,7 +199,8 @@ class TestWhatIsTold:
         ):
             assert len(read_dicom_cine(tmp_path)) == 1
         with pytest.warns(InputWarning):
-            assert len(read_dicom_cine(tmp_path, still_images=True)) == 2
+            stacks = read_dicom_cine(tmp_path, still_images=True)
+        assert [each.n_frames for each in stacks] == [4, 1]
 
 
 class TestRefusals:
@@ -287,3 +309,35 @@ def test_a_patient_is_read_whole_and_lies_under_the_contours():
         )
         blood, wall = (np.median(image.array[found == label]) for label in (LV_CAVITY, LV_WALL))
         assert blood > 1.8 * wall
+
+
+class TestWriting:
+    def test_a_stack_comes_back_in_its_place(self, tmp_path):
+        rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+        matrix = np.eye(4)
+        matrix[:3, :3] = rotation * np.linalg.det(rotation) * (1.5, 1.25, 9.0)
+        matrix[:3, 3] = (10, -20, 30)
+        frames = [Volume(np.random.default_rng(n).normal(size=(9, 8, 5)), matrix) for n in range(3)]
+        write_dicom_cine(tmp_path / "study", frames, times_ms=(0, 30.5, 70))
+        (stack,) = read_dicom_cine(tmp_path / "study")
+        np.testing.assert_allclose(stack.times_ms, (0, 30.5, 70))
+        np.testing.assert_allclose(stack.voxel_to_world, matrix, atol=1e-6)
+        for n, frame in enumerate(frames):
+            np.testing.assert_allclose(stack.frame(n).array, frame.array, atol=2e-3)
+
+    def test_what_cannot_be_written_is_refused(self, tmp_path):
+        one, other = (Volume(np.zeros((4, 4, n)), np.eye(4)) for n in (3, 4))
+        sheared = np.eye(4)
+        sheared[0, 1] = 0.5
+        for frames, more, code in (
+            ([], {}, "BAD_SHAPE"),
+            ([one, other], {}, "BAD_SHAPE"),
+            ([one], {"times_ms": (0, 40)}, "BAD_SHAPE"),
+            ([Volume(one.array, sheared)], {}, "SHEARED_TARGET"),
+        ):
+            with pytest.raises(InvalidInputError) as raised:
+                write_dicom_cine(tmp_path / "a", frames, **more)
+            assert raised.value.code == code
+        write_dicom_cine(tmp_path / "a", [one])
+        with pytest.raises(InvalidInputError, match="holds"):
+            write_dicom_cine(tmp_path / "a", [one])

@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cardiacreg import InputWarning, InvalidInputError, LabelMap, Volume
 from cardiacreg.io import bounded_read, nifti_header
-from cardiacreg.io.nifti import read_labels, read_volume, write_labels, write_volume
+from cardiacreg.io.nifti import (
+    read_labels,
+    read_stored_frames,
+    read_volume,
+    write_labels,
+    write_volume,
+)
 from tests.helpers.small_hearts import data_folder, matrix, small_heart
 
 
@@ -651,3 +657,10 @@ def test_real_acdc_files_are_read():
 
 def test_byte_order_is_told_by_the_header():
     assert struct.unpack(">i", nifti_bytes(endianness=">")[:4]) == (348,)
+
+
+def test_a_frame_without_labels_is_one_of_a_series():
+    heart = small_heart()
+    frames = np.stack([np.zeros_like(heart.array), heart.array], axis=-1)
+    found = read_stored_frames((frames, heart.voxel_to_world))
+    assert [bool(each.codes.array.any()) for each in found] == [False, True]

@@ -17,6 +17,7 @@ from cardiacreg import (
     sample_heart,
     volumes_ml,
     write_measures_csv,
+    write_measures_parquet,
 )
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import RV_CAVITY, RV_WALL
@@ -143,6 +144,38 @@ def test_csv_and_units(both, tmp_path):
     }  # fmt: skip
     assert all(each["meaning"] for each in units.values())
     assert len({each["meaning"] for each in units.values()}) == len(units)
+
+
+def test_parquet_holds_what_csv_does(both, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    one = measure(make_toy_heart().labels)
+    write_measures_parquet(tmp_path / "hearts.parquet", {"a": both, "toy": one})
+    table = parquet.read_table(tmp_path / "hearts.parquet")
+    assert table["subject"].to_pylist() == ["a", "toy"]
+    for name, values in columns(both).items():
+        assert table[name].to_pylist() == [values, columns(one)[name]]
+    words = table.schema.field("LVM (g)").metadata
+    assert words[b"unit"] == b"g" and b"1.05 g/ml" in words[b"meaning"]
+    write_measures_parquet(tmp_path / "none.parquet", {})
+    assert parquet.read_table(tmp_path / "none.parquet").column_names == ["subject"]
+
+
+def test_parquet_without_pyarrow_or_with_another_name(both, tmp_path, monkeypatch):
+    with pytest.raises(InvalidInputError) as raised:
+        write_measures_parquet(tmp_path / "hearts.csv", {"a": both})
+    assert raised.value.code == "BAD_FILE_NAME"
+    monkeypatch.setattr("cardiacreg.measures.csv_files.find_spec", lambda name: None)
+    with pytest.raises(InvalidInputError, match="pip install pyarrow") as raised:
+        write_measures_parquet(tmp_path / "hearts.parquet", {"a": both})
+    assert raised.value.code == "NO_PYARROW" and not list(tmp_path.iterdir())
+
+
+def test_septum_and_right_wall(both):
+    found = columns(both)
+    assert 0.1 < found["Septal curvature ED (1/cm)"] < 0.6
+    assert 0.3 < found["Septal curvature ratio ED"] < 1.3
+    assert 2 < found["RV_WT_Global ED (mm)"] < 5 and found["RV_WT_Global ES (mm)"] > 2
+    assert found["LVEDV low (mL)"] is None  # labels alone say nothing of how sure they are
 
 
 def test_no_hearts_and_wrong_names(tmp_path):

@@ -291,6 +291,16 @@ class TestModel:
             assert sum(parts) == pytest.approx(volume.total_ml) == pytest.approx(model[name])
             assert volume.input_ml == pytest.approx(entered[name])
 
+    @pytest.mark.parametrize("fusion", [None, FusionOptions(mode="majority")])
+    def test_volumes_of_the_deformed_atlases_are_kept(self, fusion):
+        found = refine_tiny(options=tiny_options(fusion=fusion))
+        for name in ("LV cavity", "LV wall", "RV cavity"):
+            volume = found.volumes[name]
+            whole = np.add(volume.atlases_inside_ml, volume.atlases_beyond_ml)
+            assert len(whole) == len(found.atlases) and len(volume.outermost_ml) == 2
+            np.testing.assert_allclose(whole, volume.total_ml, rtol=0.15)
+            assert sum(volume.outermost_ml) < volume.input_ml
+
     def test_findings_are_kept_and_issued_as_warnings(self):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InputWarning)

@@ -8,8 +8,10 @@ from cardiacreg import (
     View,
     ViewAcquisition,
     Volume,
+    build_atlas_bank,
     refine,
     simulate_views,
+    verify_result,
     write_labels,
 )
 from cardiacreg.phantoms.acquisition import Degradation
@@ -163,3 +165,17 @@ def test_a_view_without_labels_moves_slices_by_its_image(heart):
     assert left < 0.6 * np.sqrt((true**2).sum(axis=1).mean())
     assert [report.name for report in found.views] == ["four_chamber", "two_chamber"]
     assert all(value is None for report in found.views for value in report.agreement.values())
+
+
+def test_a_result_with_views_is_made_again(heart, labels, tmp_path):
+    for name, each in (("sax", heart.labels), ("4ch", labels[0]), ("2ch", labels[1])):
+        write_labels(tmp_path / f"{name}.nii.gz", each)
+    bank = build_atlas_bank(tmp_path / "bank", ATLASES)
+    views = [View(tmp_path / "4ch.nii.gz", preset={1: 1, 2: 2, 4: 4}), tmp_path / "2ch.nii.gz"]
+    result = refine(tmp_path / "sax.nii.gz", atlases=bank, options=OPTIONS, views=views)
+    found = verify_result(result.save(tmp_path / "out"))
+    assert found.same_labels and found.differences == () and found.changed_inputs == ()
+    assert [view.name for view in found.result.views] == ["4ch.nii.gz", "2ch.nii.gz"]
+    write_labels(tmp_path / "2ch.nii.gz", labels[0])
+    (changed,) = verify_result(tmp_path / "out").changed_inputs
+    assert "views[1].segmentation" in changed

@@ -100,7 +100,7 @@ class TestFolder:
         given = Inputs(tiny_files.labels, tiny_files.image)
         noted = note_inputs(tmp_path / "out", given)
         result = dataclasses.replace(
-            tiny_result, provenance={**tiny_result.provenance, "inputs": noted}
+            tiny_result, provenance={**tiny_result.provenance, "stack": noted}
         )
         return result.save(tmp_path / "out")
 
@@ -129,7 +129,7 @@ class TestFolder:
     def test_a_mapping_of_values_survives_the_file(self, tmp_path):
         inputs = Inputs("a/seg.nii.gz", preset={7: 1, 9: 2})
         written = json.loads(json.dumps(note_inputs(tmp_path / "a/out", inputs)))
-        found = noted_inputs(tmp_path / "a/out", {"inputs": written})
+        found = noted_inputs(tmp_path / "a/out", {"stack": written})
         assert found.preset == {7: 1, 9: 2} and found.image is None
         assert Path(found.segmentation).resolve() == Path("a/seg.nii.gz").resolve()
 

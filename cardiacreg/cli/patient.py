@@ -1,0 +1,227 @@
+"""``cardiacreg refine --frames`` and ``cardiacreg refine PATIENT_FOLDER``: all that a patient has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cardiacreg.cli.support import as_cell, echo_json, progress_lines, say
+from cardiacreg.errors import RefinementError
+
+if TYPE_CHECKING:
+    from cardiacreg.cine.result import CineResult
+    from cardiacreg.cohort._refine_patient import PatientResult
+    from cardiacreg.refinement.options import RefineOptions
+
+_FAILED = "FAILED_AGREEMENT"
+_SINGLE_FRAME = ("landmarks", "frame", "frames")
+_SHOWN = ("EDV", "ESV", "SV", "EF", "M")
+_WORDS = {
+    "landmarks": "--landmarks",
+    "frame": "--frame",
+    "frames": "--other-frame",
+}
+
+
+def frames_word(
+    context: click.Context, parameter: click.Parameter, word: str | None
+) -> str | tuple[int, ...] | None:
+    """Turn ``0,5,9`` into numbers of frames, and leave ``all`` and ``ED,ES``."""
+    if word is None or word.lower() == "all" or word.upper().replace(" ", "") == "ED,ES":
+        return word and word.replace(" ", "").lower().replace("ed,es", "ED,ES")
+    numbers = [part.strip() for part in word.split(",")]
+    if not all(number.isdecimal() for number in numbers):
+        raise click.BadParameter(f"{word!r}; needs all, ED,ES or numbers of frames as 0,5,9.")
+    return tuple(int(number) for number in numbers)
+
+
+def refine_frames(
+    output: Path,
+    frames: str | tuple[int, ...],
+    options: RefineOptions,
+    *,
+    overwrite: bool,
+    accept_failed: bool,
+    with_report: bool,
+    surface: bool,
+    as_json: bool,
+    quiet: bool,
+    inputs: dict[str, Any],
+) -> None:
+    """Refine the frames of a cine, save them and show their volumes.
+
+    Parameters
+    ----------
+    output : pathlib.Path
+    frames : str or tuple of int
+        As for `refine_cine`.
+    options : RefineOptions
+    overwrite, accept_failed, with_report, surface, as_json, quiet : bool
+        As the command was told.
+    inputs : dict
+        What is left of the command's options.
+    """
+    from cardiacreg.cine._refine_cine import refine_cine
+    from cardiacreg.cine.files import FILE_NAMES, cine_summary, save_cine
+    from cardiacreg.cli.report import PAGE, page_of, with_inputs
+    from cardiacreg.cli.result import findings_kept_for_the_end
+    from cardiacreg.io.kept_inputs import files_of
+    from cardiacreg.io.output_folder import check_output
+    from cardiacreg.refinement.views import sources_of
+    from cardiacreg.results.files import check_figures
+
+    if surface:
+        raise click.UsageError("--frames does not go with --surface.")
+    unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, (), [])]
+    if unused:
+        raise click.UsageError(
+            f"--frames does not go with {' and '.join(_WORDS[name] for name in unused)}."
+        )
+    if not inputs.pop("check_spacing", True):
+        raise click.UsageError("--frames does not go with --no-check-spacing.")
+    given = (inputs[name] for name in ("segmentation", "image", "atlases"))
+    files = files_of(*given, *sources_of(inputs["views"]))
+    check_output(output, (*FILE_NAMES, PAGE), overwrite=overwrite, inputs=files)
+    check_figures()
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
+        result = refine_cine(frames=frames, options=options, progress=progress, **inputs)
+    shown = inputs | {"frame": None}
+    result = with_inputs(replace(result, input_files=files), output, shown)
+    more = page_of(result, with_report, shown)
+    save_cine(result, output, overwrite=overwrite, more=more)
+    if as_json:
+        echo_json(cine_summary(result) | {"folder": output})
+    else:
+        _echo_table(result, output)
+    _end_with_findings(result, output, accept_failed=accept_failed)
+
+
+def _echo_table(result: CineResult, output: Path) -> None:
+    curves = result.volumes_ml
+    click.echo(f"{'frame':>5s} {'phase':6s}" + "".join(f"{name + ' ml':>14s}" for name in curves))
+    for position, frame in enumerate(result.frames):
+        phase = {result.ed: "ED", result.es: "ES"}.get(position, "")
+        phase += " *" if frame.filled_in else ""
+        cells = [f"{as_cell(frame.volumes_ml[name], 1):>14s}" for name in curves]
+        click.echo(f"{frame.number:5d} {phase:6s}{''.join(cells)}")
+    if any(frame.filled_in for frame in result.frames):
+        click.echo("* no labels: filled in from the neighbours in time")
+    shares = [
+        f"{side} {100 * value:.1f} %"
+        for side, value in result.ejection_fractions.items()
+        if value is not None
+    ]
+    click.echo(
+        f"ejection fraction {', '.join(shares) or 'unknown'}; smallest Jacobian "
+        f"{result.minimum_jacobian:.3f}; written to {output}"
+    )
+
+
+def _end_with_findings(result: CineResult, output: Path, *, accept_failed: bool) -> None:
+    """Write every finding to stderr; the last line is an error where a frame failed."""
+    for finding in result.findings:
+        say(f"warning [{finding.code}]: {finding.message}")
+    failed = []
+    for frame in result.frames:
+        for finding in frame.findings:
+            say(f"warning [{finding.code}]: frame {frame.number}: {finding.message}")
+            failed += [f"frame {frame.number}: {finding.found}"] if finding.code == _FAILED else []
+    if failed and not accept_failed:
+        raise RefinementError(
+            f"failed refinement: {failed[0]}; the files in {output} are there to look at.",
+            code=_FAILED,
+        )
+
+
+def check_one_input(patient: Path | None, segmentation: str | None) -> None:
+    """Refuse both a folder and a file, and neither."""
+    if (patient is None) == (segmentation is None):
+        raise click.UsageError("Give a segmentation (-i SEG) or a PATIENT_FOLDER, one of them.")
+
+
+def refine_folder(
+    patient: Path,
+    output: Path,
+    options: RefineOptions,
+    *,
+    overwrite: bool,
+    accept_failed: bool,
+    as_json: bool,
+    quiet: bool,
+    inputs: dict[str, Any],
+    unused: dict[str, Any],
+) -> None:
+    """Refine every frame in a patient's folder, save them and show the measures.
+
+    Parameters
+    ----------
+    patient, output : pathlib.Path
+    options : RefineOptions
+    overwrite, accept_failed, as_json, quiet : bool
+        As the command was told.
+    inputs : dict
+        What is left of the command's options.
+    unused : dict
+        Options that do not go with a folder, by their names.
+    """
+    from cardiacreg.cli.result import findings_kept_for_the_end
+    from cardiacreg.cohort._refine_patient import (
+        check_patient_output,
+        patient_summary,
+        refine_patient,
+    )
+    from cardiacreg.cohort.patients import find_patient
+    from cardiacreg.io.kept_inputs import files_of
+
+    del inputs["segmentation"]
+    unused |= {word: inputs.pop(name) for name, word in _WORDS.items()}
+    unused["--image"] = inputs.pop("image")
+    if wrong := [word for word, value in unused.items() if value not in (None, (), [], False)]:
+        raise click.UsageError(f"A PATIENT_FOLDER does not go with {' and '.join(wrong)}.")
+    found = find_patient(patient)
+    if not quiet:
+        for line in found.lines():
+            say(line)
+    place, names = output / found.subject, [frame.name for frame in found.frames]
+    files = files_of(*found.files().values(), inputs["atlases"])
+    check_patient_output(place, names, overwrite=overwrite, inputs=files)
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
+        result = refine_patient(found, options=options, progress=progress, **inputs)
+    result.save(place, overwrite=overwrite)
+    if as_json:
+        echo_json(patient_summary(result) | {"folder": place})
+    else:
+        _echo_measures(result, place)
+    _end_with_frames(result, place, accept_failed=accept_failed)
+
+
+def _echo_measures(result: PatientResult, place: Path) -> None:
+    click.echo(f"{'':4s}" + "".join(f"{name:>9s}" for name in _SHOWN) + "   ml, ml, ml, %, g")
+    rows = () if result.measures is None else result.measures.table()
+    values = {row.name: row.value for row in rows}
+    for side in ("LV", "RV"):
+        cells = [as_cell(values.get(f"{side}{name}"), 1) for name in _SHOWN]
+        click.echo(f"{side:4s}" + "".join(f"{cell:>9s}" for cell in cells))
+    for name, frame in result.frames.items():
+        dice = [f"{structure} {as_cell(d, 3)}" for structure, d in frame.agreement.items()]
+        click.echo(f"{name}: agreement with the input {', '.join(dice)}")
+    click.echo(
+        f"measured at {' and '.join(result.phases)}; the rest, and a folder per frame, written to {place}"
+    )
+
+
+def _end_with_frames(result: PatientResult, place: Path, *, accept_failed: bool) -> None:
+    """Write every finding to stderr; the last line is an error where a frame failed."""
+    failed = []
+    for frame, finding in result.findings:
+        about = f"{frame}: {finding.message}" if frame else finding.message
+        say(f"warning [{finding.code}]: {about}")
+        failed += [f"{frame}: {finding.found}"] if finding.code == _FAILED else []
+    if failed and not accept_failed:
+        raise RefinementError(
+            f"failed refinement: {failed[0]}; the files in {place} are there to look at.",
+            code=_FAILED,
+        )
