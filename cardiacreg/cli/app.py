@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,6 +47,10 @@ from cardiacreg.cli.result import (
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
+
+
+if TYPE_CHECKING:
+    from cardiacreg.refinement.options import RefineOptions
 
 
 @click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
@@ -197,12 +201,6 @@ def refine(
     of the patient in OUT, with measures.csv; names are known of ACDC, M&Ms, M&Ms-2, ukbb_cardiac and
     nnU-Net, others stand in a table, patient.csv.
     """
-    from cardiacreg.io.kept_inputs import files_of
-    from cardiacreg.io.output_folder import check_output
-    from cardiacreg.refinement._refine import refine as run
-    from cardiacreg.refinement.views import sources_of
-    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures, save_result
-
     inputs["preset"] = one_meaning(preset, mapping)
     of_views = one_meaning(view_preset, view_mapping, "view-")
     inputs["views"] = paired_views(inputs["views"], view_images, of_views)
@@ -225,6 +223,34 @@ def refine(
             quiet=quiet, inputs=inputs,
         )  # fmt: skip
         return
+    _refine_frame(
+        output, options, overwrite=overwrite, accept_failed=accept_failed, surface=surface,
+        with_report=with_report, formats=formats, transforms=transforms, as_json=as_json, quiet=quiet,
+        inputs=inputs,
+    )  # fmt: skip
+
+
+def _refine_frame(
+    output: Path,
+    options: RefineOptions,
+    *,
+    overwrite: bool,
+    accept_failed: bool,
+    surface: bool,
+    with_report: bool,
+    formats: tuple[str, ...],
+    transforms: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    inputs: dict[str, Any],
+) -> None:
+    """Refine one frame, save it and show what was found."""
+    from cardiacreg.io.kept_inputs import files_of
+    from cardiacreg.io.output_folder import check_output
+    from cardiacreg.refinement._refine import refine as run
+    from cardiacreg.refinement.views import sources_of
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures, save_result
+
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
     files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
