@@ -48,7 +48,6 @@ from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
 
-
 if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
