@@ -154,11 +154,13 @@ from .transforms import (
     read_displacement_field as read_displacement_field,
     read_dof as read_dof,
     read_itk_transform as read_itk_transform,
+    read_transforms as read_transforms,
     warp_labels as warp_labels,
     warp_volume as warp_volume,
     write_displacement_field as write_displacement_field,
     write_dof as write_dof,
     write_itk_transform as write_itk_transform,
+    write_transforms as write_transforms,
 )
 
 __version__: str

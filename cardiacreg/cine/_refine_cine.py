@@ -123,10 +123,10 @@ def refine_cine(
             first = gathered.subject(gathered.ed)
             bank = gather_atlases(atlases, first, settings.n_atlases, settings.metadata)
         patient = decide(gathered, bank, spacing_mm, settings, n_threads, progress, clock, seen)
-        models = model_frames(patient, _in_cycles(times, gathered), times)
+        models, used = model_frames(patient, _in_cycles(times, gathered), times)
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
-    result = _result(patient, models, tuple(note.message for note in told))
+    result = _result(patient, models, used, tuple(note.message for note in told))
     result = replace(result, views=_view_reports(seen, patient, result))
     given = segmentation if isinstance(segmentation, list | tuple) else (segmentation,)
     shown = image if isinstance(image, list | tuple) else (image,)
@@ -191,7 +191,9 @@ def _in_cycles(times_ms: list[float] | None, gathered: GatheredFrames) -> list[f
     return [(times_ms[number] - times_ms[0]) / length for number in gathered.numbers]
 
 
-def _result(patient: Patient, models: Sequence[CineFrame], notes: tuple[str, ...]) -> CineResult:
+def _result(
+    patient: Patient, models: Sequence[CineFrame], atlases: tuple[str, ...], notes: tuple[str, ...]
+) -> CineResult:
     context, gathered, frame = patient.context, patient.gathered, patient.frame
     stored = gathered.subject(gathered.ed)
     return CineResult(
@@ -200,9 +202,7 @@ def _result(patient: Patient, models: Sequence[CineFrame], notes: tuple[str, ...
         es=gathered.es,
         slice_shifts_mm=frame.shifts_back(patient.shifts_mm, stored.labels.shape[2]),
         landmarks=frame.landmarks_back(context.landmarks),
-        atlases=tuple(
-            each.subject.name or f"atlas {each.ranked.index}" for each in patient.selected
-        ),
+        atlases=atlases,
         orientation=patient.orientation,
         ends=frame.ends_back(context.coverage.ends, context.landmarks, stored.labels),
         options=context.options,

@@ -12,16 +12,19 @@ from typing import Any
 
 from cardiacreg.anatomy.volumes import structure_masses_g
 from cardiacreg.cine.result import CineFrame, CineResult
+from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import write_json
 from cardiacreg.io.nifti import write_label_frames
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.results.files import REPORT
+from cardiacreg.results.transform_files import BUNDLE
+from cardiacreg.transforms.files_bundle import bundle_content
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAMES = ("labels.nii.gz", "volumes.csv", "curves.png", "cine.json")
-ON_REQUEST = (REPORT,)
+ON_REQUEST = (REPORT, BUNDLE)
 """What may be written beside them; that of an earlier result is removed with it."""
 
 
@@ -42,7 +45,7 @@ def save_cine(
     overwrite : bool
         Replace the files of an earlier result.
     more : mapping of str to bytes, optional
-        Further files to write beside it, by names of `ON_REQUEST`.
+        Further files to write beside it, by names of `ON_REQUEST`: a report, the transforms.
 
     Returns
     -------
@@ -75,6 +78,23 @@ def save_cine(
     return Path(folder)
 
 
+def transform_contents(result: CineResult) -> dict[str, bytes]:
+    """Return the transforms of all frames, atlas by atlas in each, as a file by its name.
+
+    Raises
+    ------
+    InvalidInputError
+        If the result holds none (NO_TRANSFORMS).
+    """
+    transforms = [each for frame in result.frames for each in frame.transforms]
+    if not transforms:
+        raise InvalidInputError(
+            "the result holds no transforms to write; refine anew.", code="NO_TRANSFORMS"
+        )
+    names = [f"frame {each.number}, {name}" for each in result.frames for name in result.atlases]
+    return {BUNDLE: bundle_content(transforms, names)}
+
+
 def cine_summary(result: CineResult) -> dict[str, Any]:
     """Return what ``cine.json`` says, in terms that `landmark_files.write_json` can write.
 
@@ -94,6 +114,7 @@ def cine_summary(result: CineResult) -> dict[str, Any]:
         "es_frame": result.frames[result.es].number,
         "ejection_fractions": result.ejection_fractions,
         "masses_g_ed": structure_masses_g(result.frames[result.ed].labels),
+        "landmarks": dataclasses.asdict(result.landmarks),
         "slice_shifts_mm": result.slice_shifts_mm,
         "views": [dataclasses.asdict(view) for view in result.views],
         "atlases": list(result.atlases),
@@ -115,6 +136,7 @@ def _frame_summary(frame: CineFrame) -> dict[str, Any]:
         "time_ms": frame.time_ms,
         "filled_in": frame.filled_in,
         "volumes_ml": frame.volumes_ml,
+        "volumes": {name: dataclasses.asdict(each) for name, each in frame.volumes.items()},
         "agreement_dice": frame.agreement,
         "minimum_jacobian": frame.minimum_jacobian,
         "findings": [dataclasses.asdict(finding) for finding in frame.findings],

@@ -35,7 +35,7 @@ MOST_WALL_CHANGE = 0.2
 
 def model_frames(
     patient: Patient, times: Sequence[float], times_ms: Sequence[float] | None
-) -> list[CineFrame]:
+) -> tuple[list[CineFrame], tuple[str, ...]]:
     """Track the atlases through all frames, and fuse them in each.
 
     Parameters
@@ -49,6 +49,8 @@ def model_frames(
     Returns
     -------
     list of CineFrame
+    tuple of str
+        Names of the atlases that are fused, in the order of the frames' transforms.
 
     Raises
     ------
@@ -75,13 +77,14 @@ def model_frames(
         return _model(patient, position, own, time)
 
     with context.clock.step("fuse"):
-        return run_tasks(
+        models = run_tasks(
             model,
             range(len(times)),
             threads=context.threads,
             step="fuse",
             progress=context.progress,
         )
+    return models, tuple(each.subject.name or f"atlas {each.ranked.index}" for each, _ in kept)
 
 
 def _tracked(patient: Patient, times: Sequence[float]) -> list[list[TrackedFrame]]:

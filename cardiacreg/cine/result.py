@@ -12,13 +12,12 @@ from cardiacreg.anatomy.slice_volumes import StructureVolume
 from cardiacreg.anatomy.stack_coverage import End
 from cardiacreg.anatomy.volumes import structure_volumes_ml
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.cine.motion import BeatingHeart
 from cardiacreg.geometry import LV_CAVITY, RV_CAVITY, STRUCTURES, LabelMap, Landmarks, Volume
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import Orientation, ViewReport
 from cardiacreg.transforms.ffd import FFD
-from cardiacreg.transforms.inverse import invert_points
 
 _CAVITIES = {"LV": LV_CAVITY, "RV": RV_CAVITY}
 
@@ -69,7 +68,7 @@ class CineFrame:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CineResult:
+class CineResult(BeatingHeart):
     """Models of all frames of a patient: one orientation, one set of slice shifts, the same atlases.
 
     Parameters
@@ -83,7 +82,7 @@ class CineResult:
     landmarks : Landmarks
         At end-diastole.
     atlases : tuple of str
-        Names of the chosen atlases.
+        Names of the chosen atlases, in the order of every frame's transforms.
     orientation : Orientation
     ends : tuple of End
         What was assumed about the ends of the stack.
@@ -144,41 +143,9 @@ class CineResult:
         """Smallest det(I + du/dx) over all frames and atlases; above 0: no folding."""
         return min(frame.minimum_jacobian for frame in self.frames)
 
-    def follow(self, points_mm: Float, frame: int, *, since: int | None = None) -> Float:
-        """Return where points of the heart are in another frame.
-
-        Every frame is the same atlas points moved: a point is taken to each atlas by the transform of
-        its own frame, and back by that of the other one. The median over the atlases is returned.
-
-        Parameters
-        ----------
-        points_mm : ndarray, shape (n, 3)
-            World mm, at frame `since`.
-        frame : int
-            Position of the other frame among `frames`.
-        since : int, optional
-            Position of the points' frame; end-diastole when absent.
-
-        Returns
-        -------
-        ndarray, shape (n, 3)
-
-        Raises
-        ------
-        InvalidInputError
-            If the result holds no transforms (NO_TRANSFORMS).
-        """
-        first = self.frames[self.ed if since is None else since]
-        points = np.asarray(points_mm, dtype=np.float64).reshape(-1, 3)
-        pairs = list(zip(first.transforms, self.frames[frame].transforms, strict=True))
-        if not pairs:
-            raise InvalidInputError(
-                "follow: this result holds no transforms; refine anew.", code="NO_TRANSFORMS"
-            )
-        moved = [invert_points(there, here.apply(points)).points_mm for here, there in pairs]
-        return np.asarray(np.median(moved, axis=0))
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(
+        self, folder: str | Path, *, overwrite: bool = False, transforms: bool = False
+    ) -> Path:
         """Write labels.nii.gz (4-D), volumes.csv, curves.png and cine.json into a folder, all or none.
 
         Parameters
@@ -187,6 +154,9 @@ class CineResult:
             Made when missing.
         overwrite : bool
             Replace files of an earlier run; otherwise their presence is an error.
+        transforms : bool
+            Also write the transforms of all frames, ``transforms.npz``, so that what `load_cine` gives
+            can follow points too.
 
         Returns
         -------
@@ -197,8 +167,9 @@ class CineResult:
         ------
         InvalidInputError
             If the folder holds results and `overwrite` is not set, one of its files is an input of
-            this result, or it cannot be written.
+            this result, it cannot be written, or there are no transforms to write (NO_TRANSFORMS).
         """
-        from cardiacreg.cine.files import save_cine
+        from cardiacreg.cine.files import save_cine, transform_contents
 
-        return save_cine(self, Path(folder), overwrite=overwrite)
+        more = transform_contents(self) if transforms else {}
+        return save_cine(self, Path(folder), overwrite=overwrite, more=more)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.slice_volumes import StructureVolume
 from cardiacreg.anatomy.stack_coverage import End
 from cardiacreg.arrays import Float
 from cardiacreg.cine.files import SCHEMA_VERSION
+from cardiacreg.cine.motion import BeatingHeart
+from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks
 from cardiacreg.io.nifti import read_stored_frames
 from cardiacreg.results.guards import Finding
-from cardiacreg.results.result import Orientation
-from cardiacreg.results.saved import check_files, damaged, read_summary
+from cardiacreg.results.result import Orientation, ViewReport
+from cardiacreg.results.saved import (
+    check_files,
+    check_kind,
+    damaged,
+    read_kept_transforms,
+    read_summary,
+)
+from cardiacreg.transforms.ffd import FFD
+from cardiacreg.transforms.ffd_chain import FFDChain
 
 SUMMARY = "cine.json"
 
@@ -31,6 +42,8 @@ class SavedFrame:
         As in `CineFrame`.
     volumes_ml : dict
         Structure name to ml; None where it is not there.
+    volumes, transforms
+        As in `CineFrame`; no transforms where they were not saved.
     """
 
     number: int
@@ -41,16 +54,18 @@ class SavedFrame:
     filled_in: bool
     time_ms: float | None
     volumes_ml: dict[str, float | None]
+    volumes: dict[str, StructureVolume]
+    transforms: tuple[FFD, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SavedCine:
+class SavedCine(BeatingHeart):
     """What a refinement of a cine saved: the models, and what ``cine.json`` says of them.
 
     Parameters
     ----------
     frames : tuple of SavedFrame
-    ed, es, slice_shifts_mm, atlases, orientation, ends, findings, warnings
+    ed, es, slice_shifts_mm, landmarks, atlases, orientation, ends, findings, warnings, views
         As in `CineResult`.
     ejection_fractions, minimum_jacobian
         As in `CineResult`.
@@ -65,22 +80,19 @@ class SavedCine:
     ed: int
     es: int
     slice_shifts_mm: Float
+    landmarks: Landmarks
     atlases: tuple[str, ...]
     orientation: Orientation
     ends: tuple[End, ...]
     findings: tuple[Finding, ...]
     warnings: tuple[str, ...]
+    views: tuple[ViewReport, ...]
     ejection_fractions: dict[str, float | None]
     minimum_jacobian: float
     options: dict[str, Any]
     provenance: dict[str, Any]
     timings_seconds: dict[str, float]
     folder: Path
-
-    @property
-    def landmarks(self) -> Landmarks:
-        """Of the model at end-diastole."""
-        return landmarks_from_labels(self.frames[self.ed].labels)
 
     @property
     def volumes_ml(self) -> dict[str, Float]:
@@ -109,22 +121,42 @@ def load_cine(folder: str | Path) -> SavedCine:
     Raises
     ------
     InvalidInputError
-        If the folder holds no cine (NO_RESULT), it is of another version (RESULT_VERSION), or its files
-        are damaged or do not belong together (DAMAGED_RESULT).
+        If the folder holds no cine (NO_RESULT; a single frame is read by `load_result`), it is of another
+        version (RESULT_VERSION), or its files are damaged or do not belong together (DAMAGED_RESULT).
 
     Examples
     --------
-    >>> from cardiacreg import load_cine
-    >>> cine = load_cine("cine_out")  # doctest: +SKIP
-    >>> cine.ejection_fractions["LV"], len(cine.frames)  # doctest: +SKIP
-    (0.52, 25)
+    >>> import cardiacreg
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> atlases = [make_toy_heart(size=size) for size in (0.8, 0.9, 1.0)]
+    >>> frames = [make_toy_heart(size=size).labels for size in (0.95, 0.85)]
+    >>> options = cardiacreg.RefineOptions(n_atlases=2, orientation="as-stored")
+    >>> result = cardiacreg.refine_cine(frames, atlases=atlases, options=options)
+    >>> folder = result.save("cine_out", transforms=True)
+    >>> cine = cardiacreg.load_cine("cine_out")
+    >>> len(cine.frames), cine.volumes_ml["LV cavity"].round() > 0
+    (2, array([ True,  True]))
+
+    Points of the heart at end-diastole, where they are at end-systole, and the same as a field:
+
+    >>> bool((cine.follow(cine.landmarks.points_mm, cine.es) == cine.landmarks.points_mm).all())
+    False
+    >>> around = cardiacreg.Lattice((3, 3, 3), cine.frames[cine.ed].labels.voxel_to_world)
+    >>> cine.motion(cine.es, grid=around).displacements_mm.shape
+    (3, 3, 3, 3)
     """
     place = Path(folder)
+    check_kind(place, SUMMARY, "result.json", "cardiacreg.load_result")
     said = read_summary(place, SUMMARY, SCHEMA_VERSION)
     check_files(place, said, ("labels.nii.gz",), SUMMARY)
     stored = read_stored_frames(place / "labels.nii.gz")
     try:
-        return _saved(place, said, [each.codes for each in stored])
+        found = _saved(place, said, [each.codes for each in stored])
+        count = len(found.frames) * len(found.atlases)
+        transforms = read_kept_transforms(place, said, SUMMARY, count)
+        return _with_transforms(found, transforms)
+    except InvalidInputError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise damaged(place, f"{SUMMARY} does not say what it should ({error!r})") from error
 
@@ -140,6 +172,7 @@ def _saved(place: Path, said: dict[str, Any], labels: list[LabelMap]) -> SavedCi
             filled_in=bool(each["filled_in"]),
             time_ms=each["time_ms"],
             volumes_ml=dict(each["volumes_ml"]),
+            volumes={name: StructureVolume(**own) for name, own in each["volumes"].items()},
         )
         for each, own in zip(said["frames"], labels, strict=True)
     )
@@ -149,11 +182,15 @@ def _saved(place: Path, said: dict[str, Any], labels: list[LabelMap]) -> SavedCi
         ed=numbers.index(said["ed_frame"]),
         es=numbers.index(said["es_frame"]),
         slice_shifts_mm=np.array(said["slice_shifts_mm"], dtype=np.float64).reshape(-1, 2),
+        landmarks=_landmarks(said["landmarks"]),
         atlases=tuple(said["atlases"]),
         orientation=Orientation(**said["orientation"]),
         ends=tuple(End(**each) for each in said["ends"]),
         findings=_findings(said),
         warnings=tuple(said["warnings"]),
+        views=tuple(
+            ViewReport(**{**each, "shift_mm": tuple(each["shift_mm"])}) for each in said["views"]
+        ),
         ejection_fractions=dict(said["ejection_fractions"]),
         minimum_jacobian=float(said["minimum_jacobian"]),
         options=dict(said["options"]),
@@ -161,6 +198,23 @@ def _saved(place: Path, said: dict[str, Any], labels: list[LabelMap]) -> SavedCi
         timings_seconds=dict(said["timings_seconds"]),
         folder=place,
     )
+
+
+def _with_transforms(cine: SavedCine, transforms: Sequence[FFD | FFDChain]) -> SavedCine:
+    """Give every frame its transforms, one per atlas."""
+    splines = tuple(each for each in transforms if isinstance(each, FFD))
+    if len(splines) != len(transforms):
+        raise ValueError("chains of deformations, which no cine has")
+    n_atlases = len(cine.atlases)
+    frames = tuple(
+        replace(each, transforms=splines[n * n_atlases : (n + 1) * n_atlases])
+        for n, each in enumerate(cine.frames)
+    )
+    return replace(cine, frames=frames)
+
+
+def _landmarks(said: dict[str, Any]) -> Landmarks:
+    return Landmarks(np.array(said["points_mm"]), tuple(said["names"]), said["source"])
 
 
 def _findings(said: dict[str, Any]) -> tuple[Finding, ...]:

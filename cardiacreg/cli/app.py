@@ -40,6 +40,8 @@ from cardiacreg.cli.result import (
     accept_failed_option,
     echo_result,
     findings_kept_for_the_end,
+    transforms_of,
+    transforms_option,
     verify,
 )
 from cardiacreg.cli.segment import run as run_both, segment
@@ -160,6 +162,7 @@ for _command in (
 @accept_failed_option
 @surface_formats_option("--surfaces")
 @click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
+@transforms_option
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -182,6 +185,7 @@ def refine(
     surface: bool,
     with_report: bool,
     formats: tuple[str, ...],
+    transforms: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     **inputs: Any,
@@ -207,6 +211,7 @@ def refine(
     if patient is not None:
         unused = {
             "--frames": cine_frames, "--surface": surface, "--surfaces": formats, "--report": with_report,
+            "--transforms": transforms,
         }  # fmt: skip
         refine_folder(
             patient, output, options, overwrite=overwrite, accept_failed=accept_failed,
@@ -216,7 +221,8 @@ def refine(
     if cine_frames is not None:
         refine_frames(
             output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
-            with_report=with_report, surface=surface, as_json=as_json, quiet=quiet, inputs=inputs,
+            with_report=with_report, surface=surface, transforms=transforms, as_json=as_json,
+            quiet=quiet, inputs=inputs,
         )  # fmt: skip
         return
     given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
@@ -226,7 +232,8 @@ def refine(
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(options=options, progress=progress, **inputs)
     result = with_inputs(replace(result, input_files=files), output, inputs)
-    more = meshes_of(result, formats) | page_of(result, with_report, inputs)
+    more = meshes_of(result, formats) | transforms_of(result, transforms)
+    more |= page_of(result, with_report, inputs)
     save_result(result, output, overwrite=overwrite, surface=surface, more=more)
     notes = () if quiet else (f"look at {output / ('report.html' if with_report else 'qc.png')}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)

@@ -47,6 +47,7 @@ def refine_frames(
     accept_failed: bool,
     with_report: bool,
     surface: bool,
+    transforms: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     inputs: dict[str, Any],
@@ -61,12 +62,20 @@ def refine_frames(
     options : RefineOptions
     overwrite, accept_failed, with_report, surface, as_json, quiet : bool
         As the command was told.
+    transforms : tuple of str
+        Formats to write them in.
     inputs : dict
         What is left of the command's options.
     """
     from cardiacreg.cine._refine_cine import refine_cine
-    from cardiacreg.cine.files import FILE_NAMES, cine_summary, save_cine
-    from cardiacreg.cli.report import PAGE, page_of, with_inputs
+    from cardiacreg.cine.files import (
+        FILE_NAMES,
+        ON_REQUEST,
+        cine_summary,
+        save_cine,
+        transform_contents,
+    )
+    from cardiacreg.cli.report import page_of, with_inputs
     from cardiacreg.cli.result import findings_kept_for_the_end
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
@@ -80,17 +89,20 @@ def refine_frames(
         raise click.UsageError(
             f"--frames does not go with {' and '.join(_WORDS[name] for name in unused)}."
         )
+    if set(transforms) - {"npz"}:
+        raise click.UsageError("--frames writes --transforms npz only.")
     if not inputs.pop("check_spacing", True):
         raise click.UsageError("--frames does not go with --no-check-spacing.")
     given = (inputs[name] for name in ("segmentation", "image", "atlases"))
     files = files_of(*given, *sources_of(inputs["views"]))
-    check_output(output, (*FILE_NAMES, PAGE), overwrite=overwrite, inputs=files)
+    check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine_cine(frames=frames, options=options, progress=progress, **inputs)
     shown = inputs | {"frame": None}
     result = with_inputs(replace(result, input_files=files), output, shown)
-    more = page_of(result, with_report, shown)
+    more = transform_contents(result) if transforms else {}
+    more |= page_of(result, with_report, shown)
     save_cine(result, output, overwrite=overwrite, more=more)
     if as_json:
         echo_json(cine_summary(result) | {"folder": output})
@@ -175,10 +187,11 @@ def refine_folder(
     )
     from cardiacreg.cohort.patients import find_patient
     from cardiacreg.io.kept_inputs import files_of
+    from cardiacreg.results.files import check_figures
 
     del inputs["segmentation"]
-    unused |= {word: inputs.pop(name) for name, word in _WORDS.items()}
-    unused["--image"] = inputs.pop("image")
+    words = _WORDS | {"image": "--image", "views": "--view"}
+    unused |= {word: inputs.pop(name) for name, word in words.items()}
     if wrong := [word for word, value in unused.items() if value not in (None, (), [], False)]:
         raise click.UsageError(f"A PATIENT_FOLDER does not go with {' and '.join(wrong)}.")
     found = find_patient(patient)
@@ -188,6 +201,7 @@ def refine_folder(
     place, names = output / found.subject, [frame.name for frame in found.frames]
     files = files_of(*found.files().values(), inputs["atlases"])
     check_patient_output(place, names, overwrite=overwrite, inputs=files)
+    check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine_patient(found, options=options, progress=progress, **inputs)
     result.save(place, overwrite=overwrite)

@@ -44,6 +44,34 @@ def accept_failed_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def transform_words(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[str, ...]:
+    """Turn ``npz,dof`` into the formats of transforms that it names."""
+    from cardiacreg.results.transform_files import FORMATS, checked_formats
+
+    words = [word.strip().lower() for word in (text or "").split(",") if word.strip()]
+    if not set(words) <= set(FORMATS):
+        raise click.BadParameter(f"{text!r}; needs some of {', '.join(FORMATS)}.")
+    return checked_formats(words)
+
+
+def transforms_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--transforms``."""
+    return click.option(
+        "--transforms", metavar="FORMAT[,FORMAT]", callback=transform_words,
+        help="Also write the transforms from the model to every chosen atlas: npz (all of them, "
+        "transforms.npz), dof (MIRTK), tfm or h5 (ITK, as atlas_1.tfm); npz only with --frames.",
+    )(command)  # fmt: skip
+
+
+def transforms_of(result: RefineResult, formats: tuple[str, ...]) -> dict[str, bytes]:
+    """Return the files of a result's transforms, by name; none where none is asked for."""
+    from cardiacreg.results.transform_files import transform_contents
+
+    return transform_contents(result, formats)
+
+
 @contextmanager
 def findings_kept_for_the_end() -> Iterator[None]:
     """Show no finding while the work goes on: `echo_result` shows them all."""

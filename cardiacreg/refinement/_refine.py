@@ -256,6 +256,7 @@ def _result(
         slice_shifts_mm=outcome.slice_shifts_mm,
         slice_turns_degrees=outcome.slice_turns_degrees,
         atlases=_reports(outcome, bank),
+        transforms=tuple(each.target_to_atlas for each in outcome.registrations),
         agreement=agreement,
         timings_seconds=context.clock.timings_seconds(),
         target=stored,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,6 +39,7 @@ from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.results.result import RefineResult
 from cardiacreg.slices import labelled_box, labelled_slices, target_frame
 from cardiacreg.transforms.ffd import FFD
+from cardiacreg.transforms.ffd_chain import FFDChain
 
 _MARGIN_MM = 40.0
 _POINT_STEP_MM = 2.0**-20
@@ -134,6 +135,7 @@ class CanonicalFrame(NamedTuple):
             ends=self.ends_back(found.ends, found.landmarks, found.target.labels),
             confidence=self.volume_back(found.confidence),
             landmarks=given,
+            transforms=tuple(self.transform_back(each) for each in found.transforms),
             slice_shifts_mm=self.shifts_back(found.slice_shifts_mm, found.target.labels.shape[2]),
             slice_turns_degrees=self._slices_back(
                 self._hand * found.slice_turns_degrees, found.target.labels.shape[2]
@@ -177,14 +179,27 @@ class CanonicalFrame(NamedTuple):
         """Return shifts of the canonical slices as those of the stored ones; 0 for those left out."""
         return self._slices_back(self._in_plane_back(shifts_mm), n_slices)
 
-    def transform_back(self, canonical: FFD) -> FFD:
-        """Return a transform from the canonical world as one from the stored world."""
-        turn = self.canonical_to_world[:3, :3]
-        return FFD(
-            Affine(canonical.affine.matrix @ self.world_to_canonical),
-            canonical.displacements_mm @ turn.T,
-            self.canonical_to_world @ canonical.lattice_to_world,
-        )
+    @overload
+    def transform_back(self, canonical: FFD) -> FFD: ...
+
+    @overload
+    def transform_back(self, canonical: FFDChain) -> FFDChain: ...
+
+    def transform_back(self, canonical: FFD | FFDChain) -> FFD | FFDChain:
+        """Return a transform from the canonical world as one from the stored world.
+
+        The affine takes the way into the canonical world; splines are turned out of it.
+        """
+        affine = Affine(canonical.affine.matrix @ self.world_to_canonical)
+        if isinstance(canonical, FFD):
+            return self._spline_back(canonical, affine)
+        *first, last = canonical.links
+        moved = [self._spline_back(link, link.affine) for link in first]
+        return FFDChain((*moved, self._spline_back(last, affine)))
+
+    def _spline_back(self, canonical: FFD, affine: Affine) -> FFD:
+        turned = canonical.displacements_mm @ self.canonical_to_world[:3, :3].T
+        return FFD(affine, turned, self.canonical_to_world @ canonical.lattice_to_world)
 
     @property
     def _signs(self) -> Float:

@@ -20,6 +20,7 @@ from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import write_json, write_landmarks
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.results.result import RefineResult
+from cardiacreg.results.transform_files import NAMES as TRANSFORM_NAMES
 
 SCHEMA_VERSION = 2
 FILE_NAMES = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json", "qc.png", "result.json")
@@ -34,6 +35,7 @@ ON_REQUEST = (
     SURFACE,
     ON_INPUT,
     REPORT,
+    *TRANSFORM_NAMES,
     *(f"{name}.{ending}" for name in MESH_NAMES for ending in MESH_FORMATS),
 )
 """What may be written beside a result; the files of an earlier one are removed with it."""
@@ -59,7 +61,7 @@ def save_result(
     surface : bool
         Also draw the heart from outside, as `SURFACE`.
     more : mapping of str to bytes, optional
-        Further files to write beside it, surfaces or a report, by names of `ON_REQUEST`.
+        Further files to write beside it, by names of `ON_REQUEST`: surfaces, a report, transforms.
 
     Returns
     -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ INPUT_LATTICE, TURNED = "input lattice", "resampled onto a short-axis lattice"
 
 if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
+    from cardiacreg.transforms.ffd import FFD
+    from cardiacreg.transforms.ffd_chain import FFDChain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +163,9 @@ class RefineResult:
         The files and folders it was made from, which `save` never replaces.
     views : tuple of ViewReport
         The views beside the stack, plane by plane.
+    transforms : tuple of FFD or FFDChain
+        One per atlas, in their order: world mm of the model to world mm of the atlas. Slices lie in the
+        model's world after their shifts.
     """
 
     labels: LabelMap
@@ -182,6 +188,7 @@ class RefineResult:
     findings: tuple[Finding, ...] = ()
     input_files: tuple[Path, ...] = ()
     views: tuple[ViewReport, ...] = ()
+    transforms: tuple[FFD | FFDChain, ...] = ()
 
     @property
     def minimum_jacobian(self) -> float:
@@ -228,7 +235,13 @@ class RefineResult:
         lattice = self.target.metadata.get(INPUT_LATTICE, self.target.labels)
         return warp_labels(self.labels, Affine.identity(), lattice)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        transforms: str | Sequence[str] = (),
+    ) -> Path:
         """Write labels, confidence, landmarks, result.json and qc.png into a folder.
 
         Parameters
@@ -237,6 +250,9 @@ class RefineResult:
             Made when missing.
         overwrite : bool
             Replace files of an earlier run; otherwise their presence is an error.
+        transforms : sequence of {"npz", "dof", "tfm", "h5"}, optional
+            Formats to write the transforms in too: all in ``transforms.npz``, which `load_result` reads,
+            or one by one in ``atlas_1.dof`` (MIRTK), ``atlas_1.tfm`` or ``atlas_1.h5`` (ITK), and so on.
 
         Returns
         -------
@@ -247,8 +263,11 @@ class RefineResult:
         ------
         InvalidInputError
             If the folder holds results and `overwrite` is not set, one of its files is an input of
-            this result, or it cannot be written.
+            this result, it cannot be written, or a format is unknown (BAD_OPTION), needs what is not
+            installed (NO_H5PY) or cannot hold these transforms (BAD_TYPE).
         """
         from cardiacreg.results.files import save_result
+        from cardiacreg.results.transform_files import transform_contents
 
-        return save_result(self, Path(folder), overwrite=overwrite)
+        more = transform_contents(self, transforms)
+        return save_result(self, Path(folder), overwrite=overwrite, more=more)

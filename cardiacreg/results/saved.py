@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +25,11 @@ from cardiacreg.results.corrected import corrected_stack
 from cardiacreg.results.files import SCHEMA_VERSION
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import AtlasReport, Orientation, ViewReport
+from cardiacreg.results.transform_files import BUNDLE
+
+if TYPE_CHECKING:
+    from cardiacreg.transforms.ffd import FFD
+    from cardiacreg.transforms.ffd_chain import FFDChain
 
 _LARGEST_JSON_BYTES = 20_000_000
 _SUMMARY = "result.json"
@@ -49,6 +55,8 @@ class SavedResult:
     folder : pathlib.Path
     target : Subject or None
         The acquired labels and image, where they were given to `load_result`.
+    transforms : tuple of FFD or FFDChain
+        As in `RefineResult`, where they were saved (``transforms.npz``); else empty.
     """
 
     labels: LabelMap
@@ -74,6 +82,7 @@ class SavedResult:
     minimum_jacobian: float
     folder: Path
     target: Subject | None = None
+    transforms: tuple[FFD | FFDChain, ...] = ()
 
     def corrected_stack(self, target: Subject | None = None) -> Subject:
         """Return the acquired labels and image with every slice moved to where it belongs.
@@ -127,27 +136,67 @@ def load_result(
     Raises
     ------
     InvalidInputError
-        If the folder holds no result (NO_RESULT), it is of another version (RESULT_VERSION), its files
-        are damaged or do not belong together (DAMAGED_RESULT), the segmentation is another one than
-        was refined (TARGET_DIFFERS), or the image lies on another lattice (LATTICE_MISMATCH).
+        If the folder holds no result of a single frame (NO_RESULT; a cine is read by `load_cine`), it is
+        of another version (RESULT_VERSION), its files are damaged or do not belong together
+        (DAMAGED_RESULT), the segmentation is another one than was refined (TARGET_DIFFERS), or the
+        image lies on another lattice (LATTICE_MISMATCH).
 
     Examples
     --------
     >>> import cardiacreg
-    >>> result = cardiacreg.load_result("out")  # doctest: +SKIP
-    >>> result.agreement["LV wall"], result.slice_shifts_mm.shape  # doctest: +SKIP
-    (0.93, (10, 2))
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> atlases = [make_toy_heart(size=size) for size in (0.85, 0.9, 1.0, 1.05)]
+    >>> options = cardiacreg.RefineOptions(n_atlases=3, orientation="as-stored")
+    >>> result = cardiacreg.refine(make_toy_heart(size=0.95).labels, atlases=atlases, options=options)
+    >>> folder = result.save("out", transforms=["npz", "tfm"])
+    >>> found = cardiacreg.load_result("out")
+    >>> found.agreement["LV wall"] > 0.8, found.slice_shifts_mm.shape
+    (True, (8, 2))
+
+    Points of the target in an atlas, by the transform that was kept, and by the one written for ITK:
+
+    >>> points = found.landmarks.points_mm
+    >>> in_atlas = found.transforms[0].apply(points)
+    >>> again = cardiacreg.read_itk_transform("out/atlas_1.tfm").apply(points)
+    >>> len(found.transforms), bool(abs(in_atlas - again).max() < 1e-9)
+    (3, True)
     """
     place = Path(folder)
+    check_kind(place, _SUMMARY, "cine.json", "cardiacreg.load_cine")
     said = read_summary(place, _SUMMARY, SCHEMA_VERSION)
     check_files(place, said, _READ, _SUMMARY)
     try:
         found = _saved(place, said)
+        kept = read_kept_transforms(place, said, _SUMMARY, len(found.atlases))
     except InvalidInputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(place, f"result.json does not say what it should ({error!r})") from error
-    return replace(found, target=_target(said, segmentation, image, preset, frame))
+    target = _target(said, segmentation, image, preset, frame)
+    return replace(found, target=target, transforms=kept)
+
+
+def check_kind(place: Path, wanted: str, other: str, reader: str) -> None:
+    """Refuse a folder that holds a result of the other kind, with the name of what reads that."""
+    if (place / other).is_file() and not (place / wanted).is_file():
+        raise InvalidInputError(
+            f"{place}: holds no {wanted}, but {other}; read it with {reader}.", code="NO_RESULT"
+        )
+
+
+def read_kept_transforms(
+    place: Path, said: dict[str, Any], summary: str, count: int
+) -> tuple[FFD | FFDChain, ...]:
+    """Read the transforms of a folder of results, where there are any; they have to be `count`."""
+    if not os.path.lexists(place / BUNDLE):
+        return ()
+    from cardiacreg.transforms.files_bundle import read_transforms
+
+    check_files(place, said, (BUNDLE,), summary)
+    found, _ = read_transforms(place / BUNDLE)
+    if len(found) != count:
+        raise damaged(place, f"{BUNDLE} holds {len(found)} transforms, {summary} tells of {count}")
+    return found
 
 
 def read_summary(place: Path, name: str, version: int) -> dict[str, Any]:

@@ -7,6 +7,10 @@ from .displacement_field import (
 )
 from .ffd import FFD as FFD
 from .ffd_chain import FFDChain as FFDChain
+from .files_bundle import (
+    read_transforms as read_transforms,
+    write_transforms as write_transforms,
+)
 from .files_itk import (
     read_itk_transform as read_itk_transform,
     write_itk_transform as write_itk_transform,

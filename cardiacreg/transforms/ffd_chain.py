@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike
 
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Affine, apply_matrix, voxel_grid
-from cardiacreg.transforms.bspline import spline_at_points
+from cardiacreg.geometry import Affine, voxel_grid
 from cardiacreg.transforms.ffd import FFD
 
 
@@ -57,7 +56,7 @@ class FFDChain:
         points = np.asarray(points_mm, dtype=np.float64)
         moved = points.reshape(-1, 3)
         for link in self.links:
-            moved = moved + _value_and_slopes(link, moved)[0]
+            moved = moved + link.displacement_and_gradient(moved)[0]
         return moved.reshape(points.shape) - points
 
     def displacement_gradient(self, points_mm: ArrayLike) -> Float:
@@ -66,7 +65,7 @@ class FFDChain:
         moved = points.reshape(-1, 3)
         whole = np.broadcast_to(np.eye(3), (len(moved), 3, 3))
         for link in self.links:
-            u, slopes = _value_and_slopes(link, moved)
+            u, slopes = link.displacement_and_gradient(moved)
             whole = (np.eye(3) + slopes) @ whole
             moved = moved + u
         return np.asarray(whole - np.eye(3)).reshape(*points.shape, 3)
@@ -94,7 +93,7 @@ class FFDChain:
         moved = voxel_grid(shape, voxel_to_world).reshape(-1, 3)
         values = np.ones(len(moved))
         for link in self.links:
-            u, slopes = _value_and_slopes(link, moved)
+            u, slopes = link.displacement_and_gradient(moved)
             values *= np.linalg.det(np.eye(3) + slopes)
             moved = moved + u
         return values.reshape(shape)
@@ -102,10 +101,3 @@ class FFDChain:
     def minimum_jacobian(self, shape: tuple[int, int, int], voxel_to_world: Float) -> float:
         """Return the smallest determinant over a lattice (see `jacobian_determinant`)."""
         return float(self.jacobian_determinant(shape, voxel_to_world).min())
-
-
-def _value_and_slopes(link: FFD, points_mm: Float) -> tuple[Float, Float]:
-    """Displacement and du/dx of one link at world points of shape (n, 3): shapes (n, 3) and (n, 3, 3)."""
-    to_lattice = Affine(link.lattice_to_world).inverse().matrix
-    values, slopes = spline_at_points(apply_matrix(to_lattice, points_mm), link.displacements_mm)
-    return values, slopes @ to_lattice[:3, :3]

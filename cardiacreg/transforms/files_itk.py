@@ -115,13 +115,18 @@ def write_itk_transform(path: str | os.PathLike[str], transform: Affine | FFD | 
     >>> from cardiacreg import Affine, write_itk_transform
     >>> write_itk_transform("to_atlas.tfm", Affine(np.eye(4)))
     """
-    payload = written(_records(transform), Path(path).suffix.lower())
+    payload = itk_content(transform, Path(path).suffix.lower())
     if payload is None:
         raise InvalidInputError(
             f"{path}: needs a name that ends with .tfm, .txt or .h5, or .mat for an affine.",
             code="BAD_FILE_NAME",
         )
     write_bytes_atomically(path, payload)
+
+
+def itk_content(transform: Affine | FFD | FFDChain, suffix: str) -> bytes | None:
+    """Return the content of the file that `write_itk_transform` writes; None for another suffix."""
+    return written(_records(transform), suffix)
 
 
 # ----------------------------------------------------------------------------------- between both worlds

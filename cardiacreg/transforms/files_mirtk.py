@@ -119,6 +119,14 @@ def write_dof(
     >>> from cardiacreg import Affine, write_dof
     >>> write_dof("affine.dof", Affine(np.eye(4)))
     """
+    payload = dof_content(transform, flavour=flavour)
+    if os.fspath(path).endswith(".gz"):
+        payload = gzip.compress(payload, mtime=0)
+    write_bytes_atomically(path, payload)
+
+
+def dof_content(transform: Affine | FFD, *, flavour: str = "mirtk") -> bytes:
+    """Return the content of the file that `write_dof` writes, not compressed."""
     if flavour not in ("mirtk", "irtk"):
         raise InvalidInputError(
             f"write_dof: flavour {flavour!r}; needs 'mirtk' or 'irtk'.", code="BAD_OPTION"
@@ -131,12 +139,8 @@ def write_dof(
         )
     if isinstance(transform, FFD):
         levels = struct.pack(">IIi", _MAGIC, _MULTI_LEVEL, 1)
-        payload = levels + _affine_record(transform.affine) + _spline_record(transform, flavour)
-    else:
-        payload = _affine_record(transform)
-    if os.fspath(path).endswith(".gz"):
-        payload = gzip.compress(payload, mtime=0)
-    write_bytes_atomically(path, payload)
+        return levels + _affine_record(transform.affine) + _spline_record(transform, flavour)
+    return _affine_record(transform)
 
 
 class _Reader:

@@ -104,42 +104,61 @@ def invert_points(
 
 
 def _newton(ffd: FFD, wanted: Float, tolerance: float, iterations: int) -> tuple[Float, Float, int]:
-    x = wanted.copy()
-    missing = wanted - x - ffd.displacement(x)
-    gap = np.linalg.norm(missing, axis=1)
+    at = _Places.of(ffd, wanted, wanted.copy())
     steps = 0
     while steps < iterations:
         # One digit beyond the tolerance costs one more step and spares later doubts.
-        open_points = np.flatnonzero(gap > 0.1 * tolerance)
+        open_points = np.flatnonzero(at.gap > 0.1 * tolerance)
         if len(open_points) == 0:
             break
         steps += 1
-        slope = np.eye(3) + ffd.displacement_gradient(x[open_points])
-        slope[np.abs(np.linalg.det(slope)) < 1e-3] = np.eye(3)
-        step = np.linalg.solve(slope, missing[open_points][..., None])[..., 0].astype(np.float64)
-        if not _move_closer(ffd, wanted, open_points, step, x, missing, gap):
+        step = _newton_step(np.eye(3) + at.slopes[open_points], at.missing[open_points])
+        if not _move_closer(ffd, wanted, open_points, step, at):
             break
-    return x, gap, steps
+    return at.x, at.gap, steps
+
+
+def _newton_step(slopes: Float, missing: Float) -> Float:
+    """Solve 3x3 systems by Cramer's rule; where one is nearly singular, go straight."""
+    a, b, c = (np.ascontiguousarray(slopes[:, :, axis]) for axis in range(3))
+    cofactors = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
+    determinants = (a * cofactors[:, 0]).sum(axis=1)
+    singular = np.abs(determinants) < 1e-3
+    step = np.einsum("nij,nj->ni", cofactors, missing)
+    step /= np.where(singular, 1.0, determinants)[:, None]
+    step[singular] = missing[singular]
+    return np.asarray(step, dtype=np.float64)
+
+
+class _Places(NamedTuple):
+    """Points on their way, and what is known there."""
+
+    x: Float
+    missing: Float
+    """From x + u(x) to where it should be."""
+    gap: Float
+    """Length of that."""
+    slopes: Float
+    """du/dx."""
+
+    @classmethod
+    def of(cls, ffd: FFD, wanted: Float, x: Float) -> _Places:
+        values, slopes = ffd.displacement_and_gradient(x)
+        missing = wanted - x - values
+        return cls(x, missing, np.asarray(np.linalg.norm(missing, axis=1)), slopes)
 
 
 def _move_closer(
-    ffd: FFD,
-    wanted: Float,
-    points: NDArray[np.int64],
-    step: Float,
-    x: Float,
-    missing: Float,
-    gap: Float,
+    ffd: FFD, wanted: Float, points: NDArray[np.int64], step: Float, at: _Places
 ) -> bool:
     """Take each point's step, halved until it helps; returns whether any point came closer."""
     moved = False
     for halving in range(6):
-        trial = x[points] + 0.5**halving * step
-        left = wanted[points] - trial - ffd.displacement(trial)
-        distance = np.linalg.norm(left, axis=1)
-        closer = distance < gap[points]
+        trial = _Places.of(ffd, wanted[points], at.x[points] + 0.5**halving * step)
+        closer = trial.gap < at.gap[points]
         chosen = points[closer]
-        x[chosen], missing[chosen], gap[chosen] = trial[closer], left[closer], distance[closer]
+        for held, new in zip(at, trial, strict=True):
+            held[chosen] = new[closer]
         moved = moved or bool(closer.any())
         points, step = points[~closer], step[~closer]
         if len(points) == 0:

@@ -191,7 +191,7 @@ class TestFiles:
             result.save(tmp_path)
         assert caught.value.code == "OUTPUT_EXISTS"
         result.save(tmp_path, overwrite=True)
-        assert json.loads((tmp_path / "cine.json").read_text())["schema_version"] == 1
+        assert json.loads((tmp_path / "cine.json").read_text())["schema_version"] == 2
 
 
 class TestCommand:

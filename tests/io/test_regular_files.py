@@ -14,8 +14,10 @@ from cardiacreg import (
     read_displacement_field,
     read_dof,
     read_itk_transform,
+    read_transforms,
     write_dof,
     write_itk_transform,
+    write_transforms,
 )
 from cardiacreg.atlases.bank import AtlasBank
 from cardiacreg.atlases.bank_building import build_atlas_bank
@@ -37,12 +39,14 @@ READERS = (
     (read_dof, "a.dof"),
     *((read_itk_transform, f"a{suffix}") for suffix in (".tfm", ".txt", ".mat", ".h5")),
     (AtlasIndex.load, "a.npz"),
+    (read_transforms, "a.npz"),
 )
 WRITERS = (
     (lambda path: write_labels(path, make_toy_heart().labels), "a.nii.gz"),
     (lambda path: write_landmarks(path, Landmarks(np.eye(3))), "a.json"),
     (lambda path: write_dof(path, Affine.identity()), "a.dof"),
     (lambda path: write_itk_transform(path, Affine.identity()), "a.tfm"),
+    (lambda path: write_transforms(path, [], []), "a.npz"),
 )
 
 

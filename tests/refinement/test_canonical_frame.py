@@ -25,6 +25,7 @@ from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement._refine import refine
 from cardiacreg.refinement.canonical_frame import canonical_frame
 from cardiacreg.transforms.ffd import FFD
+from cardiacreg.transforms.ffd_chain import FFDChain
 from tests.helpers.equivalent_inputs import (
     cropped,
     exchanged,
@@ -161,7 +162,8 @@ def refined_toy(labels, image, points, atlases):
 @given(rotated_worlds(), st.booleans(), st.booleans())
 def test_any_rotation_gives_equal_bits(toys, given_world, with_points, shown):
     (world, precision), (labels, image, points, atlases) = given_world, toys
-    points = points if with_points else None
+    # A header in single precision moves the labels by more than landmarks are rounded to.
+    points = points if with_points and precision is np.float64 else None
     expected = refined_toy(labels, image if shown else None, points, atlases)
     at_home = labels.voxel_to_world
     matrix = (world @ at_home).astype(precision)
@@ -219,12 +221,16 @@ def test_transforms_come_back_to_the_stored_world():
     lattice = np.diag([20.0, 20.0, 25.0, 1.0])
     affine = Affine(np.vstack([np.eye(4)[:3] + 0.01, [0, 0, 0, 1]]))
     local = FFD(affine, rng.normal(size=(6, 5, 4, 3)), lattice)
+    first = FFD(Affine.identity(), rng.normal(size=(5, 5, 4, 3)), lattice)
     points = rng.uniform(20, 70, size=(30, 3))
-    np.testing.assert_allclose(
-        frame.transform_back(local).apply(apply_matrix(frame.canonical_to_world, points)),
-        local.apply(points),
-        atol=1e-9,
-    )
+    for each in (local, FFDChain((first, local)), FFDChain((first, first, local))):
+        back = frame.transform_back(each)
+        assert type(back) is type(each)
+        np.testing.assert_allclose(
+            back.apply(apply_matrix(frame.canonical_to_world, points)),
+            each.apply(points),
+            atol=1e-9,
+        )
 
 
 @pytest.mark.parametrize("way", ["mirrored i", "mirrored j", "mirrored k", "exchanged i, j"])
