@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -47,6 +47,9 @@ from cardiacreg.cli.result import (
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
+
+if TYPE_CHECKING:
+    from cardiacreg.results.result import RefineResult
 
 
 @click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
@@ -208,32 +211,40 @@ def refine(
     inputs["views"] = paired_views(inputs["views"], view_images, of_views)
     options = chosen_options(options_preset, coverage, orientation, only, selection)
     check_one_input(patient, inputs["segmentation"])
+    how: Any = {"overwrite": overwrite, "accept_failed": accept_failed}
+    how |= {"as_json": as_json, "quiet": quiet}
     if patient is not None:
-        unused = {
-            "--frames": cine_frames, "--surface": surface, "--surfaces": formats, "--report": with_report,
-            "--transforms": transforms,
-        }  # fmt: skip
-        refine_folder(
-            patient, output, options, overwrite=overwrite, accept_failed=accept_failed,
-            as_json=as_json, quiet=quiet, inputs=inputs | {"view_preset": of_views}, unused=unused,
-        )  # fmt: skip
+        unused = {"--frames": cine_frames, "--surface": surface, "--surfaces": formats}
+        unused |= {"--report": with_report, "--transforms": transforms}
+        given = inputs | {"view_preset": of_views}
+        refine_folder(patient, output, options, **how, inputs=given, unused=unused)
         return
     if cine_frames is not None:
         refine_frames(
-            output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
-            with_report=with_report, surface=surface, transforms=transforms, as_json=as_json,
-            quiet=quiet, inputs=inputs,
+            output, cine_frames, options, **how, with_report=with_report, surface=surface,
+            transforms=transforms, inputs=inputs,
         )  # fmt: skip
         return
-    given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
-    files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
+    single = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
+    files = files_of(*single, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(options=options, progress=progress, **inputs)
     result = with_inputs(replace(result, input_files=files), output, inputs)
-    more = meshes_of(result, formats) | transforms_of(result, transforms)
-    more |= page_of(result, with_report, inputs)
+    more = _beside(result, formats, transforms, with_report, inputs)
     save_result(result, output, overwrite=overwrite, surface=surface, more=more)
     notes = () if quiet else (f"look at {output / ('report.html' if with_report else 'qc.png')}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)
+
+
+def _beside(
+    result: RefineResult,
+    formats: tuple[str, ...],
+    transforms: tuple[str, ...],
+    with_report: bool,
+    inputs: dict[str, Any],
+) -> dict[str, bytes]:
+    """Return what was asked for beside the files of every result, by name."""
+    found = meshes_of(result, formats) | transforms_of(result, transforms)
+    return found | page_of(result, with_report, inputs)
