@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiacreg.arrays import MadeAnew
 from cardiacreg.errors import InvalidInputError, warn
 
 LV_CAVITY, LV_WALL, RV_WALL, RV_CAVITY = 1, 2, 3, 4
@@ -123,7 +124,7 @@ def _spacing_mm(voxel_to_world: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Volume:
+class Volume(MadeAnew):
     """An intensity image on a lattice.
 
     Parameters
@@ -166,7 +167,7 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelMap:
+class LabelMap(MadeAnew):
     """A map of categories on a lattice; label integers carry no order and no magnitude.
 
     Parameters
@@ -281,7 +282,7 @@ def _shown_fractions(values: NDArray[Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Landmarks:
+class Landmarks(MadeAnew):
     """Corresponding points in a fixed order.
 
     Parameters
@@ -375,7 +376,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Affine:
+class Affine(MadeAnew):
     """A world-to-world affine map; in the pipeline always target to atlas.
 
     Parameters

@@ -76,6 +76,7 @@ ROOMS = {
         "network": ("harness",),
         "speed": ("harness",),
         "atlases": ("harness", "fusion"),
+        "reliability": ("harness",),
         "accuracy": ("harness", "network"),
         "documents": ("harness", "accuracy", "__main__"),
         "__main__": ("harness", "documents", "__init__"),

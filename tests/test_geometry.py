@@ -1,4 +1,6 @@
+import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -234,3 +236,44 @@ class TestLattices:
 
 def test_the_four_structures_are_the_labels_of_the_design():
     assert STRUCTURES == {1: "LV cavity", 2: "LV wall", 3: "RV wall", 4: "RV cavity"}
+
+
+def held():
+    """One of every object that holds arrays, with the names of these."""
+    from cardiacreg import FFD, BSplineMap, DisplacementField, Surface
+
+    corners = np.array([[0.0, 0, 0], [10, 0, 0], [0, 10, 0], [0, 0, 10]])
+    faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    moves = np.zeros((5, 5, 5, 3))
+    return [
+        (LabelMap(np.ones((2, 3, 4)), np.eye(4)), ("array", "voxel_to_world")),
+        (Volume(np.ones((2, 3, 4)), np.eye(4)), ("array", "voxel_to_world")),
+        (Landmarks(corners, ("a", "b", "c", "d"), source="network"), ("points_mm",)),
+        (Affine(np.eye(4)), ("matrix",)),
+        (FFD(Affine(np.eye(4)), moves, np.eye(4)), ("displacements_mm", "lattice_to_world")),
+        (BSplineMap(moves, np.eye(4), 2), ("displacements_mm",)),
+        (DisplacementField(moves, np.eye(4)), ("displacements_mm",)),
+        (Surface(corners, faces, "one"), ("vertices_mm", "triangles")),
+    ]
+
+
+@pytest.mark.parametrize(("made", "names"), held(), ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("copied", ["pickle", "deepcopy", "copy"])
+def test_copies_are_as_read_only_as_what_they_are_of(made, names, copied):
+    ways = {
+        "pickle": lambda value: pickle.loads(pickle.dumps(value)),
+        "deepcopy": copy.deepcopy,
+        "copy": copy.copy,
+    }
+    found = ways[copied](made)
+    assert type(found) is type(made)
+    for each in dataclasses.fields(made):
+        mine, theirs = getattr(found, each.name), getattr(made, each.name)
+        if isinstance(theirs, np.ndarray):
+            np.testing.assert_array_equal(mine, theirs)
+        elif not dataclasses.is_dataclass(theirs):
+            assert mine == theirs
+    for name in names:
+        assert not getattr(found, name).flags.writeable
+        with pytest.raises(ValueError):
+            getattr(found, name).flat[0] = 1

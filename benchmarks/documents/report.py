@@ -27,6 +27,7 @@ DOCUMENTS = (
             "docs/usage.md",
             "docs/results.md",
             "docs/performance.md",
+            "docs/reliability.md",
             "docs/scaling.md",
         )
     ),

@@ -58,6 +58,7 @@ class AtlasBank(Sequence[Subject]):
         self, folder: str | os.PathLike[str], positions: Sequence[int] | None = None
     ) -> None:
         self.folder = Path(folder)
+        self._place = self.folder.absolute()
         with self._damage_told():
             self._parts = bank_place.open_parts(self.folder)
             self._firsts = np.cumsum([0, *map(len, self._parts)]).tolist()
@@ -77,9 +78,9 @@ class AtlasBank(Sequence[Subject]):
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Send another process the place, not the voxels."""
+        """Send another process the place, wherever that one works, not the voxels."""
         whole = isinstance(self._positions, range)
-        return AtlasBank, (self.folder, None if whole else self._positions)
+        return AtlasBank, (self._place, None if whole else self._positions)
 
     @property
     def whole_folder(self) -> Path | None:

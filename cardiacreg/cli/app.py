@@ -49,7 +49,7 @@ from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
 
 if TYPE_CHECKING:
-    from cardiacreg.results.result import RefineResult
+    from cardiacreg.refinement.options import RefineOptions
 
 
 @click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
@@ -200,51 +200,65 @@ def refine(
     of the patient in OUT, with measures.csv; names are known of ACDC, M&Ms, M&Ms-2, ukbb_cardiac and
     nnU-Net, others stand in a table, patient.csv.
     """
+    inputs["preset"] = one_meaning(preset, mapping)
+    of_views = one_meaning(view_preset, view_mapping, "view-")
+    inputs["views"] = paired_views(inputs["views"], view_images, of_views)
+    options = chosen_options(options_preset, coverage, orientation, only, selection)
+    check_one_input(patient, inputs["segmentation"])
+    if patient is not None:
+        unused = {
+            "--frames": cine_frames, "--surface": surface, "--surfaces": formats, "--report": with_report,
+            "--transforms": transforms,
+        }  # fmt: skip
+        refine_folder(
+            patient, output, options, overwrite=overwrite, accept_failed=accept_failed,
+            as_json=as_json, quiet=quiet, inputs=inputs | {"view_preset": of_views}, unused=unused,
+        )  # fmt: skip
+        return
+    if cine_frames is not None:
+        refine_frames(
+            output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
+            with_report=with_report, surface=surface, transforms=transforms, as_json=as_json,
+            quiet=quiet, inputs=inputs,
+        )  # fmt: skip
+        return
+    _refine_frame(
+        output, options, overwrite=overwrite, accept_failed=accept_failed, surface=surface,
+        with_report=with_report, formats=formats, transforms=transforms, as_json=as_json, quiet=quiet,
+        inputs=inputs,
+    )  # fmt: skip
+
+
+def _refine_frame(
+    output: Path,
+    options: RefineOptions,
+    *,
+    overwrite: bool,
+    accept_failed: bool,
+    surface: bool,
+    with_report: bool,
+    formats: tuple[str, ...],
+    transforms: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    inputs: dict[str, Any],
+) -> None:
+    """Refine one frame, save it and show what was found."""
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine as run
     from cardiacreg.refinement.views import sources_of
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures, save_result
 
-    inputs["preset"] = one_meaning(preset, mapping)
-    of_views = one_meaning(view_preset, view_mapping, "view-")
-    inputs["views"] = paired_views(inputs["views"], view_images, of_views)
-    options = chosen_options(options_preset, coverage, orientation, only, selection)
-    check_one_input(patient, inputs["segmentation"])
-    how: Any = {"overwrite": overwrite, "accept_failed": accept_failed}
-    how |= {"as_json": as_json, "quiet": quiet}
-    if patient is not None:
-        unused = {"--frames": cine_frames, "--surface": surface, "--surfaces": formats}
-        unused |= {"--report": with_report, "--transforms": transforms}
-        given = inputs | {"view_preset": of_views}
-        refine_folder(patient, output, options, **how, inputs=given, unused=unused)
-        return
-    if cine_frames is not None:
-        refine_frames(
-            output, cine_frames, options, **how, with_report=with_report, surface=surface,
-            transforms=transforms, inputs=inputs,
-        )  # fmt: skip
-        return
-    single = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
-    files = files_of(*single, *inputs["frames"], *sources_of(inputs["views"]))
+    given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
+    files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = run(options=options, progress=progress, **inputs)
     result = with_inputs(replace(result, input_files=files), output, inputs)
-    more = _beside(result, formats, transforms, with_report, inputs)
+    more = meshes_of(result, formats) | transforms_of(result, transforms)
+    more |= page_of(result, with_report, inputs)
     save_result(result, output, overwrite=overwrite, surface=surface, more=more)
     notes = () if quiet else (f"look at {output / ('report.html' if with_report else 'qc.png')}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)
-
-
-def _beside(
-    result: RefineResult,
-    formats: tuple[str, ...],
-    transforms: tuple[str, ...],
-    with_report: bool,
-    inputs: dict[str, Any],
-) -> dict[str, bytes]:
-    """Return what was asked for beside the files of every result, by name."""
-    found = meshes_of(result, formats) | transforms_of(result, transforms)
-    return found | page_of(result, with_report, inputs)

@@ -223,8 +223,11 @@ def _echo_run(run: CohortRun) -> None:
     "-o", "--tables", type=click.Path(readable=False, path_type=Path), metavar="DIR",
     help="Folder for the tables; OUT when it is one and nothing is said.",
 )  # fmt: skip
+@click.option(
+    "--page", is_flag=True, help="Also write cohort.html, to look at patients and their pictures."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
-def status(outputs: tuple[Path, ...], tables: Path | None, as_json: bool) -> None:
+def status(outputs: tuple[Path, ...], tables: Path | None, page: bool, as_json: bool) -> None:
     """Tell what is done of a cohort, and write tables of all patients.
 
     OUT is a folder that cardiacreg cohort wrote; several are merged, as of shards on computers that share
@@ -235,7 +238,13 @@ def status(outputs: tuple[Path, ...], tables: Path | None, as_json: bool) -> Non
 
     if tables is None and len(outputs) > 1:
         raise click.UsageError("Several folders are merged into one of their own: give -o DIR.")
-    found = cohort_status(*outputs, tables=tables or outputs[0])
+    place = tables or outputs[0]
+    found = cohort_status(*outputs, tables=place)
+    if page:
+        from cardiacreg.reports.cohort import write_cohort_report
+
+        made = write_cohort_report(place / "cohort.csv", place / "cohort.html", overwrite=True)
+        found.tables = (*found.tables, made)
     if as_json:
         echo_json(found.described() | {"tables": found.tables})
         return

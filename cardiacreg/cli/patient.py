@@ -187,10 +187,11 @@ def refine_folder(
     )
     from cardiacreg.cohort.patients import find_patient
     from cardiacreg.io.kept_inputs import files_of
+    from cardiacreg.results.files import check_figures
 
     del inputs["segmentation"]
-    unused |= {word: inputs.pop(name) for name, word in _WORDS.items()}
-    unused["--image"] = inputs.pop("image")
+    words = _WORDS | {"image": "--image", "views": "--view"}
+    unused |= {word: inputs.pop(name) for name, word in words.items()}
     if wrong := [word for word, value in unused.items() if value not in (None, (), [], False)]:
         raise click.UsageError(f"A PATIENT_FOLDER does not go with {' and '.join(wrong)}.")
     found = find_patient(patient)
@@ -200,6 +201,7 @@ def refine_folder(
     place, names = output / found.subject, [frame.name for frame in found.frames]
     files = files_of(*found.files().values(), inputs["atlases"])
     check_patient_output(place, names, overwrite=overwrite, inputs=files)
+    check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine_patient(found, options=options, progress=progress, **inputs)
     result.save(place, overwrite=overwrite)

@@ -213,11 +213,14 @@ def _row(subject: str, folder: Path, status: dict[str, Any] | None) -> dict[str,
         damaged = (folder / STATUS).exists()
         return row | ({"message": f"{STATUS} is damaged; run the cohort again"} if damaged else {})
     made_from = status.get("made_from") or {}
+    frames = status.get("frames") or ()
+    shown = folder / str(next(iter(frames), ""))
     row |= {name: status.get(name) for name in COLUMNS if name in status}
     row |= {
         "subject": subject,
         "findings": " ".join(status.get("findings") or ()),
-        "frames": " ".join(status.get("frames") or ()),
+        "frames": " ".join(frames),
+        "folder": os.fspath(shown if shown.is_dir() else folder),
         "cardiacreg": made_from.get("cardiacreg"),
         "options_sha256": made_from.get("options_sha256"),
     }

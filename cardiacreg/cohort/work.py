@@ -163,7 +163,7 @@ def _saved(
         with _writing(task):
             withdraw(folder)
             result.save(folder, overwrite=True)
-            names = [*PATIENT_FILES, *_files_of_frames(result)]
+            names = [*PATIENT_FILES, *_files_of_frames(folder, result)]
             remove_outdated(folder, old - set(names))
             codes = sorted({finding.code for _, finding in result.findings})
             status = about(task, made_from, DONE) | {
@@ -196,12 +196,13 @@ def _peak_memory_mib() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def _files_of_frames(result: Any) -> list[str]:
+def _files_of_frames(folder: Path, result: Any) -> list[str]:
     from cardiacreg.cine.files import FILE_NAMES as CINE_NAMES
-    from cardiacreg.results.files import FILE_NAMES
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST
 
-    names = [f"{frame}/{name}" for frame in result.frames for name in FILE_NAMES]
-    return names + ([f"{CINE}/{name}" for name in CINE_NAMES] if result.cine is not None else [])
+    names = [f"{frame}/{name}" for frame in result.frames for name in (*FILE_NAMES, *ON_REQUEST)]
+    names += [f"{CINE}/{name}" for name in CINE_NAMES if result.cine is not None]
+    return [name for name in names if (folder / name).is_file()]
 
 
 def _failed(

@@ -139,7 +139,7 @@ def simulate_views(
     >>> heart = sample_heart(10_000, with_image=False, spacing_mm=(2.5, 2.5, 4.0))
     >>> (view,) = simulate_views(heart, ["two_chamber"], seed=1)
     >>> view.subject.labels.shape[2], view.subject.labels.present()
-    (1, (0, 1, 2))
+    (1, (1, 2, 4))
     """
     return simulate_view_frames([heart], names, seed=seed, acquisition=acquisition)[0]
 

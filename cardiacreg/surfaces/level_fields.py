@@ -20,8 +20,8 @@ from scipy.special import erfinv
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.slices import labelled_box
-from cardiacreg.surfaces.handles import handle_count, without_handles
-from cardiacreg.surfaces.triangles import Triangles, enclosed_volume, total_area
+from cardiacreg.surfaces.handles import without_handles
+from cardiacreg.surfaces.triangles import Surface, Triangles, enclosed_volume, total_area
 
 LV_ENDO, LV_EPI, RV_ENDO, RV_EPI, EPI = "LV_ENDO", "LV_EPI", "RV_ENDO", "RV_EPI", "EPI"
 STRUCTURES_INSIDE: dict[str, tuple[int, ...]] = {
@@ -42,6 +42,7 @@ _NEAR_NODE = 0.02
 """In lattice steps: no level passes a node more closely, as slivers would come of it."""
 _VOLUME_TOLERANCE = 5e-4
 _MOST_STEPS = 6
+_CUT_DEPTHS, _MOST_WIDER = (_NEAR_NODE, 0.25, 1.0), 2
 _FAR_MM = 1e3
 """More than any field holds."""
 
@@ -194,14 +195,35 @@ def _with_volume(
 
 
 def _without_handles(field: Field, clipped: Change, step_mm: float) -> Field:
-    """Cut or fill handles, within what earlier surfaces allow."""
-    inside = field > 0
-    if handle_count(inside) <= 0:
+    """Cut or fill handles, within what earlier surfaces allow.
+
+    Marching cubes joins or parts nodes across a face by their values. Where handles come of that, cuts
+    and fillings are made deeper, and then wider, until the surface has none; else the field stays.
+    """
+    if _is_a_sphere(field):
         return field
+    inside = field > 0
     far, depth = np.full_like(field, _FAR_MM), np.abs(field) / step_mm
-    kept = without_handles(inside, depth, clipped(-far) <= 0, clipped(far) > 0)
-    little = np.abs(field).clip(np.float32(_NEAR_NODE * step_mm))
-    return clipped(np.where(kept == inside, field, np.where(kept, little, -little)))
+    may_go, may_come = clipped(-far) <= 0, clipped(far) > 0
+    kept = without_handles(inside, depth, may_go, may_come)
+    for wider in range(_MOST_WIDER + 1):
+        wide = kept
+        if wider:
+            cut = ndimage.binary_dilation(inside & ~kept, iterations=wider) & may_go
+            filled = ndimage.binary_dilation(kept & ~inside, iterations=wider) & may_come
+            wide = one_piece((kept | filled) & ~cut)
+        for share in _CUT_DEPTHS:
+            little = np.abs(field).clip(np.float32(share * step_mm))
+            found = clipped(np.where(wide == inside, field, np.where(wide, little, -little)))
+            if _is_a_sphere(found):
+                return found
+    return field
+
+
+def _is_a_sphere(field: Field) -> bool:
+    """Whether the zero level has no handle."""
+    vertices, triangles = level_set(field)
+    return Surface(vertices, triangles).euler_characteristic() == 2
 
 
 def _off_nodes(field: Field, step_mm: float) -> Field:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cardiacreg.arrays import Float
+from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError
 
 Triangles = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Surface:
+class Surface(MadeAnew):
     """A surface of triangles.
 
     Parameters

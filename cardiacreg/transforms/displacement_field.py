@@ -26,7 +26,7 @@ import nibabel
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cardiacreg.arrays import Float
+from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, Volume, unmasked, voxel_grid
 from cardiacreg.io.atomic_write import write_bytes_atomically
@@ -64,7 +64,7 @@ values are taken for positions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DisplacementField:
+class DisplacementField(MadeAnew):
     """Displacements on a lattice, interpolated between voxel centres and zero outside the voxels.
 
     Parameters

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cardiacreg.arrays import Float
+from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, apply_matrix
 from cardiacreg.transforms.bspline import (
@@ -28,7 +28,7 @@ from cardiacreg.transforms.jacobian import jacobian_determinants
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FFD:
+class FFD(MadeAnew):
     """A B-spline free-form deformation with its affine part: the whole result of a registration.
 
     Parameters

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cardiacreg.arrays import Float
+from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine
 from cardiacreg.transforms.ffd import FFD
@@ -23,7 +23,7 @@ _EDGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BSplineMap:
+class BSplineMap(MadeAnew):
     """``T(x) = x + u(x)`` with a uniform B-spline u of order 1, 2 or 3.
 
     Unlike in an `FFD`, u is zero wherever the lattice does not hold all control points around x, as in

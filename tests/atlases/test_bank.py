@@ -331,6 +331,14 @@ class TestLeavingOut:
         assert len(sent) < 1000
         assert pickle.loads(sent).names == ("tiny 1.0",)
 
+    def test_a_process_that_works_elsewhere_finds_the_place(
+        self, tiny_place, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(tiny_place.parent)
+        bank = AtlasBank(tiny_place.name)
+        monkeypatch.chdir(tmp_path)
+        assert len(pickle.loads(pickle.dumps(bank))) == len(bank)
+
 
 def entries_of(bank):
     """What a bank says of its atlases."""

@@ -18,8 +18,8 @@ from cardiacreg.phantoms.hearts import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
-    "cohort", "comparison", "initialisation", "long_axis", "pathology", "peers", "presets", "startup",
-    "surfaces",
+    "cohort", "comparison", "initialisation", "long_axis", "pathology", "peers", "presets",
+    "reliability", "startup", "surfaces",
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")
 ABSENT = ("anatomy_transfer", "hidden_ends", "network_acdc", "orientation", "real", "volumes")

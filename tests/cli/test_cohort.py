@@ -65,7 +65,9 @@ class TestCohort:
         )
         assert again.exit_code == 0, again.output
         assert json.loads(again.stdout)["counts"] == {"skipped": 1, "failed": 1}
-        state = run("cohort", "status", out)
+        state = run("cohort", "status", out, "--page")
+        page = (out / "cohort.html").read_text(encoding="utf-8")
+        assert "patients/p0/ED/qc.png" in page
         assert state.exit_code == 0 and "1 done, 1 failed" in state.stdout
         assert "failed [NOT_NIFTI] p1" in state.stdout and (out / "cohort.csv").exists()
         found = json.loads(run("cohort", "status", out, "--json").stdout)

@@ -162,7 +162,8 @@ def refined_toy(labels, image, points, atlases):
 @given(rotated_worlds(), st.booleans(), st.booleans())
 def test_any_rotation_gives_equal_bits(toys, given_world, with_points, shown):
     (world, precision), (labels, image, points, atlases) = given_world, toys
-    points = points if with_points else None
+    # A header in single precision moves the labels by more than landmarks are rounded to.
+    points = points if with_points and precision is np.float64 else None
     expected = refined_toy(labels, image if shown else None, points, atlases)
     at_home = labels.voxel_to_world
     matrix = (world @ at_home).astype(precision)

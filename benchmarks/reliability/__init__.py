@@ -1,0 +1,1 @@
+"""What happens to bad and to equivalent inputs."""
