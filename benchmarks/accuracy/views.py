@@ -40,6 +40,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "all three views": tuple(VIEW_DEGREES),
 }
 SHAPE_BASED = "shape-based"
+TWO = "four- and two-chamber"
 _HEARTS = 20
 _PHASES = tuple(range(0, 25, 3))
 _LEFT_OUT = (7, 8, 9)
@@ -179,7 +180,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     for name, own in long_axis.sets(result["records"]).items():
         found[f"views-{name}"] = tabulate.figure_table(own, "dice")
         found[f"views-{name}-gain"] = tabulate.comparison_table(
-            own, "four- and two-chamber", ["no view", SHAPE_BASED], alignment="raw"
+            own, TWO, ["no view", SHAPE_BASED], alignment="raw"
         )
         found[f"views-{name}-shifts"] = _shift_table(own)
         found[f"views-{name}-left-out"] = _left_out_table(own)

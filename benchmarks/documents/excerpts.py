@@ -82,6 +82,7 @@ _EXCERPTS = {
             f"{data} (#), {view}": ""
             for data, views in {
                 "real anatomies, cut into slices": ("raw", "after translation and tilt"),
+                "the same with a four- and a two-chamber view": ("raw",),
                 "unseen synthetic hearts": ("raw", "after translation and tilt"),
                 "ACDC, hidden slices": ("raw",),
                 "AutoFD, hidden slices": ("raw",),

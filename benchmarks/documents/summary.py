@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.accuracy import anatomy_transfer, comparison, real, simulated
+from benchmarks.accuracy import anatomy_transfer, comparison, real, simulated, views
 from benchmarks.harness import hidden_slices, paper, tabulate
+from benchmarks.harness.cases import ANATOMIES
 from benchmarks.harness.measuring import BASELINES
 from benchmarks.harness.tabulate import ORDER, Record
 
@@ -42,7 +43,8 @@ def tables(results: Results) -> dict[str, str]:
     """Return the findings and the goals, from whichever results are stored."""
     with_truth = list(_questions(results, ("anatomy_transfer", "simulated")))
     hidden = list(_questions(results, ("real",)))
-    findings = [row for each in (*with_truth, *hidden) for row in _finding(each)]
+    seen = list(_with_views(results))
+    findings = [row for each in (*with_truth, *seen, *hidden) for row in _finding(each)]
     columns = [f"{each.name} ({_count(each)})" for each in with_truth]
     goals = _goals(with_truth)
     if "comparison" in results and with_truth:
@@ -69,6 +71,14 @@ def _questions(results: Results, names: Sequence[str]) -> Iterator[_Question]:
             for data in dict.fromkeys(r["data"] for r in hidden):
                 own = [r for r in hidden if r["data"] == data]
                 yield _Question(f"{data}, hidden slices", own, hidden_slices.OURS, _HIDDEN_VIEWS)
+
+
+def _with_views(results: Results) -> Iterator[_Question]:
+    """Yield the real anatomies that were given two long-axis views."""
+    if "views" in results:
+        records = [r for r in results["views"]["records"] if r["case"] in ANATOMIES]
+        words = "the same with a four- and a two-chamber view"
+        yield _Question(words, records, views.TWO, {"raw": "raw"})
 
 
 def _count(question: _Question) -> int:
