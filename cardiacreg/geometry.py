@@ -58,8 +58,10 @@ def _matrix(voxel_to_world: ArrayLike, where: str) -> NDArray[np.float64]:
         raise InvalidInputError(
             f"{where}: the last row is {matrix[3]}; needs (0, 0, 0, 1).", code="BAD_MATRIX"
         )
-    scale = np.linalg.norm(matrix[:3, :3], axis=0)
-    if scale.min() < 1e-6 or abs(np.linalg.det(matrix[:3, :3] / scale)) < 1e-6:
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = np.linalg.norm(matrix[:3, :3], axis=0)
+        volume = abs(np.linalg.det(matrix[:3, :3] / scale)) if scale.min() >= 1e-6 else 0.0
+    if not volume >= 1e-6:
         raise InvalidInputError(
             f"{where}: the matrix is singular (column lengths {scale}); "
             "the voxel spacing is unknown, set the header's affine.",

@@ -28,7 +28,7 @@ def _is_coverage(coverage: object) -> bool:
     if isinstance(coverage, str):
         return coverage in COVERAGES
     pair = isinstance(coverage, tuple) and len(coverage) == 2
-    return pair and all(word in COVERAGES for word in coverage)  # type: ignore[attr-defined]
+    return pair and all(isinstance(word, str) and word in COVERAGES for word in coverage)  # type: ignore[attr-defined]
 
 
 def _shift_stage() -> RegistrationOptions:
@@ -157,6 +157,12 @@ class RefineOptions:
     clean_topology: bool = True
 
     def __post_init__(self) -> None:
+        if not _is_coverage(self.coverage):
+            raise InvalidInputError(
+                f"RefineOptions: coverage {self.coverage!r}; needs one of {', '.join(COVERAGES)}, or a "
+                "pair of them for apex and base.",
+                code="BAD_OPTION",
+            )
         check_option_kinds(self)
         if self.n_atlases < 1 or self.margin_mm < 0:
             raise InvalidInputError(
@@ -167,12 +173,6 @@ class RefineOptions:
         if self.selection not in SELECTIONS:
             raise InvalidInputError(
                 f"RefineOptions: selection {self.selection!r}; needs one of {', '.join(SELECTIONS)}.",
-                code="BAD_OPTION",
-            )
-        if not _is_coverage(self.coverage):
-            raise InvalidInputError(
-                f"RefineOptions: coverage {self.coverage!r}; needs one of {', '.join(COVERAGES)}, or a "
-                "pair of them for apex and base.",
                 code="BAD_OPTION",
             )
         if self.orientation not in ORIENTATIONS:

@@ -69,6 +69,8 @@ def parse_stl(content: bytes) -> Parsed:
         raise bad_file(f"{len(content)} bytes do not hold {count} triangles of a binary STL file")
     records = np.frombuffer(content, _STL, count, _STL_HEAD + 4)
     corners = records["corners"].reshape(-1, 3)
+    if not np.isfinite(corners).all():
+        raise bad_file("a corner of a binary STL file is not a number")
     vertices, rows = np.unique(corners, axis=0, return_inverse=True)
     head = content[:_STL_HEAD].decode("ascii", "replace")
     return Parsed(

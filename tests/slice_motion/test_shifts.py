@@ -10,7 +10,7 @@ from cardiacreg.slice_motion.rotations import (
     rotate_labels,
 )
 from cardiacreg.slice_motion.shifts import (
-    _weighted_median,
+    weighted_median,
     estimate_slice_motion,
     fuse_estimates,
     robust_median,
@@ -134,7 +134,7 @@ class TestAgreement:
     @pytest.mark.parametrize("count", [1, 2, 3, 6, 7])
     def test_median_of_equal_weights_is_the_usual_one(self, count):
         values = np.random.default_rng(count).normal(size=(count, 4, 2))
-        found = _weighted_median(values, np.ones(count))
+        found = weighted_median(values, np.ones(count))
         np.testing.assert_allclose(found, np.median(values, axis=0))
 
 
