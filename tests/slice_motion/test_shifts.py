@@ -10,10 +10,10 @@ from cardiacreg.slice_motion.rotations import (
     rotate_labels,
 )
 from cardiacreg.slice_motion.shifts import (
-    weighted_median,
     estimate_slice_motion,
     fuse_estimates,
     robust_median,
+    weighted_median,
 )
 from cardiacreg.slices import slice_axis_mm
 from tests.helpers.strategies import oblique_matrix
