@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from cardiacreg.anatomy.slice_volumes import stack_volumes
+from cardiacreg.arrays import Float
 from cardiacreg.cine.patient import Patient
 from cardiacreg.cine.result import CineFrame
 from cardiacreg.cine.tracking import TrackedFrame, make_cycle, track_atlas
@@ -26,7 +27,6 @@ from cardiacreg.registration.label_affine import improve_affine
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.results.guards import Finding, find_problems
 from cardiacreg.results.result import Orientation
-from cardiacreg.slice_motion.shifts_with_views import shifts_at_crossings
 
 WALL_VOLUME_VARIES = "WALL_VOLUME_VARIES"
 MOST_WALL_CHANGE = 0.2
@@ -95,18 +95,15 @@ def _tracked(patient: Patient, times: Sequence[float]) -> list[list[TrackedFrame
         for position, each in contexts.items()
     }
     ready = {position: prepared_for_affines(each) for position, each in contexts.items()}
-    cycle = make_cycle(
-        prepared,
-        times,
-        patient.gathered.es,
-        np.concatenate([patient.shifts_mm, patient.view_shifts_mm]),
-    )
+    shifts = np.concatenate([patient.shifts_mm, patient.view_shifts_mm])
+    cycle = make_cycle(prepared, times, patient.gathered.es, shifts)
+    moved = shifts if patient.context.views else None
 
     def track(atlas: SelectedAtlas) -> list[TrackedFrame]:
         affines = {
             position: atlas.ranked.target_to_atlas
             if position == patient.gathered.es
-            else _affine(each, atlas, ready[position])
+            else _affine(each, atlas, ready[position], moved)
             for position, each in contexts.items()
         }
         return track_atlas(cycle, atlas.subject.labels, affines)
@@ -120,19 +117,23 @@ def _tracked(patient: Patient, times: Sequence[float]) -> list[list[TrackedFrame
     )
 
 
-def _affine(context: RefinementContext, atlas: SelectedAtlas, ready: PreparedTarget) -> Affine:
-    """Align an atlas with one frame as those of the choice were aligned."""
+def _affine(
+    context: RefinementContext,
+    atlas: SelectedAtlas,
+    ready: PreparedTarget,
+    shifts_mm: Float | None,
+) -> Affine:
+    """Align an atlas with one frame as those of the choice were aligned; with views, as slices moved."""
     fit, points = fitted_by_landmarks(context.landmarks, atlas.subject)
     if not context.options.affine_candidates:
         return fit.target_to_atlas
-    shifts = shifts_at_crossings(ready, context.views) if context.views else None
     return improve_affine(
         ready,
         atlas.subject.labels,
         fit.target_to_atlas,
         landmarks=(context.landmarks, points),
         landmark_weight=context.options.landmark_weight,
-        shifts_mm=shifts,
+        shifts_mm=shifts_mm,
     )
 
 

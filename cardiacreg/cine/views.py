@@ -77,6 +77,10 @@ def _planes(
             "which compares images too.",
             code="EMPTY_VIEW",
         )
+    if view.frame is not None:
+        raise InvalidInputError(
+            "a frame is named; a cine takes all frames of a view: leave it out.", code="BAD_FRAME"
+        )
     if view.image is not None:
         warn_about_source("the image of the view is not used: frames of a cine go by labels.")
     series = read_series(view.segmentation)

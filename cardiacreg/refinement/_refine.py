@@ -19,7 +19,7 @@ from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.atlases.ranking import diversity
 from cardiacreg.atlases.view import AtlasView
 from cardiacreg.compute.threads import ProgressCallable, check_threads
-from cardiacreg.errors import ResultWarning, kept_warnings, pass_on, warn
+from cardiacreg.errors import InvalidInputError, ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.input_records import recorded, recorded_mapping
 from cardiacreg.io.kept_inputs import files_of
@@ -140,7 +140,9 @@ def refine(
     with kept_warnings() as kept:
         with clock.step("read"):
             target = gather_target(segmentation, image, landmarks, preset, frame, check_spacing)
-            seen = gather_views(views, target.labels, preset)
+            shown = target.image is not None
+            seen = gather_views(views, target.labels, preset, with_image=shown)
+            _check_options_of_views(seen, settings)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
         every = settings.registration.background_slices
         frame_of_all = canonical_frame(target, all_slices=every)
@@ -171,6 +173,15 @@ def refine(
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
+
+
+def _check_options_of_views(views: Sequence[Any], options: RefineOptions) -> None:
+    if views and options.slice_turns:
+        raise InvalidInputError(
+            "RefineOptions: slice_turns with views; rotations of slices are found without views only: "
+            "leave one of them out.",
+            code="BAD_OPTION",
+        )
 
 
 class _Given(NamedTuple):

@@ -82,7 +82,11 @@ class View:
 
 
 def gather_views(
-    views: Sequence[Any], target: LabelMap, preset: str | Mapping[int, int] | None
+    views: Sequence[Any],
+    target: LabelMap,
+    preset: str | Mapping[int, int] | None,
+    *,
+    with_image: bool = True,
 ) -> tuple[tuple[str, ViewPlane], ...]:
     """Read the views of a target.
 
@@ -94,6 +98,8 @@ def gather_views(
         The stack, canonical labels.
     preset : str or mapping, optional
         The stack's, for views without one of their own.
+    with_image : bool
+        Whether the stack has an image.
 
     Returns
     -------
@@ -103,12 +109,19 @@ def gather_views(
     Raises
     ------
     InvalidInputError
-        If a view shows no LV (EMPTY_LABELS), lies away from the stack's heart (VIEW_ELSEWHERE), cannot be
-        read, or there are more planes than can be used (TOO_MANY_VIEWS).
+        If a view shows no LV (EMPTY_LABELS), has an image alone and the stack has none (NO_IMAGE), lies
+        away from the stack's heart (VIEW_ELSEWHERE), cannot be read, or there are more planes than can be
+        used (TOO_MANY_VIEWS).
     """
     found = []
     for name, view in named_views(views):
         with named_source(name):
+            if view.segmentation is None and not with_image:
+                raise InvalidInputError(
+                    "has no labels, and there is no image of the stack to compare its own with; give one "
+                    "(image= or --image), or labels of the view.",
+                    code="NO_IMAGE",
+                )
             labels, image = _read(view, preset)
             found += [
                 (own, check_plane(plane, target)) for own, plane in _planes(name, labels, image)

@@ -1,8 +1,8 @@
 """The points of further planes that count in a registration: long-axis views at any orientation.
 
-A view is one plane of labels. Its points lie anywhere in the target's frame, each with a row of the
-score table of its own view: what a view does not draw (most leave out the
-RV wall) matches its background. A view moves in its plane as a slice does.
+A view is one plane of labels. Its points lie anywhere in the target's frame, each with a row of the score
+table of its own view: what a view does not draw (most leave out the RV wall) matches its background. A
+view moves in its plane as a slice does.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.slices import labelled_slices
 
 _REGIONS = ((LV_CAVITY,), (LV_CAVITY, LV_WALL), (RV_CAVITY,))
-_STEP_MM, _REACH_MM, _BEYOND_MM = 0.25, 8.0, 12.0
+_STEP_MM, _REACH_MM = 0.25, 8.0
 _LEAST_MM = 8.0
 """A structure that a line meets for less is not compared."""
 _ERROR_MM = 0.3

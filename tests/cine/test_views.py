@@ -82,6 +82,7 @@ def test_an_image_of_a_view_is_told_to_be_unused(stack, series):
     [
         (lambda series: [series[1][:1]], "FRAMES_DIFFER"),
         (lambda series: [View(image=series[0])], "EMPTY_VIEW"),
+        (lambda series: [View(series[0], frame=0)], "BAD_FRAME"),
         (lambda series: [[LabelMap(0 * e.array, e.voxel_to_world) for e in series[1]]], "EMPTY_LABELS"),
     ],
 )  # fmt: skip

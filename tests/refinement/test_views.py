@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -179,3 +181,24 @@ def test_a_result_with_views_is_made_again(heart, labels, tmp_path):
     write_labels(tmp_path / "2ch.nii.gz", labels[0])
     (changed,) = verify_result(tmp_path / "out").changed_inputs
     assert "views[1].segmentation" in changed
+
+
+def test_a_view_by_its_image_needs_an_image_of_the_stack(heart, labels):
+    image = Volume(labels[0].array.astype(np.float32), labels[0].voxel_to_world)
+    with pytest.raises(InvalidInputError) as caught:
+        refine(heart.labels, atlases=ATLASES, options=OPTIONS, views=[View(image=image)])
+    assert caught.value.code == "NO_IMAGE"
+
+
+def test_turns_of_slices_do_not_go_with_views(heart, labels):
+    options = RefineOptions(n_atlases=3, orientation="as-stored", slice_turns=True)
+    with pytest.raises(InvalidInputError, match="slice_turns with views"):
+        refine(heart.labels, atlases=ATLASES, options=options, views=labels)
+
+
+@pytest.mark.filterwarnings("ignore::cardiacreg.ResultWarning")
+def test_the_published_method_takes_views_too(heart, labels):
+    options = replace(RefineOptions.paper(), n_atlases=3, fusion=None)
+    result = refine(heart.labels, atlases=ATLASES, options=options, views=labels)
+    assert [report.shift_mm for report in result.views] == [(0.0, 0.0)] * 2
+    assert min(report.agreement["LV cavity"] for report in result.views) > 0.7
