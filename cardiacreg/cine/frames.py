@@ -88,7 +88,7 @@ def gather_cine(
         than two frames have labels (TOO_FEW_FRAMES), or a frame is of no use, as `refine` says.
     """
     series = read_series(segmentation)
-    _check_one_lattice([each.codes for each in series])
+    check_one_lattice([each.codes for each in series])
     labels = [
         _named(number, lambda each=each: canonical_frame_labels(each, preset, arrange=_as_stored))
         for number, each in enumerate(series)
@@ -187,7 +187,8 @@ def _named(number: int, work: Any) -> Any:
         raise InvalidInputError(f"frame {number}: {problem}", code=problem.code) from problem
 
 
-def _check_one_lattice(series: Sequence[LabelMap]) -> None:
+def check_one_lattice(series: Sequence[LabelMap]) -> None:
+    """Raise if frames lie on different lattices (FRAMES_DIFFER)."""
     for number, each in enumerate(series):
         if not same_lattice(series[0], each):
             raise InvalidInputError(

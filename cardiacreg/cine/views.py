@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cardiacreg.anatomy.label_presets import canonical_labels
-from cardiacreg.cine.frames import GatheredFrames, read_series
+from cardiacreg.cine.frames import GatheredFrames, check_one_lattice, read_series
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.io.source_name import named_source, warn_about_source
@@ -89,6 +89,7 @@ def _planes(
             f"{len(series)} frames for {gathered.n_series} of the stack; needs the same frames of both.",
             code="FRAMES_DIFFER",
         )
+    check_one_lattice([each.codes for each in series])
     meaning = view.preset or preset
     frames = [
         canonical_labels(series[n].codes, meaning, values=series[n].values)

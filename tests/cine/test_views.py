@@ -71,6 +71,10 @@ def test_a_frame_without_labels_of_a_view_keeps_its_place(stack, series):
     assert found.frames[1][0].not_drawn == found.frames[0][0].not_drawn
 
 
+def cropped(labels):
+    return LabelMap(labels.array[:-1], labels.voxel_to_world)
+
+
 def test_an_image_of_a_view_is_told_to_be_unused(stack, series):
     view = View(series[1], image="4ch.nii.gz")
     with pytest.warns(InputWarning, match="image of the view is not used"):
@@ -81,6 +85,7 @@ def test_an_image_of_a_view_is_told_to_be_unused(stack, series):
     ("wrong", "code"),
     [
         (lambda series: [series[1][:1]], "FRAMES_DIFFER"),
+        (lambda series: [[series[1][0], cropped(series[1][1])]], "FRAMES_DIFFER"),
         (lambda series: [View(image=series[0])], "EMPTY_VIEW"),
         (lambda series: [View(series[0], frame=0)], "BAD_FRAME"),
         (lambda series: [[LabelMap(0 * e.array, e.voxel_to_world) for e in series[1]]], "EMPTY_LABELS"),
