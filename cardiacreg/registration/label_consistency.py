@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
-from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import (
     find_cells,
     gather_corners,
@@ -36,6 +35,7 @@ from cardiacreg.registration.target_sampling import (
     sample_target as sample_target,
 )
 from cardiacreg.slices import labelled_slices as labelled_slices, target_frame as target_frame
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.bspline import combine_rows, spline_table
 
 _VOXELS_WORTH_THREADS = 100_000
