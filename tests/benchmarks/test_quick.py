@@ -60,6 +60,18 @@ def test_every_benchmark_runs_here_or_has_a_reason():
     assert len(CHEAP) + len(ABSENT) + len(LEFT_OUT) == len(runner.names())
 
 
+def test_all_leaves_settled_questions_out(monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(runner, "_one", lambda name, *_: ran.append(name))
+    assert runner.main(["all", "--quick", "--json", str(tmp_path)]) == 0
+    assert set(runner.names()) - set(ran) == {
+        "banks",
+        "network_gpu",
+        "optimisers",
+        "selection_large",
+    }
+
+
 @pytest.fixture
 def few_hearts(monkeypatch, tmp_path):
     """A bank of five atlases, no data, and nothing measured before."""
