@@ -37,7 +37,7 @@ from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 from cardiacreg.refinement.atlas_choice import select_atlases
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions
-from cardiacreg.refinement.steps import prepare_frame
+from cardiacreg.refinement.steps import prepare_over_lattice
 from cardiacreg.refinement.target import gather_atlases
 from cardiacreg.slice_motion.shared_shifts import (
     CONFIDENCE_PAST_ED,
@@ -153,7 +153,7 @@ def _estimates(stacks: Sequence[LabelMap]) -> tuple[list[FrameShifts | None], in
     assert stage is not None
     for context in patient.contexts.values():
         aligned = [each.aligned for each in select_atlases(context, bank)]
-        prepared = prepare_frame(context, context.target.labels, stage, patient.lattice)
+        prepared = prepare_over_lattice(context, context.target.labels, stage, patient.lattice)
         few = aligned[: options.n_motion_atlases]
         found.append(frame_shifts(prepared, few, stage, statistics=aligned[:96]))
     return found, gathered.ed, gathered.es

@@ -161,8 +161,8 @@ def _measure(
         if own.source == "labels":  # by the rule on the same structures as the true ones
             own = landmarks_from_labels(found)
         record["landmarks_mm"] = {
-            "true": in_heart_frame(points, points).tolist(),
-            "found": in_heart_frame(own.points_mm, points).tolist(),
+            "true": in_heart_axes(points, points).tolist(),
+            "found": in_heart_axes(own.points_mm, points).tolist(),
         }
         record["completed"] = sum(e["origin"] == "labels" for e in subject.metadata["landmarks"])
     if others is not None:
@@ -173,7 +173,7 @@ def _measure(
     return record
 
 
-def in_heart_frame(points_mm: Any, true_mm: Any) -> Any:
+def in_heart_axes(points_mm: Any, true_mm: Any) -> Any:
     """Return points from the middle of the true landmarks, along the heart's own directions (`AXES`).
 
     The long axis runs from the apex to the mitral valve; the second direction, square to it, from the

@@ -150,7 +150,7 @@ def _problem(
     threads: int = 1,
 ) -> tuple[ConsistencyObjective, tuple[Any, ...]]:
     objective = ConsistencyObjective(
-        samples, cells, affine.matrix @ samples.frame_to_world, prepared.codes.score, threads,
+        samples, cells, affine.matrix @ samples.axes_to_world, prepared.codes.score, threads,
         shift_gradient=False,
     )  # fmt: skip
     origin, shape = lattice_over_box(prepared.lower_mm, prepared.upper_mm, spacing_mm)
@@ -163,7 +163,7 @@ def _mixed(samples: TargetSamples, cells: AtlasLookup, affine: Affine) -> int:
     """How many samples meet a cell of several labels, at rest."""
     axes = np.meshgrid(samples.position_mm[2], *samples.position_mm[:2], indexing="ij")
     positions = np.stack([axes[1], axes[2], axes[0]], axis=-1)
-    matrix = np.linalg.inv(cells.voxel_to_world) @ affine.matrix @ samples.frame_to_world
+    matrix = np.linalg.inv(cells.voxel_to_world) @ affine.matrix @ samples.axes_to_world
     voxels = np.floor(positions @ matrix[:3, :3].T + matrix[:3, 3]).astype(int)
     columns = np.arange(samples.labels.shape[2])
     counted = (columns >= samples.spans[..., :1]) & (columns < samples.spans[..., 1:])

@@ -211,9 +211,9 @@ class _Tracking:
         )
         transform = found.target_to_atlas
         assert isinstance(transform, FFD)
-        frame = prepared.samples.frame_to_world
-        lattice = np.linalg.inv(frame) @ transform.lattice_to_world
-        local = np.ascontiguousarray(transform.displacements_mm @ frame[:3, :3])
+        axes = prepared.samples.axes_to_world
+        lattice = np.linalg.inv(axes) @ transform.lattice_to_world
+        local = np.ascontiguousarray(transform.displacements_mm @ axes[:3, :3])
         self._states[position] = State(
             local, lattice[:3, 3].copy(), np.diag(lattice)[:3].copy(), shifts
         )

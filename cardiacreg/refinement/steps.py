@@ -40,7 +40,7 @@ from cardiacreg.slice_motion.rotations import (
 )
 from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion, no_view_shifts
 from cardiacreg.slice_motion.shifts_with_views import estimate_motion_with_views
-from cardiacreg.slices import slice_axis_mm, target_frame
+from cardiacreg.slices import slice_axis_mm, stack_axes
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.resampling import Lattice, add_label_votes, warp_labels, warp_volume
@@ -87,7 +87,7 @@ def run_steps(
     selected, registered = chosen[: options.n_atlases], aligned[: options.n_atlases]
     lattice = lattice_over_heart(labels, registered, context.spacing_mm, options.margin_mm)
     with context.clock.step("slice motion"):
-        prepared = prepare_frame(context, labels, options.registration, lattice)
+        prepared = prepare_over_lattice(context, labels, options.registration, lattice)
         motion, turns, turned = _slice_motion(context, prepared, lattice, aligned)
     with context.clock.step("register"):
         registrations = _register(context, prepared, turned, lattice, registered, motion)
@@ -128,7 +128,7 @@ def _slice_motion(
     def prepare(turned: LabelMap) -> PreparedTarget:
         if turned is labels and stage.sampling == prepared.sampling:
             return prepared
-        return prepare_frame(context, turned, stage, lattice)
+        return prepare_over_lattice(context, turned, stage, lattice)
 
     if context.options.slice_turns:
         return estimate_shifts_and_rotations(
@@ -175,7 +175,7 @@ def _register(
     options, upsample = context.options.registration, context.options.upsample_target
     labels = upsample_labels(turned, context.spacing_mm) if upsample else turned
     if labels is not prepared.labels:
-        prepared = prepare_frame(context, labels, options, lattice)
+        prepared = prepare_over_lattice(context, labels, options, lattice)
     known = None if upsample else motion.shifts_mm
 
     def register(number: int) -> Registration:
@@ -202,11 +202,11 @@ def _register(
     )
 
 
-def prepare_frame(
+def prepare_over_lattice(
     context: RefinementContext, labels: LabelMap, options: RegistrationOptions, lattice: Lattice
 ) -> PreparedTarget:
     """Sample a target for registrations whose domain covers a lattice."""
-    frame = target_frame(labels.voxel_to_world, "refine")
+    axes = stack_axes(labels.voxel_to_world, "refine")
     whole = options.background_slices or context.options.upsample_target
     return prepare_target(
         labels,
@@ -214,7 +214,7 @@ def prepare_frame(
         unknown_labels=context.unknown_labels,
         empty_planes=() if whole else context.coverage.planes,
         views=context.views,
-        domain_mm=lattice_box_mm(lattice, frame),
+        domain_mm=lattice_box_mm(lattice, axes),
     )
 
 

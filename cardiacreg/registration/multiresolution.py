@@ -36,7 +36,7 @@ _PULLS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0)
 
 
 class State(NamedTuple):
-    """Control points in the target's frame, and the shift of every target slice and view."""
+    """Control points along the target's axes, and the shift of every target slice and view."""
 
     displacements_mm: Float
     origin_mm: Float
@@ -59,13 +59,13 @@ class MultiresolutionSolver:
         self._options = options
         self._affine = affine
         self._cells = cells
-        self._frame = prepared.samples.frame_to_world
+        self._axes = prepared.samples.axes_to_world
         strides = sorted({1, *self._options.strides})
         self._objectives = {
             stride: TargetObjective(
                 prepared,
                 cells,
-                affine.matrix @ self._frame,
+                affine.matrix @ self._axes,
                 stride,
                 threads,
                 shift_gradient=options.estimate_shifts,
@@ -83,7 +83,7 @@ class MultiresolutionSolver:
         labelled[0] = 0.0
         labelled[self._prepared.codes.n_labels :] = 0.0
         objective = ConsistencyObjective(
-            self._prepared.samples, self._cells, self._affine.matrix @ self._frame, labelled
+            self._prepared.samples, self._cells, self._affine.matrix @ self._axes, labelled
         )
         shifts = state.shifts_mm[self._prepared.samples.slice_index]
         found = objective(state.displacements_mm, state.origin_mm, state.spacing_mm, shifts)
@@ -101,7 +101,7 @@ class MultiresolutionSolver:
         same = start.displacements_mm.shape == state.displacements_mm.shape
         if not same or not np.allclose(start.lattice_to_world, lattice.lattice_to_world, atol=1e-6):
             return state
-        local = start.displacements_mm @ self._frame[:3, :3]
+        local = start.displacements_mm @ self._axes[:3, :3]
         return state._replace(displacements_mm=np.ascontiguousarray(local))
 
     def refine(self, state: State) -> State:
@@ -201,8 +201,8 @@ class MultiresolutionSolver:
         """Return the state as a transform in world mm."""
         local = np.diag([*state.spacing_mm, 1.0])
         local[:3, 3] = state.origin_mm
-        world = state.displacements_mm @ self._frame[:3, :3].T
-        return FFD(self._affine, world, self._frame @ local)
+        world = state.displacements_mm @ self._axes[:3, :3].T
+        return FFD(self._affine, world, self._axes @ local)
 
 
 class _LevelProblem:

@@ -84,7 +84,7 @@ def prepare_target(
     views : sequence of ViewPlane
         Planes at any orientation that show the same heart.
     domain_mm : pair of ndarray, optional
-        Lower and upper corner, in the target's axis-aligned mm frame, of the box the control lattice
+        Lower and upper corner, in mm along the target's axes, of the box the control lattice
         must cover; the labels' box and 30 mm around it when absent.
     """
     if len(labelled_slices(target.array)) == 0:
@@ -115,7 +115,7 @@ def _view_samples(
 ) -> ViewSamples:
     return sample_views(
         views,
-        samples.frame_to_world,
+        samples.axes_to_world,
         codes.codes,
         codes.score,
         class_weights=dict(sampling.class_weights),

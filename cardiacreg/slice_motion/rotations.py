@@ -1,7 +1,7 @@
 """In-plane rotations of the acquired slices, an option: found by search, combined over atlases.
 
 A stored position x of a slice with shift s and turn a truly lies at ``c + R(a) (x + s - c)``, c the axis
-of all turns in the target's frame. The shifts are estimated first (`slice_motion`); then every slice is
+of all turns along the target's axes. The shifts are estimated first (`slice_motion`); then every slice is
 turned about its own centre through a list of angles over each atlas as its stiff deformation shows it,
 and the angle with the best label consistency less a prior is kept. The atlases agree on turns as on
 shifts, the slices are turned, and both are estimated again. Label consistency has a kink at every voxel
@@ -199,7 +199,7 @@ class _Search:
         local = np.diag([_STEP_MM, _STEP_MM, prepared.labels.spacing_mm[2], 1.0])
         local[:2, 3] = lower
         self._lattice = Lattice(
-            (*self._shape, prepared.labels.shape[2]), samples.frame_to_world @ local
+            (*self._shape, prepared.labels.shape[2]), samples.axes_to_world @ local
         )
         self._points = [
             self._turned_points(samples, int(s), shifts_mm[k], lower)

@@ -1,4 +1,4 @@
-"""Hearts to train on: synthetic ones, ACDC, and high-resolution anatomies, all in the network's frame.
+"""Hearts to train on: synthetic ones, ACDC, and high-resolution anatomies, all in the network's box.
 
 Every heart is turned so that the base is at the last slice and the RV towards low i, laid on a canvas
 larger than the network's box, and stored as bytes. Landmarks are derived from the labels by

@@ -347,7 +347,7 @@ class TestPreparedTarget:
         ffd = register_prepared(
             prepared, squeezed_heart(), Affine.identity(), OPTIONS
         ).target_to_atlas
-        to_lattice = np.linalg.inv(ffd.lattice_to_world) @ prepared.samples.frame_to_world
+        to_lattice = np.linalg.inv(ffd.lattice_to_world) @ prepared.samples.axes_to_world
         for corner, low in zip(domain, (True, False), strict=True):
             index = np.array(naive.move(to_lattice, corner))
             complete = (
