@@ -2,10 +2,10 @@
 
 ``all`` runs every benchmark but those of settled questions (`benchmarks.settled`), ``report`` fills the
 documents' tables and draws their figures. A benchmark is a module of this package with
-``run(quick: bool) -> dict``; optional are ``tables(result) -> dict`` of markdown tables that `report` puts
-between the markers of the documents, ``plots_of(result) -> dict`` of figures, and an argument ``cases`` of
-`run`. What is measured is kept (see `benchmarks.harness.store`): an interrupted run goes on where it
-stopped.
+``run(quick: bool) -> dict``; optional are ``tables(result) -> dict`` of markdown tables that `report`
+puts between the markers of the documents, ``plots_of(result) -> dict`` of figures, and an argument
+``cases`` of `run`. What is measured is kept (see `benchmarks.harness.store`): an interrupted run goes on
+where it stopped.
 """
 
 from __future__ import annotations
