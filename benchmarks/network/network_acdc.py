@@ -64,7 +64,7 @@ def run(quick: bool) -> dict[str, Any]:
         from cardiacreg_nn import load_weights
 
         model = load_weights(path)
-        described.append({k: v for k, v in model.card.items() if k not in ("preset", "network")})
+        described.append({k: v for k, v in model.card.items() if k not in ("box", "network")})
         everyone = acdc(tuple(held_out))
         frames = everyone[: 2 if quick else None]
         refined = set(range(0, len(frames), max(1, len(frames) // (1 if quick else _REFINED))))
