@@ -34,23 +34,23 @@ class EmptyPlane(NamedTuple):
     weight: float = 1.0
 
 
-def target_frame(voxel_to_world: Float, where: str) -> Float:
-    """Return the map from a lattice's axis-aligned mm frame to world mm.
+def stack_axes(voxel_to_world: Float, where: str) -> Float:
+    """Return the map from mm along a lattice's axes (origin at voxel 0) to world mm.
 
     Raises
     ------
     InvalidInputError
         If the lattice's axes are not orthogonal.
     """
-    frame = np.array(voxel_to_world)
-    frame[:3, :3] /= np.linalg.norm(frame[:3, :3], axis=0)
-    if np.abs(frame[:3, :3].T @ frame[:3, :3] - np.eye(3)).max() > 2e-3:
+    axes = np.array(voxel_to_world)
+    axes[:3, :3] /= np.linalg.norm(axes[:3, :3], axis=0)
+    if np.abs(axes[:3, :3].T @ axes[:3, :3] - np.eye(3)).max() > 2e-3:
         raise InvalidInputError(
             f"{where}: the target's axes are not orthogonal (a sheared header); resample it onto "
             "an orthogonal lattice first.",
             code="SHEARED_TARGET",
         )
-    return frame
+    return axes
 
 
 def labelled_slices(array: NDArray[np.uint8]) -> NDArray[np.int64]:

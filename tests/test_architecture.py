@@ -77,6 +77,7 @@ ROOMS = {
         "speed": ("harness",),
         "atlases": ("harness", "fusion"),
         "reliability": ("harness",),
+        "settled": ("harness", "atlases", "network"),
         "accuracy": ("harness", "network"),
         "documents": ("harness", "accuracy", "__main__"),
         "__main__": ("harness", "documents", "__init__"),

@@ -35,7 +35,7 @@ _MID_RANGE = (0.35, 0.7)
 
 
 class _Profile(NamedTuple):
-    """Per-slice measures in the lattice's mm frame, slices ordered from apex to base."""
+    """Per-slice measures along the lattice's axes in mm, slices ordered from apex to base."""
 
     height_mm: Float
     centre_mm: Float
@@ -88,12 +88,12 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
         base_at_last_slice = _area_growth(labels, present) >= 0
     sign = 1.0 if base_at_last_slice else -1.0
     profile = _measure(labels, present, sign)
-    frame = _frame(labels)
+    axes = _axes(labels)
     axis_point, axis_slope = _long_axis(profile)
     apex_height = _apex_height(profile)
     base_height = _base_height(profile, labels.spacing_mm[2])
-    rv_direction = _rv_direction(labels, profile, frame)
-    middle = _middle_points(labels, profile, rv_direction, frame, (apex_height, base_height))
+    rv_direction = _rv_direction(labels, profile, axes)
+    middle = _middle_points(labels, profile, rv_direction, axes, (apex_height, base_height))
     points = np.empty((6, 3))
     for row, height in ((4, apex_height), (5, base_height)):
         points[row] = [*(axis_point + axis_slope * height), height]
@@ -101,14 +101,14 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     mid_centre = np.array([*(axis_point + axis_slope * mid_height), mid_height])
     points[:4] = mid_centre + np.column_stack([middle, np.zeros(4)])
     points[:, 2] *= sign
-    return Landmarks(apply_matrix(frame, points), source="labels")
+    return Landmarks(apply_matrix(axes, points), source="labels")
 
 
-def _frame(labels: LabelMap) -> Float:
-    """Lattice mm frame (axis-aligned, origin at voxel 0) to world mm."""
-    frame = np.array(labels.voxel_to_world)
-    frame[:3, :3] /= labels.spacing_mm
-    return frame
+def _axes(labels: LabelMap) -> Float:
+    """Matrix from mm along the lattice's axes (origin at voxel 0) to world mm."""
+    axes = np.array(labels.voxel_to_world)
+    axes[:3, :3] /= labels.spacing_mm
+    return axes
 
 
 def base_is_at_last_slice(labels: LabelMap) -> bool:
@@ -223,7 +223,7 @@ def _base_height(profile: _Profile, thickness_mm: float) -> float:
     return float(height[middle] + thickness_mm * (0.5 + share.sum()))
 
 
-def _rv_direction(labels: LabelMap, profile: _Profile, frame: Float) -> Float:
+def _rv_direction(labels: LabelMap, profile: _Profile, axes: Float) -> Float:
     """Unit in-plane vector from the LV centre to the RV, averaged over profile."""
     right = _rv(labels)
     total = np.zeros(2)
@@ -238,7 +238,7 @@ def _rv_direction(labels: LabelMap, profile: _Profile, frame: Float) -> Float:
             "right-anterior. Give landmarks if the heart is turned.",
             stacklevel=3,
         )
-        total = (frame[:3, :3].T @ np.array([-1.0, 1.0, 0.0]))[:2]
+        total = (axes[:3, :3].T @ np.array([-1.0, 1.0, 0.0]))[:2]
         total = total if np.linalg.norm(total) > 1e-6 else np.array([-1.0, 0.0])
     return np.asarray(total / np.linalg.norm(total))
 
@@ -247,7 +247,7 @@ def _middle_points(
     labels: LabelMap,
     profile: _Profile,
     rv_direction: Float,
-    frame: Float,
+    axes: Float,
     ends_mm: tuple[float, float],
 ) -> Float:
     """Landmarks I to IV relative to the LV centre in-plane, averaged over mid-ventricular profile."""
@@ -255,7 +255,7 @@ def _middle_points(
     chosen = (relative >= _MID_RANGE[0]) & (relative <= _MID_RANGE[1])
     if not chosen.any():
         chosen[np.argmin(np.abs(relative - 0.5))] = True
-    anterior = _anterior_direction(labels, profile, rv_direction, frame)
+    anterior = _anterior_direction(labels, profile, rv_direction, axes)
     axes = np.array([rv_direction, anterior])
     found = [
         points
@@ -270,13 +270,13 @@ def _middle_points(
 
 
 def _anterior_direction(
-    labels: LabelMap, profile: _Profile, rv_direction: Float, frame: Float
+    labels: LabelMap, profile: _Profile, rv_direction: Float, axes: Float
 ) -> Float:
     """In-plane unit vector, perpendicular to the RV direction, on the anterior side."""
     side = np.array([-rv_direction[1], rv_direction[0], 0.0])
-    up = frame[:3, 2] * np.sign(profile.slices[-1] - profile.slices[0])
-    anterior = np.cross(up, frame[:3, :3] @ np.array([*rv_direction, 0.0]))
-    return np.asarray(side[:2] * np.sign((frame[:3, :3] @ side) @ anterior))
+    up = axes[:3, 2] * np.sign(profile.slices[-1] - profile.slices[0])
+    anterior = np.cross(up, axes[:3, :3] @ np.array([*rv_direction, 0.0]))
+    return np.asarray(side[:2] * np.sign((axes[:3, :3] @ side) @ anterior))
 
 
 def _slice_points(labels: LabelMap, k: int, centre: Float, axes: Float) -> Float | None:

@@ -129,7 +129,7 @@ def check_atlas(atlas: Any, position: int) -> None:
     InvalidInputError
         If it is not a Subject (BAD_TYPE), is empty (EMPTY_LABELS), holds other labels than 0 to 4
         (UNEXPECTED_LABEL), or is no heart under these (WRONG_PRESET) or with its landmarks
-        (MIRRORED_ATLAS, BAD_LANDMARKS, LANDMARK_FRAME).
+        (MIRRORED_ATLAS, BAD_LANDMARKS, LANDMARK_SPACE).
     """
     if not isinstance(atlas, Subject):
         raise InvalidInputError(
@@ -221,7 +221,7 @@ def check_atlas_anatomy(subject: Subject, where: str) -> None:
     ------
     InvalidInputError
         WRONG_PRESET if the anatomy fits a preset and not canonical labels; MIRRORED_ATLAS, or
-        BAD_LANDMARKS or LANDMARK_FRAME where landmarks fit the labels in another order or frame.
+        BAD_LANDMARKS or LANDMARK_SPACE where landmarks fit the labels in another order or space.
     """
     if (problem := anatomy_problem(subject)) is not None and "preset=" in problem:
         raise InvalidInputError(f"{where}: {problem}.", code="WRONG_PRESET")
@@ -238,7 +238,7 @@ def check_atlas_anatomy(subject: Subject, where: str) -> None:
 
 
 def _order_error(subject: Subject) -> InvalidInputError | None:
-    """Return what the labels say against the order or frame of the landmarks."""
+    """Return what the labels say against the order or space of the landmarks."""
     if subject.landmarks is None:
         return None
     try:

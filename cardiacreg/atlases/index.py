@@ -1,6 +1,6 @@
 """An index that proposes the atlases most like a target, so that a large bank need not be searched.
 
-Every atlas is brought into the frame of one template by its landmarks, and its labels are read once at
+Every atlas is laid over one template by its landmarks, and its labels are read once at
 some thousand points where atlases differ: its signature. A target's labels are read at the same points,
 as far as its labelled slices show them, because what was not acquired is unknown. Atlases that disagree
 at the fewest of the first thousand points are kept, these are ordered by NMI over all points, and the
@@ -37,12 +37,12 @@ _LEAST_SHARE = 0.002
 
 
 class AtlasIndex:
-    """Labels of a bank's atlases at few points of one frame, and the search among them.
+    """Labels of a bank's atlases at few points of one template, and the search among them.
 
     Parameters
     ----------
     template : Landmarks
-        Landmarks of the common frame.
+        Landmarks of the template.
     points_mm : ndarray, shape (m, 3)
         Where labels are read, in the template's world.
     signatures : ndarray of uint8, shape (n, m)

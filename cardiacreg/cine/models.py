@@ -22,7 +22,7 @@ from cardiacreg.refinement.atlas_choice import (
     prepared_for_affines,
 )
 from cardiacreg.refinement.context import RefinementContext
-from cardiacreg.refinement.steps import fuse_deformed, prepare_frame
+from cardiacreg.refinement.steps import fuse_deformed, prepare_over_lattice
 from cardiacreg.registration.label_affine import improve_affine
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.results.guards import Finding, find_problems
@@ -91,12 +91,14 @@ def _tracked(patient: Patient, times: Sequence[float]) -> list[list[TrackedFrame
     """Deform every atlas onto every frame."""
     contexts, options = patient.contexts, patient.context.options
     prepared = {
-        position: prepare_frame(each, each.target.labels, options.registration, patient.lattice)
+        position: prepare_over_lattice(
+            each, each.target.labels, options.registration, patient.lattice
+        )
         for position, each in contexts.items()
     }
     ready = {position: prepared_for_affines(each) for position, each in contexts.items()}
     shifts = np.concatenate([patient.shifts_mm, patient.view_shifts_mm])
-    cycle = make_cycle(prepared, times, patient.gathered.es, shifts)
+    cycle = make_cycle(prepared, options.registration, times, patient.gathered.es, shifts)
     moved = shifts if patient.context.views else None
 
     def track(atlas: SelectedAtlas) -> list[TrackedFrame]:

@@ -24,7 +24,7 @@ from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.input_records import recorded, recorded_mapping
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
-from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
+from cardiacreg.refinement.canonical_axes import CanonicalAxes, find_canonical_axes
 from cardiacreg.refinement.context import Clock, RefinementContext
 from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.orientation import Oriented, orient
@@ -145,20 +145,20 @@ def refine(
             _check_options_of_views(seen, settings)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
         every = settings.registration.background_slices
-        frame_of_all = canonical_frame(target, all_slices=every)
-        spacing = frame_of_all.spacing(spacing_mm)
+        axes_of_all = find_canonical_axes(target, all_slices=every)
+        spacing = axes_of_all.spacing(spacing_mm)
 
-        def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
-            found = like and canonical_frame(each, all_slices=every, like=like)
-            found = found or frame_of_all
+        def start(each: Subject, like: CanonicalAxes | None = None) -> RefinementContext:
+            found = like and find_canonical_axes(each, all_slices=every, like=like)
+            found = found or axes_of_all
             made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
             return made._replace(slice_normal=found.slice_normal(each.labels))
 
         context = start(target)
-        context = context._replace(views=frame_of_all.views([plane for _, plane in seen]))
+        context = context._replace(views=axes_of_all.views([plane for _, plane in seen]))
         with clock.step("orient"):
             others = [
-                start(each, frame_of_all)
+                start(each, axes_of_all)
                 for each in gather_frames(segmentation, frames, preset, target, check_spacing)
             ]
             oriented = oriented_context(context, others, bank)
@@ -169,7 +169,7 @@ def refine(
     notes = tuple(note.message for note in told)
     names = [name for name, _ in seen]
     result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
-    result = _with_inputs(frame_of_all.result(result), given)
+    result = _with_inputs(axes_of_all.result(result), given)
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result

@@ -66,7 +66,7 @@ class _Arranged:
     """Puts stored codes into short-axis slices, and keeps how they were stored and what was done."""
 
     def __init__(self, like: LabelMap | None) -> None:
-        from cardiacreg.refinement.short_axis_frame import Placement
+        from cardiacreg.refinement.short_axis_lattice import Placement
 
         self._like = like
         self.stored: Any = None
@@ -84,7 +84,7 @@ class _Arranged:
         return {INPUT_LATTICE: stored, **turned}
 
     def __call__(self, codes: LabelMap, labels: LabelMap) -> LabelMap:
-        from cardiacreg.refinement.short_axis_frame import placement
+        from cardiacreg.refinement.short_axis_lattice import placement
 
         self.stored = labels
         self.placement = placement(labels, self._like)
@@ -100,7 +100,7 @@ def _read_labels(
 ) -> tuple[Any, bool]:
     """Canonical labels in short-axis slices, and whether there was a frame of this number."""
     from cardiacreg.anatomy.segmentation import gather_segmentation
-    from cardiacreg.refinement.short_axis_frame import axes_hint
+    from cardiacreg.refinement.short_axis_lattice import axes_hint
 
     read = partial(
         gather_segmentation, preset=preset, check_spacing=check_spacing, arrange=arranged

@@ -197,7 +197,7 @@ def check_landmarks(landmarks: Landmarks, labels: LabelMap) -> None:
     ------
     InvalidInputError
         If a point is more than 60 mm outside the bounding box of the labels (LANDMARKS_OUTSIDE), or
-        the six points fit in another order (BAD_LANDMARKS) or frame (LANDMARK_FRAME).
+        the six points fit in another order (BAD_LANDMARKS) or space (LANDMARK_SPACE).
     """
     points = landmarks.points_mm
     distance = _distance_to_box_mm(points, labels)

@@ -47,7 +47,7 @@ def frozen_atlas(
     local[:3, 3] = prepared.lower_mm
     counts = np.ceil(extent / spacing).astype(int) + 1
     shape = (int(counts[0]), int(counts[1]), int(counts[2]))
-    lattice = Lattice(shape, prepared.samples.frame_to_world @ local)
+    lattice = Lattice(shape, prepared.samples.axes_to_world @ local)
     return warp_labels(atlas, transform, lattice, threads=threads)
 
 
@@ -89,8 +89,8 @@ def consistency_under(
     s, i, j = np.nonzero(counts)
     x, y, z = samples.position_mm
     moved = shifts_mm[samples.slice_index]
-    frame_mm = np.stack([x[i] + moved[s, 0], y[j] + moved[s, 1], z[s]], axis=-1)
-    voxels = _to_voxels(prepared, cells, transform, frame_mm)
+    axes_mm = np.stack([x[i] + moved[s, 0], y[j] + moved[s, 1], z[s]], axis=-1)
+    voxels = _to_voxels(prepared, cells, transform, axes_mm)
     labels = samples.labels[s, i, j]
     value = points_score(voxels, labels, cells, score)
     total = float(score[labels].max(axis=1).sum())
@@ -107,9 +107,9 @@ def consistency_under(
 
 
 def _to_voxels(
-    prepared: PreparedTarget, cells: AtlasLookup, transform: FFD | FFDChain, frame_mm: Float
+    prepared: PreparedTarget, cells: AtlasLookup, transform: FFD | FFDChain, axes_mm: Float
 ) -> Float:
-    """Map points of the target's frame to voxels of the padded atlas."""
+    """Map points along the target's axes to voxels of the padded atlas."""
     to_voxel = np.linalg.inv(cells.voxel_to_world) @ transform.affine.matrix
-    world = apply_matrix(prepared.samples.frame_to_world, frame_mm)
+    world = apply_matrix(prepared.samples.axes_to_world, axes_mm)
     return apply_matrix(to_voxel, world + transform.displacement(world))

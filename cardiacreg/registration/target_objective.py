@@ -38,8 +38,8 @@ class TargetObjective:
     ----------
     prepared : PreparedTarget
     atlas : AtlasLookup
-    frame_to_atlas : ndarray, shape (4, 4)
-        Target frame mm to atlas world mm.
+    axes_to_atlas : ndarray, shape (4, 4)
+        Mm along the target's axes to atlas world mm.
     stride : int
         In-plane sampling stride.
     threads : int
@@ -51,7 +51,7 @@ class TargetObjective:
         self,
         prepared: PreparedTarget,
         atlas: AtlasLookup,
-        frame_to_atlas: Float,
+        axes_to_atlas: Float,
         stride: int,
         threads: int = 1,
         *,
@@ -61,13 +61,13 @@ class TargetObjective:
         views = None if prepared.views is None else prepared.views.every(stride)
         total = total_weight(samples, score) + (0.0 if views is None else views.total_weight)
         self._slices = ConsistencyObjective(
-            samples, atlas, frame_to_atlas, score, threads,
+            samples, atlas, axes_to_atlas, score, threads,
             shift_gradient=shift_gradient, total=total,
         )  # fmt: skip
         self._count = len(samples.labels)
         self._views = None
         if views is not None:
-            self._views = ViewObjective(views, atlas, frame_to_atlas, total)
+            self._views = ViewObjective(views, atlas, axes_to_atlas, total)
 
     def __call__(
         self, displacements_mm: Float, origin_mm: Float, spacing_mm: Float, shifts_mm: Float
@@ -92,17 +92,17 @@ class ViewObjective:
     ----------
     samples : ViewSamples
     atlas : AtlasLookup
-    frame_to_atlas : ndarray, shape (4, 4)
-        Target frame mm to atlas world mm.
+    axes_to_atlas : ndarray, shape (4, 4)
+        Mm along the target's axes to atlas world mm.
     total_weight : float
         What the score is divided by.
     """
 
     def __init__(
-        self, samples: ViewSamples, atlas: AtlasLookup, frame_to_atlas: Float, total_weight: float
+        self, samples: ViewSamples, atlas: AtlasLookup, axes_to_atlas: Float, total_weight: float
     ) -> None:
         self._samples, self._atlas = samples, atlas
-        self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ frame_to_atlas
+        self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ axes_to_atlas
         self._score = with_mixed_code(samples.score / total_weight)
 
     def __call__(

@@ -96,14 +96,14 @@ def crossings(
 
 
 class _Plane(NamedTuple):
-    """A slice or a view in the target's frame."""
+    """A slice or a view along the target's axes."""
 
     row: int
     """In the table of shifts."""
     array: NDArray[np.uint8]
     """Labels, shape (i, j)."""
-    to_frame: Float
-    """Pixels (i, j, 0) to the frame's mm."""
+    to_axes: Float
+    """Pixels (i, j, 0) to mm along the target's axes."""
     axes: Float
     """In-plane unit vectors, shape (2, 3)."""
     grey: NDArray[np.float32] | None
@@ -117,7 +117,7 @@ class _Plane(NamedTuple):
     def centre_mm(self) -> Float:
         """Mean position of its labels."""
         held = np.argwhere(self.array > 0).mean(axis=0)
-        return np.asarray(self.to_frame[:3, :2] @ held + self.to_frame[:3, 3])
+        return np.asarray(self.to_axes[:3, :2] @ held + self.to_axes[:3, 3])
 
     def profile(self, region: tuple[int, ...], points_mm: Float) -> Float:
         """How much of a region the plane shows at points, 0 to 1, linear between its pixels."""
@@ -130,7 +130,7 @@ class _Plane(NamedTuple):
         return self._sampled(self.grey, points_mm, np.nan)
 
     def _sampled(self, values: NDArray[np.float32], points_mm: Float, beyond: float) -> Float:
-        to_pixels: Float = np.linalg.inv(self.to_frame).astype(np.float64)
+        to_pixels: Float = np.linalg.inv(self.to_axes).astype(np.float64)
         pixels = apply_matrix(to_pixels, points_mm)[:, :2]
         found = map_coordinates(values, pixels.T, order=1, mode="constant", cval=beyond)
         return np.asarray(found, dtype=np.float64)
@@ -156,12 +156,12 @@ def _slices(prepared: PreparedTarget, image: Volume | None) -> list[_Plane]:
 
 def _views(prepared: PreparedTarget, views: Sequence[ViewPlane]) -> list[_Plane]:
     assert prepared.views is not None
-    to_frame, n_slices = np.linalg.inv(prepared.samples.frame_to_world), prepared.labels.shape[2]
+    to_axes, n_slices = np.linalg.inv(prepared.samples.axes_to_world), prepared.labels.shape[2]
     return [
         _Plane(
             n_slices + n,
             view.labels.array[:, :, 0],
-            to_frame @ view.labels.voxel_to_world,
+            to_axes @ view.labels.voxel_to_world,
             axes,
             None if view.image is None else view.image.array[:, :, 0],
         )
@@ -170,7 +170,7 @@ def _views(prepared: PreparedTarget, views: Sequence[ViewPlane]) -> list[_Plane]
 
 
 class _Line(NamedTuple):
-    """Where two planes meet, in the target's frame."""
+    """Where two planes meet, along the target's axes."""
 
     point_mm: Float
     direction: Float
@@ -184,7 +184,7 @@ def _line(first: _Plane, second: _Plane, near_mm: Float) -> _Line | None:
     if sine < _LEAST_SINE:
         return None
     direction /= sine
-    heights = [plane.normal @ (plane.to_frame[:3, 3] - near_mm) for plane in (first, second)]
+    heights = [plane.normal @ (plane.to_axes[:3, 3] - near_mm) for plane in (first, second)]
     away = np.array([*heights, 0.0])
     point = near_mm + np.linalg.solve(np.stack([*normals, direction]), away)
     return _Line(point, direction)

@@ -1,7 +1,7 @@
 """In-plane rotations of the acquired slices, an option: found by search, combined over atlases.
 
 A stored position x of a slice with shift s and turn a truly lies at ``c + R(a) (x + s - c)``, c the axis
-of all turns in the target's frame. The shifts are estimated first (`slice_motion`); then every slice is
+of all turns along the target's axes. The shifts are estimated first (`slice_motion`); then every slice is
 turned about its own centre through a list of angles over each atlas as its stiff deformation shows it,
 and the angle with the best label consistency less a prior is kept. The atlases agree on turns as on
 shifts, the slices are turned, and both are estimated again. Label consistency has a kink at every voxel
@@ -23,6 +23,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
+from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.target_sampling import TargetSamples
 from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion, robust_median
@@ -99,6 +100,7 @@ def estimate_shifts_and_rotations(
     target: LabelMap,
     prepare: Callable[[LabelMap], PreparedTarget],
     atlases: Sequence[AlignedAtlas],
+    options: RegistrationOptions,
     *,
     statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
@@ -110,10 +112,8 @@ def estimate_shifts_and_rotations(
     ----------
     target : LabelMap
     prepare : callable
-        Prepares a label map on the target's lattice with options whose `estimate_shifts` is set.
-    atlases : sequence of AlignedAtlas
-        Labels of each atlas and its affine, target world mm to atlas world mm.
-    statistics : sequence of AlignedAtlas
+        Prepares a label map on the target's lattice.
+    atlases, options, statistics
         As for `estimate_slice_motion`.
     threads : int
     progress : callable, optional
@@ -126,7 +126,7 @@ def estimate_shifts_and_rotations(
 
     def estimate(prepared: PreparedTarget) -> SliceMotion:
         return estimate_slice_motion(
-            prepared, atlases, statistics=statistics, threads=threads, progress=progress
+            prepared, atlases, options, statistics=statistics, threads=threads, progress=progress
         )
 
     turns, turned = np.zeros(target.shape[2]), target
@@ -199,7 +199,7 @@ class _Search:
         local = np.diag([_STEP_MM, _STEP_MM, prepared.labels.spacing_mm[2], 1.0])
         local[:2, 3] = lower
         self._lattice = Lattice(
-            (*self._shape, prepared.labels.shape[2]), samples.frame_to_world @ local
+            (*self._shape, prepared.labels.shape[2]), samples.axes_to_world @ local
         )
         self._points = [
             self._turned_points(samples, int(s), shifts_mm[k], lower)

@@ -65,7 +65,7 @@ def lattice_over_box(
     Parameters
     ----------
     lower_mm, upper_mm : array_like, shape (3,)
-        Corners of the box in a frame whose axes are the lattice's.
+        Corners of the box, along the lattice's axes.
     spacing_mm : array_like, shape (3,) or scalar
         Distance between control points.
     """

@@ -1,4 +1,4 @@
-"""A frame of the heart's own, so that how it is stored does not change a bit of its model.
+"""Axes of the heart's own, so that how it is stored does not change a bit of its model.
 
 A target is cropped to its labels and a margin, its axes are put in one order and direction that its
 anatomy decides, and the world becomes one along these axes, with its origin at the first voxel.
@@ -37,7 +37,7 @@ from cardiacreg.geometry import (
 )
 from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.results.result import RefineResult
-from cardiacreg.slices import labelled_box, labelled_slices, target_frame
+from cardiacreg.slices import labelled_box, labelled_slices, stack_axes
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 
@@ -52,7 +52,7 @@ _EMPTY_SLICES = 1
 """So many at each end are evidence of where the heart ends; more say no more."""
 
 
-class CanonicalFrame(NamedTuple):
+class CanonicalAxes(NamedTuple):
     """How a stored target becomes the canonical one: a window, its axes in another order, some mirrored.
 
     Parameters
@@ -84,7 +84,7 @@ class CanonicalFrame(NamedTuple):
         return np.asarray(np.linalg.inv(self.canonical_to_world), dtype=np.float64)
 
     def subject(self, stored: Subject) -> Subject:
-        """Return a stored target in the canonical frame."""
+        """Return a stored target on the canonical axes."""
         image, landmarks = stored.image, stored.landmarks
         matrix = self._matrix(stored.labels.voxel_to_world)
         return replace(
@@ -249,10 +249,10 @@ class CanonicalFrame(NamedTuple):
         return placed + 0.0
 
 
-def canonical_frame(
-    stored: Subject, *, all_slices: bool = False, like: CanonicalFrame | None = None
-) -> CanonicalFrame:
-    """Find the canonical frame of a target.
+def find_canonical_axes(
+    stored: Subject, *, all_slices: bool = False, like: CanonicalAxes | None = None
+) -> CanonicalAxes:
+    """Find the canonical axes of a target.
 
     Parameters
     ----------
@@ -260,12 +260,12 @@ def canonical_frame(
         Slices along the last axis.
     all_slices : bool
         Whether to keep all slices without labels; one at each end when absent.
-    like : CanonicalFrame, optional
-        Another frame's, stored alike, whose axes are taken.
+    like : CanonicalAxes, optional
+        Those of another frame, stored alike, whose axes are taken.
 
     Returns
     -------
-    CanonicalFrame
+    CanonicalAxes
     """
     labels = stored.labels
     spacing = rounded_spacing(labels.spacing_mm)
@@ -277,10 +277,10 @@ def canonical_frame(
         first[axis] = window[axis][1] - 1 if backwards else window[axis][0]
     to_world = np.eye(4)
     to_world[:3, 3] = apply_matrix(labels.voxel_to_world, first)
-    directions = target_frame(labels.voxel_to_world, "refine")[:3, list(axes)]
+    directions = stack_axes(labels.voxel_to_world, "refine")[:3, list(axes)]
     if turned:
         to_world[:3, :3] = directions * np.where(mirrored, -1.0, 1.0)
-    return CanonicalFrame(axes, mirrored, window, spacing[list(axes)], to_world, turned)
+    return CanonicalAxes(axes, mirrored, window, spacing[list(axes)], to_world, turned)
 
 
 def _rounded(values: Float, step: float) -> Float:

@@ -19,7 +19,7 @@ from cardiacreg.anatomy.slice_order import image_in_order, repeats, slice_order
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, LabelMap, Volume, apply_matrix
-from cardiacreg.refinement.canonical_frame import rounded_spacing
+from cardiacreg.refinement.canonical_axes import rounded_spacing
 from cardiacreg.slices import labelled_box
 from cardiacreg.transforms.resampling import Lattice
 
