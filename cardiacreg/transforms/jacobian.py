@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import determinants
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.transforms.bspline import combine_rows, spline_at_points, spline_table
@@ -113,7 +114,7 @@ class DenseDeterminants:
         if self._known_closer is None:
             points = _points_around_lowest(self._values, self._positions)
             slopes = spline_at_points(points, self.displacements_mm)[1] / self._spacing_mm
-            self._known_closer = points, np.asarray(np.linalg.det(np.eye(3) + slopes))
+            self._known_closer = points, np.asarray(determinants(np.eye(3) + slopes))
         return self._known_closer
 
 
