@@ -18,9 +18,9 @@ def cholesky_factor(matrix: Float) -> Float:
 
 
 def solve_lower(factor: Float, right: Float) -> Float:
-    """Return x with ``factor x = right``, for a lower triangular factor and a vector."""
+    """Return x with ``factor x = right``, for a lower triangular factor and a vector or columns."""
     found = np.array(right, dtype=np.float64)
-    _substitute(factor, found)
+    _substitute(factor, found.reshape(len(found), -1))
     return found
 
 
@@ -59,12 +59,15 @@ def _factorise(matrix):
 
 @kernel
 def _substitute(factor, values):
-    """Solve a lower triangular system in place."""
+    """Solve lower triangular systems in place, one per column of `values`."""
     for a in range(len(values)):
-        total = values[a]
+        row = values[a]
         for b in range(a):
-            total -= factor[a, b] * values[b]
-        values[a] = total / factor[a, a]
+            weight, known = factor[a, b], values[b]
+            for n in range(row.size):
+                row[n] -= weight * known[n]
+        for n in range(row.size):
+            row[n] /= factor[a, a]
 
 
 @kernel

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.algebra import invert, multiply, solve
 from cardiacreg.arrays import Float
-from cardiacreg.compute.decompositions import cholesky_factor, solve_lower
+from cardiacreg.compute.decompositions import cholesky_factor, eigenvectors, solve_lower
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks
 from cardiacreg.geometry import (
@@ -131,11 +131,11 @@ def most_likely_shifts(model: ShiftModel, rounds: int = _ROUNDS) -> ExpectedShif
     In each further round numbers that the others contradict lose weight.
     """
     variance, pairs = model.variance, list(product(_SIZES_MM, _STRANGENESSES))
-    together = multiply(model.moved_by, model.moved_by.T)
     for left in range(rounds, -1, -1):
-        totals = [_covariance(model, together, variance, *pair) for pair in pairs]
-        best = int(np.argmax([_log_likelihood(model.difference, total) for total in totals]))
-        inverse = invert(totals[best])
+        shapes = [ratio * model.covariance + np.diag(variance) for ratio in _STRANGENESSES]
+        likely = np.stack([_log_likelihoods(model, shape) for shape in shapes], axis=1)
+        best = int(np.argmax(likely))
+        inverse = invert(_covariance(model, variance, *pairs[best]))
         explained = multiply(inverse, model.difference)
         if left:
             expected = 1 / np.diag(inverse)
@@ -145,24 +145,34 @@ def most_likely_shifts(model: ShiftModel, rounds: int = _ROUNDS) -> ExpectedShif
     found = -(size_mm**2) * multiply(model.moved_by.T, explained)
     precision = np.zeros((len(found), len(found)))
     if size_mm:
-        shape = _covariance(model, together, variance, 0.0, variance_ratio)
+        shape = _covariance(model, variance, 0.0, variance_ratio)
         precision = multiply(model.moved_by.T, solve(shape, model.moved_by))
         precision += np.eye(len(found)) / size_mm**2
     return ExpectedShifts(found.reshape(2, -1).T, size_mm, variance_ratio, precision)
 
 
-def _covariance(
-    model: ShiftModel, together: Float, variance: Float, size_mm: float, variance_ratio: float
-) -> Float:
-    """Covariance of y: of the shifts, the shape and the noise; `together` is M M'."""
-    return size_mm**2 * together + variance_ratio * model.covariance + np.diag(variance)
+def _covariance(model: ShiftModel, variance: Float, size_mm: float, variance_ratio: float) -> Float:
+    """Covariance of y: of the shifts, the shape and the noise."""
+    moved = size_mm**2 * multiply(model.moved_by, model.moved_by.T)
+    return moved + variance_ratio * model.covariance + np.diag(variance)
 
 
-def _log_likelihood(difference: Float, covariance: Float) -> float:
-    """Of a normal distribution with mean zero, up to a constant."""
-    factor = cholesky_factor(covariance)
-    scaled = solve_lower(factor, difference)
-    return float(-0.5 * multiply(scaled, scaled) - np.log(np.diag(factor)).sum())
+def _log_likelihoods(model: ShiftModel, shape: Float) -> Float:
+    """Of y under every size of the shifts, up to a constant, given the covariance of shape and noise.
+
+    With ``L L'`` that covariance, ``A = L^-1 M`` and ``A'A = U diag(g) U'`` the covariance of y is
+    ``L (1 + t^2 A A') L'``: its determinant is that of ``L L'`` times the product of ``1 + t^2 g``, and
+    the square ``t^2 (U'A'L^-1 y)^2 / (1 + t^2 g)`` of every column of U is explained by the shifts.
+    """
+    factor = cholesky_factor(shape)
+    scaled, moved = solve_lower(factor, model.difference), solve_lower(factor, model.moved_by)
+    values, vectors = eigenvectors(multiply(moved.T, moved))
+    along = multiply(vectors.T, multiply(moved.T, scaled))
+    squares = np.square(_SIZES_MM)[:, None]
+    growth = 1 + squares * np.maximum(values, 0.0)
+    explained = (squares * along**2 / growth).sum(axis=1)
+    whole = multiply(scaled, scaled) - explained + np.log(growth).sum(axis=1)
+    return np.asarray(-0.5 * whole - np.log(np.diag(factor)).sum())
 
 
 def _raised(height: float) -> Float:

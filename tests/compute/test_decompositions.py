@@ -20,6 +20,8 @@ def test_a_cholesky_factor_and_what_it_solves(size):
     assert not np.triu(factor, 1).any()
     right = np.arange(size, dtype=np.float64)
     np.testing.assert_allclose(factor @ solve_lower(factor, right), right, atol=1e-9)
+    many = np.stack([right, right + 1, -right], axis=1)
+    np.testing.assert_allclose(factor @ solve_lower(factor, many), many, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 60])
