@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOUNS = ("errors", "arrays", "geometry")
+NOUNS = ("errors", "arrays", "algebra", "geometry")
 
 ROOMS = {
     "cardiacreg": {
         "errors": (),
         "arrays": (),
-        "geometry": ("errors", "arrays"),
+        "algebra": ("arrays",),
+        "geometry": ("errors", "arrays", "algebra"),
         "slices": NOUNS,
         "io": NOUNS,
         "compute": ("errors", "arrays", "io"),
@@ -111,6 +112,7 @@ ONLY_IMPORTERS = {
     "cardiacreg_nn": ("cli.*",),
 }
 LIGHT = (
+    "algebra",
     "geometry",
     "slices",
     "registration.landmark_affine",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert, multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.compute.label_counts import joint_counts, joint_counts_affine, labels_affine
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
@@ -309,7 +310,7 @@ class _ScoringPoints:
 
     def _rows(self, atlas: LabelMap, affine: Affine) -> Float:
         """Target voxels to atlas voxels, shape (3, 4)."""
-        matrix = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ self._voxel_to_world
+        matrix = multiply(invert(atlas.voxel_to_world), affine.matrix, self._voxel_to_world)
         return np.ascontiguousarray(matrix[:3])
 
 
@@ -353,7 +354,8 @@ def nmi_of_histograms(counts: Counts) -> Float:
     joint = counts / np.maximum(1, counts.sum(axis=(1, 2), keepdims=True))
     together = _entropies(joint.reshape(len(joint), -1))
     apart = _entropies(joint.sum(axis=1)) + _entropies(joint.sum(axis=2))
-    return np.where(together > 0, apart / np.where(together > 0, together, 1.0), 1.0)
+    shares = np.where(together > 0, apart / np.where(together > 0, together, 1.0), 1.0)
+    return settled(shares, 2.0**-40)
 
 
 def _entropies(probability: Float) -> Float:

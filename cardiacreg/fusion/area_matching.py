@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.slices import labelled_slices
@@ -51,7 +52,7 @@ def match_areas(
         The same array; its sums differ now.
     """
     slices = labelled_slices(target.array)
-    to_voxel = np.linalg.inv(lattice.voxel_to_world) @ target.voxel_to_world
+    to_voxel = multiply(invert(lattice.voxel_to_world), target.voxel_to_world)
     scene = _Scene(votes, target, to_voxel)
     drawn = tuple(label for label in _MATCHED if (target.array == label).any())
     offsets = np.zeros((len(slices), votes.shape[3]))

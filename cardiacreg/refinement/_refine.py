@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.slice_order import left_ventricle_along
 from cardiacreg.anatomy.slice_volumes import stack_volumes
@@ -327,7 +328,7 @@ def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) ->
 def _base_at_last_slice(labels: LabelMap, landmarks: Landmarks) -> bool:
     """Return whether the way from apex to mitral valve leads towards large k."""
     apex, mitral = landmarks.points_mm[4:6]
-    rise = np.linalg.inv(labels.voxel_to_world)[2, :3] @ (mitral - apex)
+    rise = multiply(invert(labels.voxel_to_world)[2, :3], mitral - apex)
     return bool(rise > 0)
 
 

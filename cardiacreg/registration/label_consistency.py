@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
@@ -83,7 +84,7 @@ class ConsistencyObjective:
     ) -> None:
         self._samples = samples
         self._atlas = atlas
-        self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ axes_to_atlas
+        self._to_voxel = multiply(invert(atlas.voxel_to_world), axes_to_atlas)
         # One column per code a cell may have; 255, for mixed cells, is worth nothing.
         self._score = with_mixed_code(score / (total or total_weight(samples, score)))
         self._threads = threads if len(samples.counted()) >= _VOXELS_WORTH_THREADS else 1
