@@ -241,7 +241,7 @@ def record_lost(task: Task, code: str, message: str) -> Outcome:
 
 
 def prepare(atlases: Path | None) -> str:
-    """Open the atlases once before many processes do, and return the version that will be at work."""
+    """Open the embedded atlases, so that damage is told once, and return the version at work."""
     from cardiacreg import __version__
 
     if atlases is None:
