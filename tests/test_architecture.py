@@ -402,7 +402,7 @@ chain = FFDChain((FFD(Affine.identity(), np.zeros((4, 4, 4, 3)), np.eye(4)),))
 chain.displacement(np.zeros(3))
 from cardiacreg.registration.composition import consistency_under
 from cardiacreg.registration.ffd_registration import RegistrationOptions, prepare_target
-from cardiacreg.registration.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import build_lookup
 ready = prepare_target(atlas.labels, RegistrationOptions())
 cells = build_lookup(atlas.labels, ready.codes.codes)
 consistency_under(ready, cells, chain, np.zeros((atlas.labels.shape[2], 2)))

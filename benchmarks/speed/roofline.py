@@ -24,7 +24,7 @@ from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.phantoms.acquisition import simulate_low_resolution
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
-from cardiacreg.registration.atlas_lookup import AtlasLookup, build_lookup
+from cardiacreg.transforms.atlas_lookup import AtlasLookup, build_lookup
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     prepare_target,

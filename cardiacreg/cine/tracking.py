@@ -18,7 +18,7 @@ import numpy as np
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.registration.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import StopReason, register_prepared
 from cardiacreg.registration.multiresolution import MultiresolutionSolver, State
 from cardiacreg.registration.prepared_target import PreparedTarget, widen_domain

@@ -121,24 +121,26 @@ def slice_offsets(shares: Float, own: NDArray[np.uint8], drawn: tuple[int, ...])
     if RV_CAVITY in drawn:
         wanted[RV_WALL] = int((shares.argmax(axis=1) == RV_WALL).sum())
     offsets = np.zeros(shares.shape[1])
+    columns = np.ascontiguousarray(shares.T)
     for _ in range(_ROUNDS):
         for label, count in wanted.items():
-            others = shares + offsets
-            others[:, label] = -np.inf
-            needed = np.sort(others.max(axis=1) - shares[:, label])
+            others = columns + offsets[:, None]
+            others[label] = -np.inf
+            needed = others.max(axis=0) - columns[label]
             offsets[label] = np.clip(_between(needed, count), -_LARGEST_OFFSET, _LARGEST_OFFSET)
     return offsets
 
 
-def _between(ordered: Float, count: int) -> float:
-    """Return a number above the first `count` of ordered ones and below the rest.
+def _between(values: Float, count: int) -> float:
+    """Return a number above the `count` least of some values and below the rest.
 
     A label that is drawn nowhere and wins nothing stays as it is: it would be lifted between slices.
     """
     if count == 0:
-        return min(float(ordered[0]) - 1e-3, 0.0)
-    if count == len(ordered):
-        return float(ordered[-1]) + 1e-3
+        return min(float(values.min()) - 1e-3, 0.0)
+    if count == len(values):
+        return float(values.max()) + 1e-3
+    ordered = np.partition(values, (count - 1, count))
     return float(ordered[count - 1] + ordered[count]) / 2
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
-from cardiacreg.registration.atlas_lookup import AtlasLookup
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import points_score
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.transforms.ffd import FFD

@@ -21,7 +21,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import check_threads
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.registration.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.composition import (
     consistency_under,
     frozen_atlas,

@@ -13,7 +13,7 @@ import numpy as np
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, apply_matrix
-from cardiacreg.registration.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import PreparedTarget
 from cardiacreg.registration.target_objective import TargetObjective
 

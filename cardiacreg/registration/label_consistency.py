@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
-from cardiacreg.registration.atlas_lookup import AtlasLookup
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import (
     find_cells,
     gather_corners,

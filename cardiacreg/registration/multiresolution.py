@@ -14,7 +14,7 @@ import numpy as np
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine
-from cardiacreg.registration.atlas_lookup import AtlasLookup
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.regularisation import BendingEnergy, WhitenedDisplacements

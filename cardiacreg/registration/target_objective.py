@@ -13,7 +13,7 @@ import numpy as np
 
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-from cardiacreg.registration.atlas_lookup import AtlasLookup
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import (
     find_cells,
     gather_corners,

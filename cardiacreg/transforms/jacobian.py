@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-from cardiacreg.transforms.bspline import combine_rows, spline_at_points, spline_table
+from cardiacreg.transforms.bspline import combine_rows, spline_table
 
 _PER_SPACING = 4
 _LOW, _MOST_LOW = 0.3, 200
+_AROUND = 5
+"""Points along each axis of the little cubes around the lowest ones."""
 
 
 def jacobian_determinants(
@@ -111,9 +113,13 @@ class DenseDeterminants:
     def _closer(self) -> tuple[Float, Float]:
         """Points around the lowest, shape (n, 3), and their determinants; none where none is low."""
         if self._known_closer is None:
-            points = _points_around_lowest(self._values, self._positions)
-            slopes = spline_at_points(points, self.displacements_mm)[1] / self._spacing_mm
-            self._known_closer = points, np.asarray(np.linalg.det(np.eye(3) + slopes))
+            along = _positions_around_lowest(self._values, self._positions)
+            tables = _tables(
+                self.displacements_mm.shape, self._spacing_mm, [each.ravel() for each in along]
+            )
+            found = np.empty((len(along[0]), _AROUND, _AROUND, _AROUND))
+            _cubes_of_determinants(np.ascontiguousarray(self.displacements_mm), *tables, found)
+            self._known_closer = _product(along), found.ravel()
         return self._known_closer
 
 
@@ -142,14 +148,26 @@ def refined_minimum(
 
 def _points_around_lowest(values: Float, positions: Sequence[Float]) -> Float:
     """Points four times as dense around those with the lowest determinants below 0.3, shape (n, 3)."""
+    return _product(_positions_around_lowest(values, positions))
+
+
+def _positions_around_lowest(values: Float, positions: Sequence[Float]) -> list[Float]:
+    """The same along each axis, shape (n, _AROUND): a little cube of points is their product."""
     low = np.flatnonzero(values < _LOW)
     low = low[np.argsort(values.ravel()[low], kind="stable")[:_MOST_LOW]]
+    steps = (np.arange(_AROUND) - _AROUND // 2) / (4 * _PER_SPACING)
     where = np.unravel_index(low, values.shape)
-    points = np.stack([along[n] for along, n in zip(positions, where, strict=True)], axis=-1)
-    steps = np.arange(-2, 3) / (4 * _PER_SPACING)
-    around = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    limits = np.array([(along[0], along[-1]) for along in positions])
-    return np.clip(points[:, None] + around, limits[:, 0], limits[:, 1]).reshape(-1, 3)
+    return [
+        np.clip(along[n][:, None] + steps, along[0], along[-1])
+        for along, n in zip(positions, where, strict=True)
+    ]
+
+
+def _product(along: Sequence[Float]) -> Float:
+    """The points of little cubes, shape (n, 3), from their positions along each axis."""
+    i, j, k = along
+    cubes = np.broadcast_arrays(i[:, :, None, None], j[:, None, :, None], k[:, None, None, :])
+    return np.stack(cubes, axis=-1).reshape(-1, 3)
 
 
 def _tables(shape: tuple[int, ...], spacing_mm: Float, positions: Sequence[Float]) -> list[Float]:
@@ -280,6 +298,22 @@ def _determinant_kernel(displacements, table_i, table_j, table_k, out):
         for j in range(table_j.shape[0]):
             _jacobian_row(planes, table_j[j], jacobian)
             _row_of_determinants(jacobian, out[i, j])
+
+
+@kernel
+def _cubes_of_determinants(displacements, table_i, table_j, table_k, out):
+    """Determinants in little cubes, each from the few control points around it."""
+    n_cubes, size = out.shape[:2]
+    i, j = np.empty((size, 9)), np.empty((size, 9))
+    for n in range(n_cubes):
+        i[:] = table_i[n * size : (n + 1) * size]
+        j[:] = table_j[n * size : (n + 1) * size]
+        a, b = int(i[0, 8]), int(j[0, 8])
+        last_a, last_b = int(i[size - 1, 8]) + 4, int(j[size - 1, 8]) + 4
+        i[:, 8] -= a
+        j[:, 8] -= b
+        near = displacements[a:last_a, b:last_b].copy()
+        _determinant_kernel(near, i, j, table_k[n * size : (n + 1) * size], out[n])
 
 
 @kernel

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from cardiacreg import LabelMap, RegistrationOptions
-from cardiacreg.registration.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 from cardiacreg.registration.prepared_target import prepare_target
 from cardiacreg.registration.target_sampling import sample_target

@@ -8,7 +8,7 @@ from cardiacreg.io.nifti import write_labels
 from cardiacreg.metrics.overlap import dice
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
-from cardiacreg.registration.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     StopReason,

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cardiacreg import InvalidInputError, LabelMap
-from cardiacreg.registration.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective, sample_target
 from cardiacreg.slices import labelled_slices, target_frame
 from cardiacreg.transforms.ffd import lattice_over_box

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap
-from cardiacreg.registration.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.composition import consistency_under
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
