@@ -56,7 +56,11 @@ def verify_atlas_bank(folder: str | os.PathLike[str]) -> tuple[Problem, ...]:
     >>> verify_atlas_bank("checked_bank")
     ()
     """
-    bank = AtlasBank(folder)
+    return problems_of(AtlasBank(folder))
+
+
+def problems_of(bank: AtlasBank) -> tuple[Problem, ...]:
+    """Return what `verify_atlas_bank` finds, of a bank that is open."""
     problems = []
     for number in range(len(bank)):
         name = bank.names[number] or str(number)

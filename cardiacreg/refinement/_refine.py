@@ -19,7 +19,9 @@ from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.atlases.ranking import diversity
 from cardiacreg.atlases.view import AtlasView
-from cardiacreg.compute.threads import ProgressCallable, check_threads
+from cardiacreg.compute.preparation import compile_kernels, needs_compiling
+from cardiacreg.compute.progress import REPORT, stages_of, whole_progress
+from cardiacreg.compute.threads import Progress, ProgressCallable, check_threads
 from cardiacreg.errors import InvalidInputError, ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.input_records import recorded, recorded_mapping
@@ -97,7 +99,7 @@ def refine(
     threads : int, optional
         All CPUs of this process when absent; the result is the same for any number.
     progress : callable, optional
-        Receives a `Progress` after each piece of work; raising inside it cancels.
+        Receives a `Progress` after each piece of work, as `ProgressBar` does; raising inside it cancels.
 
     Returns
     -------
@@ -145,6 +147,7 @@ def refine(
             seen = gather_views(views, target.labels, preset, with_image=shown)
             _check_options_of_views(seen, settings)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
+        progress = prepared(progress, n_threads, clock)
         every = settings.registration.background_slices
         axes_of_all = find_canonical_axes(target, all_slices=every)
         spacing = axes_of_all.spacing(spacing_mm)
@@ -171,9 +174,23 @@ def refine(
     names = [name for name, _ in seen]
     result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
     result = _with_inputs(axes_of_all.result(result), given)
+    if progress is not None:
+        progress(Progress(REPORT, 1, 1))
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
+
+
+def prepared(
+    progress: ProgressCallable | None, threads: int, clock: Clock, n_frames: int = 1
+) -> ProgressCallable | None:
+    """Compile what is not compiled yet; return what tells how much of the whole is done."""
+    compiles = needs_compiling()
+    whole = whole_progress(progress, stages_of(n_frames, compiles=compiles))
+    if compiles:
+        with clock.step("compile"):
+            compile_kernels(threads, whole)
+    return whole
 
 
 def _check_options_of_views(views: Sequence[Any], options: RefineOptions) -> None:

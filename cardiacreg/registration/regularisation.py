@@ -218,7 +218,9 @@ def _bending_kernel(displacements, bands_i, bands_j, bands_k, stretch, volume, t
     along_k, padded = np.empty((3, nb, n)), np.zeros(n + 18)
     for a in range(na):
         for b in range(nb):
-            padded[9 : 9 + n] = displacements[a, b].reshape(n)
+            given = displacements[a, b].reshape(n)
+            for m in range(n):  # an assignment of arrays would compile text for its error: a second
+                padded[9 + m] = given[m]
             for order in range(3):
                 _banded_row(bands_k[order], padded, along_k[order, b])
         for b in range(nb):

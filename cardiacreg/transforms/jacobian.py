@@ -244,10 +244,10 @@ def _largest_steps(displacements, slopes):
 
 
 @kernel
-def _contract(rows, table, offset, out):
-    """Spline (offset 0) or its slope (offset 4) of rows of numbers at one position."""
+def _contract(rows, table, weights, out):
+    """Spline or its slope of rows of numbers at one position, by its four weights."""
     f = int(table[8])
-    w0, w1, w2, w3 = table[offset], table[offset + 1], table[offset + 2], table[offset + 3]
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
     combine_rows(rows[f], rows[f + 1], rows[f + 2], rows[f + 3], w0, w1, w2, w3, out)
 
 
@@ -306,13 +306,19 @@ def _cubes_of_determinants(displacements, table_i, table_j, table_k, out):
     n_cubes, size = out.shape[:2]
     i, j = np.empty((size, 9)), np.empty((size, 9))
     for n in range(n_cubes):
-        i[:] = table_i[n * size : (n + 1) * size]
-        j[:] = table_j[n * size : (n + 1) * size]
-        a, b = int(i[0, 8]), int(j[0, 8])
-        last_a, last_b = int(i[size - 1, 8]) + 4, int(j[size - 1, 8]) + 4
-        i[:, 8] -= a
-        j[:, 8] -= b
-        near = displacements[a:last_a, b:last_b].copy()
+        first, last = n * size, (n + 1) * size - 1
+        a, b = int(table_i[first, 8]), int(table_j[first, 8])
+        last_a, last_b = int(table_i[last, 8]) + 4, int(table_j[last, 8]) + 4
+        for m in range(size):
+            for t in range(8):
+                i[m, t], j[m, t] = table_i[first + m, t], table_j[first + m, t]
+            i[m, 8], j[m, 8] = table_i[first + m, 8] - a, table_j[first + m, 8] - b
+        near = np.empty((last_a - a, last_b - b, displacements.shape[2], 3))
+        for p in range(near.shape[0]):
+            for q in range(near.shape[1]):
+                for r in range(near.shape[2]):
+                    for d in range(3):
+                        near[p, q, r, d] = displacements[a + p, b + q, r, d]
         _determinant_kernel(near, i, j, table_k[n * size : (n + 1) * size], out[n])
 
 
@@ -321,17 +327,17 @@ def _planes_at(value, slope, table, planes):
     """Planes of control points at one i: slope along i, value, slope along k."""
     na, nb, n = value.shape
     flat_value, flat_slope = value.reshape(na, nb * n), slope.reshape(na, nb * n)
-    _contract(flat_value, table, 4, planes[0].reshape(nb * n))
-    _contract(flat_value, table, 0, planes[1].reshape(nb * n))
-    _contract(flat_slope, table, 0, planes[2].reshape(nb * n))
+    _contract(flat_value, table, table[4:8], planes[0].reshape(nb * n))
+    _contract(flat_value, table, table[0:4], planes[1].reshape(nb * n))
+    _contract(flat_slope, table, table[0:4], planes[2].reshape(nb * n))
 
 
 @kernel
 def _jacobian_row(planes, table, jacobian):
     """The nine entries of du/dx for a row of points at one (i, j)."""
-    _contract(planes[0], table, 0, jacobian[0])
-    _contract(planes[1], table, 4, jacobian[1])
-    _contract(planes[2], table, 0, jacobian[2])
+    _contract(planes[0], table, table[0:4], jacobian[0])
+    _contract(planes[1], table, table[4:8], jacobian[1])
+    _contract(planes[2], table, table[0:4], jacobian[2])
 
 
 @kernel
