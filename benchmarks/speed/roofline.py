@@ -212,14 +212,13 @@ def slab_seconds(
 
 
 def _iterations(target: LabelMap, atlas: LabelMap, affine: Affine) -> list[dict[str, float]]:
-    found = []
+    found, prepared = [], prepare_target(target, RegistrationOptions())
     for factor in (0, 1, 2, 4):
         options = RegistrationOptions()
         options = replace(options, iterations=tuple(factor * n // 2 for n in options.iterations))
-        prepared = prepare_target(target, options)
-        register_prepared(prepared, atlas, affine)
+        register_prepared(prepared, atlas, affine, options)
         start = time.process_time()
-        done = register_prepared(prepared, atlas, affine)
+        done = register_prepared(prepared, atlas, affine, options)
         found.append(
             {
                 "iterations": sum(done.iterations),

@@ -96,7 +96,7 @@ def _tracked(patient: Patient, times: Sequence[float]) -> list[list[TrackedFrame
     }
     ready = {position: prepared_for_affines(each) for position, each in contexts.items()}
     shifts = np.concatenate([patient.shifts_mm, patient.view_shifts_mm])
-    cycle = make_cycle(prepared, times, patient.gathered.es, shifts)
+    cycle = make_cycle(prepared, options.registration, times, patient.gathered.es, shifts)
     moved = shifts if patient.context.views else None
 
     def track(atlas: SelectedAtlas) -> list[TrackedFrame]:

@@ -195,7 +195,7 @@ def _shifts(
     n_slices, n_views = any_context.target.labels.shape[2], len(any_context.views)
     if options.slice_motion is None:
         return np.zeros((n_slices, 2)), np.zeros((n_views, 2))
-    stage = replace(options.slice_motion, estimate_shifts=True)
+    stage = options.slice_motion
     n_registered = max(options.n_atlases, options.n_motion_atlases)
     found: list[Any] = []
     for position, atlases in chosen.items():
@@ -209,9 +209,9 @@ def _shifts(
         }
         few = aligned[:n_registered]
         if context.views:
-            found.append(estimate_motion_with_views(prepared, context.views, few, **how))
+            found.append(estimate_motion_with_views(prepared, context.views, few, stage, **how))
         else:
-            found.append(frame_shifts(prepared, few, **how))
+            found.append(frame_shifts(prepared, few, stage, **how))
     confidence = [1.0, CONFIDENCE_PAST_ED][: len(found)]
     if not n_views:
         return shared_shifts(found, n_slices, confidence), np.zeros((0, 2))

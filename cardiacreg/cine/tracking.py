@@ -21,6 +21,7 @@ from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import StopReason, register_prepared
 from cardiacreg.registration.multiresolution import MultiresolutionSolver, State
+from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget, widen_domain
 from cardiacreg.transforms.ffd import FFD
 
@@ -45,6 +46,8 @@ class Cycle(NamedTuple):
     """Position of the frame that is registered first."""
     shifts_mm: Float
     """Of the slices, then of the views, shape (n_slices + n_views, 2)."""
+    options: RegistrationOptions
+    """Without compositions: every frame has one deformation on the same lattice."""
 
     @property
     def labelled(self) -> list[int]:
@@ -76,6 +79,7 @@ class TrackedFrame(NamedTuple):
 
 def make_cycle(
     prepared: Mapping[int, PreparedTarget],
+    options: RegistrationOptions,
     times: Sequence[float],
     reference: int,
     shifts_mm: Float,
@@ -86,6 +90,7 @@ def make_cycle(
     ----------
     prepared : mapping of int to PreparedTarget
         The labelled frames by position.
+    options : RegistrationOptions
     times : sequence of float
         Of all frames, in cycles, ascending from 0 and below 1.
     reference : int
@@ -100,12 +105,10 @@ def make_cycle(
     lower = np.min([each.lower_mm for each in wide], axis=0)
     upper = np.max([each.upper_mm for each in wide], axis=0)
     same = {
-        position: replace(
-            each, lower_mm=lower, upper_mm=upper, options=replace(each.options, compositions=0)
-        )
+        position: replace(each, lower_mm=lower, upper_mm=upper)
         for position, each in prepared.items()
     }
-    return Cycle(same, tuple(times), reference, shifts_mm)
+    return Cycle(same, tuple(times), reference, shifts_mm, replace(options, compositions=0))
 
 
 def track_atlas(cycle: Cycle, atlas: LabelMap, affines: Mapping[int, Affine]) -> list[TrackedFrame]:
@@ -202,6 +205,7 @@ class _Tracking:
             prepared,
             self._atlas,
             self._affines[position],
+            self._cycle.options,
             slice_shifts_mm=shifts[:n_slices],
             view_shifts_mm=shifts[n_slices:],
         )
@@ -217,21 +221,22 @@ class _Tracking:
 
     def _fit(self, position: int, start: State, iterations: int) -> MultiresolutionSolver:
         """Fit the finest level of one frame from a start."""
-        prepared = self._cycle.prepared[position]
-        options = prepared.options
+        options = self._cycle.options
         finest = replace(
             options,
             spacings_mm=options.spacings_mm[-1:],
             strides=options.strides[-1:],
             iterations=(iterations,),
         )
-        solver = self._solver(replace(prepared, options=finest), self._affines[position])
+        solver = self._solver(self._cycle.prepared[position], self._affines[position], finest)
         self._states[position] = solver.level(start, 0)[0]
         return solver
 
-    def _solver(self, prepared: PreparedTarget, affine: Affine) -> MultiresolutionSolver:
+    def _solver(
+        self, prepared: PreparedTarget, affine: Affine, options: RegistrationOptions | None = None
+    ) -> MultiresolutionSolver:
         cells = build_lookup(self._atlas, prepared.codes.codes)
-        return MultiresolutionSolver(prepared, cells, affine, 1)
+        return MultiresolutionSolver(prepared, options or self._cycle.options, cells, affine, 1)
 
 
 def _described(solver: MultiresolutionSolver, state: State) -> TrackedFrame:

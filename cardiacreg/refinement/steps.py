@@ -87,9 +87,10 @@ def run_steps(
     selected, registered = chosen[: options.n_atlases], aligned[: options.n_atlases]
     lattice = lattice_over_heart(labels, registered, context.spacing_mm, options.margin_mm)
     with context.clock.step("slice motion"):
-        motion, turns, turned = _slice_motion(context, lattice, aligned)
+        prepared = prepare_frame(context, labels, options.registration, lattice)
+        motion, turns, turned = _slice_motion(context, prepared, lattice, aligned)
     with context.clock.step("register"):
-        registrations = _register(context, turned, lattice, registered, motion)
+        registrations = _register(context, prepared, turned, lattice, registered, motion)
     kept = [n for n, r in enumerate(registrations) if r.stop_reason is not StopReason.NO_OVERLAP]
     if not kept:
         raise RefinementError(
@@ -108,7 +109,10 @@ def run_steps(
 
 
 def _slice_motion(
-    context: RefinementContext, lattice: Lattice, aligned: list[AlignedAtlas]
+    context: RefinementContext,
+    prepared: PreparedTarget,
+    lattice: Lattice,
+    aligned: list[AlignedAtlas],
 ) -> RotatedMotion:
     stage, labels = context.options.slice_motion, context.target.labels
     still = np.zeros(labels.shape[2])
@@ -122,13 +126,16 @@ def _slice_motion(
     many = aligned[: context.options.n_statistics_atlases]
 
     def prepare(turned: LabelMap) -> PreparedTarget:
-        return prepare_frame(context, turned, replace(stage, estimate_shifts=True), lattice)
+        if turned is labels and stage.sampling == prepared.sampling:
+            return prepared
+        return prepare_frame(context, turned, stage, lattice)
 
     if context.options.slice_turns:
         return estimate_shifts_and_rotations(
             labels,
             prepare,
             few,
+            stage,
             statistics=many,
             threads=context.threads,
             progress=context.progress,
@@ -138,6 +145,7 @@ def _slice_motion(
             prepare(labels),
             context.views,
             few,
+            stage,
             image=context.target.image,
             statistics=many,
             threads=context.threads,
@@ -145,21 +153,29 @@ def _slice_motion(
         )
         return RotatedMotion(motion, still, labels)
     motion = estimate_slice_motion(
-        prepare(labels), few, statistics=many, threads=context.threads, progress=context.progress
+        prepare(labels),
+        few,
+        stage,
+        statistics=many,
+        threads=context.threads,
+        progress=context.progress,
     )
     return RotatedMotion(motion, still, labels)
 
 
 def _register(
     context: RefinementContext,
+    prepared: PreparedTarget,
     turned: LabelMap,
     lattice: Lattice,
     aligned: list[AlignedAtlas],
     motion: SliceMotion,
 ) -> list[Registration]:
-    upsample = context.options.upsample_target
+    """Deform every atlas onto the slices; they are sampled again where they were turned."""
+    options, upsample = context.options.registration, context.options.upsample_target
     labels = upsample_labels(turned, context.spacing_mm) if upsample else turned
-    prepared = prepare_frame(context, labels, context.options.registration, lattice)
+    if labels is not prepared.labels:
+        prepared = prepare_frame(context, labels, options, lattice)
     known = None if upsample else motion.shifts_mm
 
     def register(number: int) -> Registration:
@@ -169,6 +185,7 @@ def _register(
             prepared,
             atlas,
             affine,
+            options,
             slice_shifts_mm=known,
             view_shifts_mm=motion.view_shifts_mm,
             start=start,

@@ -16,6 +16,7 @@ from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine
 from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
+from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.regularisation import BendingEnergy, WhitenedDisplacements
 from cardiacreg.registration.target_objective import TargetObjective
@@ -47,10 +48,15 @@ class MultiresolutionSolver:
     """Runs the levels of one registration; holds what does not change between them."""
 
     def __init__(
-        self, prepared: PreparedTarget, cells: AtlasLookup, affine: Affine, threads: int
+        self,
+        prepared: PreparedTarget,
+        options: RegistrationOptions,
+        cells: AtlasLookup,
+        affine: Affine,
+        threads: int,
     ) -> None:
         self._prepared = prepared
-        self._options = prepared.options
+        self._options = options
         self._affine = affine
         self._cells = cells
         self._frame = prepared.samples.frame_to_world
@@ -62,14 +68,14 @@ class MultiresolutionSolver:
                 affine.matrix @ self._frame,
                 stride,
                 threads,
-                shift_gradient=prepared.options.estimate_shifts,
+                shift_gradient=options.estimate_shifts,
             )
             for stride in strides
         }
         self.n_slices = prepared.labels.shape[2]
         self.folding_limited = False
         self._known: DenseDeterminants | None = None
-        self.folding_threshold = prepared.options.folding_threshold
+        self.folding_threshold = options.folding_threshold
 
     def overlaps(self, state: State) -> bool:
         """Whether any labelled sample of the target meets its own label in the atlas."""
@@ -111,7 +117,7 @@ class MultiresolutionSolver:
     def level(self, state: State, level: int) -> tuple[State, int, str]:
         """Minimise the objective on the state's lattice."""
         problem = _LevelProblem(
-            self._prepared, self._objectives[self._options.strides[level]], state
+            self._prepared, self._options, self._objectives[self._options.strides[level]], state
         )
         found = minimise(
             problem,
@@ -200,8 +206,13 @@ class MultiresolutionSolver:
 class _LevelProblem:
     """One level's objective as a function of whitened displacements and scaled slice shifts."""
 
-    def __init__(self, prepared: PreparedTarget, objective: TargetObjective, start: State) -> None:
-        options = prepared.options
+    def __init__(
+        self,
+        prepared: PreparedTarget,
+        options: RegistrationOptions,
+        objective: TargetObjective,
+        start: State,
+    ) -> None:
         shape, spacing = start.displacements_mm.shape, start.spacing_mm
         self._options, self._start, self._objective = options, start, objective
         self._slices = prepared.shift_index

@@ -23,6 +23,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
+from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.target_sampling import TargetSamples
 from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion, robust_median
@@ -99,6 +100,7 @@ def estimate_shifts_and_rotations(
     target: LabelMap,
     prepare: Callable[[LabelMap], PreparedTarget],
     atlases: Sequence[AlignedAtlas],
+    options: RegistrationOptions,
     *,
     statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
@@ -110,10 +112,8 @@ def estimate_shifts_and_rotations(
     ----------
     target : LabelMap
     prepare : callable
-        Prepares a label map on the target's lattice with options whose `estimate_shifts` is set.
-    atlases : sequence of AlignedAtlas
-        Labels of each atlas and its affine, target world mm to atlas world mm.
-    statistics : sequence of AlignedAtlas
+        Prepares a label map on the target's lattice.
+    atlases, options, statistics
         As for `estimate_slice_motion`.
     threads : int
     progress : callable, optional
@@ -126,7 +126,7 @@ def estimate_shifts_and_rotations(
 
     def estimate(prepared: PreparedTarget) -> SliceMotion:
         return estimate_slice_motion(
-            prepared, atlases, statistics=statistics, threads=threads, progress=progress
+            prepared, atlases, options, statistics=statistics, threads=threads, progress=progress
         )
 
     turns, turned = np.zeros(target.shape[2]), target

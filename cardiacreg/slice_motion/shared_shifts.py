@@ -15,6 +15,7 @@ is farther from the average than `_STRAY_MM` grows by the square of that distanc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import (
     PreparedTarget,
     Registration,
+    RegistrationOptions,
     StopReason,
     register_prepared,
 )
@@ -60,6 +62,7 @@ class FrameShifts(NamedTuple):
 def frame_shifts(
     prepared: PreparedTarget,
     atlases: Sequence[AlignedAtlas],
+    options: RegistrationOptions,
     *,
     statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
@@ -69,7 +72,7 @@ def frame_shifts(
 
     Parameters
     ----------
-    prepared, atlases, statistics, threads, progress
+    prepared, atlases, options, statistics, threads, progress
         As for `shifts.estimate_slice_motion`.
 
     Returns
@@ -81,8 +84,10 @@ def frame_shifts(
     if expected is not None and expected.size_mm == 0:
         return None
 
+    stage = replace(options, estimate_shifts=True)
+
     def register(pair: AlignedAtlas) -> Registration:
-        return register_prepared(prepared, pair[0], pair[1])
+        return register_prepared(prepared, *pair, stage)
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
     overlapping = [r for r in found if r.stop_reason is not StopReason.NO_OVERLAP]

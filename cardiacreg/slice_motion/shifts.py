@@ -19,6 +19,7 @@ that nothing moved, nothing is estimated.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import (
     PreparedTarget,
     Registration,
+    RegistrationOptions,
     StopReason,
     register_prepared,
 )
@@ -64,6 +66,7 @@ def no_view_shifts(count: int = 0) -> NDArray[np.float64]:
 def estimate_slice_motion(
     prepared: PreparedTarget,
     atlases: Sequence[AlignedAtlas],
+    options: RegistrationOptions,
     *,
     statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
@@ -74,9 +77,10 @@ def estimate_slice_motion(
     Parameters
     ----------
     prepared : PreparedTarget
-        Prepared with options whose `estimate_shifts` is set.
     atlases : sequence of AlignedAtlas
         Labels of each atlas and its affine, target world mm to atlas world mm.
+    options : RegistrationOptions
+        Of the stiff registrations; these estimate shifts, whatever it says.
     statistics : sequence of AlignedAtlas
         Atlases whose statistics tell the shifts a second time, many more than are registered; with fewer
         than `shift_statistics.FEWEST_ATLASES` the registered shifts stand alone.
@@ -93,8 +97,10 @@ def estimate_slice_motion(
     if expected is not None and expected.size_mm == 0:
         return SliceMotion(expected.shifts_mm, (), no_view_shifts())
 
+    stage = replace(options, estimate_shifts=True)
+
     def register(pair: AlignedAtlas) -> Registration:
-        return register_prepared(prepared, pair[0], pair[1])
+        return register_prepared(prepared, *pair, stage)
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
     deformations = tuple(r.target_to_atlas for r in found)

@@ -14,6 +14,7 @@ leaning heart looks the same. A view shows both. Slices and views have one prior
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import (
     PreparedTarget,
     Registration,
+    RegistrationOptions,
     StopReason,
     register_prepared,
 )
@@ -46,6 +48,7 @@ def estimate_motion_with_views(
     prepared: PreparedTarget,
     views: Sequence[ViewPlane],
     atlases: Sequence[AlignedAtlas],
+    options: RegistrationOptions,
     *,
     image: Volume | None = None,
     statistics: Sequence[AlignedAtlas] = (),
@@ -57,12 +60,12 @@ def estimate_motion_with_views(
     Parameters
     ----------
     prepared : PreparedTarget
-        Prepared with the views, with options whose `estimate_shifts` is set.
+        Prepared with the views.
     views : sequence of ViewPlane
         The planes that `prepared` holds, in their order.
     image : Volume, optional
         Of the stack, on its lattice; compared with the images of views.
-    atlases, statistics, threads, progress
+    atlases, options, statistics, threads, progress
         As for `shifts.estimate_slice_motion`.
 
     Returns
@@ -74,10 +77,13 @@ def estimate_motion_with_views(
     rows, total, told = _before_atlases(prepared, views, image)
     start = _solved(total, told, rows.all, n_slices + len(views))
 
+    stage = replace(options, estimate_shifts=True)
+
     def register(pair: AlignedAtlas) -> Registration:
         return register_prepared(
             prepared,
             *pair,
+            stage,
             slice_shifts_mm=start[:n_slices],
             view_shifts_mm=start[n_slices:],
         )

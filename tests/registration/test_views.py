@@ -164,7 +164,7 @@ def test_a_registration_finds_how_a_view_moved():
     prepared = prepare_target(heart.labels, options, views=[ViewPlane(view.subject.labels)])
     beside = np.eye(4)  # off the lattice that target and atlas share, where consistency has a kink
     beside[:3, 3] = (0.4, 0.3, 0.6)
-    found = register_prepared(prepared, heart.labels, Affine(beside))
+    found = register_prepared(prepared, heart.labels, Affine(beside), options)
     assert np.abs(view.shift_mm[:2]).max() > 1
     np.testing.assert_allclose(found.view_shifts_mm[0], view.shift_mm[:2], atol=0.7)
     assert np.abs(found.slice_shifts_mm).max() < 0.7

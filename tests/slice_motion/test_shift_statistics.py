@@ -178,11 +178,11 @@ class TestExpectedShifts:
         assert found is not None
         assert found.size_mm == 0
         assert not found.shifts_mm.any()
-        motion = estimate_slice_motion(target, atlases[:3], statistics=atlases)
+        motion = estimate_slice_motion(target, atlases[:3], OPTIONS, statistics=atlases)
         assert not motion.shifts_mm.any()
         assert not motion.deformations
         asked = estimate_shifts_and_rotations(
-            target.labels, lambda _: target, atlases[:3], statistics=atlases
+            target.labels, lambda _: target, atlases[:3], OPTIONS, statistics=atlases
         )
         assert not asked.turns_degrees.any()
 
@@ -197,8 +197,8 @@ class TestExpectedShifts:
     def test_too_few_atlases_tell_nothing(self):
         target = stored_away(self.OFFSETS)
         assert expected_shifts(target, bent_hearts(FEWEST_ATLASES - 1)) is None
-        alone = estimate_slice_motion(target, bent_hearts(2))
-        few = estimate_slice_motion(target, bent_hearts(2), statistics=bent_hearts(5))
+        alone = estimate_slice_motion(target, bent_hearts(2), OPTIONS)
+        few = estimate_slice_motion(target, bent_hearts(2), OPTIONS, statistics=bent_hearts(5))
         np.testing.assert_array_equal(alone.shifts_mm, few.shifts_mm)
 
     def test_atlases_elsewhere_tell_nothing(self):
