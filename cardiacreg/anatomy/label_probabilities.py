@@ -10,20 +10,27 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy.label_presets import preset_mapping
+from cardiacreg.anatomy.landmarks import base_is_at_last_slice
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import N_LABELS, LabelMap
+from cardiacreg.geometry import LV_CAVITY, LV_WALL, N_LABELS, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.io.nifti import MAX_BYTES, read_vectors
 from cardiacreg.io.regular_file import check_regular_file
+from cardiacreg.io.source_name import named_source
+from cardiacreg.slices import DOUBT_LEVELS
 
 Probabilities = NDArray[np.float32]
 """Of every canonical label at every voxel, shape (N_LABELS, i, j, k)."""
-DOUBT_LEVELS = 16
+_VENTRICLES = {"LV": [LV_CAVITY, LV_WALL], "RV": [RV_WALL, RV_CAVITY]}
+_LEAST_AT_ENDS = {("LV", "base"): 0.9, ("RV", "base"): 0.9, ("LV", "apex"): 0.6}
+"""Of the LV's usual mean probability; a ventricle with less in its end slice has ended before it. Chosen
+on the development patients of `benchmarks.network`. Doubt at the RV's apex told nothing."""
+_MOST_SLICES, _FEWEST_SLICES = 2, 3
 _NPZ_NAMES = ("probabilities", "softmax")
 _LARGEST_ERROR = 0.02
 _LEAST_AGREEMENT = 0.5
@@ -72,8 +79,8 @@ def read_probabilities(
     if classes.ndim != 4 or classes.shape[1:] != labels.shape or len(classes) < 2:
         raise InvalidInputError(
             f"probabilities (probabilities= or --probabilities): shape {classes.shape}; needs (classes, "
-            f"{', '.join(map(str, labels.shape))}): a class for the background and for each value, at the "
-            "voxels of the segmentation.",
+            f"{', '.join(map(str, labels.shape))}): a class for the background and for each value, at "
+            "the voxels of the segmentation.",
             code="PROBABILITIES_MISMATCH",
         )
     found = _canonical(_checked(classes), preset_mapping(preset))
@@ -102,7 +109,84 @@ def doubt_levels(labels: LabelMap, probabilities: Probabilities) -> NDArray[np.u
     )
     margin = np.clip(own - others.max(axis=0), 0.0, 1.0)
     levels = np.floor((1 - margin) * DOUBT_LEVELS + 0.5)
-    return np.minimum(levels, DOUBT_LEVELS - 1).astype(np.uint8)
+    return np.asarray(np.minimum(levels, DOUBT_LEVELS - 1), dtype=np.uint8)
+
+
+class DoubtfulEnd(NamedTuple):
+    """A slice at the end of a ventricle that its probabilities do not bear out.
+
+    Parameters
+    ----------
+    ventricle : {"LV", "RV"}
+    end : {"apex", "base"}
+    slice : int
+    probability : float
+        Mean over the voxels of the ventricle in this slice.
+    needed : float
+    """
+
+    ventricle: str
+    end: str
+    slice: int
+    probability: float
+    needed: float
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.ventricle} in slice {self.slice}, at its {self.end} (mean probability "
+            f"{self.probability:.2f}, needs {self.needed:.2f})"
+        )
+
+
+def without_doubtful_ends(
+    labels: LabelMap, probabilities: Probabilities
+) -> tuple[LabelMap, tuple[DoubtfulEnd, ...]]:
+    """Leave out ventricles in end slices where their probabilities say that they have ended.
+
+    Networks draw a ventricle on beyond its base more often than not to its end, and doubt it there: a
+    large outline of middling probabilities, which no voxel by itself gives away.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Canonical labels, slices along k.
+    probabilities : ndarray of float32, shape (N_LABELS, i, j, k)
+
+    Returns
+    -------
+    labels : LabelMap
+    left_out : tuple of DoubtfulEnd
+        Empty where all ends are sure. Of every ventricle three slices stay.
+    """
+    array, left_out = labels.array.copy(), []
+    usual = _usual_probability(labels.array, probabilities)
+    base_at_last = base_is_at_last_slice(labels)
+    for (ventricle, end), least in _LEAST_AT_ENDS.items():
+        structures = _VENTRICLES[ventricle]
+        for _ in range(_MOST_SLICES):
+            shown = np.isin(array, structures)
+            held = np.flatnonzero(shown.any(axis=(0, 1)))
+            if len(held) <= _FEWEST_SLICES:
+                break
+            k = int(held[-1] if base_at_last == (end == "base") else held[0])
+            mean = _mean_probability(shown, probabilities[structures], k)
+            if mean >= least * usual:
+                break
+            array[:, :, k][shown[:, :, k]] = 0
+            left_out.append(DoubtfulEnd(ventricle, end, k, mean, least * usual))
+    return LabelMap(array, labels.voxel_to_world), tuple(left_out)
+
+
+def _mean_probability(shown: NDArray[np.bool_], of_structures: Probabilities, k: int) -> float:
+    return float(of_structures[..., k].sum(axis=0)[shown[:, :, k]].mean())
+
+
+def _usual_probability(array: NDArray[np.uint8], probabilities: Probabilities) -> float:
+    """Median over slices of the LV's mean probability: how sure this network is of a heart."""
+    shown = np.isin(array, _VENTRICLES["LV"])
+    held = np.flatnonzero(shown.any(axis=(0, 1)))
+    means = [_mean_probability(shown, probabilities[_VENTRICLES["LV"]], int(k)) for k in held]
+    return float(np.median(means)) if means else 1.0
 
 
 def _read(source: Any) -> NDArray[Any]:
@@ -118,7 +202,8 @@ def _read(source: Any) -> NDArray[Any]:
     path = Path(source)
     if path.suffix.lower() == ".npz":
         return _read_npz(path)
-    values, _, _ = read_vectors(path, max_bytes=MAX_BYTES)
+    with named_source(os.fspath(path)):
+        values, _, _ = read_vectors(path, max_bytes=MAX_BYTES)
     if values.ndim == 5 and 1 in values.shape[3:]:
         values = values.reshape(*values.shape[:3], -1)
     if values.ndim != 4:
@@ -128,7 +213,8 @@ def _read(source: Any) -> NDArray[Any]:
 
 def _read_npz(path: Path) -> NDArray[Any]:
     """Read an array of classes that nnU-Net saved, whose axes are (classes, k, j, i)."""
-    check_regular_file(path)
+    with named_source(os.fspath(path)):
+        check_regular_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(each.file_size for each in archive.infolist())
@@ -181,7 +267,7 @@ def _check_agreement(probabilities: Probabilities, labels: LabelMap) -> None:
     share = float((favoured == labels.array[held]).mean()) if held.any() else 1.0
     if share < _LEAST_AGREEMENT:
         raise InvalidInputError(
-            f"probabilities (probabilities= or --probabilities): they favour the segmentation's own label "
+            "probabilities (probabilities= or --probabilities): they favour the segmentation's own label "
             f"at {share:.0%} of its voxels; needs those of the same frame, with classes in the order of "
             "the values, background first, and the axes of the segmentation.",
             code="PROBABILITIES_DIFFER",

@@ -87,6 +87,6 @@ def _plane(
 
 
 def _shares(heights: Float, step: float, depth: int) -> Float:
-    """What each slice says at each height of the lattice, shape (depth, n_slices): linear between them."""
+    """What each slice says at each height of the lattice, linear between, shape (depth, n_slices)."""
     apart = np.abs(np.arange(depth)[:, None] - heights[None]) / step
     return np.asarray(np.maximum(1 - apart, 0.0))

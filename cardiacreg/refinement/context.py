@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.anatomy.stack_coverage import Coverage
 from cardiacreg.arrays import Float
@@ -49,6 +50,10 @@ class RefinementContext(NamedTuple):
     threads: int
     progress: ProgressCallable | None
     clock: Clock
+    probabilities: NDArray[np.float32] | None = None
+    """Of every canonical label at the target's voxels, shape (N_LABELS, i, j, k), where known."""
+    doubt: NDArray[np.uint8] | None = None
+    """How doubtful each of the target's voxels is, see `doubt_levels`."""
     views: tuple[ViewPlane, ...] = ()
     """Planes beside the stack that show the same heart."""
     slice_normal: Float | None = None

@@ -15,6 +15,7 @@ from cardiacreg.compute.threads import run_tasks
 from cardiacreg.errors import RefinementError, warn
 from cardiacreg.fusion.area_matching import match_areas
 from cardiacreg.fusion.label_fusion import Fusion, fuse_labels, fusion_from_votes
+from cardiacreg.fusion.slice_evidence import add_slice_evidence
 from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
 from cardiacreg.refinement.atlas_choice import Ranking, SelectedAtlas, select_atlases
 from cardiacreg.refinement.context import RefinementContext
@@ -215,6 +216,7 @@ def prepare_frame(
         empty_planes=() if whole else context.coverage.planes,
         views=context.views,
         domain_mm=lattice_box_mm(lattice, frame),
+        doubt=context.doubt,
     )
 
 
@@ -278,6 +280,8 @@ def _voted(
         sums.append(votes.sum(axis=(0, 1)))
     voxels = np.diff(np.stack(sums), axis=0, prepend=np.float32(0))
     values = np.arange(N_LABELS, dtype=np.uint8)
+    if context.probabilities is not None and turned is not None:
+        add_slice_evidence(votes, lattice, context.probabilities, turned.voxel_to_world, shifts)
     if turned is None or not context.options.match_areas:
         fusion = fusion_from_votes(votes, values, lattice.voxel_to_world)
         return replace(fusion, atlas_voxels=voxels)

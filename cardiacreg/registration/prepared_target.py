@@ -13,14 +13,9 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.registration.options import RegistrationOptions, Sampling
-from cardiacreg.registration.target_sampling import (
-    DOUBT_LEVELS,
-    Doubt,
-    TargetSamples,
-    sample_target,
-)
+from cardiacreg.registration.target_sampling import Doubt, TargetSamples, sample_target
 from cardiacreg.registration.view_samples import ViewPlane, ViewSamples, sample_views
-from cardiacreg.slices import EmptyPlane, labelled_slices
+from cardiacreg.slices import DOUBT_LEVELS, EmptyPlane, labelled_slices
 
 _MOST_CONTROL_POINTS = 5e6
 _REACH_MM = (15.0, 15.0, 30.0)

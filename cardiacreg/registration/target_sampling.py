@@ -15,11 +15,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap
-from cardiacreg.slices import EmptyPlane, labelled_slices, target_frame
-
-
-DOUBT_LEVELS = 16
-"""So many weights are told apart: certain voxels count 1, the most doubtful ones 1/16."""
+from cardiacreg.slices import DOUBT_LEVELS, EmptyPlane, labelled_slices, target_frame
 
 
 class Doubt(NamedTuple):
