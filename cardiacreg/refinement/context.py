@@ -16,6 +16,7 @@ from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.geometry import Landmarks, Subject
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.registration.view_samples import ViewPlane
+from cardiacreg.slices import DOUBT_LEVELS
 
 
 class Clock:
@@ -58,3 +59,10 @@ class RefinementContext(NamedTuple):
     """Planes beside the stack that show the same heart."""
     slice_normal: Float | None = None
     """Direction of the slice axis in the patient's world, where the target lies in a frame of its own."""
+
+    @property
+    def certainty(self) -> NDArray[np.float32] | None:
+        """How much each of the target's voxels counts, from 0 to 1; None where all count."""
+        if self.doubt is None:
+            return None
+        return np.asarray(1 - self.doubt / np.float32(DOUBT_LEVELS), dtype=np.float32)

@@ -285,7 +285,7 @@ def _voted(
     if turned is None or not context.options.match_areas:
         fusion = fusion_from_votes(votes, values, lattice.voxel_to_world)
         return replace(fusion, atlas_voxels=voxels)
-    matched = match_areas(votes.copy(), lattice, turned, shifts)
+    matched = match_areas(votes.copy(), lattice, turned, shifts, context.certainty)
     labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
     return Fusion(labels, _share_of_winner(votes, labels), atlas_voxels=voxels)
 
