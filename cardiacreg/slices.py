@@ -13,6 +13,9 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 
+DOUBT_LEVELS = 16
+"""So many weights of voxels are told apart: certain ones count 1, the most doubtful ones 1/16."""
+
 
 class EmptyPlane(NamedTuple):
     """A plane across the stack where structures have ended.

@@ -95,6 +95,10 @@ class CanonicalAxes(NamedTuple):
             landmarks=None if landmarks is None else self.landmarks(landmarks),
         )
 
+    def probabilities(self, stored: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities of labels, shape (N_LABELS, i, j, k), on the canonical axes; 0 outside."""
+        return np.stack([self._array(each) for each in stored])
+
     def views(self, stored: Sequence[ViewPlane]) -> tuple[ViewPlane, ...]:
         """Return views in the canonical world."""
         moved = []

@@ -77,6 +77,13 @@ class Placement(NamedTuple):
             moved = Volume(stored.array.transpose(self.order), self._matrix(stored))
         return moved if self.slices is None else image_in_order(moved, self.slices)
 
+    def shares(self, stored: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a number per stored voxel, as a label's probability, where that voxel comes to lie."""
+        if self.lattice is not None and self.to_stored is not None:
+            return _sampled(stored, self.to_stored, self.lattice.shape)
+        moved = stored.transpose(self.order)
+        return moved if self.slices is None else np.take(moved, self.slices, axis=2)
+
     def _matrix(self, stored: LabelMap | Volume) -> Float:
         return stored.voxel_to_world[:, [*self.order, 3]]
 

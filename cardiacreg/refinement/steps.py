@@ -15,6 +15,7 @@ from cardiacreg.compute.threads import Progress, ProgressCallable, run_tasks
 from cardiacreg.errors import RefinementError, warn
 from cardiacreg.fusion.area_matching import match_areas
 from cardiacreg.fusion.label_fusion import Fusion, fuse_labels, fusion_from_votes
+from cardiacreg.fusion.slice_evidence import add_slice_evidence
 from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
 from cardiacreg.refinement.atlas_choice import Ranking, SelectedAtlas, select_atlases
 from cardiacreg.refinement.context import RefinementContext
@@ -215,6 +216,7 @@ def prepare_over_lattice(
         empty_planes=() if whole else context.coverage.planes,
         views=context.views,
         domain_mm=lattice_box_mm(lattice, axes),
+        doubt=context.doubt,
     )
 
 
@@ -281,10 +283,12 @@ def _voted(
             progress(Progress("fuse", len(sums), len(deformed)))
     voxels = np.diff(np.stack(sums), axis=0, prepend=np.float32(0))
     values = np.arange(N_LABELS, dtype=np.uint8)
+    if context.probabilities is not None and turned is not None:
+        add_slice_evidence(votes, lattice, context.probabilities, turned.voxel_to_world, shifts)
     if turned is None or not context.options.match_areas:
         fusion = fusion_from_votes(votes, values, lattice.voxel_to_world)
         return replace(fusion, atlas_voxels=voxels)
-    matched = match_areas(votes.copy(), lattice, turned, shifts)
+    matched = match_areas(votes.copy(), lattice, turned, shifts, context.certainty)
     labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
     return Fusion(labels, _share_of_winner(votes, labels), atlas_voxels=voxels)
 

@@ -80,9 +80,7 @@ class MultiresolutionSolver:
 
     def overlaps(self, state: State) -> bool:
         """Whether any labelled sample of the target meets its own label in the atlas."""
-        labelled = self._prepared.codes.score.copy()
-        labelled[0] = 0.0
-        labelled[self._prepared.codes.n_labels :] = 0.0
+        labelled = self._prepared.codes.of_structures
         objective = ConsistencyObjective(
             self._prepared.samples,
             self._cells,
