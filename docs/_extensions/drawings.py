@@ -32,7 +32,7 @@ def draw_all(folder: Path) -> None:
     for draw in DRAWINGS:
         place = folder / f"{draw.__name__}.svg"
         if not place.is_file() or place.stat().st_mtime < Path(__file__).stat().st_mtime:
-            draw().savefig(place, metadata={"Date": None})
+            draw().savefig(place, bbox_inches="tight", pad_inches=0.04, metadata={"Date": None})
 
 
 # ---- frames

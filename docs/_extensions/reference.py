@@ -83,7 +83,7 @@ def _room_page(room: str, names: list[str]) -> str:
 
 def _directive(name: str, member: Any) -> list[str]:
     if inspect.isclass(member):
-        return [f".. autoclass:: {name}", "   :members:", "   :show-inheritance:"]
+        return [f".. autoclass:: {name}", "   :members:"]
     return [f".. autofunction:: {name}" if callable(member) else f".. autodata:: {name}"]
 
 

@@ -1,18 +1,15 @@
-"""The scripts of the gallery run, with few atlases, and each draws at least one picture."""
+"""The scripts of the gallery run, and each draws at least one picture."""
 
 import runpy
+import tempfile
 from pathlib import Path
 
 import matplotlib
 import pytest
 
-from cardiacreg.atlases import embedded
-from cardiacreg.phantoms.hearts import HeartSpecification
-
 matplotlib.use("Agg")
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "examples" / "gallery").glob("*.py"))
-GROUPS = ("dilated", "healthy", "hypertrophic")
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,17 +18,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def few_atlases(monkeypatch):
-    few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    monkeypatch.setattr(embedded, "default_specifications", lambda: few)
-    monkeypatch.setattr(embedded, "_model_key", lambda: "gallery")
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_runs_and_draws(script, few_atlases, monkeypatch, tmp_path, capsys):
+def test_runs_and_draws(script, monkeypatch, tmp_path, tmp_path_factory, capsys):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
     pyplot.close("all")
     found = runpy.run_path(str(script))
     assert pyplot.get_fignums()
