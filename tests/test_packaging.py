@@ -98,7 +98,7 @@ class TestWheel:
         wanted = {
             path.relative_to(ROOT).as_posix()
             for name in PACKAGES
-            for pattern in ("*.py", "*.pyi", "py.typed", "templates/*")
+            for pattern in ("*.py", "*.pyi", "py.typed", "templates/*", "default_bank.zip")
             for path in (ROOT / name).rglob(pattern)
         }
         assert wanted - held == set()

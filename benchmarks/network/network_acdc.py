@@ -64,7 +64,7 @@ def run(quick: bool) -> dict[str, Any]:
         from cardiacreg_nn import load_weights
 
         model = load_weights(path)
-        described.append({k: v for k, v in model.card.items() if k not in ("preset", "network")})
+        described.append({k: v for k, v in model.card.items() if k not in ("box", "network")})
         everyone = acdc(tuple(held_out))
         frames = everyone[: 2 if quick else None]
         refined = set(range(0, len(frames), max(1, len(frames) // (1 if quick else _REFINED))))
@@ -161,8 +161,8 @@ def _measure(
         if own.source == "labels":  # by the rule on the same structures as the true ones
             own = landmarks_from_labels(found)
         record["landmarks_mm"] = {
-            "true": in_heart_frame(points, points).tolist(),
-            "found": in_heart_frame(own.points_mm, points).tolist(),
+            "true": in_heart_axes(points, points).tolist(),
+            "found": in_heart_axes(own.points_mm, points).tolist(),
         }
         record["completed"] = sum(e["origin"] == "labels" for e in subject.metadata["landmarks"])
     if others is not None:
@@ -173,7 +173,7 @@ def _measure(
     return record
 
 
-def in_heart_frame(points_mm: Any, true_mm: Any) -> Any:
+def in_heart_axes(points_mm: Any, true_mm: Any) -> Any:
     """Return points from the middle of the true landmarks, along the heart's own directions (`AXES`).
 
     The long axis runs from the apex to the mitral valve; the second direction, square to it, from the

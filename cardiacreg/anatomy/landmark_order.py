@@ -1,4 +1,4 @@
-"""Whether landmarks are in the right order, of the right hand and in the right frame, told by the labels.
+"""Whether landmarks are in the right order, of the right hand and in the right space, told by the labels.
 
 The six points derived from the labels are a witness: given points in their right order lie nearest to
 them as numbered. Another order that fits much better, or the same points turned from LPS, is told.
@@ -27,7 +27,7 @@ _MIRRORED, _TURNED = (2, 1, 0, 3, 4, 5), (2, 1, 0, 3, 5, 4)
 """Which of the derived points each given one is, where the hand or the end of the base is the other."""
 _CLEARLY_NEARER = 0.5
 _FAR_MM = 12.0
-_FAR_FRAME_MM = 25.0
+_FAR_MM = 25.0
 _OBLIQUE = np.cos(np.deg2rad(15.0))
 
 
@@ -45,7 +45,7 @@ def check_landmark_order(landmarks: Landmarks, labels: LabelMap) -> None:
     Raises
     ------
     InvalidInputError
-        If the points fit much better in another order (BAD_LANDMARKS) or frame (LANDMARK_FRAME).
+        If the points fit much better in another order (BAD_LANDMARKS) or space (LANDMARK_SPACE).
 
     Warns
     -----
@@ -119,11 +119,11 @@ def _check_frame(points: Float, witness: Float, labels: LabelMap) -> None:
         ),
     }
     for hint, moved in frames.items():
-        if given > _FAR_FRAME_MM and _distance(moved, witness) < _CLEARLY_NEARER * given:
+        if given > _FAR_MM and _distance(moved, witness) < _CLEARLY_NEARER * given:
             raise InvalidInputError(
                 f"landmarks: they are {given:.0f} mm away, on average, from where the labels show "
                 f"them. {hint}",
-                code="LANDMARK_FRAME",
+                code="LANDMARK_SPACE",
             )
 
 

@@ -154,7 +154,7 @@ for _command in (
     help="Spacing of the model in mm.",
 )
 @click.option(
-    "--options-preset",
+    "--method",
     type=click.Choice(["default", "fast", "paper"]),
     default="default",
     show_default=True,
@@ -173,7 +173,7 @@ def refine(
     patient: Path | None,
     output: Path,
     cine_frames: str | tuple[int, ...] | None,
-    options_preset: str,
+    method: str,
     only: tuple[tuple[str, tuple[str, ...]], ...],
     selection: str,
     coverage: Mapping[str, str],
@@ -203,7 +203,7 @@ def refine(
     inputs["preset"] = one_meaning(preset, mapping)
     of_views = one_meaning(view_preset, view_mapping, "view-")
     inputs["views"] = paired_views(inputs["views"], view_images, of_views)
-    options = chosen_options(options_preset, coverage, orientation, only, selection)
+    options = chosen_options(method, coverage, orientation, only, selection)
     check_one_input(patient, inputs["segmentation"])
     if patient is not None:
         unused = {

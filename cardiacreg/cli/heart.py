@@ -116,7 +116,7 @@ def told(
 
 
 def chosen_options(
-    options_preset: str,
+    method: str,
     coverage: Mapping[str, str],
     orientation: str | None,
     only: tuple[tuple[str, tuple[str, ...]], ...],
@@ -126,7 +126,7 @@ def chosen_options(
 
     Parameters
     ----------
-    options_preset : {"default", "fast", "paper"}
+    method : {"default", "fast", "paper"}
     coverage, orientation
         As for `told`.
     only, selection
@@ -135,5 +135,5 @@ def chosen_options(
     from cardiacreg.refinement.options import RefineOptions
 
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
-    options = told(ways[options_preset](), coverage, orientation)
+    options = told(ways[method](), coverage, orientation)
     return replace(options, metadata=only, selection=selection)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.slices import labelled_slices
@@ -51,7 +52,7 @@ def match_areas(
         The same array; its sums differ now.
     """
     slices = labelled_slices(target.array)
-    to_voxel = np.linalg.inv(lattice.voxel_to_world) @ target.voxel_to_world
+    to_voxel = multiply(invert(lattice.voxel_to_world), target.voxel_to_world)
     scene = _Scene(votes, target, to_voxel)
     drawn = tuple(label for label in _MATCHED if (target.array == label).any())
     offsets = np.zeros((len(slices), votes.shape[3]))
@@ -121,24 +122,26 @@ def slice_offsets(shares: Float, own: NDArray[np.uint8], drawn: tuple[int, ...])
     if RV_CAVITY in drawn:
         wanted[RV_WALL] = int((shares.argmax(axis=1) == RV_WALL).sum())
     offsets = np.zeros(shares.shape[1])
+    columns = np.ascontiguousarray(shares.T)
     for _ in range(_ROUNDS):
         for label, count in wanted.items():
-            others = shares + offsets
-            others[:, label] = -np.inf
-            needed = np.sort(others.max(axis=1) - shares[:, label])
+            others = columns + offsets[:, None]
+            others[label] = -np.inf
+            needed = others.max(axis=0) - columns[label]
             offsets[label] = np.clip(_between(needed, count), -_LARGEST_OFFSET, _LARGEST_OFFSET)
     return offsets
 
 
-def _between(ordered: Float, count: int) -> float:
-    """Return a number above the first `count` of ordered ones and below the rest.
+def _between(values: Float, count: int) -> float:
+    """Return a number above the `count` least of some values and below the rest.
 
     A label that is drawn nowhere and wins nothing stays as it is: it would be lifted between slices.
     """
     if count == 0:
-        return min(float(ordered[0]) - 1e-3, 0.0)
-    if count == len(ordered):
-        return float(ordered[-1]) + 1e-3
+        return min(float(values.min()) - 1e-3, 0.0)
+    if count == len(values):
+        return float(values.max()) + 1e-3
+    ordered = np.partition(values, (count - 1, count))
     return float(ordered[count - 1] + ordered[count]) / 2
 
 

@@ -12,19 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.slice_order import left_ventricle_along
 from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.atlases.ranking import diversity
 from cardiacreg.atlases.view import AtlasView
-from cardiacreg.compute.threads import ProgressCallable, check_threads
+from cardiacreg.compute.preparation import compile_kernels, needs_compiling
+from cardiacreg.compute.progress import REPORT, stages_of, whole_progress
+from cardiacreg.compute.threads import Progress, ProgressCallable, check_threads
 from cardiacreg.errors import InvalidInputError, ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.input_records import recorded, recorded_mapping
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
-from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
+from cardiacreg.refinement.canonical_axes import CanonicalAxes, find_canonical_axes
 from cardiacreg.refinement.context import Clock, RefinementContext
 from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.orientation import Oriented, orient
@@ -96,7 +99,7 @@ def refine(
     threads : int, optional
         All CPUs of this process when absent; the result is the same for any number.
     progress : callable, optional
-        Receives a `Progress` after each piece of work; raising inside it cancels.
+        Receives a `Progress` after each piece of work, as `ProgressBar` does; raising inside it cancels.
 
     Returns
     -------
@@ -144,21 +147,22 @@ def refine(
             seen = gather_views(views, target.labels, preset, with_image=shown)
             _check_options_of_views(seen, settings)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
+        progress = prepared(progress, n_threads, clock)
         every = settings.registration.background_slices
-        frame_of_all = canonical_frame(target, all_slices=every)
-        spacing = frame_of_all.spacing(spacing_mm)
+        axes_of_all = find_canonical_axes(target, all_slices=every)
+        spacing = axes_of_all.spacing(spacing_mm)
 
-        def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
-            found = like and canonical_frame(each, all_slices=every, like=like)
-            found = found or frame_of_all
+        def start(each: Subject, like: CanonicalAxes | None = None) -> RefinementContext:
+            found = like and find_canonical_axes(each, all_slices=every, like=like)
+            found = found or axes_of_all
             made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
             return made._replace(slice_normal=found.slice_normal(each.labels))
 
         context = start(target)
-        context = context._replace(views=frame_of_all.views([plane for _, plane in seen]))
+        context = context._replace(views=axes_of_all.views([plane for _, plane in seen]))
         with clock.step("orient"):
             others = [
-                start(each, frame_of_all)
+                start(each, axes_of_all)
                 for each in gather_frames(segmentation, frames, preset, target, check_spacing)
             ]
             oriented = oriented_context(context, others, bank)
@@ -169,10 +173,24 @@ def refine(
     notes = tuple(note.message for note in told)
     names = [name for name, _ in seen]
     result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
-    result = _with_inputs(frame_of_all.result(result), given)
+    result = _with_inputs(axes_of_all.result(result), given)
+    if progress is not None:
+        progress(Progress(REPORT, 1, 1))
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
+
+
+def prepared(
+    progress: ProgressCallable | None, threads: int, clock: Clock, n_frames: int = 1
+) -> ProgressCallable | None:
+    """Compile what is not compiled yet; return what tells how much of the whole is done."""
+    compiles = needs_compiling()
+    whole = whole_progress(progress, stages_of(n_frames, compiles=compiles))
+    if compiles:
+        with clock.step("compile"):
+            compile_kernels(threads, whole)
+    return whole
 
 
 def _check_options_of_views(views: Sequence[Any], options: RefineOptions) -> None:
@@ -327,7 +345,7 @@ def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) ->
 def _base_at_last_slice(labels: LabelMap, landmarks: Landmarks) -> bool:
     """Return whether the way from apex to mitral valve leads towards large k."""
     apex, mitral = landmarks.points_mm[4:6]
-    rise = np.linalg.inv(labels.voxel_to_world)[2, :3] @ (mitral - apex)
+    rise = multiply(invert(labels.voxel_to_world)[2, :3], mitral - apex)
     return bool(rise > 0)
 
 

@@ -52,4 +52,4 @@ class RefinementContext(NamedTuple):
     views: tuple[ViewPlane, ...] = ()
     """Planes beside the stack that show the same heart."""
     slice_normal: Float | None = None
-    """Direction of the slice axis in the patient's world, where the target lies in a frame of its own."""
+    """Direction of the slice axis in the patient's world, where the target lies on axes of its own."""

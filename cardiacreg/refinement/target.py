@@ -66,7 +66,7 @@ class _Arranged:
     """Puts stored codes into short-axis slices, and keeps how they were stored and what was done."""
 
     def __init__(self, like: LabelMap | None) -> None:
-        from cardiacreg.refinement.short_axis_frame import Placement
+        from cardiacreg.refinement.short_axis_lattice import Placement
 
         self._like = like
         self.stored: Any = None
@@ -84,7 +84,7 @@ class _Arranged:
         return {INPUT_LATTICE: stored, **turned}
 
     def __call__(self, codes: LabelMap, labels: LabelMap) -> LabelMap:
-        from cardiacreg.refinement.short_axis_frame import placement
+        from cardiacreg.refinement.short_axis_lattice import placement
 
         self.stored = labels
         self.placement = placement(labels, self._like)
@@ -100,7 +100,7 @@ def _read_labels(
 ) -> tuple[Any, bool]:
     """Canonical labels in short-axis slices, and whether there was a frame of this number."""
     from cardiacreg.anatomy.segmentation import gather_segmentation
-    from cardiacreg.refinement.short_axis_frame import axes_hint
+    from cardiacreg.refinement.short_axis_lattice import axes_hint
 
     read = partial(
         gather_segmentation, preset=preset, check_spacing=check_spacing, arrange=arranged
@@ -251,7 +251,8 @@ def gather_atlases(
         `with_metadata`.
     """
     with _about_atlases():
-        return _usable(_open_bank(atlases), target, n_atlases, metadata)
+        known = atlases is None
+        return _usable(_open_bank(atlases), target, n_atlases, metadata, known_anatomy=known)
 
 
 @contextmanager
@@ -274,8 +275,10 @@ def _usable(
     target: Subject,
     n_atlases: int,
     metadata: tuple[tuple[str, Any], ...],
+    *,
+    known_anatomy: bool,
 ) -> AtlasView:
-    """Return the atlases of a bank that may vote on a target."""
+    """Return the atlases of a bank that may vote on a target; those of a known one are hearts."""
     from cardiacreg.atlases.checks import check_atlas, check_atlases
     from cardiacreg.atlases.ranking import with_metadata
 
@@ -284,7 +287,8 @@ def _usable(
         wanted = with_metadata(bank, **dict(metadata))
     if _is_verified(bank) and target.labels.spacing_mm[2] > _THICK_MM and n_atlases <= len(wanted):
         view = AtlasView(bank, wanted)
-        for position in sorted({0, len(wanted) // 2, len(wanted) - 1}):
+        some = [] if known_anatomy else sorted({0, len(wanted) // 2, len(wanted) - 1})
+        for position in some:
             check_atlas(view.without_image(position), wanted[position])
         return view
     return AtlasView(bank, check_atlases(bank, target.labels, n_atlases, positions=wanted).indices)

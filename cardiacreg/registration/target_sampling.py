@@ -1,7 +1,7 @@
 """The target voxels that count in a registration, with their label codes and positions.
 
 They are the voxels of the acquired slices within an in-plane margin of any label, in the target's own
-axis-aligned frame (mm, origin at voxel 0), taken at every voxel or at a stride.
+axes (mm, origin at voxel 0), taken at every voxel or at a stride.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap
-from cardiacreg.slices import EmptyPlane, labelled_slices, target_frame
+from cardiacreg.slices import EmptyPlane, labelled_slices, stack_axes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetSamples:
-    """The target voxels that count, in the target's own axis-aligned frame (mm, origin at voxel 0).
+    """The target voxels that count, along the target's own axes (mm, origin at voxel 0).
 
     Parameters
     ----------
@@ -32,15 +32,15 @@ class TargetSamples:
     slice_index : ndarray of int64, shape (n_slices,)
         Target slice that each sampled slice is; for a plane beyond the ends the nearest labelled one,
         with which it moves.
-    frame_to_world : ndarray, shape (4, 4)
-        The frame's mm to world mm; its axes are orthonormal.
+    axes_to_world : ndarray, shape (4, 4)
+        Mm along these axes to world mm; they are orthonormal.
     """
 
     labels: NDArray[np.uint8]
     spans: NDArray[np.int64]
     position_mm: tuple[Float, Float, Float]
     slice_index: NDArray[np.int64]
-    frame_to_world: Float
+    axes_to_world: Float
 
     def every(self, stride: int) -> TargetSamples:
         """Return the samples at every `stride`-th in-plane position."""
@@ -52,7 +52,7 @@ class TargetSamples:
         positions = (self.position_mm[0][rows], self.position_mm[1][columns], self.position_mm[2])
         labels = np.ascontiguousarray(self.labels[:, rows, columns])
         spans = np.ascontiguousarray(np.clip(spans, 0, labels.shape[2]))
-        return TargetSamples(labels, spans, positions, self.slice_index, self.frame_to_world)
+        return TargetSamples(labels, spans, positions, self.slice_index, self.axes_to_world)
 
     def counted(self) -> NDArray[np.uint8]:
         """Return the label codes of all samples that count, in order."""
@@ -102,7 +102,7 @@ def sample_target(
         spans,
         positions,
         slices,
-        target_frame(target.voxel_to_world, "sample_target"),
+        stack_axes(target.voxel_to_world, "sample_target"),
     )
     return _with_planes(samples, target, box, reach, beyond) if beyond else samples
 
@@ -128,7 +128,7 @@ def _with_planes(
         np.concatenate([samples.spans, spans]),
         (x, y, np.concatenate([z, depth])),
         np.concatenate([samples.slice_index, before]),
-        samples.frame_to_world,
+        samples.axes_to_world,
     )
 
 

@@ -86,7 +86,7 @@ def _surest_look(
     looks = []
     for first in range(0, len(tried), _LOOKS_AT_ONCE):
         placements = [
-            place(volume.shape, volume.voxel_to_world, model.preset, centre=start, turn=each)
+            place(volume.shape, volume.voxel_to_world, model.box, centre=start, turn=each)
             for each in tried[first : first + _LOOKS_AT_ONCE]
         ]
         looks += look(volume, placements, model)
@@ -97,11 +97,11 @@ def _surest_look(
         if centre is None:
             break
         spacing = volume.spacing_mm[:2]
-        middle = best.placement.points_to_native((np.array(model.preset.shape) - 1) / 2)
+        middle = best.placement.points_to_native((np.array(model.box.shape) - 1) / 2)
         if np.linalg.norm((centre - middle)[:2] * spacing) < _CENTRED_MM:
             break
         centre[2] = (volume.shape[2] - 1) / 2
-        again = place(volume.shape, volume.voxel_to_world, model.preset, centre=centre, turn=chosen)
+        again = place(volume.shape, volume.voxel_to_world, model.box, centre=centre, turn=chosen)
         (best,) = look(volume, [again], model)
     return best
 
@@ -169,7 +169,7 @@ def look(volume: Volume, placements: Sequence[Placement], model: Model) -> list[
         if not _is_memory(error):
             raise
         raise RefinementError(
-            f"predict: memory does not suffice for {len(boxes)} boxes of {model.preset.shape} on "
+            f"predict: memory does not suffice for {len(boxes)} boxes of {model.box.shape} on "
             f"{device}; use device='cpu', or turn='none'.",
             code="OUT_OF_MEMORY",
         ) from error
@@ -201,7 +201,7 @@ def _extract(
     if points is None:
         return []
     if points.ndim == 2:
-        height, width, slices = placement.preset.shape
+        height, width, slices = placement.box.shape
         return regressed_landmarks(points, (slices, height, width))
     scaled = volume.spacing_mm[:, None] * placement.to_native[:3, :3]
     return extract_landmarks(points, np.linalg.norm(scaled, axis=0)[[2, 0, 1]])

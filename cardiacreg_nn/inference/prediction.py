@@ -1,7 +1,7 @@
 """From a short-axis image to labels and landmarks: the meeting point with `cardiacreg`.
 
-The network looks at the image (`looking`), the probabilities of its views are averaged at the native
-voxels, and what is called heart is kept where it hangs together. Landmarks are averaged too, and
+The network looks at the image (`orientation_search`), the probabilities of its views are averaged at the
+native voxels, and what is called heart is kept where it hangs together. Landmarks are averaged too, and
 completed from the labels.
 """
 
@@ -188,12 +188,12 @@ class _Look(NamedTuple):
 
 def _looks(volume: Volume, model: Model, turn: str, views: int) -> list[_Look]:
     """Look at every part of the stack, each as the part in the middle is seen most surely."""
-    parts = sub_stacks(volume.shape[2], float(volume.spacing_mm[2]), model.preset)
+    parts = sub_stacks(volume.shape[2], float(volume.spacing_mm[2]), model.box)
     stacks = [_part(volume, slices) for slices in parts]
-    height, width, distance = model.preset.spacing_mm
+    height, width, distance = model.box.spacing_mm
     if len(parts) > 1 or volume.spacing_mm[2] < distance:
         kept = (height, width, float(stacks[0].spacing_mm[2]))
-        model = replace(model, preset=replace(model.preset, spacing_mm=kept))
+        model = replace(model, box=replace(model.box, spacing_mm=kept))
     middle = (volume.shape[2] - 1) / 2
     first = min(range(len(parts)), key=lambda n: abs((parts[n][0] + parts[n][-1]) / 2 - middle))
     best = best_look(stacks[first], model, turn)

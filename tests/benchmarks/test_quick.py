@@ -12,13 +12,13 @@ import pytest
 
 from benchmarks import __main__ as runner
 from benchmarks.harness import cases, store
-from cardiacreg.atlases import embedded
+from cardiacreg.atlases import packed
 from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms.hearts import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
-    "cohort", "comparison", "initialisation", "long_axis", "pathology", "peers", "presets",
+    "cohort", "comparison", "fast_method", "initialisation", "long_axis", "pathology", "peers",
     "reliability", "startup", "surfaces",
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")
@@ -60,12 +60,24 @@ def test_every_benchmark_runs_here_or_has_a_reason():
     assert len(CHEAP) + len(ABSENT) + len(LEFT_OUT) == len(runner.names())
 
 
+def test_all_leaves_settled_questions_out(monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(runner, "_one", lambda name, *_: ran.append(name))
+    assert runner.main(["all", "--quick", "--json", str(tmp_path)]) == 0
+    assert set(runner.names()) - set(ran) == {
+        "banks",
+        "network_gpu",
+        "optimisers",
+        "selection_large",
+    }
+
+
 @pytest.fixture
 def few_hearts(monkeypatch, tmp_path):
     """A bank of five atlases, no data, and nothing measured before."""
     few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    monkeypatch.setattr(embedded, "default_specifications", lambda: few)
-    monkeypatch.setattr(embedded, "_model_key", lambda: "quick")
+    packed.write_packed_bank(tmp_path / "few.zip", few)
+    monkeypatch.setattr(packed, "SHIPPED", tmp_path / "few.zip")
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     monkeypatch.setattr(store, "settings", store.Settings())
     monkeypatch.setenv(cases.DATA_VARIABLE, str(tmp_path))

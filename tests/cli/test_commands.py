@@ -22,6 +22,7 @@ from cardiacreg.cli import heart, simulate
 from cardiacreg.cli.app import main
 from cardiacreg.cli.support import ProgressLines, in_options
 from cardiacreg.compute import cache_files
+from cardiacreg.compute.threads import Progress
 from cardiacreg.errors import RefinementError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.io import nifti
@@ -118,7 +119,7 @@ def test_refine_in_a_process_of_its_own(tiny_files, tmp_path):
     )
     assert shown.returncode == 0, shown.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILE_NAMES, "surface.png"}
-    assert "LV cavity" in shown.stdout and "register: 2/2" in shown.stderr
+    assert "LV cavity" in shown.stdout and "registering atlases" in shown.stderr
     assert shown.stderr.count("warning: atlases: 5 asked for, 2 there") == 1
     findings = json.loads((tmp_path / "out" / "result.json").read_text())["findings"]
     lines = shown.stderr.splitlines()
@@ -139,7 +140,7 @@ def test_refine_prints_json_and_obeys_overwrite(tiny_files, tmp_path):
     before = (tmp_path / "out" / "labels.nii.gz").read_bytes()
     assert_one_line_error(run(*arguments), "OUTPUT_EXISTS")
     for preset in ("paper", "fast"):
-        assert run(*arguments, "--overwrite", "--options-preset", preset).exit_code == 0
+        assert run(*arguments, "--overwrite", "--method", preset).exit_code == 0
         after = (tmp_path / "out" / "labels.nii.gz").read_bytes()
         assert after != before
         before = after
@@ -275,8 +276,8 @@ def asked_of_refine(monkeypatch, tiny_result, *words):
         (("--coverage", "apex=partial"), ("partial", "auto")),
         (("--coverage", "apex=partial", "--coverage", "base=whole"), ("partial", "whole")),
         (("--coverage", "whole", "--coverage", "base=partial"), ("whole", "partial")),
-        (("--options-preset", "paper"), ("partial", "partial")),
-        (("--options-preset", "paper", "--coverage", "base=whole"), ("partial", "whole")),
+        (("--method", "paper"), ("partial", "partial")),
+        (("--method", "paper", "--coverage", "base=whole"), ("partial", "whole")),
     ],
 )
 def test_refine_is_told_the_coverage_of_each_end(
@@ -294,7 +295,7 @@ def test_refine_is_told_orientation_and_other_frames(
     asked = asked_of_refine(monkeypatch, tiny_result, *line)
     assert asked["options"].orientation == "mirrored"
     assert asked["frames"] == ("es.nii.gz", 12)
-    line = refine_arguments(tiny_files, tmp_path / "paper", "--options-preset", "paper")
+    line = refine_arguments(tiny_files, tmp_path / "paper", "--method", "paper")
     assert asked_of_refine(monkeypatch, tiny_result, *line)["options"] == RefineOptions.paper()
 
 
@@ -377,7 +378,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
     [
         ("refine",),
         ("refine", "-i", "a", "-o", "b", "--threads", "0"),
-        ("refine", "-i", "a", "-o", "b", "--options-preset", "best"),
+        ("refine", "-i", "a", "-o", "b", "--method", "best"),
         ("refine", "-i", "a", "-o", "b", "--only", "phase"),
         ("refine", "-i", "a", "-o", "b", "--select-by", "looks"),
         ("refine", "-i", "a", "-o", "b", "--coverage", "most"),
@@ -449,17 +450,27 @@ def test_signals_end_a_process_tidily(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
-    from cardiacreg.compute.threads import Progress
-
+def test_progress_is_one_bar_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress = ProgressLines(quiet=False)
     for done in (1, 2):
-        progress(Progress("align", done, 2))
-    progress(Progress("fuse", 1, 7))
+        progress(Progress("align", done, 2, "aligning atlases", 0.1 * done))
+    progress(Progress("fuse", 1, 7, "fusing labels", 0.9))
     progress.close()
     shown = capsys.readouterr().err
-    assert "align" in shown and "fuse" in shown and "/7" in shown
+    assert "aligning atlases" in shown and "fusing labels" in shown and "90%" in shown
+
+
+def test_progress_is_a_line_per_step_elsewhere_and_says_what_is_prepared(capsys):
+    progress = ProgressLines(quiet=False)
+    for step, done, share in (
+        ("compile", 0, 0.0), ("compile", 2, 0.5), ("align", 1, 0.6), ("align", 2, 0.7), ("align", 2, 0.7),
+    ):  # fmt: skip
+        progress(Progress(step, done, 2, f"{step} it", share))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("preparing: the first time, kernels are compiled")
+    assert [line.partition("] ")[2] for line in lines[1:]] == ["compile it", "align it"]
+    assert lines[2].startswith("[ 70 %, ")
 
 
 # --- evaluate

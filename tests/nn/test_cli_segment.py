@@ -29,7 +29,7 @@ from cardiacreg_nn.inference import prediction, shipped_weights
 from cardiacreg_nn.inference.shipped_weights import weight_files
 from cardiacreg_nn.inference.weights import read_card
 from cardiacreg_nn.networks.sslln import SSLLN
-from tests.nn.tiny_training import PRESET, coded_heart, oracle_model, tiny_config
+from tests.nn.tiny_training import BOX, coded_heart, oracle_model, tiny_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,7 +156,7 @@ def test_real_weights_that_find_nothing_end_with_one_line(picture, tmp_path):
         SSLLN(config).state_dict(),
         kind="sslln",
         network=config,
-        preset=PRESET,
+        box=BOX,
     )
     path.write_bytes(path.read_bytes()[:-5])
     result = run("segment", "-i", picture, "-o", tmp_path / "o", "--weights", path)

@@ -15,7 +15,7 @@ MODULES = {
     for p in sorted(PACKAGE.rglob("*.py"))
 }
 MEETS_CARDIACREG = {
-    "data.tissues",
+    "data.tissue_map",
     "data.training_hearts",
     "inference.orientation_search",
     "inference.prediction",

@@ -103,15 +103,15 @@ def run(quick: bool) -> dict[str, Any]:
         affine = improve_affine(prepared, atlas, fit.target_to_atlas)
         for iterations in (5, 10) if quick else (5, 10, 20, 40, 80):
             options = replace(RegistrationOptions(), iterations=(iterations,) * 3, tolerance=0.0)
-            ready = prepare_target(target, options)
             for name in METHODS:
-                records.append(
-                    {"seed": seed, "iterations": iterations} | _measured(name, ready, atlas, affine)
-                )
+                found = _measured(name, prepared, options, atlas, affine)
+                records.append({"seed": seed, "iterations": iterations} | found)
     return {"seeds": seeds, "records": records}
 
 
-def _measured(name: str, prepared: Any, atlas: Any, affine: Any) -> dict[str, Any]:
+def _measured(
+    name: str, prepared: Any, options: RegistrationOptions, atlas: Any, affine: Any
+) -> dict[str, Any]:
     minimise, whitened = METHODS[name]
     reached: list[float] = []
 
@@ -126,7 +126,7 @@ def _measured(name: str, prepared: Any, atlas: Any, affine: Any) -> dict[str, An
         mock.patch.object(multiresolution, "WhitenedDisplacements", coordinates),
     ):
         start = time.process_time()
-        done = register_prepared(prepared, atlas, affine)
+        done = register_prepared(prepared, atlas, affine, options)
         seconds = time.process_time() - start
     return {
         "method": name,

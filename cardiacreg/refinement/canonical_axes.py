@@ -1,4 +1,4 @@
-"""A frame of the heart's own, so that how it is stored does not change a bit of its model.
+"""Axes of the heart's own, so that how it is stored does not change a bit of its model.
 
 A target is cropped to its labels and a margin, its axes are put in one order and direction that its
 anatomy decides, and the world becomes one along these axes, with its origin at the first voxel.
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiacreg.algebra import determinants, invert, multiply
 from cardiacreg.anatomy.landmarks import base_is_at_last_slice
 from cardiacreg.anatomy.stack_coverage import End
 from cardiacreg.arrays import Float
@@ -37,7 +38,7 @@ from cardiacreg.geometry import (
 )
 from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.results.result import RefineResult
-from cardiacreg.slices import labelled_box, labelled_slices, target_frame
+from cardiacreg.slices import labelled_box, labelled_slices, stack_axes
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 
@@ -52,7 +53,7 @@ _EMPTY_SLICES = 1
 """So many at each end are evidence of where the heart ends; more say no more."""
 
 
-class CanonicalFrame(NamedTuple):
+class CanonicalAxes(NamedTuple):
     """How a stored target becomes the canonical one: a window, its axes in another order, some mirrored.
 
     Parameters
@@ -81,10 +82,10 @@ class CanonicalFrame(NamedTuple):
     @property
     def world_to_canonical(self) -> Float:
         """From the stored world to the canonical one, mm."""
-        return np.asarray(np.linalg.inv(self.canonical_to_world), dtype=np.float64)
+        return np.asarray(invert(self.canonical_to_world), dtype=np.float64)
 
     def subject(self, stored: Subject) -> Subject:
-        """Return a stored target in the canonical frame."""
+        """Return a stored target on the canonical axes."""
         image, landmarks = stored.image, stored.landmarks
         matrix = self._matrix(stored.labels.voxel_to_world)
         return replace(
@@ -98,7 +99,7 @@ class CanonicalFrame(NamedTuple):
         """Return views in the canonical world."""
         moved = []
         for view in stored:
-            matrix = self.world_to_canonical @ view.labels.voxel_to_world
+            matrix = multiply(self.world_to_canonical, view.labels.voxel_to_world)
             matrix[:3] = _rounded(matrix[:3], _POINT_STEP_MM)
             image = None if view.image is None else Volume(view.image.array, matrix)
             moved.append(view._replace(labels=LabelMap(view.labels.array, matrix), image=image))
@@ -171,7 +172,7 @@ class CanonicalFrame(NamedTuple):
         held = labelled_slices(stored.array)
         beyond = int(held[0]), int(stored.shape[2] - 1 - held[-1])
         points = self.landmarks_back(canonical).points_mm
-        rise = np.linalg.inv(stored.voxel_to_world)[2, :3] @ (points[5] - points[4])
+        rise = multiply(invert(stored.voxel_to_world)[2, :3], points[5] - points[4])
         counts = beyond if rise > 0 else beyond[::-1]
         return tuple(end.beyond(n) for end, n in zip(ends, counts, strict=True))
 
@@ -190,7 +191,7 @@ class CanonicalFrame(NamedTuple):
 
         The affine takes the way into the canonical world; splines are turned out of it.
         """
-        affine = Affine(canonical.affine.matrix @ self.world_to_canonical)
+        affine = Affine(multiply(canonical.affine.matrix, self.world_to_canonical))
         if isinstance(canonical, FFD):
             return self._spline_back(canonical, affine)
         *first, last = canonical.links
@@ -198,8 +199,8 @@ class CanonicalFrame(NamedTuple):
         return FFDChain((*moved, self._spline_back(last, affine)))
 
     def _spline_back(self, canonical: FFD, affine: Affine) -> FFD:
-        turned = canonical.displacements_mm @ self.canonical_to_world[:3, :3].T
-        return FFD(affine, turned, self.canonical_to_world @ canonical.lattice_to_world)
+        turned = multiply(canonical.displacements_mm, self.canonical_to_world[:3, :3].T)
+        return FFD(affine, turned, multiply(self.canonical_to_world, canonical.lattice_to_world))
 
     @property
     def _signs(self) -> Float:
@@ -232,7 +233,7 @@ class CanonicalFrame(NamedTuple):
         for axis in flipped:
             matrix[:3, 3] += matrix[:3, axis] * (grid.shape[axis] - 1)
             matrix[:3, axis] *= -1
-        matrix = self.canonical_to_world @ matrix
+        matrix = multiply(self.canonical_to_world, matrix)
         array = np.flip(grid.array, flipped).transpose(inverse)
         return array, matrix[:, [*inverse, 3]] + 0.0
 
@@ -249,10 +250,10 @@ class CanonicalFrame(NamedTuple):
         return placed + 0.0
 
 
-def canonical_frame(
-    stored: Subject, *, all_slices: bool = False, like: CanonicalFrame | None = None
-) -> CanonicalFrame:
-    """Find the canonical frame of a target.
+def find_canonical_axes(
+    stored: Subject, *, all_slices: bool = False, like: CanonicalAxes | None = None
+) -> CanonicalAxes:
+    """Find the canonical axes of a target.
 
     Parameters
     ----------
@@ -260,12 +261,12 @@ def canonical_frame(
         Slices along the last axis.
     all_slices : bool
         Whether to keep all slices without labels; one at each end when absent.
-    like : CanonicalFrame, optional
-        Another frame's, stored alike, whose axes are taken.
+    like : CanonicalAxes, optional
+        Those of another frame, stored alike, whose axes are taken.
 
     Returns
     -------
-    CanonicalFrame
+    CanonicalAxes
     """
     labels = stored.labels
     spacing = rounded_spacing(labels.spacing_mm)
@@ -277,10 +278,10 @@ def canonical_frame(
         first[axis] = window[axis][1] - 1 if backwards else window[axis][0]
     to_world = np.eye(4)
     to_world[:3, 3] = apply_matrix(labels.voxel_to_world, first)
-    directions = target_frame(labels.voxel_to_world, "refine")[:3, list(axes)]
+    directions = stack_axes(labels.voxel_to_world, "refine")[:3, list(axes)]
     if turned:
         to_world[:3, :3] = directions * np.where(mirrored, -1.0, 1.0)
-    return CanonicalFrame(axes, mirrored, window, spacing[list(axes)], to_world, turned)
+    return CanonicalAxes(axes, mirrored, window, spacing[list(axes)], to_world, turned)
 
 
 def _rounded(values: Float, step: float) -> Float:
@@ -333,7 +334,7 @@ def _axes(
     axes = (i, 1 - i, 2)
     signs = np.array([-1.0 if towards[i] < 0 else 1.0, 1.0, 1.0])
     signs[2] = 1.0 if base_is_at_last_slice(labels) else -1.0
-    signs[1] = 1.0 if np.linalg.det(linear[:, list(axes)] * signs) > 0 else -1.0
+    signs[1] = 1.0 if determinants(linear[:, list(axes)] * signs) > 0 else -1.0
     return axes, (bool(signs[0] < 0), bool(signs[1] < 0), bool(signs[2] < 0))
 
 

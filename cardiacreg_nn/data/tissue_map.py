@@ -67,7 +67,7 @@ class _Scene(NamedTuple):
         return np.asarray(smooth / smooth.std(), dtype=np.float32)
 
 
-def tissue_map(
+def make_tissue_map(
     shape: HeartShape,
     fields: HeartFields,
     labels: NDArray[np.uint8],

@@ -1,7 +1,7 @@
-"""What the fast preset costs in accuracy and saves in time, beside the default, case by case in one run.
+"""What the fast method costs in accuracy and saves in time, beside the default, case by case in one run.
 
 Synthetic hearts and real anatomies, degraded as everywhere, are scored against the truth; of patients
-every second slice is hidden and filled from the others (`benchmarks.harness.hidden_slices`). The preset
+every second slice is hidden and filled from the others (`benchmarks.harness.hidden_slices`). The method
 was chosen on other synthetic hearts and on random shapes.
 """
 
@@ -34,28 +34,28 @@ from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.results.result import RefineResult
 
-DEFAULT, FAST = "default", "fast preset"
-PRESETS = {DEFAULT: RefineOptions(), FAST: RefineOptions.fast()}
+DEFAULT, FAST = "default", "fast method"
+OPTIONS = {DEFAULT: RefineOptions(), FAST: RefineOptions.fast()}
 SYNTHETIC, REAL, PATIENTS = "synthetic hearts", "real anatomies", "ACDC, hidden slices"
 ALIGNMENTS = {SYNTHETIC: ("raw", "tilt"), REAL: ("raw", "tilt"), PATIENTS: ("raw", "translation")}
 Score = Callable[[RefineResult], dict[str, Any]]
 
 
 def run(quick: bool, cases: int = 20) -> dict[str, Any]:
-    """Refine synthetic hearts, real anatomies and patients with hidden slices by both presets."""
+    """Refine synthetic hearts, real anatomies and patients with hidden slices by both methods."""
     count = 1 if quick else cases
     units = [
-        Unit(heart_key(heart, "both presets"), partial(_against_truth, heart.case, SYNTHETIC))
+        Unit(heart_key(heart, "both methods"), partial(_against_truth, heart.case, SYNTHETIC))
         for heart in synthetic_hearts(count)
     ]
     for more in (_anatomies, _patients):
         try:
             units += more(count)
         except DataAbsent as absent:
-            print(f"presets: {absent}")
+            print(f"fast_method: {absent}")
     records = [
         {k: v for k, v in record.items() if k != "methods"} | each
-        for record in gather("presets", units)
+        for record in gather("fast_method", units)
         for each in record.get("methods", [{}])
     ]
     return {"seeds": sorted({r["seed"] for r in records if "seed" in r}), "records": records}
@@ -102,7 +102,7 @@ def _against_hidden(each: Acquisition) -> Record:
 def _measure(labels: LabelMap, score: Score) -> Record:
     _compile()
     methods = []
-    for method, options in PRESETS.items():
+    for method, options in OPTIONS.items():
         start = time.process_time()
         result = refine_quietly(labels, options=options, threads=1)
         seconds = time.process_time() - start
@@ -135,16 +135,16 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         differences += _difference_rows(population, own)
         agreement += _agreement_rows(population, own)
         seconds.append(_seconds_row(population, own))
-    times = ["processor seconds, median", *PRESETS, "fast over default", "cases"]
+    times = ["processor seconds, median", *OPTIONS, "fast over default", "cases"]
     return {
-        "presets-dice": tabulate.markdown(["Dice", *tabulate.ORDER], rows),
-        "presets-differences": tabulate.markdown(
-            ["Dice, fast preset minus default", *tabulate.ORDER], differences
+        "fast_method-dice": tabulate.markdown(["Dice", *tabulate.ORDER], rows),
+        "fast_method-differences": tabulate.markdown(
+            ["Dice, fast method minus default", *tabulate.ORDER], differences
         ),
-        "presets-agreement": tabulate.markdown(
+        "fast_method-agreement": tabulate.markdown(
             ["Dice with its own input slices", *tabulate.ORDER], agreement
         ),
-        "presets-seconds": tabulate.markdown(times, seconds),
+        "fast_method-seconds": tabulate.markdown(times, seconds),
     }
 
 
@@ -156,7 +156,7 @@ def _dice_rows(population: str, own: list[Record]) -> list[list[str]]:
             for structure in tabulate.ORDER
         ]
         for alignment in ALIGNMENTS[population]
-        for method in PRESETS
+        for method in OPTIONS
     ]
 
 
@@ -178,7 +178,7 @@ def _difference(own: list[Record], structure: str, alignment: str) -> str:
 
 def _agreement_rows(population: str, own: list[Record]) -> list[list[str]]:
     rows = []
-    for method in PRESETS:
+    for method in OPTIONS:
         found = [r["agreement"] for r in own if r["method"] == method]
         cells = [
             tabulate.mean_sd([each[name] for each in found if each.get(name) is not None])
@@ -191,7 +191,7 @@ def _agreement_rows(population: str, own: list[Record]) -> list[list[str]]:
 def _seconds_row(population: str, own: list[Record]) -> list[str]:
     spent = {
         method: np.array([r["cpu_seconds"] for r in own if r["method"] == method])
-        for method in PRESETS
+        for method in OPTIONS
     }
     ratio = float(np.median(spent[FAST] / spent[DEFAULT]))
     medians = [f"{np.median(each):.2f}" for each in spent.values()]

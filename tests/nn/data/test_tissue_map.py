@@ -8,7 +8,7 @@ from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL
 from cardiacreg.phantoms.anatomy import heart_fields, structure_fractions
 from cardiacreg.phantoms.population import sample_shape
 from cardiacreg_nn.data.contrast_randomisation import LEVELS, RELATIVE, paint
-from cardiacreg_nn.data.tissues import TISSUES, tissue_map, whole_slices
+from cardiacreg_nn.data.tissue_map import TISSUES, make_tissue_map, whole_slices
 
 STEP_MM = 3.5
 AXES = (np.arange(-95, 95, STEP_MM), np.arange(-85, 105, STEP_MM), np.arange(-118, 32, STEP_MM))
@@ -26,7 +26,7 @@ def heart():
 
 def drawn(heart, seed):
     shape, fields, labels = heart
-    return tissue_map(shape, fields, labels, AXES, np.random.default_rng(seed))
+    return make_tissue_map(shape, fields, labels, AXES, np.random.default_rng(seed))
 
 
 def share(tissues, where, *names):

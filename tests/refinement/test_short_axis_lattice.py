@@ -16,7 +16,7 @@ from cardiacreg.io.nifti import read_labels, write_labels
 from cardiacreg.phantoms.acquisition import simulate_low_resolution
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.refinement._refine import refine
-from cardiacreg.refinement.short_axis_frame import placement
+from cardiacreg.refinement.short_axis_lattice import placement
 from cardiacreg.refinement.target import gather_frames, gather_target
 from tests.helpers.small_hearts import matrix, small_heart
 from tests.helpers.tiny_bank import (

@@ -23,7 +23,7 @@ from cardiacreg.phantoms.acquisition import simulate_low_resolution
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement._refine import refine
-from cardiacreg.refinement.canonical_frame import canonical_frame
+from cardiacreg.refinement.canonical_axes import find_canonical_axes
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 from tests.helpers.equivalent_inputs import (
@@ -88,7 +88,7 @@ def refined(labels):
 def canonical_bits(result):
     """The model's voxels in an order that its axes in the world decide, and numbers that are the same."""
     subject = Subject(result.labels)
-    frame = canonical_frame(subject, all_slices=True)
+    frame = find_canonical_axes(subject, all_slices=True)
     return frame.subject(subject).labels.array
 
 
@@ -190,14 +190,14 @@ def test_rounded_spacings_forget_noise_and_keep_headers():
 def canonical_spacing(spacing_mm):
     array = np.zeros((6, 6, 4), np.uint8)
     array[1:3, 2:4, 1:3], array[3:5, 2:4, 1:3] = 4, 1
-    return canonical_frame(Subject(LabelMap(array, np.diag([*spacing_mm, 1.0])))).spacing_mm
+    return find_canonical_axes(Subject(LabelMap(array, np.diag([*spacing_mm, 1.0])))).spacing_mm
 
 
 def test_without_a_right_ventricle_the_world_is_evidence():
     """The patient's right-anterior says where it would be: the directions of the world stay."""
     labels = toy_labels(1.0)
     left = LabelMap(np.where(labels.array > 2, 0, labels.array), labels.voxel_to_world)
-    frame = canonical_frame(Subject(moved(left, rotation_matrix((0, 0, 40)))))
+    frame = find_canonical_axes(Subject(moved(left, rotation_matrix((0, 0, 40)))))
     assert not frame.turned
     local = frame.subject(Subject(moved(left, rotation_matrix((0, 0, 40)))))
     directions = local.labels.voxel_to_world[:3, :3] / local.labels.spacing_mm
@@ -210,14 +210,14 @@ def test_sheared_targets_are_refused():
     matrix = np.array(labels.voxel_to_world)
     matrix[0, 1] += 0.3
     with pytest.raises(InvalidInputError) as caught:
-        canonical_frame(Subject(LabelMap(labels.array, matrix)))
+        find_canonical_axes(Subject(LabelMap(labels.array, matrix)))
     assert caught.value.code == "SHEARED_TARGET"
 
 
 def test_transforms_come_back_to_the_stored_world():
     rng = np.random.default_rng(3)
     stored = Subject(moved(toy_labels(1.0), rotation_matrix((30, -50, 70))))
-    frame = canonical_frame(stored)
+    frame = find_canonical_axes(stored)
     lattice = np.diag([20.0, 20.0, 25.0, 1.0])
     affine = Affine(np.vstack([np.eye(4)[:3] + 0.01, [0, 0, 0, 1]]))
     local = FFD(affine, rng.normal(size=(6, 5, 4, 3)), lattice)
@@ -272,7 +272,7 @@ def test_the_frame_keeps_the_world():
         mirrored(exchanged(target.image, (1, 0, 2)), 2),
         Landmarks(points.points_mm),
     )
-    frame = canonical_frame(stored)
+    frame = find_canonical_axes(stored)
     local = frame.subject(stored)
     for label in (1, 4):
         at_home, away = (

@@ -49,7 +49,7 @@ def _training(quick: bool) -> dict[str, Any]:
         torch.cuda.synchronize()
         found.append(time.perf_counter() - start)
     return {
-        "lattice": list(config.preset.shape),
+        "lattice": list(config.box.shape),
         "batch": config.training.batch,
         "step_seconds": statistics.median(found[_UNMEASURED:]),
         "peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20,
