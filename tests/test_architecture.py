@@ -123,6 +123,7 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "snippet_files",
     "cvi42_workspaces",
     "dicom_studies",
     "interoperability",

@@ -43,6 +43,7 @@ from cardiacreg.refinement.target import (
     unknown_labels,
 )
 from cardiacreg.refinement.views import View, as_view, gather_views, sources_of, view_reports
+from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
 
@@ -178,8 +179,7 @@ def refine(
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
     notes = tuple(note.message for note in told)
-    names = [name for name, _ in seen]
-    result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
+    result = _result(context, target, outcome, notes, bank, oriented.orientation, seen)
     result = _with_inputs(axes_of_all.result(result), given)
     if progress is not None:
         progress(Progress(REPORT, 1, 1))
@@ -300,10 +300,11 @@ def _result(
     notes: tuple[str, ...],
     bank: AtlasView,
     orientation: Orientation,
-    view_names: Sequence[str],
+    seen: Sequence[tuple[str, ViewPlane]],
 ) -> RefineResult:
     labels, stack = outcome.fusion.labels, context.target.labels
-    views = view_reports(view_names, context.views, outcome.view_shifts_mm, labels)
+    names = [name for name, _ in seen]
+    views = view_reports(names, context.views, outcome.view_shifts_mm, labels)
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
         stack,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cardiacreg.algebra import invert, multiply
+from cardiacreg.algebra import determinants, invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
 from cardiacreg.registration.cell_matching import points_score
@@ -62,13 +62,13 @@ def minimum_of_chain(chain: FFDChain) -> float:
     """Return the smallest determinant over the first link's domain; see `jacobian.minimum_jacobian`."""
     first = chain.links[0]
 
-    def determinants(positions: Float) -> Float:
+    def at(positions: Float) -> Float:
         slopes = chain.displacement_gradient(apply_matrix(first.lattice_to_world, positions))
         return np.asarray(determinants(np.eye(3) + slopes))
 
     positions = dense_positions(first.displacements_mm.shape)
     grid = np.stack(np.meshgrid(*positions, indexing="ij"), axis=-1)
-    return refined_minimum(determinants(grid), positions, determinants)
+    return refined_minimum(at(grid), positions, at)
 
 
 def consistency_under(

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from cardiacreg.registration.atlas_lookup import build_lookup
 
 from cardiacreg import RegistrationOptions
 from cardiacreg.registration.prepared_target import prepare_target
 from cardiacreg.registration.target_objective import TargetObjective
 from cardiacreg.slices import DOUBT_LEVELS, EmptyPlane
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import lattice_over_box
 from tests.registration.test_label_consistency import (
     small_atlas,
@@ -23,7 +23,7 @@ def consistency(target, atlas, affine, doubt, seed=0):
     prepared = prepare_target(target, OPTIONS, empty_planes=PLANES, doubt=doubt)
     samples, codes = prepared.samples, prepared.codes
     objective = TargetObjective(
-        prepared, build_lookup(atlas, codes.codes), affine @ samples.frame_to_world, 1
+        prepared, build_lookup(atlas, codes.codes), affine @ samples.axes_to_world, 1
     )
     spacing = np.array([14.0, 11.0, 17.0])
     lower, upper = ([f(p) + d for p in samples.position_mm] for f, d in ((np.min, -6), (np.max, 6)))
