@@ -124,6 +124,7 @@ LIGHT = (
 )
 HELPERS = {
     "snippet_files",
+    "snippets",
     "cvi42_workspaces",
     "dicom_studies",
     "interoperability",
