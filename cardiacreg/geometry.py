@@ -102,6 +102,12 @@ def _grid_array(array: ArrayLike, dtype: Any, where: str) -> NDArray[Any]:
             f"{where}: got an array of shape {values.shape}; needs a non-empty 3-D array (i, j, k).",
             code="BAD_SHAPE",
         )
+    if values.dtype.kind not in "biuf":
+        raise InvalidInputError(
+            f"{where}: got an array of {values.dtype}; needs real numbers. Take the real part or the "
+            "magnitude of complex ones.",
+            code="BAD_DTYPE",
+        )
     if values.dtype == dtype and values.flags.c_contiguous and _never_changes(values):
         return values
     return _read_only(np.array(values, dtype=dtype, order="C"))

@@ -166,10 +166,10 @@ def spline_at_points(positions: Float, coefficients: Float) -> tuple[Float, Floa
 def cubic_weights(t, derivative):
     """The four weights, or their derivatives, at the share t of a cell."""
     if derivative == 0:
-        square, cube = t * t, t**3.0
+        square, cube = t * t, t * t * t
         second = (3 * cube - 6 * square + 4) / 6
         third = (-3 * cube + 3 * square + 3 * t + 1) / 6
-        return (1 - t) ** 3.0 / 6, second, third, cube / 6
+        return (1 - t) * (1 - t) * (1 - t) / 6, second, third, cube / 6
     if derivative == 1:
         square, left = t * t, 1 - t
         return (
