@@ -39,7 +39,7 @@ from .cohort import (
     refine_cohort as refine_cohort,
     refine_patient as refine_patient,
 )
-from .compute import Progress as Progress
+from .compute import Progress as Progress, ProgressBar as ProgressBar
 from .doors import (
     CineStack as CineStack,
     Conversion as Conversion,

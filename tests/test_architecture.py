@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOUNS = ("errors", "arrays", "geometry")
+NOUNS = ("errors", "arrays", "algebra", "geometry")
 
 ROOMS = {
     "cardiacreg": {
         "errors": (),
         "arrays": (),
-        "geometry": ("errors", "arrays"),
+        "algebra": ("arrays",),
+        "geometry": ("errors", "arrays", "algebra"),
         "slices": NOUNS,
         "io": NOUNS,
         "compute": ("errors", "arrays", "io"),
@@ -111,6 +112,7 @@ ONLY_IMPORTERS = {
     "cardiacreg_nn": ("cli.*",),
 }
 LIGHT = (
+    "algebra",
     "geometry",
     "slices",
     "registration.landmark_affine",
@@ -403,7 +405,7 @@ chain = FFDChain((FFD(Affine.identity(), np.zeros((4, 4, 4, 3)), np.eye(4)),))
 chain.displacement(np.zeros(3))
 from cardiacreg.registration.composition import consistency_under
 from cardiacreg.registration.ffd_registration import RegistrationOptions, prepare_target
-from cardiacreg.registration.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import build_lookup
 ready = prepare_target(atlas.labels, RegistrationOptions())
 cells = build_lookup(atlas.labels, ready.codes.codes)
 consistency_under(ready, cells, chain, np.zeros((atlas.labels.shape[2], 2)))

@@ -15,13 +15,18 @@ import pytest
 
 import cardiacreg
 from benchmarks.documents import report
-from cardiacreg.atlases import embedded
+from cardiacreg.atlases import packed
 from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms.hearts import HeartSpecification
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = sorted((ROOT / "docs" / "studies").glob("*.md"))
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *STUDIES]
+PAGES = [
+    path
+    for folder in ("howto", "concepts")
+    for path in sorted((ROOT / "docs" / folder).glob("*.md"))
+]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *PAGES, *STUDIES]
 PUBLIC = [getattr(cardiacreg, name) for name in cardiacreg.__all__]
 
 
@@ -125,8 +130,8 @@ def test_stored_tables_are_the_documented_ones():
 
 def test_the_readme_example_runs(monkeypatch, tmp_path, capsys):
     few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    monkeypatch.setattr(embedded, "default_specifications", lambda: few)
-    monkeypatch.setattr(embedded, "_model_key", lambda: "readme")
+    packed.write_packed_bank(tmp_path / "few.zip", few)
+    monkeypatch.setattr(packed, "SHIPPED", tmp_path / "few.zip")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.S)

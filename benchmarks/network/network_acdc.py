@@ -44,6 +44,7 @@ PAPER_TABLE_2 = (("3.67 ± 3.20", "9.16 ± 4.37"), ("8.18 ± 6.91", "17.4 ± 9.2
 AXES = ("along the long axis", "towards the RV", "towards anterior")
 _REFINED = 4
 _PREDICTS = (
+    "inference/calibration",
     "inference/landmark_extraction",
     "inference/orientation_search",
     "inference/prediction",
@@ -84,13 +85,13 @@ def _unit(
     key = {
         "case": frame.name, "method": method, "sha256": model.card["sha256"],
         "refine": others is not None, "frames": [each.name for each in others or ()],
-        "code": _network_digest(),
+        "code": network_digest(),
     }  # fmt: skip
     return Unit(key, lambda: rounded(_measure(frame, model, others) | {"method": method}))
 
 
 @lru_cache
-def _network_digest() -> str:
+def network_digest() -> str:
     """Digest of what makes a prediction, which the store of measurements does not look at."""
     package = machine.ROOT / "cardiacreg_nn"
     text = b"".join((package / f"{name}.py").read_bytes() for name in _PREDICTS)
@@ -129,7 +130,7 @@ def without_rv_wall(labels: LabelMap) -> LabelMap:
     return LabelMap(np.where(labels.array == 3, 0, labels.array), labels.voxel_to_world)
 
 
-def _predicted(frame: Acquisition, model: Any) -> Subject:
+def predicted(frame: Acquisition, model: Any) -> Subject:
     """Labels and landmarks that a network finds in a frame, without warnings."""
     from cardiacreg_nn import predict
 
@@ -150,7 +151,7 @@ def _measure(
         "phase": frame.phase,
     }
     try:
-        subject = _predicted(frame, model)
+        subject = predicted(frame, model)
     except InvalidInputError as error:
         return record | {"error": str(error)}
     found = without_rv_wall(subject.labels)
@@ -196,7 +197,7 @@ def _refined(
 
     Labels of the patient's other frames, the network's or the true ones, tell the orientation.
     """
-    frames = [_predicted(other, model).labels for other in others]
+    frames = [predicted(other, model).labels for other in others]
     network = LabelMap(subject.labels.array, subject.labels.voxel_to_world)
     found = {
         "network": without_rv_wall(network),

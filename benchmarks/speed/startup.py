@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,14 @@ _REGISTER = (
     "target, atlas = make_toy_heart().labels, make_toy_heart(size=0.9).labels; "
     "register_labels(target, atlas, Affine.identity(), threads=1)"
 )
+_REFINE = (
+    "import sys, warnings; warnings.simplefilter('ignore'); import cardiacreg; "
+    "from cardiacreg.phantoms.toy_heart import make_toy_heart; "
+    "cardiacreg.refine(make_toy_heart().labels, progress={progress})"
+)
+_FIRST, _TO_THE_FIRST_STEP = (
+    _REFINE.format(progress=each) for each in ("None", "lambda report: sys.exit(0)")
+)
 PROGRAMS = {
     "python alone": ["-c", "pass"],
     "import numpy": ["-c", "import numpy"],
@@ -39,6 +46,9 @@ PROGRAMS = {
     "refine a tiny heart, cached": ["-c", _WARM_UP],
 }
 COLD = "refine a tiny heart, cold"
+FRESH = "refine with the embedded atlases, fresh installation"
+TO_A_START = "the same until the first step is done, cached"
+LATER = "the same whole, cached"
 
 
 def run(quick: bool, cases: int = 7) -> dict[str, Any]:
@@ -46,7 +56,11 @@ def run(quick: bool, cases: int = 7) -> dict[str, Any]:
     repeats = 1 if quick else cases
     units = [_unit(name, arguments, repeats) for name, arguments in PROGRAMS.items()]
     if not quick:
-        units.append(_cold(2))
+        units += [_cold(COLD, _WARM_UP, 2), _cold(FRESH, _FIRST, 3)]
+        units += [
+            _unit(name, ["-c", program], repeats)
+            for name, program in ((TO_A_START, _TO_THE_FIRST_STEP), (LATER, _FIRST))
+        ]
     return {"seeds": [], "records": gather("startup", units)}
 
 
@@ -59,15 +73,18 @@ def _unit(name: str, arguments: list[str], repeats: int) -> Unit:
     return Unit({"method": name, "options": {"arguments": arguments, "repeats": repeats}}, measure)
 
 
-def _cold(repeats: int) -> Unit:
+def _cold(name: str, program: str, repeats: int) -> Unit:
+    """Time a program with empty caches."""
+
     def once() -> dict[str, float]:
         with tempfile.TemporaryDirectory() as cache:
-            return _timed(["-c", _WARM_UP], NUMBA_CACHE_DIR=str(Path(cache)))
+            return _timed(["-c", program], NUMBA_CACHE_DIR=cache, CARDIACREG_CACHE=cache)
 
     def measure() -> Record:
-        return {"method": COLD, "runs": [once() for _ in range(repeats)]}
+        return {"method": name, "runs": [once() for _ in range(repeats)]}
 
-    return Unit({"method": COLD, "options": {"repeats": repeats}}, measure)
+    options = {"program": program, "repeats": repeats}
+    return Unit({"method": name, "options": options}, measure)
 
 
 def _timed(arguments: list[str], **variables: str) -> dict[str, float]:

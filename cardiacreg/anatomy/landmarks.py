@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import length, multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
@@ -101,7 +102,7 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     mid_centre = np.array([*(axis_point + axis_slope * mid_height), mid_height])
     points[:4] = mid_centre + np.column_stack([middle, np.zeros(4)])
     points[:, 2] *= sign
-    return Landmarks(apply_matrix(axes, points), source="labels")
+    return Landmarks(settled(apply_matrix(axes, points)), source="labels")
 
 
 def _axes(labels: LabelMap) -> Float:
@@ -176,7 +177,7 @@ def _long_axis(profile: _Profile) -> tuple[Float, Float]:
     fit, *_ = np.linalg.lstsq(
         design * weight[:, None], profile.centre_mm * weight[:, None], rcond=None
     )
-    return fit[0], fit[1]
+    return settled(fit[0]), settled(fit[1])
 
 
 def _apex_height(profile: _Profile) -> float:
@@ -192,6 +193,7 @@ def _apex_height(profile: _Profile) -> float:
     root = _lower_root(
         np.polynomial.Polynomial.fit(height[near], area[near], 2 if near.sum() > 3 else 1)
     )
+    root = float(settled(root))
     lowest = -max(_FARTHEST_APEX_STEPS * step, _FARTHEST_APEX_MM)
     return float(profile.height_mm[0] + np.clip(root, lowest, -min(step, 1.0) / 2))
 
@@ -231,16 +233,16 @@ def _rv_direction(labels: LabelMap, profile: _Profile, axes: Float) -> Float:
         where = np.argwhere(right[:, :, k])
         if len(where):
             offset = where.mean(axis=0) * labels.spacing_mm[:2] - centre
-            total += len(where) * offset / max(float(np.linalg.norm(offset)), 1e-9)
+            total += len(where) * offset / max(length(offset), 1e-9)
     if not total.any():
         warn(
             "landmarks_from_labels: no RV is labelled; its side is assumed to be the patient's "
             "right-anterior. Give landmarks if the heart is turned.",
             stacklevel=3,
         )
-        total = (axes[:3, :3].T @ np.array([-1.0, 1.0, 0.0]))[:2]
-        total = total if np.linalg.norm(total) > 1e-6 else np.array([-1.0, 0.0])
-    return np.asarray(total / np.linalg.norm(total))
+        total = multiply(axes[:3, :3].T, np.array([-1.0, 1.0, 0.0]))[:2]
+        total = total if length(total) > 1e-6 else np.array([-1.0, 0.0])
+    return np.asarray(total / length(total))
 
 
 def _middle_points(
@@ -266,7 +268,7 @@ def _middle_points(
     if not found:
         radius = float(np.sqrt(np.median(profile.area_mm2) / np.pi))
         found = [radius * np.array([[0.5, 0.85], [1.6, 0.0], [0.5, -0.85], [-1.0, 0.0]])]
-    return np.asarray(np.mean(found, axis=0) @ axes)
+    return np.asarray(multiply(np.mean(found, axis=0), axes))
 
 
 def _anterior_direction(
@@ -275,25 +277,30 @@ def _anterior_direction(
     """In-plane unit vector, perpendicular to the RV direction, on the anterior side."""
     side = np.array([-rv_direction[1], rv_direction[0], 0.0])
     up = axes[:3, 2] * np.sign(profile.slices[-1] - profile.slices[0])
-    anterior = np.cross(up, axes[:3, :3] @ np.array([*rv_direction, 0.0]))
-    return np.asarray(side[:2] * np.sign((axes[:3, :3] @ side) @ anterior))
+    anterior = np.cross(up, multiply(axes[:3, :3], np.array([*rv_direction, 0.0])))
+    return np.asarray(side[:2] * np.sign(multiply(axes[:3, :3], side, anterior)))
+
+
+def _polar(points: Float) -> tuple[Float, Float]:
+    """Angles and radii of points of the plane."""
+    return settled(np.arctan2(points[:, 1], points[:, 0])), np.sqrt((points**2).sum(axis=1))
 
 
 def _slice_points(labels: LabelMap, k: int, centre: Float, axes: Float) -> Float | None:
     """Landmarks I to IV of one slice along (RV direction, anterior), relative to the LV centre."""
     spacing = labels.spacing_mm[:2]
     plane = labels.array[:, :, k]
-    right = (np.argwhere(np.isin(plane, (RV_CAVITY, RV_WALL))) * spacing - centre) @ axes.T
-    left = (np.argwhere(np.isin(plane, (LV_CAVITY, LV_WALL))) * spacing - centre) @ axes.T
+    right = multiply(np.argwhere(np.isin(plane, (RV_CAVITY, RV_WALL))) * spacing - centre, axes.T)
+    left = multiply(np.argwhere(np.isin(plane, (LV_CAVITY, LV_WALL))) * spacing - centre, axes.T)
     if len(right) < 20 or len(left) < 20:
         return None
-    angle, radius = np.arctan2(left[:, 1], left[:, 0]), np.hypot(left[:, 0], left[:, 1])
+    angle, radius = _polar(left)
     bins = np.linspace(-np.pi, np.pi, 73)
     edge = np.zeros(72)
     np.maximum.at(edge, np.clip(np.digitize(angle, bins) - 1, 0, 71), radius)
-    right_angle = np.arctan2(right[:, 1], right[:, 0])
+    right_angle, right_radius = _polar(right)
     right_edge = edge[np.clip(np.digitize(right_angle, bins) - 1, 0, 71)]
-    contact = right_angle[np.hypot(right[:, 0], right[:, 1]) <= right_edge + _CONTACT_MM]
+    contact = right_angle[right_radius <= right_edge + _CONTACT_MM]
     if len(contact) < 3:
         return None
     ends = (np.quantile(contact, 0.98), np.quantile(contact, 0.02))

@@ -109,14 +109,25 @@ def _drop_small_components(array: NDArray[np.uint8]) -> None:
 
 def _fill_holes(array: NDArray[np.uint8]) -> None:
     """Fill closed pockets of background, and pockets of other labels inside a cavity."""
-    holes = ndimage.binary_fill_holes(array != 0, _FACES) & (array == 0)
+    holes = _pockets(array == 0)
     if holes.any():
         _assign_nearest(array, holes)
     boxes = _boxes(array)
     for label in (LV_CAVITY, RV_CAVITY):
         if label in boxes:
             part = array[boxes[label]]
-            part[ndimage.binary_fill_holes(part == label, _FACES)] = label
+            part[_pockets(part != label)] = label
+
+
+def _pockets(mask: Mask) -> Mask:
+    """Return the face-connected pieces of a mask that nowhere reach its border."""
+    pieces, count = ndimage.label(mask, _FACES)
+    closed = np.ones(count + 1, dtype=bool)
+    closed[0] = False
+    for axis in range(3):
+        for end in (0, -1):
+            closed[np.unique(pieces.take(end, axis=axis))] = False
+    return np.asarray(closed[pieces])
 
 
 def _boxes(array: NDArray[np.uint8]) -> dict[int, Box]:

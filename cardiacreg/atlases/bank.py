@@ -21,7 +21,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from cardiacreg.atlases import bank_files, bank_place
+from cardiacreg.atlases import bank_place
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 
@@ -54,16 +54,22 @@ class AtlasBank(Sequence[Subject]):
         If the folder is missing, incomplete or not of this format.
     """
 
+    _ADVICE = "build it again with build_atlas_bank"
+
     def __init__(
         self, folder: str | os.PathLike[str], positions: Sequence[int] | None = None
     ) -> None:
         self.folder = Path(folder)
         self._place = self.folder.absolute()
         with self._damage_told():
-            self._parts = bank_place.open_parts(self.folder)
+            self._parts = self._open()
             self._firsts = np.cumsum([0, *map(len, self._parts)]).tolist()
             known = range(self._firsts[-1])
             self._positions = known if positions is None else [known[n] for n in positions]
+
+    def _open(self) -> list[Any]:
+        """Return the parts, each of which is a `bank_files.Part` or does what one does."""
+        return list(bank_place.open_parts(self.folder))
 
     @contextmanager
     def _damage_told(self) -> Iterator[None]:
@@ -72,20 +78,23 @@ class AtlasBank(Sequence[Subject]):
             yield
         except _DAMAGE as error:
             raise InvalidInputError(
-                f"AtlasBank: {self.folder} is not a complete atlas bank ({error}); "
-                "build it again with build_atlas_bank.",
+                f"AtlasBank: {self.folder} is not a complete atlas bank ({error}); {self._ADVICE}.",
                 code="BAD_ATLAS_BANK",
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send another process the place, wherever that one works, not the voxels."""
-        whole = isinstance(self._positions, range)
-        return AtlasBank, (self._place, None if whole else self._positions)
+        return AtlasBank, (self._place, self._chosen)
+
+    @property
+    def _chosen(self) -> list[int] | None:
+        """Positions, where they are not all."""
+        return None if isinstance(self._positions, range) else self._positions
 
     @property
     def whole_folder(self) -> Path | None:
         """The folder, where this is all that it holds."""
-        return self.folder if isinstance(self._positions, range) else None
+        return self.folder if self._chosen is None else None
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -104,15 +113,14 @@ class AtlasBank(Sequence[Subject]):
         with self._damage_told():
             if not entry["has_image"]:
                 return subject
-            intensities = part.images[self._span(entry)].reshape(subject.labels.shape)
-            image = intensities.astype(np.float32) * np.float32(entry["intensity_step"])
+            image = part.levels_of(entry).astype(np.float32) * np.float32(entry["intensity_step"])
             return replace(subject, image=Volume(image, entry["voxel_to_world"]))
 
     def without_image(self, index: int) -> Subject:
         """Return a subject without its image; nothing is copied, which makes selection quick."""
         return self._subject(*self._find(index))
 
-    def _find(self, index: int) -> tuple[bank_files.Part, dict[str, Any]]:
+    def _find(self, index: int) -> tuple[Any, dict[str, Any]]:
         """Where an atlas is stored, and what is known of it."""
         position = self._positions[index]
         number = bisect_right(self._firsts, position) - 1
@@ -120,19 +128,14 @@ class AtlasBank(Sequence[Subject]):
         with self._damage_told():
             return part, part.entry(position - self._firsts[number])
 
-    def _subject(self, part: bank_files.Part, entry: dict[str, Any]) -> Subject:
+    def _subject(self, part: Any, entry: dict[str, Any]) -> Subject:
         with self._damage_told():
-            labels = part.labels[self._span(entry)].reshape(entry["shape"])
             return Subject(
-                LabelMap(labels, entry["voxel_to_world"]),
+                LabelMap(part.labels_of(entry), entry["voxel_to_world"]),
                 landmarks=_landmarks(entry["landmarks"]),
                 name=entry["name"],
                 metadata=dict(entry["metadata"]),
             )
-
-    @staticmethod
-    def _span(entry: dict[str, Any]) -> slice:
-        return slice(entry["start"], entry["start"] + int(np.prod(entry["shape"])))
 
     def __iter__(self) -> Iterator[Subject]:
         return (self[position] for position in range(len(self)))
@@ -166,7 +169,7 @@ class AtlasBank(Sequence[Subject]):
         with self._damage_told():
             if not entry["has_image"]:
                 return None
-            levels = np.ascontiguousarray(part.images[self._span(entry)])
+            levels = np.ascontiguousarray(part.levels_of(entry))
             return hashlib.sha256(levels.data).hexdigest()
 
     def entry_is_intact(self, index: int) -> bool:
@@ -203,12 +206,15 @@ class AtlasBank(Sequence[Subject]):
         InvalidInputError
             If there are no positions.
         """
+        return AtlasBank(self.folder, self._subset_of(positions))
+
+    def _subset_of(self, positions: Sequence[int]) -> list[int]:
         if len(positions) == 0:
             raise InvalidInputError(
                 f"AtlasBank: nothing of {self.folder} is left; choose less narrowly.",
                 code="EMPTY_BANK",
             )
-        return AtlasBank(self.folder, [self._positions[n] for n in positions])
+        return [self._positions[n] for n in positions]
 
 
 def label_hash(labels: LabelMap) -> str:

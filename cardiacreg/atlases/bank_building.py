@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.atlases import bank_files, bank_place
 from cardiacreg.atlases.bank import AtlasBank, entry_hash, label_hash
 from cardiacreg.atlases.checks import check_atlas_anatomy, check_label_set
@@ -132,11 +133,26 @@ def append_to_atlas_bank(
     return AtlasBank(place)
 
 
-_Packed = tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, Any]]
+Packed = tuple[NDArray[np.uint8], NDArray[np.uint8], dict[str, Any]]
 
 
-def _pack(item: Subject | HeartSpecification) -> _Packed:
-    """Flatten one subject: labels, quantised image and index entry."""
+def pack_subject(item: Subject | HeartSpecification) -> Packed:
+    """Flatten one subject: labels, image in 255 steps and index entry.
+
+    Parameters
+    ----------
+    item : Subject or HeartSpecification
+        Checked, or generated.
+
+    Returns
+    -------
+    tuple of ndarray, ndarray and dict
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no heart as it stands, or its image does not fit.
+    """
     subject = item
     if isinstance(item, HeartSpecification):
         subject = sample_heart(item.seed, phase=item.phase, group=item.group)
@@ -190,7 +206,7 @@ def _on_lattice_of_labels(image: Volume, subject: Subject) -> Volume:
     labels = subject.labels
     if same_lattice(image, labels):
         return image
-    to_image = np.linalg.inv(image.voxel_to_world) @ labels.voxel_to_world
+    to_image = multiply(invert(image.voxel_to_world), labels.voxel_to_world)
     voxels = apply_matrix(to_image, np.argwhere(labels.array).astype(np.float64))
     if voxels.min() < -1 or (voxels > np.array(image.shape)).any():
         raise InvalidInputError(
@@ -212,7 +228,7 @@ def _write_part(
     with bank_files.PartWriter(folder, part) as writer:
         for first in range(0, len(subjects), _BATCH):
             batch = [subjects[n] for n in range(first, min(first + _BATCH, len(subjects)))]
-            packed = run_tasks(_pack, batch, threads=threads, step="building the atlas bank")
+            packed = run_tasks(pack_subject, batch, threads=threads, step="building the atlas bank")
             for flat, image, entry in packed:
                 if entry["label_hash"] not in known:
                     writer.add(flat, image, entry)

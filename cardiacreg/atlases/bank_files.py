@@ -70,8 +70,8 @@ class Part:
     """
 
     def __init__(self, folder: Path, number: int, *, voxels: int, atlases: int) -> None:
-        self.labels = _open_array(part_file(folder, "labels", number), np.uint8, voxels)
-        self.images = _open_array(part_file(folder, "images", number), np.uint8, voxels)
+        self._labels = _open_array(part_file(folder, "labels", number), np.uint8, voxels)
+        self._images = _open_array(part_file(folder, "images", number), np.uint8, voxels)
         self._ends = _open_array(part_file(folder, "ends", number), np.int64, atlases)
         text = part_file(folder, "entries", number)
         check_regular_file(text)
@@ -89,6 +89,20 @@ class Part:
         first = self._ends[number - 1] if number else 0
         found: dict[str, Any] = json.loads(self._text[first : self._ends[number]].tobytes())
         return found
+
+    def labels_of(self, entry: dict[str, Any]) -> NDArray[np.uint8]:
+        """Return the labels of an atlas, mapped."""
+        return self._voxels(self._labels, entry)
+
+    def levels_of(self, entry: dict[str, Any]) -> NDArray[np.uint8]:
+        """Return the image of an atlas in steps of its intensity, mapped."""
+        return self._voxels(self._images, entry)
+
+    @staticmethod
+    def _voxels(flat: NDArray[np.uint8], entry: dict[str, Any]) -> NDArray[np.uint8]:
+        first = entry["start"]
+        found = flat[first : first + int(np.prod(entry["shape"]))]
+        return found.reshape(entry["shape"])
 
 
 class PartWriter:

@@ -13,7 +13,8 @@ from cardiacreg.cine.models import cine_findings, model_frames
 from cardiacreg.cine.patient import Patient, decide
 from cardiacreg.cine.result import CineFrame, CineResult
 from cardiacreg.cine.views import CineViews, gather_cine_views
-from cardiacreg.compute.threads import ProgressCallable, check_threads
+from cardiacreg.compute.progress import REPORT
+from cardiacreg.compute.threads import Progress, ProgressCallable, check_threads
 from cardiacreg.errors import (
     InvalidInputError,
     ResultWarning,
@@ -22,7 +23,7 @@ from cardiacreg.errors import (
     warn,
 )
 from cardiacreg.io.kept_inputs import files_of
-from cardiacreg.refinement._refine import provenance_of
+from cardiacreg.refinement._refine import prepared, provenance_of
 from cardiacreg.refinement.canonical_axes import CanonicalAxes
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions, checked_options
@@ -122,6 +123,7 @@ def refine_cine(
             seen = gather_cine_views(views, gathered, preset)
             first = gathered.subject(gathered.ed)
             bank = gather_atlases(atlases, first, settings.n_atlases, settings.metadata)
+            progress = prepared(progress, n_threads, clock, len(gathered.labels))
         patient = decide(gathered, bank, spacing_mm, settings, n_threads, progress, clock, seen)
         models, used = model_frames(patient, _in_cycles(times, gathered), times)
     told = tuple(dict.fromkeys(kept))
@@ -136,6 +138,8 @@ def refine_cine(
         for each in (source if isinstance(source, list | tuple) else (source,))
     ]
     result = replace(result, input_files=files_of(atlases, *given, *shown, *of_views))
+    if progress is not None:
+        progress(Progress(REPORT, 1, 1))
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result

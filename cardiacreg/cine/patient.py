@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.anatomy.landmarks import base_is_at_last_slice, landmarks_from_labels
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.arrays import Float
@@ -174,12 +175,14 @@ def _lattice(context: RefinementContext, chosen: list[SelectedAtlas]) -> Lattice
 def _union(*lattices: Lattice) -> Lattice:
     """Return the lattice over several that differ by whole voxels."""
     first = lattices[0]
-    to_first = np.linalg.inv(first.voxel_to_world)
-    starts = np.array([np.rint((to_first @ each.voxel_to_world)[:3, 3]) for each in lattices])
+    to_first = invert(first.voxel_to_world)
+    starts = np.array(
+        [np.rint(multiply(to_first, each.voxel_to_world)[:3, 3]) for each in lattices]
+    )
     stops = starts + [each.shape for each in lattices]
     low, high = starts.min(axis=0), stops.max(axis=0)
     matrix = first.voxel_to_world.copy()
-    matrix[:3, 3] += matrix[:3, :3] @ low
+    matrix[:3, 3] += multiply(matrix[:3, :3], low)
     ni, nj, nk = (int(n) for n in high - low)
     return Lattice((ni, nj, nk), matrix)
 

@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cardiacreg.algebra import invert, multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import StopReason, register_prepared
 from cardiacreg.registration.multiresolution import MultiresolutionSolver, State
 from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget, widen_domain
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
 
 _LONGEST_STEP = 0.15
@@ -212,8 +213,8 @@ class _Tracking:
         transform = found.target_to_atlas
         assert isinstance(transform, FFD)
         axes = prepared.samples.axes_to_world
-        lattice = np.linalg.inv(axes) @ transform.lattice_to_world
-        local = np.ascontiguousarray(transform.displacements_mm @ axes[:3, :3])
+        lattice = multiply(invert(axes), transform.lattice_to_world)
+        local = np.ascontiguousarray(multiply(transform.displacements_mm, axes[:3, :3]))
         self._states[position] = State(
             local, lattice[:3, 3].copy(), np.diag(lattice)[:3].copy(), shifts
         )
@@ -275,5 +276,5 @@ def low_pass(values: Float, times: Float) -> Float:
     basis = np.concatenate([np.ones((n, 1)), np.cos(angles), np.sin(angles)], axis=1)
     kept = 1 / (1 + (orders / _CUTOFF) ** _ORDER)
     weights = np.concatenate([[1.0], kept, kept])
-    matrix = (basis * weights) @ np.linalg.pinv(basis)
-    return np.asarray((matrix @ values.reshape(n, -1)).reshape(values.shape))
+    matrix = settled(multiply(basis * weights, np.linalg.pinv(basis)), 2.0**-36)
+    return np.asarray(multiply(matrix, values.reshape(n, -1)).reshape(values.shape))

@@ -112,6 +112,13 @@ for _command in (
     metavar="FILE",
     help="The six landmarks, JSON; derived from the segmentation when absent.",
 )
+@click.option(
+    "--probabilities",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="How probable a network finds each value of the segmentation: .npz of nnU-Net, or NIfTI with "
+    "the classes along the fourth axis. A clear voxel then holds the model, a doubtful one gives way.",
+)
 @atlas_options
 @meaning_options()
 @frame_option
@@ -250,7 +257,8 @@ def _refine_frame(
     from cardiacreg.refinement.views import sources_of
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures, save_result
 
-    given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
+    names = ("segmentation", "image", "landmarks", "probabilities", "atlases")
+    given = (inputs[name] for name in names)
     files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     check_figures()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cardiacreg.cli.presets import meaning_options, one_meaning, spacing_option
-from cardiacreg.cli.support import EXIT_CODES, echo_json, say
+from cardiacreg.cli.support import EXIT_CODES, echo_json
 from cardiacreg.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -49,18 +49,14 @@ def build(
     """Pack atlases into a bank that opens at once.
 
     SRC_FOLDER holds one folder per atlas with labels.nii.gz and, where there are any, image.nii.gz
-    (on the same grid), landmarks.json and metadata.json. Without it the embedded synthetic population
-    is built, into the cache or into BANK.
+    (on the same grid), landmarks.json and metadata.json. Without it BANK holds the embedded synthetic
+    population, with the images that else are made whenever they are needed.
     """
     from cardiacreg.atlases.bank_building import build_atlas_bank
-    from cardiacreg.atlases.embedded import default_atlases, default_specifications
+    from cardiacreg.atlases.embedded import default_specifications
 
-    if source is None and output is None:
-        say("building the embedded atlases, once; this takes about a minute ...")
-        _echo_bank(default_atlases(threads=threads))
-        return
     if output is None:
-        raise click.UsageError("with SRC_FOLDER, say where the bank is to be: -o BANK")
+        raise click.UsageError("say where the bank is to be: -o BANK")
     _check_place(output, overwrite)
     subjects: Any = default_specifications() if source is None else _subjects(source, **reading)
     _echo_bank(build_atlas_bank(output, subjects, threads=threads))
@@ -121,7 +117,7 @@ def verify(bank: Path) -> None:
 @click.argument("bank", required=False, type=click.Path(readable=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(bank: Path | None, as_json: bool) -> None:
-    """Describe a bank; without BANK the embedded one, which is built if need be."""
+    """Describe a bank; without BANK the embedded one."""
     from cardiacreg.atlases.bank import AtlasBank
     from cardiacreg.atlases.embedded import default_atlases
 
@@ -137,7 +133,9 @@ def _description(bank: AtlasBank) -> dict[str, Any]:
         " ".join(str(entry[key]) for key in ("group", "phase") if key in entry) or "not stated"
         for entry in bank.metadata
     )
-    size = sum(path.stat().st_size for path in bank.folder.iterdir())
+    place = bank.folder
+    files = place.iterdir() if place.is_dir() else [place]
+    size = sum(path.stat().st_size for path in files)
     return {
         "folder": bank.folder,
         "atlases": len(bank),

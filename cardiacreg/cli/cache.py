@@ -13,7 +13,7 @@ from cardiacreg.compute import cache_files
 
 @click.group(epilog=EXIT_CODES)
 def cache() -> None:
-    """Describe or clear what is kept to be quick: compiled kernels and the embedded atlases."""
+    """Describe or clear what is kept to be quick: compiled kernels, and atlases of earlier versions."""
 
 
 @cache.command(epilog=EXIT_CODES)
@@ -29,16 +29,13 @@ def info(as_json: bool) -> None:
     files = f"{kernels['files']} files, {kernels['megabytes']} MB"
     click.echo(f"kernels  {kernels['folder']}: {files}")
     for bank in found["banks"]:
-        use = "used by this version" if bank["used"] else "of another version"
-        click.echo(f"bank     {bank['folder']}: {bank['megabytes']} MB, {use}")
+        click.echo(f"bank     {bank['folder']}: {bank['megabytes']} MB, of an earlier version")
     for path in found["leftovers"]:
         click.echo(f"leftover {path}")
 
 
 def _description() -> dict[str, Any]:
-    from cardiacreg.atlases.embedded import default_bank_folder
-
-    kernels, used = cache_files.kernel_files(), default_bank_folder()
+    kernels = cache_files.kernel_files()
     return {
         "folder": cache_files.cache_folder(),
         "kernels": {
@@ -47,8 +44,7 @@ def _description() -> dict[str, Any]:
             "megabytes": _megabytes(kernels),
         },
         "banks": [
-            {"folder": bank, "megabytes": _megabytes([bank]), "used": bank == used}
-            for bank in cache_files.bank_folders()
+            {"folder": bank, "megabytes": _megabytes([bank])} for bank in cache_files.bank_folders()
         ],
         "leftovers": [*cache_files.kernel_leftovers(), *cache_files.bank_leftovers()],
     }
@@ -60,13 +56,14 @@ def _megabytes(paths: list[Path]) -> float:
 
 @cache.command(epilog=EXIT_CODES)
 @click.option("--kernels", is_flag=True, help="Remove compiled kernels.")
-@click.option("--banks", is_flag=True, help="Remove embedded atlases.")
+@click.option("--banks", is_flag=True, help="Remove atlases that earlier versions built.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def clear(kernels: bool, banks: bool, yes: bool) -> None:
-    """Remove compiled kernels and embedded atlases, or what is left of killed runs among them.
+    """Remove compiled kernels and atlases of earlier versions, or what is left of killed runs among them.
 
-    Without --kernels and --banks both are removed. They are made again when they are needed, which
-    takes about a minute each. Other files are left alone, and so are banks that you built elsewhere.
+    Without --kernels and --banks both are removed. Kernels are made again when they are needed; the
+    embedded atlases come with the package. Other files are left alone, and so are banks that you
+    built elsewhere.
     """
     both = not (kernels or banks)
     files = _kernels_to_remove() if kernels or both else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from cardiacreg.cli.support import (
     in_options,
     say,
 )
+from cardiacreg.compute.progress import ProgressBar
 
 if TYPE_CHECKING:
     from cardiacreg.cohort._refine_cohort import CohortRun
@@ -156,12 +158,12 @@ def run(
         cpus = available_threads()
         workers, shard = (None, (1, 1)) if cpus == 1 else (cpus, None)
     options = chosen_options(method, coverage, orientation, only, selection)
-    with _told_to_go_on():
+    with _told_to_go_on(), _lines(quiet) as lines:
         found = refine_cohort(
             manifest, output, preset=one_meaning(preset, mapping),
             view_preset=one_meaning(view_preset, view_mapping, "view-"), options=options,
             workers=workers, scheduler=scheduler, shard=shard,
-            progress=None if quiet else _Lines(), **how,
+            progress=lines, **how,
         )  # fmt: skip
     if as_json:
         echo_json(found.described())
@@ -181,23 +183,41 @@ def _told_to_go_on() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _lines(quiet: bool) -> Iterator[_Lines | None]:
+    """Give what tells of a cohort: with a bar on a terminal."""
+    if quiet:
+        yield None
+    elif not sys.stderr.isatty():
+        yield _Lines()
+    else:
+        with ProgressBar(leave=False) as bar:
+            yield _Lines(bar)
+
+
 class _Lines:
     """Tells of every patient of a small cohort, of those that fail in a large one, and how far it is."""
 
-    def __init__(self) -> None:
-        self._last = time.monotonic()
+    def __init__(self, bar: ProgressBar | None = None) -> None:
+        self._last, self._bar = time.monotonic(), bar
+        self._say = say if bar is None else bar.write
 
     def __call__(self, run: CohortRun, outcome: Outcome) -> None:
         if outcome.state == "failed":
             message = in_options(" ".join(outcome.message.split()))
-            say(f"failed [{outcome.code}] {outcome.subject}: {message}")
+            self._say(f"failed [{outcome.code}] {outcome.subject}: {message}")
         elif run.total <= _EACH:
             note = f" ({', '.join(outcome.findings)})" if outcome.findings else ""
-            say(f"{outcome.state} {outcome.subject}{note}")
-        if time.monotonic() - self._last >= _LINE_SECONDS and run.total > _EACH:
+            self._say(f"{outcome.state} {outcome.subject}{note}")
+        if self._bar is not None:
+            self._bar(run, outcome)
+        elif time.monotonic() - self._last >= _LINE_SECONDS and run.total > _EACH:
             self._last = time.monotonic()
             counts = ", ".join(f"{number} {state}" for state, number in sorted(run.counts.items()))
-            say(f"{run.n_settled} of {run.total}: {counts}; {run.seconds:.0f} s")
+            left = run.seconds * (run.total / max(run.n_settled, 1) - 1)
+            self._say(
+                f"{run.n_settled} of {run.total}: {counts}; {run.seconds:.0f} s, about {left:.0f} s left"
+            )
 
 
 def _echo_run(run: CohortRun) -> None:

@@ -118,15 +118,11 @@ def _options() -> dict[str, RefineOptions]:
 
 
 def _prepared(how: dict[str, Any]) -> float:
-    """Do what is done once, atlases and compiled kernels, so that times hold neither; in seconds."""
-    from cardiacreg.atlases.embedded import default_atlases
+    """Compile what is compiled once, so that times do not hold it; in seconds."""
     from cardiacreg.phantoms.toy_heart import make_toy_heart
     from cardiacreg.refinement._refine import refine
 
     start = time.perf_counter()
-    if how["atlases"] is None:
-        say("opening the atlases; the first time they are made, which takes about a minute ...")
-        default_atlases(threads=how["threads"])
     say("compiling, which is kept for the next time ...")
     heart, atlases = make_toy_heart(), [make_toy_heart(size=0.95), make_toy_heart(size=0.9)]
     for options in _options().values():

@@ -6,7 +6,6 @@ import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,10 @@ from cardiacreg.compute import cache_files
 from cardiacreg.errors import InvalidInputError
 
 _LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "scikit-image", "matplotlib", "click")
+_REMEDIES = {
+    "kernels": "cardiacreg cache clear --kernels",
+    "atlases": "pip install --force-reinstall --no-deps cardiacreg",
+}
 _LOWEST_DICE = 0.7  # of the RV wall, which is one voxel thick in the tiny heart
 
 
@@ -35,8 +38,7 @@ def doctor(as_json: bool) -> None:
         _echo_report(report)
     damaged = [name for name, cache in report["caches"].items() if cache["damage"]]
     for name in damaged:
-        option = {"kernels": "--kernels", "atlases": "--banks"}[name]
-        say(f"stored {name} are damaged; mend it with: cardiacreg cache clear {option}")
+        say(f"stored {name} are damaged; mend it with: {_REMEDIES[name]}")
     if not report["self_check"]["passed"]:
         raise click.exceptions.Exit(EXIT_REFINEMENT)
     if damaged:
@@ -81,38 +83,30 @@ def _kernels() -> dict[str, Any]:
 
 
 def _atlases() -> dict[str, Any]:
-    """Which embedded bank will be used, and whether it is what was built."""
-    from cardiacreg.atlases.embedded import default_bank_folder
+    """Where the embedded bank is, and whether it is what was shipped."""
+    from cardiacreg.atlases import packed
 
-    folder, state, damage = default_bank_folder(), "complete", None
-    if os.path.lexists(folder):
-        damage = _damage(folder)
-    else:
-        state = "not built yet; the first refinement without atlases of its own builds it"
-    why, trouble = cache_files.why_not_writable(folder.parent), None
-    if why:
-        trouble = f"{folder.parent} cannot be written ({why})"
-        if damage or state != "complete":
-            trouble += "; each process builds atlases of its own, which takes about a minute"
+    damage = _damage()
     return {
-        "folder": folder,
-        "writable": why is None,
-        "trouble": trouble,
-        "state": "damaged" if damage else state,
+        "folder": packed.SHIPPED,
+        "trouble": None,
+        "state": "damaged" if damage else "complete",
         "damage": damage,
     }
 
 
-def _damage(bank: Path) -> str | None:
-    """What is wrong with a bank, by every hash that it holds."""
-    from cardiacreg.atlases.bank_verification import verify_atlas_bank
-    from cardiacreg.atlases.embedded import open_default_bank
+def _damage() -> str | None:
+    """What is wrong with the embedded bank, by every hash that it holds."""
+    from cardiacreg.atlases.bank_verification import problems_of
+    from cardiacreg.atlases.embedded import CONTENT_SHA256, default_atlases, default_bank_key
 
     try:
-        open_default_bank(bank)
+        found = problems_of(default_atlases())
     except InvalidInputError as error:
         return str(error)
-    return "; ".join(f"{atlas}: {what}" for atlas, what in verify_atlas_bank(bank)) or None
+    if default_bank_key() != CONTENT_SHA256:
+        return "not the atlases of this version"
+    return "; ".join(f"{atlas}: {what}" for atlas, what in found) or None
 
 
 def _self_check() -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cardiacreg.geometry import LabelMap, Subject
 
 SEGMENT_FILES = ("segmentation.nii.gz", "segmentation_landmarks.json", "segmentation.json")
+PROBABILITIES_FILE = "segmentation_probabilities.nii.gz"
 
 _Command = Callable[..., Any]
 
@@ -61,7 +62,18 @@ def _network_options(command: _Command) -> _Command:
 
 @click.command(epilog=EXIT_CODES)
 @_network_options
-def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs: Any) -> None:
+@click.option(
+    "--probabilities", "with_probabilities", is_flag=True,
+    help="Also write segmentation_probabilities.nii.gz, for cardiacreg refine --probabilities.",
+)  # fmt: skip
+def segment(
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    with_probabilities: bool,
+    **inputs: Any,
+) -> None:
     """Segment an image and find its six landmarks.
 
     Writes segmentation.nii.gz (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity, on the image's own
@@ -71,12 +83,15 @@ def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs:
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import all_or_nothing, check_output
 
+    every = (*SEGMENT_FILES, PROBABILITIES_FILE)
     how: Any = {"overwrite": overwrite, "inputs": files_of(inputs["image"], inputs["weights"])}
-    check_output(output, SEGMENT_FILES, **how)
+    check_output(output, every, **how)
     subject = _predict(**inputs)
-    names = _names(subject)
-    with all_or_nothing(output, names, outdated=SEGMENT_FILES, **how) as stage:
+    names = (*_names(subject), *([PROBABILITIES_FILE] if with_probabilities else []))
+    with all_or_nothing(output, names, outdated=every, **how) as stage:
         _write_segmentation(stage, subject)
+        if with_probabilities:
+            _write_probabilities(stage, subject)
     found = _summary(subject)
     if as_json:
         echo_json(found | {"folder": output})
@@ -128,8 +143,9 @@ def run(
     others = _other_frames(frames, **inputs)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine(
-            subject.labels, image=subject.image, landmarks=subject.landmarks, atlases=atlases,
-            frames=others, options=options, threads=threads, progress=progress,
+            subject.labels, image=subject.image, landmarks=subject.landmarks,
+            probabilities=subject.metadata["probabilities"], atlases=atlases, frames=others,
+            options=options, threads=threads, progress=progress,
         )  # fmt: skip
     network = subject.metadata["network"]
     provenance = {**result.provenance, "network": network}
@@ -187,6 +203,16 @@ def _summary(subject: Subject) -> dict[str, Any]:
 def _names(subject: Subject) -> list[str]:
     """The files that a segmentation gives; landmarks are not found in every image."""
     return [n for n in SEGMENT_FILES if subject.landmarks is not None or "landmarks" not in n]
+
+
+def _write_probabilities(place: Path, subject: Subject) -> None:
+    import numpy as np
+
+    from cardiacreg.io.nifti import write_volume_frames
+
+    found = np.moveaxis(subject.metadata["probabilities"], 0, 3)
+    matrix = subject.labels.voxel_to_world
+    write_volume_frames(place / PROBABILITIES_FILE, np.ascontiguousarray(found), matrix)
 
 
 def _write_segmentation(place: Path, subject: Subject) -> None:

@@ -18,6 +18,8 @@ from typing import Any, TextIO
 
 import click
 
+from cardiacreg.compute.cache_files import kernel_folder
+from cardiacreg.compute.progress import COMPILE, ProgressBar
 from cardiacreg.errors import CacheWarning, InputWarning, InvalidInputError, RefinementError
 
 EXIT_INPUT, EXIT_USAGE, EXIT_REFINEMENT, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -227,27 +229,38 @@ class ProgressLines:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._start = time.perf_counter()
-        self._step = ""
-        self._bar: Any = None
+        self._told: set[str] = set()
+        self._bar: ProgressBar | None = None
 
     def __call__(self, progress: Any) -> None:
         """Receive a `Progress`."""
         if self._quiet:
             return
+        if progress.step == COMPILE and COMPILE not in self._told:
+            self._told.add(COMPILE)
+            say(
+                "preparing: the first time, kernels are compiled for this processor, some ten seconds; "
+                f"they are kept in {kernel_folder()}"
+            )
         if sys.stderr.isatty():
             self._advance(progress)
-        elif progress.done == progress.total:
-            seconds = time.perf_counter() - self._start
-            say(f"[{seconds:6.1f} s] {progress.step}: {progress.done}/{progress.total}")
+        else:
+            self._tell(progress)
+
+    def _tell(self, progress: Any) -> None:
+        """Write a line when a step is done for the first time."""
+        title = progress.title or progress.step
+        if progress.done < progress.total or title in self._told:
+            return
+        self._told.add(title)
+        seconds = time.perf_counter() - self._start
+        whole = "" if progress.share is None else f"{100 * progress.share:3.0f} %, "
+        say(f"[{whole}{seconds:.1f} s] {title}")
 
     def _advance(self, progress: Any) -> None:
-        from tqdm import tqdm
-
-        if progress.step != self._step or self._bar is None:
-            self.close()
-            self._step = progress.step
-            self._bar = tqdm(total=progress.total, desc=progress.step, leave=False)
-        self._bar.update(progress.done - self._bar.n)
+        if self._bar is None:
+            self._bar = ProgressBar(leave=False)
+        self._bar(progress)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -15,6 +15,7 @@ from cardiacreg.cine.files import FILE_NAMES as CINE_NAMES, cine_summary, save_c
 from cardiacreg.cine.frames import gather_cine
 from cardiacreg.cine.result import CineResult
 from cardiacreg.cohort.patients import CINE, PatientFiles, Preset, find_patient
+from cardiacreg.compute.progress import part_of
 from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LV_CAVITY
@@ -220,8 +221,9 @@ def refine_patient(
 
 def _frame_by_frame(files: PatientFiles, how: dict[str, Any], view_preset: Preset) -> PatientResult:
     """Refine frames of files of their own, each with its own views."""
-    frames = {}
-    for frame in files.frames:
+    frames, progress = {}, how.pop("progress")
+    for number, frame in enumerate(files.frames):
+        own = part_of(progress, number, len(files.frames), frame.name)
         others = [other.labels for other in files.frames if other.name != frame.name]
         try:
             views = [
@@ -230,11 +232,12 @@ def _frame_by_frame(files: PatientFiles, how: dict[str, Any], view_preset: Prese
             ]
             frames[frame.name] = refine(
                 frame.labels, image=frame.image, landmarks=frame.landmarks, frames=others,
-                views=views, **how,
+                views=views, progress=own, **how,
             )  # fmt: skip
         except InvalidInputError as problem:
             if problem.code == "FRAME_NEEDED" and len(files.frames) == 1:
-                return _phases_of_series(replace(files, series=",".join(PHASES)), how)
+                of_series = replace(files, series=",".join(PHASES))
+                return _phases_of_series(of_series, how | {"progress": progress})
             if len(files.frames) == 1:
                 raise
             raise InvalidInputError(f"{frame.name}: {problem}", code=problem.code) from problem
@@ -254,8 +257,10 @@ def _phases_of_series(files: PatientFiles, how: dict[str, Any]) -> PatientResult
     frame = _only(files)
     both = gather_cine(frame.labels, ",".join(PHASES), preset=how["preset"])
     numbers = [both.numbers[both.ed], both.numbers[both.es]]
-    frames = {}
+    frames: dict[str, RefineResult] = {}
+    progress = how["progress"]
     for name, number, other in zip(PHASES, numbers, reversed(numbers), strict=True):
+        how = how | {"progress": part_of(progress, len(frames), len(PHASES), name)}
         frames[name] = refine(
             frame.labels, image=frame.image, landmarks=frame.landmarks if name == "ED" else None,
             frame=number, frames=[other], **how,

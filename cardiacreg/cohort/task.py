@@ -137,9 +137,9 @@ def file_sha256(path: Path) -> str | None:
 def atlases_sha256(folder: Path | None) -> str | None:
     """Return what changes with the atlases; read once per process."""
     if folder is None:
-        from cardiacreg.atlases.embedded import default_bank_folder
+        from cardiacreg.atlases.embedded import default_bank_key
 
-        return default_bank_folder().name
+        return default_bank_key()
     index = folder / "index.json"
     if index.is_file():
         return file_sha256(index)

@@ -241,9 +241,17 @@ def record_lost(task: Task, code: str, message: str) -> Outcome:
 
 
 def prepare(atlases: Path | None) -> str:
-    """Open the atlases once before many processes do, and return the version that will be at work."""
-    from cardiacreg import __version__
+    """Do once what all processes need, and return the version at work.
 
+    The embedded atlases are opened, so that damage is told once, and kernels are compiled where they
+    are not, before many processes do it side by side.
+    """
+    from cardiacreg import __version__
+    from cardiacreg.compute.preparation import compile_kernels, needs_compiling
+    from cardiacreg.compute.threads import available_threads
+
+    if needs_compiling():
+        compile_kernels(available_threads())
     if atlases is None:
         from cardiacreg.atlases.embedded import default_atlases
 

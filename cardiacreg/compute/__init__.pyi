@@ -1,1 +1,2 @@
+from .progress import ProgressBar as ProgressBar
 from .threads import Progress as Progress

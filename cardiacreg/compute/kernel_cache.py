@@ -99,6 +99,12 @@ class KernelCache:
         except Exception as error:  # the kernel is compiled: no reason to stop
             _give_up(f"a kernel cannot be stored ({error!r})", _OTHER_NUMBA)
 
+    def holds(self, signature: Any) -> bool:
+        """Return whether compiled code for some types is stored."""
+        context = self._dispatcher.targetctx
+        context.refresh()
+        return self._path(signature, context.codegen()).exists()
+
     def flush(self) -> None:
         """Do nothing: no file is ever out of date."""
 
@@ -107,6 +113,34 @@ class KernelCache:
         parts = (_setting(), codegen.magic_tuple(), _types(signature), _sources(self._dispatcher))
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
         return kernel_folder() / f"{function.__module__}.{function.__name__}-{digest}.kernel"
+
+
+def types_of(words: str) -> tuple[Any, ...]:
+    """Return Numba's types of arguments, as in ``"int64 float64[3] uint8[1]!"``.
+
+    Parameters
+    ----------
+    words : str
+        Types; an array, contiguous, has its number of axes in brackets, and ``!`` where it is read-only.
+    """
+    found = []
+    for word in words.split():
+        name, _, axes = word.partition("[")
+        kind = getattr(numba.types, name)
+        if axes:
+            kind = numba.types.Array(kind, int(axes[0]), "C", readonly=word.endswith("!"))
+        found.append(kind)
+    return tuple(found)
+
+
+def words_of(signature: tuple[Any, ...]) -> str:
+    """Return what `types_of` reads."""
+    return " ".join(
+        f"{each.dtype}[{each.ndim}]{'' if each.mutable else '!'}"
+        if isinstance(each, numba.types.Array)
+        else str(each)
+        for each in signature
+    )
 
 
 def source_digest(function: FunctionType) -> str:

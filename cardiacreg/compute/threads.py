@@ -33,11 +33,18 @@ class Progress(NamedTuple):
         Name of the step.
     done, total : int
         Tasks of the step that are finished, and all of them.
+    title : str
+        What is being done, in words; empty where a step is called on its own.
+    share : float, optional
+        How much of the whole call is done, 0 to 1, which never shrinks; None where a step is called on
+        its own.
     """
 
     step: str
     done: int
     total: int
+    title: str = ""
+    share: float | None = None
 
 
 ProgressCallable = Callable[[Progress], None]

@@ -35,8 +35,10 @@ def recorded(source: Any) -> Any:
     >>> recorded(3), recorded(object())
     (3, {'in_memory': 'object'})
     """
-    if source is None or isinstance(source, Integral):
-        return None if source is None else int(source)
+    if source is None or getattr(source, "is_default", False):
+        return None
+    if isinstance(source, Integral):
+        return int(source)
     if isinstance(source, Landmarks):
         points = source.points_mm.tolist()
         return {POINTS: points, "names": list(source.names), "source": source.source}

@@ -12,13 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.algebra import invert, multiply
+from cardiacreg.anatomy.label_probabilities import doubt_levels
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.slice_order import left_ventricle_along
 from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.atlases.ranking import diversity
 from cardiacreg.atlases.view import AtlasView
-from cardiacreg.compute.threads import ProgressCallable, check_threads
+from cardiacreg.compute.preparation import compile_kernels, needs_compiling
+from cardiacreg.compute.progress import REPORT, stages_of, whole_progress
+from cardiacreg.compute.threads import Progress, ProgressCallable, check_threads
 from cardiacreg.errors import InvalidInputError, ResultWarning, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.input_records import recorded, recorded_mapping
@@ -31,6 +35,7 @@ from cardiacreg.refinement.orientation import Oriented, orient
 from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.steps import Outcome, run_steps
 from cardiacreg.refinement.target import (
+    PROBABILITIES,
     gather_atlases,
     gather_frames,
     gather_target,
@@ -47,6 +52,7 @@ def refine(
     *,
     image: Any = None,
     landmarks: Any = None,
+    probabilities: Any = None,
     views: Sequence[Any] = (),
     atlases: Any = None,
     preset: str | Mapping[int, int] | None = None,
@@ -69,6 +75,10 @@ def refine(
         and used where the options ask for patch fusion (eq. 5) or for selection by image.
     landmarks : path, (6, 3) array in world RAS+ mm or Landmarks, optional
         The six landmarks of the paper; derived from the segmentation when absent.
+    probabilities : path or array_like, shape (n, i, j, k), optional
+        What a network thinks of the segmentation's voxels, as its softmax: the probability of the values
+        0 (background), 1, ..., n - 1 on the segmentation's lattice. Files: ``.npz`` of nnU-Net, or NIfTI
+        of shape (i, j, k, n). A clear voxel then holds the model, a doubtful one gives way.
     views : sequence of View, or of what its `segmentation` may be, optional
         Label maps of other planes of the same heart, as long-axis views: they show where the ventricles
         end, and how the stack as a whole is shifted and leans, which its own slices cannot show.
@@ -96,7 +106,7 @@ def refine(
     threads : int, optional
         All CPUs of this process when absent; the result is the same for any number.
     progress : callable, optional
-        Receives a `Progress` after each piece of work; raising inside it cancels.
+        Receives a `Progress` after each piece of work, as `ProgressBar` does; raising inside it cancels.
 
     Returns
     -------
@@ -135,15 +145,16 @@ def refine(
     settings, n_threads, clock = checked_options(options), check_threads(threads), Clock()
     checked_spacing(spacing_mm)
     given = _Given(
-        segmentation, image, landmarks, views, atlases, preset, frame, frames, check_spacing, spacing_mm,
+        segmentation, image, landmarks, probabilities, views, atlases, preset, frame, frames,
+        check_spacing, spacing_mm,
     )  # fmt: skip
     with kept_warnings() as kept:
         with clock.step("read"):
-            target = gather_target(segmentation, image, landmarks, preset, frame, check_spacing)
-            shown = target.image is not None
-            seen = gather_views(views, target.labels, preset, with_image=shown)
+            target = _read(given, settings)
+            seen = gather_views(views, target.labels, preset, with_image=target.image is not None)
             _check_options_of_views(seen, settings)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
+        progress = prepared(progress, n_threads, clock)
         every = settings.registration.background_slices
         axes_of_all = find_canonical_axes(target, all_slices=every)
         spacing = axes_of_all.spacing(spacing_mm)
@@ -154,7 +165,7 @@ def refine(
             made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
             return made._replace(slice_normal=found.slice_normal(each.labels))
 
-        context = start(target)
+        context = _with_doubt(start(target), target, axes_of_all)
         context = context._replace(views=axes_of_all.views([plane for _, plane in seen]))
         with clock.step("orient"):
             others = [
@@ -170,9 +181,52 @@ def refine(
     names = [name for name, _ in seen]
     result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
     result = _with_inputs(axes_of_all.result(result), given)
+    if progress is not None:
+        progress(Progress(REPORT, 1, 1))
     for finding in result.findings:
         warn(str(finding), ResultWarning)
     return result
+
+
+def prepared(
+    progress: ProgressCallable | None, threads: int, clock: Clock, n_frames: int = 1
+) -> ProgressCallable | None:
+    """Compile what is not compiled yet; return what tells how much of the whole is done."""
+    compiles = needs_compiling()
+    whole = whole_progress(progress, stages_of(n_frames, compiles=compiles))
+    if compiles:
+        with clock.step("compile"):
+            compile_kernels(threads, whole)
+    return whole
+
+
+def _read(given: _Given, options: RefineOptions) -> Subject:
+    _check_options_of_probabilities(given.probabilities, options)
+    return gather_target(
+        given.segmentation, given.image, given.landmarks, given.preset, given.frame,
+        given.check_spacing, probabilities=given.probabilities,
+    )  # fmt: skip
+
+
+def _with_doubt(
+    context: RefinementContext, target: Subject, axes: CanonicalAxes
+) -> RefinementContext:
+    """Let the steps know how probable the target's labels are, where that was given."""
+    known = target.metadata.get(PROBABILITIES)
+    if known is None:
+        return context
+    found = axes.probabilities(known)
+    return context._replace(probabilities=found, doubt=doubt_levels(context.target.labels, found))
+
+
+def _check_options_of_probabilities(probabilities: Any, options: RefineOptions) -> None:
+    if probabilities is not None and (options.slice_turns or options.upsample_target):
+        raise InvalidInputError(
+            "refine: probabilities (probabilities= or --probabilities) with slices that are turned or a "
+            "target that is resampled (RefineOptions: slice_turns, upsample_target, as in the preset "
+            "paper); leave one of them out.",
+            code="BAD_OPTION",
+        )
 
 
 def _check_options_of_views(views: Sequence[Any], options: RefineOptions) -> None:
@@ -190,6 +244,7 @@ class _Given(NamedTuple):
     segmentation: Any
     image: Any
     landmarks: Any
+    probabilities: Any
     views: Sequence[Any]
     atlases: Any
     preset: str | Mapping[int, int] | None
@@ -202,8 +257,8 @@ class _Given(NamedTuple):
 def _with_inputs(result: RefineResult, given: _Given) -> RefineResult:
     """Return a result that knows its input files, and what `verify_result` needs to make it again."""
     files = files_of(
-        given.segmentation, given.image, given.landmarks, given.atlases, *given.frames,
-        *sources_of(given.views),
+        given.segmentation, given.image, given.landmarks, given.probabilities, given.atlases,
+        *given.frames, *sources_of(given.views),
     )  # fmt: skip
     known = result.provenance | {"inputs": _recorded_inputs(given)}
     return replace(result, input_files=files, provenance=known)
@@ -217,6 +272,7 @@ def _recorded_inputs(given: _Given) -> dict[str, Any]:
         "segmentation": recorded(given.segmentation),
         "image": recorded(given.image),
         "landmarks": recorded(landmarks),
+        "probabilities": recorded(given.probabilities),
         "atlases": recorded(given.atlases),
         "preset": recorded_mapping(given.preset),
         "frame": given.frame,
@@ -327,7 +383,7 @@ def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) ->
 def _base_at_last_slice(labels: LabelMap, landmarks: Landmarks) -> bool:
     """Return whether the way from apex to mitral valve leads towards large k."""
     apex, mitral = landmarks.points_mm[4:6]
-    rise = np.linalg.inv(labels.voxel_to_world)[2, :3] @ (mitral - apex)
+    rise = multiply(invert(labels.voxel_to_world)[2, :3], mitral - apex)
     return bool(rise > 0)
 
 

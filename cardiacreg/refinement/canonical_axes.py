@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiacreg.algebra import determinants, invert, multiply
 from cardiacreg.anatomy.landmarks import base_is_at_last_slice
 from cardiacreg.anatomy.stack_coverage import End
 from cardiacreg.arrays import Float
@@ -81,7 +82,7 @@ class CanonicalAxes(NamedTuple):
     @property
     def world_to_canonical(self) -> Float:
         """From the stored world to the canonical one, mm."""
-        return np.asarray(np.linalg.inv(self.canonical_to_world), dtype=np.float64)
+        return np.asarray(invert(self.canonical_to_world), dtype=np.float64)
 
     def subject(self, stored: Subject) -> Subject:
         """Return a stored target on the canonical axes."""
@@ -94,11 +95,15 @@ class CanonicalAxes(NamedTuple):
             landmarks=None if landmarks is None else self.landmarks(landmarks),
         )
 
+    def probabilities(self, stored: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities of labels, shape (N_LABELS, i, j, k), on the canonical axes; 0 outside."""
+        return np.stack([self._array(each) for each in stored])
+
     def views(self, stored: Sequence[ViewPlane]) -> tuple[ViewPlane, ...]:
         """Return views in the canonical world."""
         moved = []
         for view in stored:
-            matrix = self.world_to_canonical @ view.labels.voxel_to_world
+            matrix = multiply(self.world_to_canonical, view.labels.voxel_to_world)
             matrix[:3] = _rounded(matrix[:3], _POINT_STEP_MM)
             image = None if view.image is None else Volume(view.image.array, matrix)
             moved.append(view._replace(labels=LabelMap(view.labels.array, matrix), image=image))
@@ -171,7 +176,7 @@ class CanonicalAxes(NamedTuple):
         held = labelled_slices(stored.array)
         beyond = int(held[0]), int(stored.shape[2] - 1 - held[-1])
         points = self.landmarks_back(canonical).points_mm
-        rise = np.linalg.inv(stored.voxel_to_world)[2, :3] @ (points[5] - points[4])
+        rise = multiply(invert(stored.voxel_to_world)[2, :3], points[5] - points[4])
         counts = beyond if rise > 0 else beyond[::-1]
         return tuple(end.beyond(n) for end, n in zip(ends, counts, strict=True))
 
@@ -190,7 +195,7 @@ class CanonicalAxes(NamedTuple):
 
         The affine takes the way into the canonical world; splines are turned out of it.
         """
-        affine = Affine(canonical.affine.matrix @ self.world_to_canonical)
+        affine = Affine(multiply(canonical.affine.matrix, self.world_to_canonical))
         if isinstance(canonical, FFD):
             return self._spline_back(canonical, affine)
         *first, last = canonical.links
@@ -198,8 +203,8 @@ class CanonicalAxes(NamedTuple):
         return FFDChain((*moved, self._spline_back(last, affine)))
 
     def _spline_back(self, canonical: FFD, affine: Affine) -> FFD:
-        turned = canonical.displacements_mm @ self.canonical_to_world[:3, :3].T
-        return FFD(affine, turned, self.canonical_to_world @ canonical.lattice_to_world)
+        turned = multiply(canonical.displacements_mm, self.canonical_to_world[:3, :3].T)
+        return FFD(affine, turned, multiply(self.canonical_to_world, canonical.lattice_to_world))
 
     @property
     def _signs(self) -> Float:
@@ -232,7 +237,7 @@ class CanonicalAxes(NamedTuple):
         for axis in flipped:
             matrix[:3, 3] += matrix[:3, axis] * (grid.shape[axis] - 1)
             matrix[:3, axis] *= -1
-        matrix = self.canonical_to_world @ matrix
+        matrix = multiply(self.canonical_to_world, matrix)
         array = np.flip(grid.array, flipped).transpose(inverse)
         return array, matrix[:, [*inverse, 3]] + 0.0
 
@@ -333,7 +338,7 @@ def _axes(
     axes = (i, 1 - i, 2)
     signs = np.array([-1.0 if towards[i] < 0 else 1.0, 1.0, 1.0])
     signs[2] = 1.0 if base_is_at_last_slice(labels) else -1.0
-    signs[1] = 1.0 if np.linalg.det(linear[:, list(axes)] * signs) > 0 else -1.0
+    signs[1] = 1.0 if determinants(linear[:, list(axes)] * signs) > 0 else -1.0
     return axes, (bool(signs[0] < 0), bool(signs[1] < 0), bool(signs[2] < 0))
 
 

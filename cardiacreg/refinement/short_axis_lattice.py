@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.algebra import determinants, invert, length, multiply
 from cardiacreg.anatomy.long_axis import bare_direction, bare_faces_mm2, long_axis, towards_rv
 from cardiacreg.anatomy.slice_order import image_in_order, repeats, slice_order
 from cardiacreg.arrays import Float
@@ -76,6 +77,13 @@ class Placement(NamedTuple):
             moved = Volume(stored.array.transpose(self.order), self._matrix(stored))
         return moved if self.slices is None else image_in_order(moved, self.slices)
 
+    def shares(self, stored: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a number per stored voxel, as a label's probability, where that voxel comes to lie."""
+        if self.lattice is not None and self.to_stored is not None:
+            return _sampled(stored, self.to_stored, self.lattice.shape)
+        moved = stored.transpose(self.order)
+        return moved if self.slices is None else np.take(moved, self.slices, axis=2)
+
     def _matrix(self, stored: LabelMap | Volume) -> Float:
         return stored.voxel_to_world[:, [*self.order, 3]]
 
@@ -111,7 +119,7 @@ def placement(labels: LabelMap, like: LabelMap | None = None) -> Placement:
     if not (labels.array > 0).any():
         return Placement()
     if like is not None:
-        axes = np.linalg.inv(_directions(labels)) @ _directions(like)
+        axes = multiply(invert(_directions(labels)), _directions(like))
         return _placement_along(labels, np.asarray(axes, dtype=np.float64))
     stored = _stored_slice_axis(labels)
     found = _ORDERS[stored]
@@ -143,8 +151,8 @@ def _stored_slice_axis(labels: LabelMap) -> int:
 def _short_axis(labels: LabelMap, axis: Float, stored: int) -> int | None:
     """Return the lattice axis along the LV's long axis; None where the heart has to be turned."""
     directions = labels.voxel_to_world[:3, :3] / labels.spacing_mm
-    along, bare = np.abs(axis @ directions), bare_faces_mm2(labels).sum(axis=1)
-    on_bare = bare / np.linalg.norm(bare)
+    along, bare = np.abs(multiply(axis, directions)), bare_faces_mm2(labels).sum(axis=1)
+    on_bare = bare / length(bare)
     thickness = labels.spacing_mm[stored] * np.median(repeats(_ORDERS[stored].labels(labels)))
     if thickness > _COARSEST_MM:
         if along[stored] < _ACROSS and on_bare[stored] < _ACROSS_BARE:
@@ -173,13 +181,13 @@ def _short_axis_placement(labels: LabelMap) -> Placement:
     axis = long_axis(own)
     assert axis is not None
     to_left = -towards_rv(own, axis)
-    hand = np.sign(np.linalg.det(_directions(labels)))
+    hand = np.sign(determinants(_directions(labels)))
     found = _placement_along(
         labels, np.column_stack([to_left, hand * np.cross(axis, to_left), axis])
     )
     assert found.lattice is not None
     degrees = np.rad2deg(np.arccos(min(1.0, abs(float(axis[2])))))
-    spacing = np.linalg.norm(found.lattice.voxel_to_world[:3, 0])
+    spacing = length(found.lattice.voxel_to_world[:3, 0])
     warn(
         f"labels: the heart's long axis lies {degrees:.0f} degrees off the last axis, as in a volume "
         f"along the body; it is turned onto a short-axis lattice of {spacing:.3g} mm found from the "
@@ -203,18 +211,18 @@ def _placement_along(labels: LabelMap, axes: Float) -> Placement:
     """Return an isotropic lattice along unit vectors, in mm along the stored axes, with a margin."""
     own = _at_home(labels)
     spacing = float(np.clip(own.spacing_mm.min(), *_SPACING_MM))
-    along = (np.argwhere(own.array > 0) * own.spacing_mm) @ np.linalg.inv(axes).T / spacing
+    along = multiply(np.argwhere(own.array > 0) * own.spacing_mm, invert(axes).T) / spacing
     first = np.floor(along.min(axis=0)) - _MARGIN
     shape = (np.ceil(along.max(axis=0)) - first).astype(int) + 1 + _MARGIN
     to_own, from_box = np.eye(4), np.eye(4)
     to_own[:3, :3] = axes * spacing
-    to_own[:3, 3] = axes @ (first * spacing)
+    to_own[:3, 3] = multiply(axes, first * spacing)
     from_box[:3, 3] = [side.start for side in labelled_box(labels)]
-    to_stored = from_box @ np.diag([*(1 / own.spacing_mm), 1.0]) @ to_own
+    to_stored = multiply(from_box, np.diag([*(1 / own.spacing_mm), 1.0]), to_own)
     home = np.eye(4)
     home[:3, :3] = _directions(labels)
     home[:3, 3] = apply_matrix(labels.voxel_to_world, from_box[:3, 3])
-    lattice = Lattice((int(shape[0]), int(shape[1]), int(shape[2])), home @ to_own)
+    lattice = Lattice((int(shape[0]), int(shape[1]), int(shape[2])), multiply(home, to_own))
     return Placement(lattice=lattice, to_stored=to_stored)
 
 

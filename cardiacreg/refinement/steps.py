@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from cardiacreg.anatomy.end_shapes import smooth_ends
 from cardiacreg.anatomy.topology import clean_topology
-from cardiacreg.compute.threads import run_tasks
+from cardiacreg.compute.threads import Progress, ProgressCallable, run_tasks
 from cardiacreg.errors import RefinementError, warn
 from cardiacreg.fusion.area_matching import match_areas
 from cardiacreg.fusion.label_fusion import Fusion, fuse_labels, fusion_from_votes
+from cardiacreg.fusion.slice_evidence import add_slice_evidence
 from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
 from cardiacreg.refinement.atlas_choice import Ranking, SelectedAtlas, select_atlases
 from cardiacreg.refinement.context import RefinementContext
@@ -215,6 +216,7 @@ def prepare_over_lattice(
         empty_planes=() if whole else context.coverage.planes,
         views=context.views,
         domain_mm=lattice_box_mm(lattice, axes),
+        doubt=context.doubt,
     )
 
 
@@ -261,7 +263,7 @@ def _label_votes(
 ) -> Fusion:
     """Label-only fusion: the atlases' warped trilinear label weights, summed."""
     deformed = [(atlas.labels, registration.target_to_atlas) for atlas, registration in used]
-    return _voted(context, lattice, deformed, turned, shifts)
+    return _voted(context, lattice, deformed, turned, shifts, context.progress)
 
 
 def _voted(
@@ -270,18 +272,23 @@ def _voted(
     deformed: Sequence[tuple[LabelMap, FFD | FFDChain]],
     turned: LabelMap | None,
     shifts: NDArray[np.float64],
+    progress: ProgressCallable | None = None,
 ) -> Fusion:
     votes = np.zeros((*lattice.shape, N_LABELS), dtype=np.float32)
     sums = []
     for labels, transform in deformed:
         add_label_votes(votes, labels, transform, lattice, threads=context.threads)
         sums.append(votes.sum(axis=(0, 1)))
+        if progress is not None:
+            progress(Progress("fuse", len(sums), len(deformed)))
     voxels = np.diff(np.stack(sums), axis=0, prepend=np.float32(0))
     values = np.arange(N_LABELS, dtype=np.uint8)
+    if context.probabilities is not None and turned is not None:
+        add_slice_evidence(votes, lattice, context.probabilities, turned.voxel_to_world, shifts)
     if turned is None or not context.options.match_areas:
         fusion = fusion_from_votes(votes, values, lattice.voxel_to_world)
         return replace(fusion, atlas_voxels=voxels)
-    matched = match_areas(votes.copy(), lattice, turned, shifts)
+    matched = match_areas(votes.copy(), lattice, turned, shifts, context.certainty)
     labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
     return Fusion(labels, _share_of_winner(votes, labels), atlas_voxels=voxels)
 

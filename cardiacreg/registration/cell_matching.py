@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-from cardiacreg.registration.atlas_lookup import AtlasLookup
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 
 
 def points_score(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
-from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import points_score
 from cardiacreg.registration.prepared_target import PreparedTarget
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.jacobian import dense_positions, refined_minimum
@@ -47,7 +48,7 @@ def frozen_atlas(
     local[:3, 3] = prepared.lower_mm
     counts = np.ceil(extent / spacing).astype(int) + 1
     shape = (int(counts[0]), int(counts[1]), int(counts[2]))
-    lattice = Lattice(shape, prepared.samples.axes_to_world @ local)
+    lattice = Lattice(shape, multiply(prepared.samples.axes_to_world, local))
     return warp_labels(atlas, transform, lattice, threads=threads)
 
 
@@ -63,7 +64,7 @@ def minimum_of_chain(chain: FFDChain) -> float:
 
     def determinants(positions: Float) -> Float:
         slopes = chain.displacement_gradient(apply_matrix(first.lattice_to_world, positions))
-        return np.asarray(np.linalg.det(np.eye(3) + slopes))
+        return np.asarray(determinants(np.eye(3) + slopes))
 
     positions = dense_positions(first.displacements_mm.shape)
     grid = np.stack(np.meshgrid(*positions, indexing="ij"), axis=-1)
@@ -110,6 +111,6 @@ def _to_voxels(
     prepared: PreparedTarget, cells: AtlasLookup, transform: FFD | FFDChain, axes_mm: Float
 ) -> Float:
     """Map points along the target's axes to voxels of the padded atlas."""
-    to_voxel = np.linalg.inv(cells.voxel_to_world) @ transform.affine.matrix
+    to_voxel = multiply(invert(cells.voxel_to_world), transform.affine.matrix)
     world = apply_matrix(prepared.samples.axes_to_world, axes_mm)
     return apply_matrix(to_voxel, world + transform.displacement(world))

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, apply_matrix
-from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import PreparedTarget
 from cardiacreg.registration.target_objective import TargetObjective
+from cardiacreg.transforms.atlas_lookup import build_lookup
 
 
 def improve_affine(
@@ -58,7 +59,7 @@ def improve_affine(
         Its objective is never worse, on the sampled voxels, than the start's.
     """
     axes = prepared.samples.axes_to_world
-    to_atlas = target_to_atlas.matrix @ axes
+    to_atlas = multiply(target_to_atlas.matrix, axes)
     objective = TargetObjective(
         prepared, build_lookup(atlas, prepared.codes.codes), to_atlas, stride
     )
@@ -83,8 +84,8 @@ def improve_affine(
     linear, shift = found.x.reshape(4, 3)[:3].T / spacing, found.x[9:]
     local = np.eye(4)
     local[:3, :3] += linear
-    local[:3, 3] = shift - linear @ centre
-    return Affine(to_atlas @ local @ np.linalg.inv(axes))
+    local[:3, 3] = shift - multiply(linear, centre)
+    return Affine(multiply(to_atlas, local, invert(axes)))
 
 
 def _basis(positions_mm: Float, centre_mm: Float, spacing_mm: Float) -> Float:

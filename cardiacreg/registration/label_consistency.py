@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
-from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import (
     find_cells,
     gather_corners,
@@ -36,6 +36,7 @@ from cardiacreg.registration.target_sampling import (
     sample_target as sample_target,
 )
 from cardiacreg.slices import labelled_slices as labelled_slices, stack_axes as stack_axes
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.bspline import combine_rows, spline_table
 
 _VOXELS_WORTH_THREADS = 100_000
@@ -83,7 +84,7 @@ class ConsistencyObjective:
     ) -> None:
         self._samples = samples
         self._atlas = atlas
-        self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ axes_to_atlas
+        self._to_voxel = multiply(invert(atlas.voxel_to_world), axes_to_atlas)
         # One column per code a cell may have; 255, for mixed cells, is worth nothing.
         self._score = with_mixed_code(score / (total or total_weight(samples, score)))
         self._threads = threads if len(samples.counted()) >= _VOXELS_WORTH_THREADS else 1

@@ -11,15 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cardiacreg.algebra import multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine
-from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.regularisation import BendingEnergy, WhitenedDisplacements
 from cardiacreg.registration.target_objective import TargetObjective
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.bspline import lattice_over_box, subdivide
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.jacobian import (
@@ -65,7 +66,7 @@ class MultiresolutionSolver:
             stride: TargetObjective(
                 prepared,
                 cells,
-                affine.matrix @ self._axes,
+                multiply(affine.matrix, self._axes),
                 stride,
                 threads,
                 shift_gradient=options.estimate_shifts,
@@ -79,11 +80,12 @@ class MultiresolutionSolver:
 
     def overlaps(self, state: State) -> bool:
         """Whether any labelled sample of the target meets its own label in the atlas."""
-        labelled = self._prepared.codes.score.copy()
-        labelled[0] = 0.0
-        labelled[self._prepared.codes.n_labels :] = 0.0
+        labelled = self._prepared.codes.of_structures
         objective = ConsistencyObjective(
-            self._prepared.samples, self._cells, self._affine.matrix @ self._axes, labelled
+            self._prepared.samples,
+            self._cells,
+            multiply(self._affine.matrix, self._axes),
+            labelled,
         )
         shifts = state.shifts_mm[self._prepared.samples.slice_index]
         found = objective(state.displacements_mm, state.origin_mm, state.spacing_mm, shifts)
@@ -101,7 +103,7 @@ class MultiresolutionSolver:
         same = start.displacements_mm.shape == state.displacements_mm.shape
         if not same or not np.allclose(start.lattice_to_world, lattice.lattice_to_world, atol=1e-6):
             return state
-        local = start.displacements_mm @ self._axes[:3, :3]
+        local = multiply(start.displacements_mm, self._axes[:3, :3])
         return state._replace(displacements_mm=np.ascontiguousarray(local))
 
     def refine(self, state: State) -> State:
@@ -201,8 +203,8 @@ class MultiresolutionSolver:
         """Return the state as a transform in world mm."""
         local = np.diag([*state.spacing_mm, 1.0])
         local[:3, 3] = state.origin_mm
-        world = state.displacements_mm @ self._axes[:3, :3].T
-        return FFD(self._affine, world, self._axes @ local)
+        world = multiply(state.displacements_mm, self._axes[:3, :3].T)
+        return FFD(self._affine, world, multiply(self._axes, local))
 
 
 class _LevelProblem:

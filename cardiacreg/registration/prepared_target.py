@@ -13,9 +13,9 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.registration.options import RegistrationOptions, Sampling
-from cardiacreg.registration.target_sampling import TargetSamples, sample_target
+from cardiacreg.registration.target_sampling import Doubt, TargetSamples, sample_target
 from cardiacreg.registration.view_samples import ViewPlane, ViewSamples, sample_views
-from cardiacreg.slices import EmptyPlane, labelled_slices
+from cardiacreg.slices import DOUBT_LEVELS, EmptyPlane, labelled_slices
 
 _MOST_CONTROL_POINTS = 5e6
 _REACH_MM = (15.0, 15.0, 30.0)
@@ -28,7 +28,16 @@ class LabelCodes(NamedTuple):
     score: Float
     n_labels: int
     """How many codes stand for labels of the target. The next one stands for all others in an atlas,
-    those behind it for the voxels of planes beyond the ends."""
+    those behind it for the voxels of planes beyond the ends, and then for doubtful voxels."""
+    first_doubtful: int
+
+    @property
+    def of_structures(self) -> Float:
+        """The score of labelled voxels alone, certain and doubtful ones."""
+        kept = self.score.copy()
+        kept[0] = 0.0
+        kept[self.n_labels : self.first_doubtful + DOUBT_LEVELS - 1] = 0.0
+        return kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +78,7 @@ def prepare_target(
     empty_planes: Sequence[EmptyPlane] = (),
     views: Sequence[ViewPlane] = (),
     domain_mm: tuple[Float, Float] | None = None,
+    doubt: NDArray[np.uint8] | None = None,
 ) -> PreparedTarget:
     """Sample a target for registration with many atlases.
 
@@ -86,6 +96,8 @@ def prepare_target(
     domain_mm : pair of ndarray, optional
         Lower and upper corner, in mm along the target's axes, of the box the control lattice
         must cover; the labels' box and 30 mm around it when absent.
+    doubt : ndarray of uint8, shape (i, j, k), optional
+        How doubtful each voxel of the target is, see `Doubt`.
     """
     if len(labelled_slices(target.array)) == 0:
         raise InvalidInputError(
@@ -93,13 +105,14 @@ def prepare_target(
             code="EMPTY_LABELS",
         )
     sampling = options if isinstance(options, Sampling) else options.sampling
-    codes = _label_codes(target, sampling, unknown_labels, empty_planes)
+    codes = _label_codes(target, sampling, unknown_labels, empty_planes, doubt is not None)
     samples = sample_target(
         target,
         codes.codes,
         margin_mm=sampling.margin_mm,
         all_slices=sampling.background_slices,
         beyond=[(plane, codes.n_labels + 1 + n) for n, plane in enumerate(empty_planes)],
+        doubt=None if doubt is None else Doubt(doubt, codes.first_doubtful),
     )
     seen = _view_samples(target, samples, codes, views, sampling) if views else None
     lower, upper = _domain(samples, seen, domain_mm)
@@ -141,13 +154,15 @@ def _label_codes(
     sampling: Sampling,
     unknown_labels: tuple[int, ...],
     empty_planes: Sequence[EmptyPlane],
+    with_doubt: bool,
 ) -> LabelCodes:
     labels = sorted({0, *target.present(), *unknown_labels})
     codes = np.full(256, len(labels), dtype=np.uint8)
     codes[labels] = np.arange(len(labels))
     weights = dict(sampling.class_weights)
     size = len(labels) + 1 + len(empty_planes)
-    score = np.zeros((size, size))
+    further = len(labels) * (DOUBT_LEVELS - 1) if with_doubt else 0
+    score = np.zeros((size + further, size))
     for code, label in enumerate(labels):
         score[code, code] = weights.get(label, 1.0)
     for label in unknown_labels:
@@ -155,7 +170,10 @@ def _label_codes(
     for row, plane in enumerate(empty_planes, start=len(labels) + 1):
         score[row, : len(labels) + 1] = plane.weight
         score[row, codes[list(plane.structures)]] = 0.0
-    return LabelCodes(codes, score, len(labels))
+    if with_doubt:
+        counted = 1 - np.arange(1, DOUBT_LEVELS) / DOUBT_LEVELS
+        score[size:] = (score[: len(labels), None] * counted[:, None]).reshape(further, size)
+    return LabelCodes(codes, score, len(labels), size)
 
 
 def _domain(

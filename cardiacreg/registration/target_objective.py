@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-from cardiacreg.registration.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import (
     find_cells,
     gather_corners,
@@ -29,6 +29,7 @@ from cardiacreg.registration.label_consistency import (
 )
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.view_samples import ViewSamples
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 
 
 class TargetObjective:
@@ -102,7 +103,7 @@ class ViewObjective:
         self, samples: ViewSamples, atlas: AtlasLookup, axes_to_atlas: Float, total_weight: float
     ) -> None:
         self._samples, self._atlas = samples, atlas
-        self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ axes_to_atlas
+        self._to_voxel = multiply(invert(atlas.voxel_to_world), axes_to_atlas)
         self._score = with_mixed_code(samples.score / total_weight)
 
     def __call__(
@@ -120,7 +121,9 @@ class ViewObjective:
             samples.points_mm, samples.starts, samples.rows, moved, origin_mm, spacing_mm,
             coefficients, self._atlas.codes, self._score, gradient, sums,
         )  # fmt: skip
-        by_control = gradient.reshape(nc, na, 3, nb).transpose(1, 3, 0, 2) @ self._to_voxel[:3, :3]
+        by_control = multiply(
+            gradient.reshape(nc, na, 3, nb).transpose(1, 3, 0, 2), self._to_voxel[:3, :3]
+        )
         slopes = np.einsum("vd,vad->va", sums[:, 1:], samples.axes)
         return Consistency(float(sums[:, 0].sum()), np.ascontiguousarray(by_control), slopes)
 

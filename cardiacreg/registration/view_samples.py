@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import N_LABELS, STRUCTURES, LabelMap, Volume, apply_matrix
 
@@ -111,16 +112,16 @@ def sample_views(
         Of the stack: a point of a view weighs as much as the area of the stack that it covers.
     margin_mm : float
     """
-    to_axes = np.linalg.inv(axes_to_world)
+    to_axes = invert(axes_to_world)
     points, rows, pixels, axes, tables = [], [], [], [], []
     for number, view in enumerate(views):
         labels = view.labels
         ij = np.argwhere(_near(labels, margin_mm)).astype(np.int64)
         local: Float = np.column_stack([ij.astype(np.float64), np.zeros(len(ij))])
-        points.append(apply_matrix(to_axes @ labels.voxel_to_world, local))
+        points.append(apply_matrix(multiply(to_axes, labels.voxel_to_world), local))
         rows.append(labels.array[ij[:, 0], ij[:, 1], 0] + N_LABELS * number)
         pixels.append(ij)
-        steps = to_axes[:3, :3] @ labels.voxel_to_world[:3, :2]
+        steps = multiply(to_axes[:3, :3], labels.voxel_to_world[:3, :2])
         axes.append((steps / np.linalg.norm(steps, axis=0)).T)
         area = float(labels.spacing_mm[:2].prod()) / pixel_area_mm2
         tables.append(area * _score(view, codes, score, class_weights))

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
+from cardiacreg.algebra import multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.geometry import LabelMap, Volume
@@ -89,7 +90,7 @@ def _turned(
         turned[:, :, k] = affine_transform(
             array[:, :, k],
             back * spacing / spacing[:, None],
-            offset=(away - back @ away) / spacing,
+            offset=(away - multiply(back, away)) / spacing,
             order=order,
             mode="constant" if order == 0 else "nearest",
         )
@@ -141,7 +142,9 @@ def estimate_shifts_and_rotations(
         prepared = prepare(rotate_labels(target, shifts, turns))
         motion = estimate(prepared)
         change = motion.shifts_mm - shifts
-        shifts = shifts + np.stack([rotation(-a) @ c for a, c in zip(turns, change, strict=True)])
+        shifts = shifts + np.stack(
+            [multiply(rotation(-a), c) for a, c in zip(turns, change, strict=True)]
+        )
         turned = rotate_labels(target, shifts, turns)
         prepared = prepare(turned)
     return RotatedMotion(
@@ -157,8 +160,8 @@ def _followed(
     for k in np.flatnonzero(further):
         rows, columns = np.nonzero(turned.array[:, :, k])
         centre = np.array([rows.mean(), columns.mean()]) * turned.spacing_mm[:2] + shifts_mm[k]
-        gone = centre - axis_mm - rotation(further[k]) @ (centre - axis_mm)
-        shifts[k] += rotation(-turns[k] - further[k]) @ gone
+        gone = centre - axis_mm - multiply(rotation(further[k]), centre - axis_mm)
+        shifts[k] += multiply(rotation(-turns[k] - further[k]), gone)
     return shifts, turns + further
 
 
@@ -199,7 +202,7 @@ class _Search:
         local = np.diag([_STEP_MM, _STEP_MM, prepared.labels.spacing_mm[2], 1.0])
         local[:2, 3] = lower
         self._lattice = Lattice(
-            (*self._shape, prepared.labels.shape[2]), samples.axes_to_world @ local
+            (*self._shape, prepared.labels.shape[2]), multiply(samples.axes_to_world, local)
         )
         self._points = [
             self._turned_points(samples, int(s), shifts_mm[k], lower)
@@ -216,7 +219,9 @@ class _Search:
         points = np.stack([samples.position_mm[0][i], samples.position_mm[1][j]], axis=-1)
         points = points + shift_mm
         centre = points[labels[i, j] > 0].mean(axis=0)
-        turned = np.stack([(points - centre) @ rotation(a).T for a in ANGLES_DEGREES]) + centre
+        turned = (
+            np.stack([multiply(points - centre, rotation(a).T) for a in ANGLES_DEGREES]) + centre
+        )
         index = np.rint((turned - lower_mm) / _STEP_MM).astype(np.int64)
         index = np.clip(index, 0, np.array(self._shape) - 1)
         return labels[i, j], index[..., 0] * self._shape[1] + index[..., 1]

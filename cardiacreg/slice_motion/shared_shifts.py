@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import multiply, settled, solve
 from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
@@ -102,7 +103,7 @@ def frame_shifts(
     precision, weighed = weighed_estimates(shifts, consistencies, told, known)
     if expected is None:
         return FrameShifts(slices, robust_median(shifts, consistencies), precision)
-    solved: Float = np.asarray(np.linalg.solve(precision, weighed), dtype=np.float64)
+    solved: Float = np.asarray(solve(precision, weighed), dtype=np.float64)
     return FrameShifts(slices, solved.reshape(2, n).T, precision)
 
 
@@ -148,11 +149,11 @@ def _average(frames: Sequence[FrameShifts], n_slices: int) -> Float:
     for each in frames:
         place = np.concatenate([each.slices, each.slices + n_slices])
         total[np.ix_(place, place)] += each.precision
-        told[place] += each.precision @ each.shifts_mm.T.ravel()
+        told[place] += multiply(each.precision, each.shifts_mm.T.ravel())
     used = np.flatnonzero(np.diag(total) > 0)
     found = np.zeros(2 * n_slices)
     solved = np.linalg.lstsq(total[np.ix_(used, used)], told[used], rcond=1e-9)
-    found[used] = solved[0]
+    found[used] = settled(solved[0])
     return found.reshape(2, n_slices).T
 
 
@@ -167,4 +168,4 @@ def _doubted(frame: FrameShifts, shared: Float) -> FrameShifts:
     deviation, precision = np.tile(more, 2), frame.precision
     inner = np.eye(len(precision)) + deviation * precision * deviation[:, None]
     half = deviation[:, None] * precision
-    return frame._replace(precision=precision - half.T @ np.linalg.solve(inner, half))
+    return frame._replace(precision=precision - multiply(half.T, solve(inner, half)))

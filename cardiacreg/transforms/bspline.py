@@ -101,6 +101,13 @@ def subdivide(coefficients: Float) -> Float:
     return np.ascontiguousarray(fine)
 
 
+def _four_nodes() -> tuple[Float, Float]:
+    """Nodes and weights of four-point Gauss quadrature on (-1, 1)."""
+    inner, outer = (np.sqrt(3 / 7 + sign * 2 / 7 * np.sqrt(6 / 5)) for sign in (-1, 1))
+    near, far = ((18 + sign * np.sqrt(30)) / 36 for sign in (1, -1))
+    return np.array([-outer, -inner, inner, outer]), np.array([far, near, near, far])
+
+
 def bending_matrices(n_control: int, spacing_mm: float) -> Float:
     """Return the Gram matrices of a spline axis: integrals of products of equal derivatives.
 
@@ -112,7 +119,7 @@ def bending_matrices(n_control: int, spacing_mm: float) -> Float:
     -------
     ndarray, shape (3, n_control, n_control)
     """
-    nodes, node_weights = np.polynomial.legendre.leggauss(4)
+    nodes, node_weights = _four_nodes()
     cells = np.arange(1, n_control - 2, dtype=np.float64)
     positions = (cells[:, None] + (nodes + 1) / 2).ravel()
     weights = np.tile(node_weights / 2, len(cells)) * spacing_mm

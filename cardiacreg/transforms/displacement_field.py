@@ -268,7 +268,8 @@ def read_displacement_field(
     -----
     The file says: intent 1007 is LPS displacements (ITK, ANTs), and 1006 RAS displacements, unless the
     intent's name is ``NREG_TRANS`` (NiftyReg: RAS, positions or displacements by intent_p1), or the name
-    is ``Mapping`` or the description begins with "Deformation" (SPM's y_ and iy_: RAS positions).
+    is ``Mapping`` or the description begins with "Deformation" (SPM's ``y_`` and ``iy_`` files: RAS
+    positions).
 
     Examples
     --------

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-from cardiacreg.transforms.bspline import combine_rows, spline_at_points, spline_table
+from cardiacreg.transforms.bspline import combine_rows, spline_table
 
 _PER_SPACING = 4
 _LOW, _MOST_LOW = 0.3, 200
+_AROUND = 5
+"""Points along each axis of the little cubes around the lowest ones."""
 
 
 def jacobian_determinants(
@@ -111,9 +113,13 @@ class DenseDeterminants:
     def _closer(self) -> tuple[Float, Float]:
         """Points around the lowest, shape (n, 3), and their determinants; none where none is low."""
         if self._known_closer is None:
-            points = _points_around_lowest(self._values, self._positions)
-            slopes = spline_at_points(points, self.displacements_mm)[1] / self._spacing_mm
-            self._known_closer = points, np.asarray(np.linalg.det(np.eye(3) + slopes))
+            along = _positions_around_lowest(self._values, self._positions)
+            i, j, k = _tables(
+                self.displacements_mm.shape, self._spacing_mm, [each.ravel() for each in along]
+            )
+            found = np.empty((len(along[0]), _AROUND, _AROUND, _AROUND))
+            _cubes_of_determinants(np.ascontiguousarray(self.displacements_mm), i, j, k, found)
+            self._known_closer = _product(along), found.ravel()
         return self._known_closer
 
 
@@ -142,14 +148,26 @@ def refined_minimum(
 
 def _points_around_lowest(values: Float, positions: Sequence[Float]) -> Float:
     """Points four times as dense around those with the lowest determinants below 0.3, shape (n, 3)."""
+    return _product(_positions_around_lowest(values, positions))
+
+
+def _positions_around_lowest(values: Float, positions: Sequence[Float]) -> list[Float]:
+    """The same along each axis, shape (n, _AROUND): a little cube of points is their product."""
     low = np.flatnonzero(values < _LOW)
     low = low[np.argsort(values.ravel()[low], kind="stable")[:_MOST_LOW]]
+    steps = (np.arange(_AROUND) - _AROUND // 2) / (4 * _PER_SPACING)
     where = np.unravel_index(low, values.shape)
-    points = np.stack([along[n] for along, n in zip(positions, where, strict=True)], axis=-1)
-    steps = np.arange(-2, 3) / (4 * _PER_SPACING)
-    around = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
-    limits = np.array([(along[0], along[-1]) for along in positions])
-    return np.clip(points[:, None] + around, limits[:, 0], limits[:, 1]).reshape(-1, 3)
+    return [
+        np.clip(along[n][:, None] + steps, along[0], along[-1])
+        for along, n in zip(positions, where, strict=True)
+    ]
+
+
+def _product(along: Sequence[Float]) -> Float:
+    """The points of little cubes, shape (n, 3), from their positions along each axis."""
+    i, j, k = along
+    cubes = np.broadcast_arrays(i[:, :, None, None], j[:, None, :, None], k[:, None, None, :])
+    return np.stack(cubes, axis=-1).reshape(-1, 3)
 
 
 def _tables(shape: tuple[int, ...], spacing_mm: Float, positions: Sequence[Float]) -> list[Float]:
@@ -226,10 +244,10 @@ def _largest_steps(displacements, slopes):
 
 
 @kernel
-def _contract(rows, table, offset, out):
-    """Spline (offset 0) or its slope (offset 4) of rows of numbers at one position."""
+def _contract(rows, table, weights, out):
+    """Spline or its slope of rows of numbers at one position, by its four weights."""
     f = int(table[8])
-    w0, w1, w2, w3 = table[offset], table[offset + 1], table[offset + 2], table[offset + 3]
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
     combine_rows(rows[f], rows[f + 1], rows[f + 2], rows[f + 3], w0, w1, w2, w3, out)
 
 
@@ -283,21 +301,43 @@ def _determinant_kernel(displacements, table_i, table_j, table_k, out):
 
 
 @kernel
+def _cubes_of_determinants(displacements, table_i, table_j, table_k, out):
+    """Determinants in little cubes, each from the few control points around it."""
+    n_cubes, size = out.shape[:2]
+    i, j = np.empty((size, 9)), np.empty((size, 9))
+    for n in range(n_cubes):
+        first, last = n * size, (n + 1) * size - 1
+        a, b = int(table_i[first, 8]), int(table_j[first, 8])
+        last_a, last_b = int(table_i[last, 8]) + 4, int(table_j[last, 8]) + 4
+        for m in range(size):
+            for t in range(8):
+                i[m, t], j[m, t] = table_i[first + m, t], table_j[first + m, t]
+            i[m, 8], j[m, 8] = table_i[first + m, 8] - a, table_j[first + m, 8] - b
+        near = np.empty((last_a - a, last_b - b, displacements.shape[2], 3))
+        for p in range(near.shape[0]):
+            for q in range(near.shape[1]):
+                for r in range(near.shape[2]):
+                    for d in range(3):
+                        near[p, q, r, d] = displacements[a + p, b + q, r, d]
+        _determinant_kernel(near, i, j, table_k[n * size : (n + 1) * size], out[n])
+
+
+@kernel
 def _planes_at(value, slope, table, planes):
     """Planes of control points at one i: slope along i, value, slope along k."""
     na, nb, n = value.shape
     flat_value, flat_slope = value.reshape(na, nb * n), slope.reshape(na, nb * n)
-    _contract(flat_value, table, 4, planes[0].reshape(nb * n))
-    _contract(flat_value, table, 0, planes[1].reshape(nb * n))
-    _contract(flat_slope, table, 0, planes[2].reshape(nb * n))
+    _contract(flat_value, table, table[4:8], planes[0].reshape(nb * n))
+    _contract(flat_value, table, table[0:4], planes[1].reshape(nb * n))
+    _contract(flat_slope, table, table[0:4], planes[2].reshape(nb * n))
 
 
 @kernel
 def _jacobian_row(planes, table, jacobian):
     """The nine entries of du/dx for a row of points at one (i, j)."""
-    _contract(planes[0], table, 0, jacobian[0])
-    _contract(planes[1], table, 4, jacobian[1])
-    _contract(planes[2], table, 0, jacobian[2])
+    _contract(planes[0], table, table[0:4], jacobian[0])
+    _contract(planes[1], table, table[4:8], jacobian[1])
+    _contract(planes[2], table, table[0:4], jacobian[2])
 
 
 @kernel

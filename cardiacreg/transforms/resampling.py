@@ -13,11 +13,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import check_threads, run_tasks, slab_ranges
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap, Volume, apply_matrix, voxel_grid
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
 
 _SLICES_PER_SLAB = 8
@@ -183,9 +185,11 @@ def add_label_votes(
     votes : ndarray of float32, shape (i, j, k, n_labels)
         Labels at or above n_labels are ignored.
     """
+    ignored = votes.shape[3]
+    cells = build_lookup(atlas, np.minimum(np.arange(256), ignored).astype(np.uint8)).codes
 
     def write(points: Float, first: int) -> None:
-        _votes_kernel(points, atlas.array, votes, first)
+        _votes_kernel(points, cells, votes, first)
 
     _warp(atlas.voxel_to_world, target_to_atlas, grid, write, threads)
 
@@ -195,8 +199,8 @@ def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, thread
         _warp_points(voxel_to_world, transform, grid, write, threads)
         return
     affine = transform.affine if isinstance(transform, FFD) else transform
-    to_voxel = np.linalg.inv(voxel_to_world) @ affine.matrix
-    onto = to_voxel @ grid.voxel_to_world
+    to_voxel = multiply(invert(voxel_to_world), affine.matrix)
+    onto = multiply(to_voxel, grid.voxel_to_world)
 
     def run(slab: tuple[int, int]) -> None:
         points = np.empty((*grid.shape[:2], slab[1] - slab[0], 3))
@@ -225,7 +229,7 @@ def _warp_points(
     threads: int,
 ) -> None:
     """Any map of points: evaluated at the voxel centres of one slab after the other."""
-    to_voxel: Float = np.linalg.inv(voxel_to_world).astype(np.float64)
+    to_voxel: Float = invert(voxel_to_world).astype(np.float64)
 
     def run(slab: tuple[int, int]) -> None:
         start = grid.voxel_to_world.copy()
@@ -339,18 +343,34 @@ def _labels_kernel(points, atlas, linear, out, first):
 @kernel
 def _votes_kernel(points, atlas, votes, first):
     """Add the trilinear weight of each label at each point; outside the atlas label 0 gets it."""
-    labels, weights = np.empty(8, np.uint8), np.empty(8)
+    _, ni, nj, nk = atlas.shape
+    n_labels = votes.shape[3]
+    codes, uniform = atlas[0].reshape(ni * nj * nk), atlas[1].reshape(ni * nj * nk)
     for i in range(points.shape[0]):
         for j in range(points.shape[1]):
-            for k in range(points.shape[2]):
-                x, y, z = points[i, j, k, 0], points[i, j, k, 1], points[i, j, k, 2]
-                if not _corners(atlas, x, y, z, labels, weights):
-                    if labels[0] < votes.shape[3]:
-                        votes[i, j, first + k, labels[0]] += 1.0
-                    continue
-                for n in range(8):
-                    if labels[n] < votes.shape[3]:
-                        votes[i, j, first + k, labels[n]] += weights[n]
+            row, own = points[i, j], votes[i, j, first : first + points.shape[2]]
+            for k in range(own.shape[0]):
+                x, y, z = row[k, 0], row[k, 1], row[k, 2]
+                a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+                # Padded cells begin one voxel earlier; the last one stands for everything outside.
+                inside = (a >= -1) & (b >= -1) & (c >= -1)
+                inside &= (a < ni - 2) & (b < nj - 2) & (c < nk - 2)
+                cell = ((a + 1) * nj + b + 1) * nk + c + 1 if inside else ni * nj * nk - 1
+                code = uniform[cell]
+                if code < n_labels:
+                    own[k, code] += 1.0
+                elif code == 255:
+                    _add_corners(codes, cell, nk, nj * nk, x - a, y - b, z - c, own[k])
+
+
+@kernel
+def _add_corners(codes, cell, step_j, step_i, x, y, z, votes):
+    """Add the trilinear weights of the eight corners of a cell to the votes of one point."""
+    for n in range(8):
+        p, q, r = n >> 2, (n >> 1) & 1, n & 1
+        code = codes[cell + p * step_i + q * step_j + r]
+        if code < votes.size:
+            votes[code] += (x if p else 1 - x) * (y if q else 1 - y) * (z if r else 1 - z)
 
 
 @kernel

@@ -32,6 +32,7 @@ from cardiacreg.geometry import (
     apply_matrix,
 )
 from cardiacreg.io.nifti import read_volume
+from cardiacreg_nn.inference.calibration import calibrated
 from cardiacreg_nn.inference.orientation_search import (
     WITHOUT_LANDMARKS,
     View,
@@ -39,7 +40,7 @@ from cardiacreg_nn.inference.orientation_search import (
     look,
     views_of,
 )
-from cardiacreg_nn.inference.preprocessing import sub_stacks, to_native
+from cardiacreg_nn.inference.preprocessing import Image, sub_stacks, to_native
 from cardiacreg_nn.inference.shipped_weights import default_weights, weight_path
 from cardiacreg_nn.inference.weights import Model, load_weights
 from cardiacreg_nn.networks.sslln import fold_normalisation
@@ -90,8 +91,10 @@ def predict(
         The image; canonical labels on its lattice; six `Landmarks` in world mm, ``source="network"``,
         or derived from the labels for a network that sees every slice on its own or has no head for
         landmarks;
-        metadata with the weights' name, licence and sha256, and per landmark its presence (peak
-        probability), spread in mm and origin (``"network"`` or ``"labels"``).
+        metadata with the weights' name, licence and sha256, per landmark its presence (peak
+        probability), spread in mm and origin (``"network"`` or ``"labels"``), and ``"probabilities"`` of
+        the labels 0 to 4, calibrated where the weights' card says how, shape (5, i, j, k), for
+        `cardiacreg.refine`.
 
     Raises
     ------
@@ -112,7 +115,8 @@ def predict(
     model = weights if isinstance(weights, Model) else load_model(weights, device)
     check_classes(model)
     looks = _looks(volume, model, turn, views)
-    labels = _labels(looks, volume, model)
+    probabilities = calibrated(_averaged(looks, volume), model.card)
+    labels = _labels(probabilities, volume, model)
     from_labels = model.card.get("kind") in WITHOUT_LANDMARKS
     landmarks, report = _landmarks(looks, labels, from_labels=from_labels)
     given = str(image) if isinstance(image, str | os.PathLike) else None
@@ -121,8 +125,10 @@ def predict(
         image=volume,
         landmarks=landmarks,
         name=name or (Path(given).name if given else "target"),
-        metadata={"network": describe(model), "landmarks": report},
-    )
+        metadata={
+            "network": describe(model), "landmarks": report, "probabilities": probabilities,
+        },
+    )  # fmt: skip
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -215,11 +221,16 @@ def _part(volume: Volume, slices: range) -> Volume:
     return Volume(volume.array[:, :, slices], matrix)
 
 
-def _labels(looks: Sequence[_Look], volume: Volume, model: Model) -> LabelMap:
+def _averaged(looks: Sequence[_Look], volume: Volume) -> Image:
+    """Probabilities of all labels at the native voxels, shape (N_LABELS, i, j, k)."""
     total = np.zeros((N_LABELS, *volume.shape), dtype=np.float32)
     for slices, _, view in looks:
         total[..., slices] += to_native(view.structures, view.placement)
-    array = total.argmax(axis=0).astype(np.uint8)
+    return np.asarray(total / total.sum(axis=0), dtype=np.float32)
+
+
+def _labels(probabilities: Image, volume: Volume, model: Model) -> LabelMap:
+    array = probabilities.argmax(axis=0).astype(np.uint8)
     _keep_largest_pieces(array)
     labels = LabelMap(array, volume.voxel_to_world)
     ml = (array > 0).sum() * float(np.prod(volume.spacing_mm)) / 1000

@@ -1,7 +1,6 @@
-"""The embedded bank: exact contents, lazy opening, repair of a damaged one."""
+"""Banks on disk: exact contents, lazy opening, appending, what is refused."""
 
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -10,14 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cardiacreg import CacheWarning, InvalidInputError, LabelMap, Landmarks, Subject, Volume
+from cardiacreg import InvalidInputError, LabelMap, Landmarks, Subject, Volume
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
-from cardiacreg.atlases import bank_building, bank_files, embedded
+from cardiacreg.atlases import bank_building, bank_files
 from cardiacreg.atlases.bank import AtlasBank, label_hash
 from cardiacreg.atlases.bank_building import append_to_atlas_bank, build_atlas_bank
 from cardiacreg.atlases.bank_verification import verify_atlas_bank
 from cardiacreg.atlases.checks import check_atlases
-from cardiacreg.atlases.embedded import default_atlases
 from cardiacreg.atlases.ranking import with_metadata
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, HeartSpecification, sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
@@ -35,14 +33,6 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("banks") / "few"
     build_atlas_bank(place, FEW, threads=2)
     return place
-
-
-@pytest.fixture
-def few_by_default(monkeypatch, tmp_path):
-    monkeypatch.setattr(embedded, "default_specifications", lambda: FEW[:1])
-    monkeypatch.setattr(embedded, "_model_key", lambda: "few")
-    monkeypatch.setenv(embedded.CACHE_VARIABLE, str(tmp_path))
-    return tmp_path / "atlas_bank_few"
 
 
 def test_a_bank_returns_what_was_put_in(folder):
@@ -88,97 +78,6 @@ def test_subjects_without_image_or_landmarks_are_kept(tmp_path):
     assert kept.name == "plain"
 
 
-def test_the_default_bank_is_built_once(few_by_default):
-    first = default_atlases(threads=1)
-    stamp = (few_by_default / "labels.npy").stat().st_mtime_ns
-    assert default_atlases().names == first.names
-    assert (few_by_default / "labels.npy").stat().st_mtime_ns == stamp
-
-
-@pytest.mark.parametrize("damage", ["index", "truncated", "missing", "format", "entries"])
-def test_a_damaged_default_bank_is_rebuilt(few_by_default, damage):
-    default_atlases(threads=1)
-    index, labels = few_by_default / "index.json", few_by_default / "labels.npy"
-    if damage == "index":
-        index.write_text("{", encoding="utf-8")
-    elif damage == "truncated":
-        labels.write_bytes(labels.read_bytes()[:-1000])
-    elif damage == "missing":
-        labels.unlink()
-    elif damage == "entries":
-        entries = few_by_default / "entries.jsonl"
-        entries.write_bytes(entries.read_bytes()[:-10])
-    else:
-        entries = json.loads(index.read_text(encoding="utf-8"))
-        index.write_text(json.dumps(entries | {"format": -1}), encoding="utf-8")
-    with pytest.raises(InvalidInputError):
-        AtlasBank(few_by_default)
-    assert len(default_atlases(threads=1)) == 1
-    assert len(AtlasBank(few_by_default)) == 1
-
-
-@pytest.mark.parametrize("damage", ["empty", "no parts", "blank entries", "changed"])
-def test_a_damaged_default_bank_that_opens_is_rebuilt_too(few_by_default, damage):
-    names = default_atlases(threads=1).names
-    entries = few_by_default / "entries.jsonl"
-    if damage == "empty":
-        (few_by_default / "labels.npy").write_bytes(b"")
-    elif damage == "no parts":
-        bank_files.write_index(few_by_default, [])
-    elif damage == "blank entries":
-        entries.write_bytes(b"\0" * entries.stat().st_size)
-    else:
-        entries.write_bytes(
-            entries.read_bytes().replace(b'"has_image": true', b'"has_image":false')
-        )
-    with pytest.raises(InvalidInputError):
-        embedded.open_default_bank(few_by_default)
-    assert default_atlases(threads=1).names == names
-    assert len(embedded.open_default_bank(few_by_default)) == 1
-
-
-def test_a_file_in_the_place_of_the_default_bank_stays_and_a_temporary_bank_serves(few_by_default):
-    few_by_default.write_text("no bank")
-    with pytest.warns(CacheWarning, match="is a regular file, not an atlas bank"):
-        assert len(default_atlases(threads=1)) == 1
-    assert few_by_default.read_text() == "no bank"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="these places are Linux's")
-@pytest.mark.parametrize("place", ["/dev/null/cache", "/proc/cache"])
-def test_without_a_writable_cache_the_bank_is_built_for_the_process(place, tmp_path):
-    code = (
-        "import warnings\nfrom cardiacreg.atlases import embedded\n"
-        "from cardiacreg.phantoms import hearts as phantoms\n"
-        "few = phantoms.HeartSpecification(phantoms.FIRST_EVALUATION_SEED)\n"
-        "embedded.default_specifications = lambda: (few,)\n"
-        "with warnings.catch_warnings(record=True) as caught:\n"
-        "    warnings.simplefilter('always')\n"
-        "    bank, again = embedded.default_atlases(threads=1), embedded.default_atlases()\n"
-        "assert again is bank and len(bank) == 1 and bank[0].image is not None\n"
-        "assert [w.category.__name__ for w in caught] == ['CacheWarning'], caught\n"
-        "print(bank.folder, caught[0].message, sep='\\n')\n"
-    )
-    settings = {"CARDIACREG_CACHE": place, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | settings
-    )
-    assert done.returncode == 0, done.stderr
-    folder, message = done.stdout.splitlines()
-    assert folder.startswith(str(tmp_path)) and list(tmp_path.iterdir()) == []
-    assert place in message and "Set CARDIACREG_CACHE" in message
-
-
-def test_without_any_writable_folder_the_message_says_what_to_set(few_by_default, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(embedded, "build_atlas_bank", full)
-    with pytest.raises(InvalidInputError, match="No space left.*set CARDIACREG_CACHE") as caught:
-        default_atlases()
-    assert caught.value.code == "CACHE_NOT_WRITABLE"
-
-
 def test_nothing_is_left_beside_a_bank_even_after_a_failure(tmp_path):
     with pytest.raises(InvalidInputError):
         build_atlas_bank(tmp_path / "bad", [HeartSpecification(-1)], threads=1)
@@ -188,14 +87,6 @@ def test_nothing_is_left_beside_a_bank_even_after_a_failure(tmp_path):
 def test_an_empty_bank_is_refused(tmp_path):
     with pytest.raises(InvalidInputError):
         build_atlas_bank(tmp_path / "empty", [])
-
-
-def test_the_default_bank_holds_what_it_promises():
-    items = embedded.default_specifications()
-    assert len(items) == len(set(items)) >= 64
-    assert {"healthy", "pulmonary_hypertension"} <= {item.group for item in items}
-    assert {item.phase for item in items} == {"ED", "ES"}
-    assert all(item.seed < FIRST_EVALUATION_SEED for item in items)
 
 
 def tiny_hearts(*sizes):

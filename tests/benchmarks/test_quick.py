@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import __main__ as runner
 from benchmarks.harness import cases, store
-from cardiacreg.atlases import embedded
+from cardiacreg.atlases import packed
 from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms.hearts import HeartSpecification
 
@@ -37,6 +37,7 @@ LEFT_OUT = {
     "intervals": "refines whole hearts, half a minute; tables and fit are tested in test_intervals",
     "measures": "draws and refines whole hearts, a minute; what it measures is tested in tests/measures",
     "network": TRAINS,
+    "network_doubt": TRAINS,
     "network_gpu": TRAINS,
     "network_hr": TRAINS,
     "network_labels": "draws and refines whole hearts; its parts are tested in test_learned_comparators",
@@ -76,8 +77,8 @@ def test_all_leaves_settled_questions_out(monkeypatch, tmp_path):
 def few_hearts(monkeypatch, tmp_path):
     """A bank of five atlases, no data, and nothing measured before."""
     few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    monkeypatch.setattr(embedded, "default_specifications", lambda: few)
-    monkeypatch.setattr(embedded, "_model_key", lambda: "quick")
+    packed.write_packed_bank(tmp_path / "few.zip", few)
+    monkeypatch.setattr(packed, "SHIPPED", tmp_path / "few.zip")
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     monkeypatch.setattr(store, "settings", store.Settings())
     monkeypatch.setenv(cases.DATA_VARIABLE, str(tmp_path))

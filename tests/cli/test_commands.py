@@ -22,6 +22,7 @@ from cardiacreg.cli import heart, simulate
 from cardiacreg.cli.app import main
 from cardiacreg.cli.support import ProgressLines, in_options
 from cardiacreg.compute import cache_files
+from cardiacreg.compute.threads import Progress
 from cardiacreg.errors import RefinementError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.io import nifti
@@ -118,7 +119,7 @@ def test_refine_in_a_process_of_its_own(tiny_files, tmp_path):
     )
     assert shown.returncode == 0, shown.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*FILE_NAMES, "surface.png"}
-    assert "LV cavity" in shown.stdout and "register: 2/2" in shown.stderr
+    assert "LV cavity" in shown.stdout and "registering atlases" in shown.stderr
     assert shown.stderr.count("warning: atlases: 5 asked for, 2 there") == 1
     findings = json.loads((tmp_path / "out" / "result.json").read_text())["findings"]
     lines = shown.stderr.splitlines()
@@ -449,17 +450,27 @@ def test_signals_end_a_process_tidily(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
-    from cardiacreg.compute.threads import Progress
-
+def test_progress_is_one_bar_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     progress = ProgressLines(quiet=False)
     for done in (1, 2):
-        progress(Progress("align", done, 2))
-    progress(Progress("fuse", 1, 7))
+        progress(Progress("align", done, 2, "aligning atlases", 0.1 * done))
+    progress(Progress("fuse", 1, 7, "fusing labels", 0.9))
     progress.close()
     shown = capsys.readouterr().err
-    assert "align" in shown and "fuse" in shown and "/7" in shown
+    assert "aligning atlases" in shown and "fusing labels" in shown and "90%" in shown
+
+
+def test_progress_is_a_line_per_step_elsewhere_and_says_what_is_prepared(capsys):
+    progress = ProgressLines(quiet=False)
+    for step, done, share in (
+        ("compile", 0, 0.0), ("compile", 2, 0.5), ("align", 1, 0.6), ("align", 2, 0.7), ("align", 2, 0.7),
+    ):  # fmt: skip
+        progress(Progress(step, done, 2, f"{step} it", share))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("preparing: the first time, kernels are compiled")
+    assert [line.partition("] ")[2] for line in lines[1:]] == ["compile it", "align it"]
+    assert lines[2].startswith("[ 70 %, ")
 
 
 # --- evaluate

@@ -440,6 +440,8 @@ class TestInputs:
         refine_tiny(progress=seen.append)
         assert all(isinstance(p, Progress) and 1 <= p.done <= p.total for p in seen)
         assert {"align", "select", "slice motion", "register", "fuse"} <= {p.step for p in seen}
+        shares = [p.share for p in seen]
+        assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
 
         def cancel(progress):
             if progress.step == "register":

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 
 from cardiacreg import LabelMap, RegistrationOptions
-from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 from cardiacreg.registration.prepared_target import prepare_target
 from cardiacreg.registration.target_sampling import sample_target
 from cardiacreg.slices import EmptyPlane
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import lattice_over_box
 from tests.helpers import naive
 from tests.helpers.strategies import few, seeds

@@ -8,7 +8,6 @@ from cardiacreg.io.nifti import write_labels
 from cardiacreg.metrics.overlap import dice
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
-from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     StopReason,
@@ -19,6 +18,7 @@ from cardiacreg.registration.ffd_registration import (
 )
 from cardiacreg.registration.landmark_affine import fit_landmark_affine
 from cardiacreg.registration.multiresolution import MultiresolutionSolver
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.jacobian import jacobian_determinants
 from cardiacreg.transforms.resampling import Lattice, warp_labels

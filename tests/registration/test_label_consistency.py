@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cardiacreg import InvalidInputError, LabelMap
-from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective, sample_target
 from cardiacreg.slices import labelled_slices, stack_axes
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import lattice_over_box
 from tests.helpers import naive
 from tests.helpers.strategies import blobs, few, oblique_matrix, seeds, well_conditioned_matrix

@@ -8,11 +8,11 @@ from cardiacreg import LabelMap, RegistrationOptions
 from cardiacreg.geometry import Affine, apply_matrix
 from cardiacreg.phantoms.long_axis_views import ViewAcquisition, simulate_views
 from cardiacreg.phantoms.toy_heart import make_toy_heart
-from cardiacreg.registration.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import prepare_target, register_prepared
 from cardiacreg.registration.label_consistency import total_weight
 from cardiacreg.registration.target_objective import TargetObjective, ViewObjective
 from cardiacreg.registration.view_samples import ViewPlane
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.bspline import lattice_over_box
 from tests.helpers import naive
 from tests.helpers.strategies import blobs, few, oblique_matrix, seeds, well_conditioned_matrix

@@ -7,8 +7,10 @@ from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.registration.ffd_registration import RegistrationOptions, prepare_target
 from cardiacreg.slice_motion.rotations import estimate_shifts_and_rotations
 from cardiacreg.slice_motion.shift_statistics import (
+    _SIZES_MM,
     FEWEST_ATLASES,
     ShiftModel,
+    _log_likelihoods,
     _measure,
     _near_labels,
     _regions,
@@ -96,6 +98,16 @@ class TestMeasuring:
 
 
 class TestShiftsGivenNumbers:
+    def test_likelihoods_are_those_of_the_normal_distribution(self):
+        model, _ = drawn_model(2.5, 1)
+        shape = 2.0 * model.covariance + np.diag(model.variance)
+        expected = []
+        for size in _SIZES_MM:
+            whole = shape + size**2 * model.moved_by @ model.moved_by.T
+            square = model.difference @ np.linalg.solve(whole, model.difference)
+            expected.append(-0.5 * (square + np.linalg.slogdet(whole)[1]))
+        np.testing.assert_allclose(_log_likelihoods(model, shape), expected, rtol=1e-9)
+
     @given(st.integers(0, 1000))
     def test_mean_is_that_of_the_joint_normal_distribution(self, seed):
         model, _ = drawn_model(2.5, seed)
