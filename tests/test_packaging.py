@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,13 @@ class TestWheel:
         assert wanted - held == set()
         assert {f"{name}/py.typed" for name in PACKAGES} <= held
         assert any(name.startswith("cardiacreg/compute/label_counts.") for name in held - wanted)
+
+    def test_description_has_no_link_that_leads_nowhere_on_an_index(self, wheel):
+        text = metadata_of(wheel).get_payload()
+        assert "## Limits" in text and "`docs/usage.md`" in text
+        assert re.findall(r"\]\((?!https?://)[^)]*\)", text) == []
+        for path in re.findall(r"`(docs/[\w/.]+|[A-Z]+\.\w+)`", text):
+            assert (ROOT / path).exists(), path
 
     def test_holds_nothing_else(self, wheel):
         held = held_by(wheel)

@@ -48,12 +48,12 @@ def heart_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--coverage", multiple=True, metavar="[END=]WORD", callback=coverage_words,
             help="Whether the stack covers the ventricles: whole, partial (cut there) or auto; for one "
-            "end as apex=partial or base=whole. May be repeated.  [default: as the options preset]",
+            "end as apex=partial or base=whole. May be repeated.  [default: as the method says]",
         ),
         click.option(
             "--orientation", type=click.Choice(ORIENTATIONS),
             help="How the heart lies in its file; auto weighs header, labels, image and other frames.  "
-            "[default: as the options preset]",
+            "[default: as the method says]",
         ),
         click.option(
             "--other-frame", "frames", multiple=True, metavar="FILE|NUMBER", callback=frame_words,

@@ -121,7 +121,7 @@ class ShiftModel(NamedTuple):
     """Of the atlases, shape (m, m), mm^2."""
     variance: Float
     """Of the noise, shape (m,), mm^2."""
-    moved_by: Float
+    design_matrix: Float
     """M, shape (m, 2 n): 1 where a shift (first all along i, then all along j) moves a number."""
 
 
@@ -142,18 +142,18 @@ def most_likely_shifts(model: ShiftModel, rounds: int = _ROUNDS) -> ExpectedShif
             surprise = explained**2 * expected
             variance = variance + expected * np.maximum(surprise / _SURPRISING - 1, 0)
     size_mm, variance_ratio = pairs[best]
-    found = -(size_mm**2) * multiply(model.moved_by.T, explained)
+    found = -(size_mm**2) * multiply(model.design_matrix.T, explained)
     precision = np.zeros((len(found), len(found)))
     if size_mm:
         shape = _covariance(model, variance, 0.0, variance_ratio)
-        precision = multiply(model.moved_by.T, solve(shape, model.moved_by))
+        precision = multiply(model.design_matrix.T, solve(shape, model.design_matrix))
         precision += np.eye(len(found)) / size_mm**2
     return ExpectedShifts(found.reshape(2, -1).T, size_mm, variance_ratio, precision)
 
 
 def _covariance(model: ShiftModel, variance: Float, size_mm: float, variance_ratio: float) -> Float:
     """Covariance of y: of the shifts, the shape and the noise."""
-    moved = size_mm**2 * multiply(model.moved_by, model.moved_by.T)
+    moved = size_mm**2 * multiply(model.design_matrix, model.design_matrix.T)
     return moved + variance_ratio * model.covariance + np.diag(variance)
 
 
@@ -165,7 +165,7 @@ def _log_likelihoods(model: ShiftModel, shape: Float) -> Float:
     the square ``t^2 (U'A'L^-1 y)^2 / (1 + t^2 g)`` of every column of U is explained by the shifts.
     """
     factor = cholesky_factor(shape)
-    scaled, moved = solve_lower(factor, model.difference), solve_lower(factor, model.moved_by)
+    scaled, moved = solve_lower(factor, model.difference), solve_lower(factor, model.design_matrix)
     values, vectors = eigenvectors(multiply(moved.T, moved))
     along = multiply(vectors.T, multiply(moved.T, scaled))
     squares = np.square(_SIZES_MM)[:, None]
@@ -239,14 +239,14 @@ def _model(own: Float, atlases: Float) -> ShiftModel:
     mean = np.where(present, values, 0).sum(axis=0) / count
     spread = np.where(present, values - mean, 0).reshape(len(atlases), -1)
     covariance = multiply(spread.T, spread) / (len(atlases) - 1)
-    moved_by = np.zeros((len(slices), 3, 2, len(own)))
+    design_matrix = np.zeros((len(slices), 3, 2, len(own)))
     for axis in range(2):
-        moved_by[np.arange(len(slices)), axis, axis, slices] = 1.0
+        design_matrix[np.arange(len(slices)), axis, axis, slices] = 1.0
     return ShiftModel(
         (own[slices, regions] - mean).ravel(),
         covariance,
         _NOISE_MM**2 + _OWN_VARIANCE * np.diag(covariance),
-        moved_by.reshape(len(covariance), 2 * len(own)),
+        design_matrix.reshape(len(covariance), 2 * len(own)),
     )
 
 

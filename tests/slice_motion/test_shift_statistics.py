@@ -53,14 +53,16 @@ def drawn_model(size_mm, seed, slices=9):
     modes = rng.normal(size=(numbers, 5)) * 2.0
     covariance = modes @ modes.T
     variance = np.full(numbers, 0.04)
-    moved_by = np.zeros((slices, 3, 3, 2, slices))
+    design_matrix = np.zeros((slices, 3, 3, 2, slices))
     for axis in range(2):
         for k in range(slices):
-            moved_by[k, :, axis, axis, k] = 1
-    moved_by = moved_by.reshape(numbers, -1)
+            design_matrix[k, :, axis, axis, k] = 1
+    design_matrix = design_matrix.reshape(numbers, -1)
     shifts = size_mm * rng.normal(size=(slices, 2))
     shape = modes @ rng.normal(size=5) + 0.2 * rng.normal(size=numbers)
-    return ShiftModel(shape - moved_by @ shifts.T.ravel(), covariance, variance, moved_by), shifts
+    return ShiftModel(
+        shape - design_matrix @ shifts.T.ravel(), covariance, variance, design_matrix
+    ), shifts
 
 
 class TestMeasuring:
@@ -103,7 +105,7 @@ class TestShiftsGivenNumbers:
         shape = 2.0 * model.covariance + np.diag(model.variance)
         expected = []
         for size in _SIZES_MM:
-            whole = shape + size**2 * model.moved_by @ model.moved_by.T
+            whole = shape + size**2 * model.design_matrix @ model.design_matrix.T
             square = model.difference @ np.linalg.solve(whole, model.difference)
             expected.append(-0.5 * (square + np.linalg.slogdet(whole)[1]))
         np.testing.assert_allclose(_log_likelihoods(model, shape), expected, rtol=1e-9)
@@ -112,12 +114,12 @@ class TestShiftsGivenNumbers:
     def test_mean_is_that_of_the_joint_normal_distribution(self, seed):
         model, _ = drawn_model(2.5, seed)
         found, size, variance_ratio, precision = most_likely_shifts(model, rounds=0)
-        m, n = model.moved_by.shape
+        m, n = model.design_matrix.shape
         joint = np.zeros((n + m, n + m))  # of (s, y), y = -M s + e
         joint[:n, :n] = size**2 * np.eye(n)
-        joint[:n, n:] = -joint[:n, :n] @ model.moved_by.T
+        joint[:n, n:] = -joint[:n, :n] @ model.design_matrix.T
         joint[n:, :n] = joint[:n, n:].T
-        joint[n:, n:] = model.moved_by @ joint[:n, :n] @ model.moved_by.T
+        joint[n:, n:] = model.design_matrix @ joint[:n, :n] @ model.design_matrix.T
         joint[n:, n:] += variance_ratio * model.covariance
         joint[n:, n:] += np.diag(model.variance)
         mean = joint[:n, n:] @ np.linalg.inv(joint[n:, n:]) @ model.difference
