@@ -42,6 +42,7 @@ from cardiacreg.refinement.target import (
 from cardiacreg.refinement.views import View, as_view, gather_views, sources_of, view_reports
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
+from cardiacreg.results.view_planes import with_planes
 
 
 def refine(
@@ -173,6 +174,8 @@ def refine(
     names = [name for name, _ in seen]
     result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
     result = _with_inputs(frame_of_all.result(result), given)
+    planes = [(plane.labels, plane.image) for _, plane in seen]
+    result = replace(result, views=with_planes(result.views, planes))
     if progress is not None:
         progress(Progress(REPORT, 1, 1))
     for finding in result.findings:
