@@ -31,6 +31,7 @@ from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.target import gather_atlases
 from cardiacreg.refinement.views import sources_of, view_reports
 from cardiacreg.results.result import ViewReport
+from cardiacreg.results.view_planes import with_planes
 
 
 def refine_cine(
@@ -147,8 +148,9 @@ def refine_cine(
 
 def _view_reports(seen: CineViews, patient: Patient, result: CineResult) -> tuple[ViewReport, ...]:
     """Compare the views with the model at end-diastole."""
-    labels = result.frames[result.ed].labels
-    return view_reports(seen.names, seen.frames[result.ed], patient.view_shifts_mm, labels)
+    labels, planes = result.frames[result.ed].labels, seen.frames[result.ed]
+    found = view_reports(seen.names, planes, patient.view_shifts_mm, labels)
+    return with_planes(found, [(plane.labels, plane.image) for plane in planes])
 
 
 def _check_options(options: RefineOptions) -> None:

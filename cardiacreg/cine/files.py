@@ -20,11 +20,12 @@ from cardiacreg.io.nifti import write_label_frames
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.results.files import REPORT
 from cardiacreg.results.transform_files import BUNDLE
+from cardiacreg.results.view_planes import VIEWS, has_planes, planes_content, view_summary
 from cardiacreg.transforms.files_bundle import bundle_content
 
 SCHEMA_VERSION = 2
 FILE_NAMES = ("labels.nii.gz", "volumes.csv", "curves.png", "cine.json")
-ON_REQUEST = (REPORT, BUNDLE)
+ON_REQUEST = (REPORT, BUNDLE, VIEWS)
 """What may be written beside them; that of an earlier result is removed with it."""
 
 
@@ -60,7 +61,8 @@ def save_cine(
     from cardiacreg.cine.curves_figure import draw_curves
     from cardiacreg.results.qc_figure import png_bytes
 
-    names = (*(more or {}), *FILE_NAMES)
+    kept = (VIEWS,) if has_planes(result.views) else ()
+    names = (*(more or {}), *kept, *FILE_NAMES)
     with all_or_nothing(
         Path(folder), names, overwrite=overwrite, outdated=ON_REQUEST, inputs=result.input_files
     ) as stage:
@@ -69,6 +71,8 @@ def save_cine(
         labels = [frame.labels for frame in result.frames]
         write_label_frames(stage / "labels.nii.gz", labels, step_ms=_step_ms(result))
         write_bytes_atomically(stage / "volumes.csv", _table(result).encode())
+        if has_planes(result.views):
+            write_bytes_atomically(stage / VIEWS, planes_content(result.views))
         write_bytes_atomically(stage / "curves.png", png_bytes(draw_curves(result)))
         checksums = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -116,7 +120,7 @@ def cine_summary(result: CineResult) -> dict[str, Any]:
         "masses_g_ed": structure_masses_g(result.frames[result.ed].labels),
         "landmarks": dataclasses.asdict(result.landmarks),
         "slice_shifts_mm": result.slice_shifts_mm,
-        "views": [dataclasses.asdict(view) for view in result.views],
+        "views": [view_summary(view) for view in result.views],
         "atlases": list(result.atlases),
         "orientation": dataclasses.asdict(result.orientation),
         "ends": [end._asdict() for end in result.ends],

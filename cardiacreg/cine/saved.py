@@ -23,6 +23,7 @@ from cardiacreg.results.saved import (
     check_files,
     check_kind,
     damaged,
+    read_kept_planes,
     read_kept_transforms,
     read_summary,
 )
@@ -153,6 +154,7 @@ def load_cine(folder: str | Path) -> SavedCine:
     try:
         found = _saved(place, said, [each.codes for each in stored])
         count = len(found.frames) * len(found.atlases)
+        found = replace(found, views=read_kept_planes(place, said, SUMMARY, found.views))
         transforms = read_kept_transforms(place, said, SUMMARY, count)
         return _with_transforms(found, transforms)
     except InvalidInputError:

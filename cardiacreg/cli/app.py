@@ -214,12 +214,13 @@ def refine(
     check_one_input(patient, inputs["segmentation"])
     if patient is not None:
         unused = {
-            "--frames": cine_frames, "--surface": surface, "--surfaces": formats, "--report": with_report,
+            "--frames": cine_frames, "--surface": surface, "--surfaces": formats,
             "--transforms": transforms,
         }  # fmt: skip
         refine_folder(
             patient, output, options, overwrite=overwrite, accept_failed=accept_failed,
-            as_json=as_json, quiet=quiet, inputs=inputs | {"view_preset": of_views}, unused=unused,
+            as_json=as_json, quiet=quiet, with_report=with_report,
+            inputs=inputs | {"view_preset": of_views}, unused=unused,
         )  # fmt: skip
         return
     if cine_frames is not None:

@@ -164,6 +164,7 @@ def refine_folder(
     accept_failed: bool,
     as_json: bool,
     quiet: bool,
+    with_report: bool,
     inputs: dict[str, Any],
     unused: dict[str, Any],
 ) -> None:
@@ -173,13 +174,14 @@ def refine_folder(
     ----------
     patient, output : pathlib.Path
     options : RefineOptions
-    overwrite, accept_failed, as_json, quiet : bool
+    overwrite, accept_failed, as_json, quiet, with_report : bool
         As the command was told.
     inputs : dict
         What is left of the command's options.
     unused : dict
         Options that do not go with a folder, by their names.
     """
+    from cardiacreg.cli.report import page_of_patient
     from cardiacreg.cli.result import findings_kept_for_the_end
     from cardiacreg.cohort._refine_patient import (
         check_patient_output,
@@ -205,11 +207,14 @@ def refine_folder(
     check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine_patient(found, options=options, progress=progress, **inputs)
-    result.save(place, overwrite=overwrite)
+    page = page_of_patient(result) if with_report else None
+    result.save(place, overwrite=overwrite, page=page)
     if as_json:
         echo_json(patient_summary(result) | {"folder": place})
     else:
         _echo_measures(result, place)
+    if with_report and not quiet:
+        say(f"look at {place / 'report.html'}")
     _end_with_frames(result, place, accept_failed=accept_failed)
 
 

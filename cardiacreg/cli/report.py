@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from cardiacreg.cli.support import EXIT_CODES, echo_json, say
 
 if TYPE_CHECKING:
     from cardiacreg.cine.result import CineResult
+    from cardiacreg.cohort._refine_patient import PatientResult
     from cardiacreg.reports.case import Inputs
     from cardiacreg.results.result import RefineResult
 
@@ -101,8 +103,6 @@ def with_inputs(result: _Result, output: Path, inputs: dict[str, Any]) -> _Resul
     inputs : dict
         As the command was told: segmentation, image, preset, frame.
     """
-    from dataclasses import replace
-
     from cardiacreg.reports.case import note_inputs
 
     noted = note_inputs(output, _inputs(inputs))
@@ -119,6 +119,25 @@ def page_of(
     from cardiacreg.reports.report import patient_page
 
     return {PAGE: patient_page(open_case(result, _inputs(inputs))).encode()}
+
+
+def page_of_patient(result: PatientResult) -> bytes:
+    """Return the page of a patient: end-diastole and end-systole, or the whole cine."""
+    from cardiacreg.reports.case import Inputs, open_case
+    from cardiacreg.reports.report import patient_page
+
+    files = result.patient
+    if result.cine is not None:
+        frame = files.frames[0]
+        preset: Any = files.preset
+        case = open_case(result.cine, Inputs(frame.labels, frame.image, preset))
+    else:
+        phases = [result.frames[name] for name in result.phases]
+        case = open_case(phases[0], Inputs(), *phases[1:2])
+    case = replace(case, name=files.subject)
+    body = (files.height_cm, files.weight_kg)
+    height_cm, weight_kg = body if None not in body else (None, None)
+    return patient_page(case, height_cm=height_cm, weight_kg=weight_kg).encode()
 
 
 def _inputs(said: dict[str, Any]) -> Inputs:

@@ -15,6 +15,7 @@ import click
 
 from cardiacreg.cli.heart import heart_options, told
 from cardiacreg.cli.presets import spacing_option
+from cardiacreg.cli.report import page_of, report_option, with_inputs
 from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli.support import EXIT_CODES, atlas_options, echo_json, progress_lines, say
 from cardiacreg.errors import InvalidInputError
@@ -107,6 +108,7 @@ def segment(
 @heart_options
 @atlas_options
 @accept_failed_option
+@report_option
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 def run(
     output: Path,
@@ -120,6 +122,7 @@ def run(
     orientation: str | None,
     frames: Sequence[str | int],
     accept_failed: bool,
+    with_report: bool,
     threads: int | None,
     **inputs: Any,
 ) -> None:
@@ -127,6 +130,7 @@ def run(
 
     Writes what `cardiacreg segment` and `cardiacreg refine` write.
     """
+    from cardiacreg.io.atomic_write import write_bytes_atomically
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import all_or_nothing, check_output
     from cardiacreg.refinement._refine import refine
@@ -151,11 +155,17 @@ def run(
     provenance = {**result.provenance, "network": network}
     named = replace(result.target, name=subject.name)
     result = replace(result, provenance=provenance, target=named)
-    names = (*_names(subject), *besides(result), *FILE_NAMES)
+    stack = {"segmentation": output / SEGMENT_FILES[0], "preset": None, "frame": None}
+    result = with_inputs(result, output, stack | {"image": inputs["image"]})
+    more = page_of(result, with_report, dict.fromkeys((*stack, "image")))
+    names = (*_names(subject), *more, *besides(result), *FILE_NAMES)
     with all_or_nothing(output, names, outdated=every, **how) as stage:
         _write_segmentation(stage, subject)
+        for name, content in more.items():
+            write_bytes_atomically(stage / name, content)
         write_files(result, stage)
-    notes = () if quiet else (_licence(subject), f"look at {output / 'qc.png'}")
+    seen = output / ("report.html" if with_report else "qc.png")
+    notes = () if quiet else (_licence(subject), f"look at {seen}")
     echo_result(
         result, output, as_json=as_json, accept_failed=accept_failed, more={"network": network},
         notes=notes,

@@ -19,6 +19,7 @@ from cardiacreg.compute.progress import part_of
 from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LV_CAVITY
+from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.io.landmark_files import write_json
 from cardiacreg.io.output_folder import all_or_nothing, check_output
@@ -27,7 +28,7 @@ from cardiacreg.measures.heart import Measures, measure
 from cardiacreg.refinement._refine import refine
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.views import View
-from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, save_result
+from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, REPORT, save_result
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import RefineResult
 
@@ -77,7 +78,9 @@ class PatientResult:
             ]
         return found
 
-    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    def save(
+        self, folder: str | os.PathLike[str], *, overwrite: bool = False, page: bytes | None = None
+    ) -> Path:
         """Write a folder per frame, ``measures.csv`` with its units, and, last, ``patient.json``.
 
         Parameters
@@ -86,6 +89,8 @@ class PatientResult:
             Made when missing.
         overwrite : bool
             Replace an earlier result.
+        page : bytes, optional
+            Of ``report.html``, which is written beside them.
 
         Returns
         -------
@@ -103,9 +108,12 @@ class PatientResult:
             save_result(result, place / name, overwrite=overwrite)
         if self.cine is not None:
             save_cine(self.cine, place / CINE, overwrite=overwrite)
+        names = PATIENT_FILES if page is None else (REPORT, *PATIENT_FILES)
         with all_or_nothing(
-            place, PATIENT_FILES, overwrite=overwrite, inputs=self.input_files
+            place, names, overwrite=overwrite, outdated=(REPORT,), inputs=self.input_files
         ) as stage:
+            if page is not None:
+                write_bytes_atomically(stage / REPORT, page)
             told = {} if self.measures is None else {self.patient.subject: self.measures}
             write_measures_csv(stage / PATIENT_FILES[0], told)
             write_json(stage / PATIENT_FILES[2], patient_summary(self))
@@ -123,7 +131,7 @@ def check_patient_output(
         As `PatientResult.save`.
     """
     how: Any = {"overwrite": overwrite, "inputs": inputs}
-    check_output(folder, PATIENT_FILES, **how)
+    check_output(folder, (REPORT, *PATIENT_FILES), **how)
     for name in frames:
         check_output(folder / name, (*FILE_NAMES, *ON_REQUEST), **how)
     check_output(folder / CINE, CINE_NAMES, **how)
@@ -221,7 +229,8 @@ def refine_patient(
 
 def _frame_by_frame(files: PatientFiles, how: dict[str, Any], view_preset: Preset) -> PatientResult:
     """Refine frames of files of their own, each with its own views."""
-    frames, progress = {}, how.pop("progress")
+    frames: dict[str, RefineResult] = {}
+    progress = how.pop("progress")
     for number, frame in enumerate(files.frames):
         own = part_of(progress, number, len(files.frames), frame.name)
         others = [other.labels for other in files.frames if other.name != frame.name]

@@ -46,6 +46,7 @@ from cardiacreg.refinement.views import View, as_view, gather_views, sources_of,
 from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
+from cardiacreg.results.view_planes import with_planes
 
 
 def refine(
@@ -180,7 +181,7 @@ def refine(
     pass_on(told)
     notes = tuple(note.message for note in told)
     result = _result(context, target, outcome, notes, bank, oriented.orientation, seen)
-    result = _with_inputs(axes_of_all.result(result), given)
+    result = _with_views(_with_inputs(axes_of_all.result(result), given), seen)
     if progress is not None:
         progress(Progress(REPORT, 1, 1))
     for finding in result.findings:
@@ -252,6 +253,12 @@ class _Given(NamedTuple):
     frames: Sequence[Any]
     check_spacing: bool
     spacing_mm: ArrayLike
+
+
+def _with_views(result: RefineResult, seen: Sequence[tuple[str, ViewPlane]]) -> RefineResult:
+    """Keep the views as they were given beside what was found of them."""
+    planes = [(plane.labels, plane.image) for _, plane in seen]
+    return replace(result, views=with_planes(result.views, planes))
 
 
 def _with_inputs(result: RefineResult, given: _Given) -> RefineResult:

@@ -94,7 +94,7 @@ def draw_slices(
     aspect = (box.top - box.bottom) / (box.right - box.left)
     width = min(_WIDTH_INCHES, columns * _MOST_PANEL_INCHES)
     heights = [2 * aspect / columns] * len(blocks)
-    figure, grid = _page(heights, 1, width, gap_inches=_TITLE_INCHES)
+    figure, grid = page(heights, 1, width, gap_inches=_TITLE_INCHES)
     for number, block in enumerate(blocks):
         pair = grid[number, 0].subgridspec(2, columns, wspace=_GAP, hspace=_GAP)
         for column, k in enumerate(block):
@@ -108,9 +108,9 @@ def draw_slices(
             if column == 0:
                 above.set_ylabel("as acquired", fontsize=10)
                 below.set_ylabel("with the model", fontsize=10)
-                _scale_bar(below, box, dark=result.target.image is None)
+                draw_scale_bar(below, box, dark=result.target.image is None)
     words = "truth, outline" if truth else "input where they differ"
-    _legend(figure, Line2D([], [], color=_IN_SLICE, lw=1.6, label=words))
+    legend(figure, Line2D([], [], color=_IN_SLICE, lw=1.6, label=words))
     return figure
 
 
@@ -154,7 +154,7 @@ def draw_cuts(
     panel_mm = max(cut.box.right - cut.box.left for cut in cuts)
     width = min(_WIDTH_INCHES, len(columns) * 4.0)
     heights = [(cut.box.top - cut.box.bottom) / (panel_mm * len(columns)) for cut in cuts]
-    figure, grid = _page(heights, len(columns), width, gap_inches=_TITLE_INCHES)
+    figure, grid = page(heights, len(columns), width, gap_inches=_TITLE_INCHES)
     for row, (cut, sides) in enumerate(zip(cuts, SIDES, strict=True)):
         where = cut_points(cut)
         for column, (title, shown) in enumerate(columns.items()):
@@ -171,7 +171,7 @@ def draw_cuts(
     ]  # fmt: skip
     if truth:
         more.append(Line2D([], [], color=_IN_CUT, lw=1.2, label="truth, outline"))
-    _legend(figure, *more)
+    legend(figure, *more)
     return figure
 
 
@@ -231,7 +231,7 @@ def _faces(result: Drawable, cut: Cut) -> Sequence[float]:
     return [float((end - cut.origin[2]) / cut.upward[2]) for end in ends]
 
 
-def _page(
+def page(
     heights: list[float], columns: int, width_inches: float, *, gap_inches: float
 ) -> tuple[Figure, Any]:
     """Make a page of rows, whose heights are shares of its width."""
@@ -317,14 +317,16 @@ def _mark_patient(panel: Any, cut: Cut, directions: Directions) -> None:
         panel.text(place, 0.5, directions.letters(direction), va="center", ha=side, **style)
 
 
-def _scale_bar(panel: Any, box: Box, *, dark: bool) -> None:
+def draw_scale_bar(panel: Any, box: Box, *, dark: bool) -> None:
+    """Draw 20 mm into a corner; dark on white."""
     colour = "black" if dark else "white"
     start, level = box.left + 4.0, box.bottom + 14.0
     panel.plot([start, start + 20.0], [level, level], color=colour, lw=2, solid_capstyle="butt")
     panel.text(start, level + 2.0, "20 mm", fontsize=7, color=colour, va="bottom")
 
 
-def _legend(figure: Figure, *more: Any) -> None:
+def legend(figure: Figure, *more: Any) -> None:
+    """Name the structures' colours, and what else is given, below a figure."""
     handles: list[Any] = [Patch(color=COLOURS[n], label=STRUCTURES[n]) for n in sorted(COLOURS)]
     figure.legend(
         handles=[*handles, *more], loc="lower center", frameon=False, fontsize=8.5,

@@ -71,6 +71,8 @@ class Phase:
         By structure.
     refined : Refined or None
         None where the acquired stack is not known.
+    views : tuple of ViewReport
+        That took part in this frame.
     """
 
     title: str
@@ -80,6 +82,7 @@ class Phase:
     volumes: dict[str, StructureVolume]
     masses_g: dict[str, float | None]
     refined: Refined | None
+    views: tuple[ViewReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +158,8 @@ def open_case(source: Reported, inputs: Inputs, es_result: Reported | None = Non
     inputs : Inputs
         The acquired stack, for what does not hold it.
     es_result : as `source`, optional
-        End-systole of the same heart, where `source` is end-diastole alone; measured with it.
+        End-systole of the same heart, where `source` is end-diastole alone; shown, judged and measured
+        with it.
 
     Returns
     -------
@@ -179,7 +183,27 @@ def open_case(source: Reported, inputs: Inputs, es_result: Reported | None = Non
             source, missing = _load(place, inputs)
     if isinstance(source, _ANY_CINE):
         return _cine_case(source, inputs, missing, files)
-    return _frame_case(source, es_result, missing, files)
+    case = _frame_case(source, es_result, missing, files)
+    if isinstance(es_result, str | os.PathLike):
+        es_result = _load(Path(es_result), Inputs())[0]
+    if es_result is None or isinstance(es_result, _ANY_CINE):
+        return case
+    return _with_systole(case, es_result)
+
+
+def _with_systole(case: Case, es: RefineResult | SavedResult) -> Case:
+    """Add end-systole to a case of end-diastole: its pictures, findings and warnings."""
+    titles = ("End-diastole", "End-systole")
+    phases = (replace(case.phases[0], title=titles[0]), replace(_phase(es), title=titles[1]))
+    first = tuple((titles[0].lower(), finding) for _, finding in case.findings)
+    return replace(
+        case,
+        phases=phases,
+        findings=first + tuple((titles[1].lower(), finding) for finding in es.findings),
+        agreement=_least_agreement([case.agreement, es.agreement]),
+        warnings=tuple(dict.fromkeys((*case.warnings, *es.warnings))),
+        minimum_jacobian=min(case.minimum_jacobian, es.minimum_jacobian),
+    )
 
 
 def _load(place: Path, inputs: Inputs) -> tuple[SavedResult, str]:
@@ -272,12 +296,8 @@ def _frame_case(
     missing: str,
     files: tuple[Path, ...],
 ) -> Case:
-    target = result.target
-    refined = None if target is None else _refined(result, target)
-    phase = Phase(
-        "", result.labels, result.landmarks, result.agreement, result.volumes,
-        structure_masses_g(result.labels), refined,
-    )  # fmt: skip
+    phase, target = _phase(result), result.target
+    refined = phase.refined
     name = target.name if target is not None else ""
     sentence = "" if result.orientation is None else result.orientation.sentence
     ends = ", ".join(map(str, result.ends))
@@ -307,6 +327,14 @@ def _frame_case(
         missing_input="" if refined else missing or "the acquired stack was not given",
         files=files,
     )
+
+
+def _phase(result: RefineResult | SavedResult) -> Phase:
+    return Phase(
+        "", result.labels, result.landmarks, result.agreement, result.volumes,
+        structure_masses_g(result.labels),
+        None if result.target is None else _refined(result, result.target), result.views,
+    )  # fmt: skip
 
 
 def _refined(result: RefineResult | SavedResult, target: Subject) -> Refined:
@@ -346,7 +374,10 @@ def _cine_case(
     chosen = {"End-diastole": cine.ed, "End-systole": cine.es}
     stacks, name = _stacks(cine, inputs, list(chosen.values()))
     phases = tuple(
-        _cine_phase(cine, title, position, stacks.get(position))
+        replace(
+            _cine_phase(cine, title, position, stacks.get(position)),
+            views=cine.views if position == cine.ed else (),
+        )
         for title, position in chosen.items()
     )
     found = [("", finding) for finding in cine.findings]
@@ -367,6 +398,7 @@ def _cine_case(
         ),
         atlas_names=tuple(cine.atlases),
         orientation=cine.orientation,
+        views=cine.views,
         slice_shifts_mm=np.asarray(cine.slice_shifts_mm),
         minimum_jacobian=cine.minimum_jacobian,
         options=cine.options,

@@ -20,10 +20,12 @@ from cardiacreg.reports.directions import directions_of
 from cardiacreg.reports.pictures import Picture, as_png, as_svg
 from cardiacreg.reports.reference_ranges import RANGES, Range
 from cardiacreg.reports.shifts_figure import draw_shifts
+from cardiacreg.reports.views_figure import draw_views
 from cardiacreg.results.corrected import corrected_stack
 from cardiacreg.results.qc_figure import COLOURS
 from cardiacreg.results.qc_views import HeartAxes, heart_axes
 from cardiacreg.results.surface_figure import LOOKS, draw_looks, make_scene
+from cardiacreg.results.view_planes import has_planes
 
 CITATIONS = (
     "Duan J, Bello G, Schlemper J, et al. Automatic 3D Bi-Ventricular Segmentation of Cardiac Images "
@@ -226,6 +228,28 @@ def bullseye_picture(measures: Measures) -> Picture:
         "Association, apex in the middle.",
         f"Bull's eye of wall thickness: {words}.",
     )
+
+
+def view_pictures(case: Case) -> list[Picture]:
+    """Draw the given views with the model cut by them, phase by phase, where their planes are kept."""
+    found = []
+    for phase in case.phases:
+        if not has_planes(phase.views):
+            continue
+        believed = True
+        if phase.refined is not None:
+            axes = heart_axes(phase.refined)
+            believed = directions_of(phase.refined, axes, case.orientation).believed
+        start = f"{phase.title}: views" if phase.title else "Views"
+        found.append(
+            as_png(
+                draw_views(phase.views, phase.labels, phase.landmarks, believed=believed),
+                f"{start} that were given, apex down. Above as they were given; below with the outlines "
+                "of the model cut where each view lies after its own shift, over the view's own "
+                "outlines in magenta.",
+            )
+        )
+    return found
 
 
 def curves_picture(case: Case) -> Picture | None:

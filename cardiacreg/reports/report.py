@@ -156,6 +156,7 @@ def patient_page(
         measures=contents.measure_rows(measures),
         bullseye=contents.bullseye_picture(measures),
         curves=contents.curves_picture(case),
+        views=contents.view_pictures(case),
         viewer=_viewer(case),
         viewer_package=NEEDED,
         reference=CITATION,

@@ -21,6 +21,7 @@ from cardiacreg.io.landmark_files import write_json, write_landmarks
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.results.result import RefineResult
 from cardiacreg.results.transform_files import NAMES as TRANSFORM_NAMES
+from cardiacreg.results.view_planes import VIEWS, has_planes, planes_content, view_summary
 
 SCHEMA_VERSION = 2
 FILE_NAMES = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json", "qc.png", "result.json")
@@ -35,6 +36,7 @@ ON_REQUEST = (
     SURFACE,
     ON_INPUT,
     REPORT,
+    VIEWS,
     *TRANSFORM_NAMES,
     *(f"{name}.{ending}" for name in MESH_NAMES for ending in MESH_FORMATS),
 )
@@ -106,7 +108,8 @@ def check_figures() -> None:
 
 def besides(result: RefineResult) -> tuple[str, ...]:
     """Return what `write_files` writes beside `FILE_NAMES` for a result."""
-    return (ON_INPUT,) if result.was_turned else ()
+    views = (VIEWS,) if has_planes(result.views) else ()
+    return (*views, ON_INPUT) if result.was_turned else views
 
 
 def write_files(result: RefineResult, stage: Path, *, surface: bool = False) -> None:
@@ -127,6 +130,8 @@ def write_files(result: RefineResult, stage: Path, *, surface: bool = False) -> 
     nifti.write_volume(stage / "confidence.nii.gz", result.confidence)
     write_landmarks(stage / "landmarks.json", result.landmarks)
     write_bytes_atomically(stage / "qc.png", png_bytes(draw_qc_figure(result)))
+    if has_planes(result.views):
+        write_bytes_atomically(stage / VIEWS, planes_content(result.views))
     if result.was_turned:
         nifti.write_labels(stage / ON_INPUT, result.labels_on_input())
     if surface:
@@ -168,7 +173,7 @@ def summary(result: RefineResult) -> dict[str, Any]:
         "atlas_diversity": result.atlas_diversity,
         "slice_shifts_mm": result.slice_shifts_mm,
         "slice_turns_degrees": result.slice_turns_degrees,
-        "views": [dataclasses.asdict(view) for view in result.views],
+        "views": [view_summary(view) for view in result.views],
         "structures_from_atlases": list(result.structures_from_atlases),
         "findings": [dataclasses.asdict(finding) for finding in result.findings],
         "warnings": list(result.warnings),

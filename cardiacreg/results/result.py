@@ -74,11 +74,15 @@ class ViewReport:
     agreement : dict
         Dice per structure between the view and the model cut by its plane, after the shift; None for a
         structure that the view does not draw.
+    plane : Subject or None
+        The view's labels and image around its heart, in the world as stored, grey levels in 255 steps
+        (`results.view_planes`); None where a saved result does not hold it.
     """
 
     name: str
     shift_mm: tuple[float, float]
     agreement: dict[str, float | None]
+    plane: Subject | None = None
 
 
 @dataclass(frozen=True, slots=True)

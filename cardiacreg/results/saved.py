@@ -26,6 +26,7 @@ from cardiacreg.results.files import SCHEMA_VERSION
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import AtlasReport, Orientation, ViewReport
 from cardiacreg.results.transform_files import BUNDLE
+from cardiacreg.results.view_planes import VIEWS, read_planes
 
 if TYPE_CHECKING:
     from cardiacreg.transforms.ffd import FFD
@@ -168,6 +169,7 @@ def load_result(
     try:
         found = _saved(place, said)
         kept = read_kept_transforms(place, said, _SUMMARY, len(found.atlases))
+        found = replace(found, views=read_kept_planes(place, said, _SUMMARY, found.views))
     except InvalidInputError:
         raise
     except (KeyError, TypeError, ValueError) as error:
@@ -197,6 +199,16 @@ def read_kept_transforms(
     if len(found) != count:
         raise damaged(place, f"{BUNDLE} holds {len(found)} transforms, {summary} tells of {count}")
     return found
+
+
+def read_kept_planes(
+    place: Path, said: dict[str, Any], summary: str, views: tuple[ViewReport, ...]
+) -> tuple[ViewReport, ...]:
+    """Return views with the planes that a folder of results holds, where it does."""
+    if not os.path.lexists(place / VIEWS):
+        return views
+    check_files(place, said, (VIEWS,), summary)
+    return read_planes(place / VIEWS, views)
 
 
 def read_summary(place: Path, name: str, version: int) -> dict[str, Any]:

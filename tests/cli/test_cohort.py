@@ -31,6 +31,18 @@ class TestRefineAFolder:
         again = run("refine", folder, "-o", tmp_path / "out", *quick)
         assert again.exit_code == 1 and "OUTPUT_EXISTS" in again.stderr
 
+    def test_writes_a_page_of_both_phases(self, quick, tmp_path):
+        folder = write_patient(tmp_path / "somebody")
+        shown = run("refine", folder, "-o", tmp_path / "out", *quick, "--report")
+        assert shown.exit_code in (0, 3), shown.output
+        place = tmp_path / "out" / "somebody" / "report.html"
+        assert f"look at {place}" in shown.stderr.replace("\n", "")
+        page = place.read_text(encoding="utf-8")
+        assert "End-diastole" in page and "End-systole" in page and "<h1>somebody" in page
+        titles = [line for line in shown.stderr.splitlines() if "] E" in line]
+        assert any("] ED: registering" in line for line in titles)
+        assert any("[100 %," in line and "] ES: comparing" in line for line in titles)
+
     def test_tells_json(self, quick, tmp_path):
         folder = write_patient(tmp_path / "one", phases=("ED",))
         shown = run("refine", folder, "-o", tmp_path / "out", *quick, "-q", "--json")

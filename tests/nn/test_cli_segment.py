@@ -89,6 +89,18 @@ def test_run_segments_and_refines(picture, oracle, tiny_files, tmp_path):
     assert "beyond base ml" in result.stdout and "agreement" in result.stdout
 
 
+def test_run_writes_a_page_that_can_be_written_again(picture, oracle, tiny_files, tmp_path):
+    out = tmp_path / "out"
+    result = run(
+        "run", "-i", picture, "-o", out, "--atlases", tiny_files.atlases, "--threads", 1, "--report"
+    )
+    assert result.exit_code == 0, result.stderr
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert 'id="before-after"' in page and "Slices and cuts are left out" not in page
+    again = run("report", out, "--overwrite")
+    assert again.exit_code == 0 and "slices are left out" not in again.stderr
+
+
 def test_run_ends_a_failed_refinement_as_refine_does(
     picture, oracle, tiny_result, tmp_path, monkeypatch
 ):

@@ -13,14 +13,17 @@ import pytest
 
 import cardiacreg
 from cardiacreg.errors import InputWarning, InvalidInputError
-from cardiacreg.geometry import LabelMap
+from cardiacreg.geometry import LabelMap, apply_matrix
+from cardiacreg.phantoms.long_axis_views import simulate_views
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.reports import report as report_module
 from cardiacreg.reports.case import Inputs, note_inputs, noted_inputs, open_case
+from cardiacreg.reports.contents import view_pictures
 from cardiacreg.reports.report import patient_page, verdict_of
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import ViewReport
+from cardiacreg.results.view_planes import VIEWS, kept_plane, with_planes
 
 NAME = "<script>alert(1)</script>"
 MOST_BYTES = 8_000_000
@@ -207,8 +210,78 @@ def test_views_are_told_with_their_agreement(tiny_result, tmp_path):
     folder = dataclasses.replace(tiny_result, views=(view,)).save(tmp_path / "out")
     found = cardiacreg.load_result(folder).views
     assert [dataclasses.astuple(each) for each in found] == [dataclasses.astuple(view)]
+    assert found[0].plane is None
     text = text_of(patient_page(open_case(folder, Inputs())))
     assert "four_chamber.nii.gz +1.2, -0.5 0.912" in text
+
+
+@pytest.fixture(scope="module")
+def with_views(tiny_result):
+    """The tiny result with two views of the tiny heart, one with an image."""
+    seen = simulate_views(make_toy_heart(), ["four_chamber", "two_chamber"], seed=0)
+    planes = [(each.subject.labels, each.subject.image) for each in seen]
+    reports = [ViewReport(name, (0.5, 0.0), {"LV cavity": 0.9}) for name in ("4ch", "2ch")]
+    views = with_planes(reports, [planes[0], (planes[1][0], None)])
+    return dataclasses.replace(tiny_result, views=views)
+
+
+class TestViews:
+    def test_are_drawn_with_the_model_in_every_phase(self, with_views):
+        (picture,) = view_pictures(open_case(with_views, Inputs()))
+        assert "magenta" in picture.caption and picture.source.startswith("data:image/png")
+        both = view_pictures(open_case(with_views, Inputs(), with_views))
+        assert [each.caption.partition(":")[0] for each in both] == ["End-diastole", "End-systole"]
+        page = patient_page(open_case(with_views, Inputs()))
+        assert 'href="#views"' in page and page.count(picture.source) == 1
+
+    def test_are_drawn_from_a_folder_alone(self, with_views, tmp_path):
+        folder = with_views.save(tmp_path / "out")
+        assert (folder / VIEWS).stat().st_size < 60_000
+        found = cardiacreg.load_result(folder).views
+        for own, kept in zip(with_views.views, found, strict=True):
+            np.testing.assert_array_equal(own.plane.labels.array, kept.plane.labels.array)
+            np.testing.assert_array_equal(
+                own.plane.labels.voxel_to_world, kept.plane.labels.voxel_to_world
+            )
+        np.testing.assert_array_equal(
+            found[0].plane.image.array, with_views.views[0].plane.image.array
+        )
+        assert found[1].plane.image is None
+        assert view_pictures(open_case(folder, Inputs()))
+        (folder / VIEWS).write_bytes(b"changed")
+        with pytest.raises(InvalidInputError) as caught:
+            cardiacreg.load_result(folder)
+        assert caught.value.code == "DAMAGED_RESULT"
+
+    def test_keep_the_part_around_the_heart(self, with_views):
+        (seen,) = simulate_views(make_toy_heart(), ["four_chamber"], seed=0)
+        wide = np.pad(seen.subject.labels.array, ((60, 60), (60, 60), (0, 0)))
+        matrix = seen.subject.labels.voxel_to_world.copy()
+        matrix[:3, 3] -= 60 * (matrix[:3, 0] + matrix[:3, 1])
+        kept = kept_plane(LabelMap(wide, matrix), None).labels
+        assert kept.array.size < wide.size / 2 and (kept.array > 0).sum() == (wide > 0).sum()
+        places = [
+            apply_matrix(each.voxel_to_world, np.argwhere(each.array > 0).astype(float)).mean(
+                axis=0
+            )
+            for each in (kept, LabelMap(wide, matrix))
+        ]
+        np.testing.assert_allclose(*places, atol=1e-9)
+
+    def test_of_an_earlier_result_are_removed(self, with_views, tiny_result, tmp_path):
+        folder = with_views.save(tmp_path / "out")
+        tiny_result.save(folder, overwrite=True)
+        assert not (folder / VIEWS).exists()
+
+
+def test_end_systole_is_judged_too(tiny_result):
+    failed = Finding("FAILED_AGREEMENT", "the model does not follow its input")
+    es = dataclasses.replace(tiny_result, findings=(failed,))
+    case = open_case(tiny_result, Inputs(), es)
+    verdict = verdict_of(case)
+    assert verdict.word == "reject"
+    assert any(reason.startswith("End-systole: the model does not") for reason in verdict.reasons)
+    assert [phase.title for phase in case.phases] == ["End-diastole", "End-systole"]
 
 
 def test_end_systole_gives_ejection_fractions(tiny_result, tmp_path):
