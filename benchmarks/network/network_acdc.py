@@ -45,6 +45,7 @@ AXES = ("along the long axis", "towards the RV", "towards anterior")
 _REFINED = 4
 _PREDICTS = (
     "inference/calibration",
+    "inference/cine_prediction",
     "inference/landmark_extraction",
     "inference/orientation_search",
     "inference/prediction",
