@@ -26,6 +26,7 @@ from benchmarks.harness.cases import Acquisition, DataAbsent, acdc, data_folder,
 from benchmarks.harness.measuring import refine_quietly, rounded
 from benchmarks.harness.store import Unit, gather
 from benchmarks.network.network import require_torch
+from benchmarks.network.network_groups import group_tables
 from cardiacreg.anatomy.label_presets import canonical_labels
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
@@ -45,6 +46,7 @@ AXES = ("along the long axis", "towards the RV", "towards anterior")
 _REFINED = 4
 _PREDICTS = (
     "inference/calibration",
+    "inference/cine_prediction",
     "inference/landmark_extraction",
     "inference/orientation_search",
     "inference/prediction",
@@ -243,6 +245,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "nn-acdc-components": _components(good),
         "nn-acdc-cumulative": _cumulative(good),
         "nn-acdc-refined": _refined_table(good),
+        **group_tables(good),
     }
 
 

@@ -48,8 +48,8 @@ def run(quick: bool) -> dict[str, Any]:
     frames = {name: _unseen(name)[: 2 if quick else None] for name in WEIGHTS}
     units = [
         _unit(name, frame, way, siblings(frame, own))
-        for way in (DOUBT, PLAIN)
         for name, own in frames.items()
+        for way in (DOUBT, PLAIN)
         for frame in own
     ]
     if not units:

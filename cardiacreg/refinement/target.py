@@ -71,7 +71,7 @@ def gather_target(
 
 
 def _without_doubtful_ends(labels: LabelMap, probabilities: NDArray[np.float32]) -> LabelMap:
-    """Leave out what its probabilities do not bear out at the ends of the ventricles, and say so."""
+    """Leave out what its probabilities do not bear out at the RV's base, and say so."""
     from cardiacreg.anatomy.label_probabilities import without_doubtful_ends
 
     kept, left_out = without_doubtful_ends(labels, probabilities)

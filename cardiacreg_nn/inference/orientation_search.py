@@ -125,10 +125,14 @@ def views_of(best: View, volume: Volume, model: Model, views: int) -> list[View]
         raise InvalidInputError(f"predict: views is {views}; needs at least 1.", code="BAD_OPTION")
     if views == 1:
         return [best]
-    angles = np.radians(np.linspace(-_WIDEST_VIEW_DEG, _WIDEST_VIEW_DEG, views))
-    turned = [best.placement.turned(float(angle)) for angle in angles if abs(angle) > 1e-6]
+    turned = [best.placement.turned(angle) for angle in view_angles(views) if abs(angle) > 1e-6]
     others = look(volume, turned, model)
     return [*others, best] if views % 2 else others
+
+
+def view_angles(views: int) -> list[float]:
+    """Return the angles of so many views in the plane, in radians."""
+    return [float(a) for a in np.radians(np.linspace(-_WIDEST_VIEW_DEG, _WIDEST_VIEW_DEG, views))]
 
 
 def _heart_centre(found: View) -> NDArray[np.float64] | None:

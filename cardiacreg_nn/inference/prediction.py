@@ -115,20 +115,23 @@ def predict(
     model = weights if isinstance(weights, Model) else load_model(weights, device)
     check_classes(model)
     looks = _looks(volume, model, turn, views)
-    probabilities = calibrated(_averaged(looks, volume), model.card)
-    labels = _labels(probabilities, volume, model)
-    from_labels = model.card.get("kind") in WITHOUT_LANDMARKS
-    landmarks, report = _landmarks(looks, labels, from_labels=from_labels)
+    probabilities = calibrated(averaged(looks, volume), model.card)
+    labels = heart_labels(probabilities, volume, model)
     given = str(image) if isinstance(image, str | os.PathLike) else None
-    return Subject(
+    found = Subject(
         labels,
         image=volume,
-        landmarks=landmarks,
         name=name or (Path(given).name if given else "target"),
-        metadata={
-            "network": describe(model), "landmarks": report, "probabilities": probabilities,
-        },
-    )  # fmt: skip
+        metadata={"network": describe(model), "landmarks": [], "probabilities": probabilities},
+    )
+    return with_landmarks(found, looks, model)
+
+
+def with_landmarks(found: Subject, looks: Sequence[Look], model: Model) -> Subject:
+    """Return a segmented stack with its landmarks, and a report of them in its metadata."""
+    from_labels = model.card.get("kind") in WITHOUT_LANDMARKS
+    landmarks, report = _landmarks(looks, found.labels, from_labels=from_labels)
+    return replace(found, landmarks=landmarks, metadata=found.metadata | {"landmarks": report})
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -183,7 +186,7 @@ def check_classes(model: Model) -> None:
         )
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """A view of some slices of a stack."""
 
     slices: range
@@ -192,10 +195,9 @@ class _Look(NamedTuple):
     view: View
 
 
-def _looks(volume: Volume, model: Model, turn: str, views: int) -> list[_Look]:
+def _looks(volume: Volume, model: Model, turn: str, views: int) -> list[Look]:
     """Look at every part of the stack, each as the part in the middle is seen most surely."""
-    parts = sub_stacks(volume.shape[2], float(volume.spacing_mm[2]), model.box)
-    stacks = [_part(volume, slices) for slices in parts]
+    parts, stacks = zip(*parts_of(volume, model), strict=True)
     height, width, distance = model.box.spacing_mm
     if len(parts) > 1 or volume.spacing_mm[2] < distance:
         kept = (height, width, float(stacks[0].spacing_mm[2]))
@@ -208,8 +210,14 @@ def _looks(volume: Volume, model: Model, turn: str, views: int) -> list[_Look]:
         seen = best
         if number != first:
             (seen,) = look(stack, [best.placement.over(len(slices))], model)
-        looks += [_Look(slices, stack, each) for each in views_of(seen, stack, model, views)]
+        looks += [Look(slices, stack, each) for each in views_of(seen, stack, model, views)]
     return looks
+
+
+def parts_of(volume: Volume, model: Model) -> list[tuple[range, Volume]]:
+    """Return the parts of a stack that are looked at one by one, see `sub_stacks`."""
+    parts = sub_stacks(volume.shape[2], float(volume.spacing_mm[2]), model.box)
+    return [(slices, _part(volume, slices)) for slices in parts]
 
 
 def _part(volume: Volume, slices: range) -> Volume:
@@ -221,7 +229,7 @@ def _part(volume: Volume, slices: range) -> Volume:
     return Volume(volume.array[:, :, slices], matrix)
 
 
-def _averaged(looks: Sequence[_Look], volume: Volume) -> Image:
+def averaged(looks: Sequence[Look], volume: Volume) -> Image:
     """Probabilities of all labels at the native voxels, shape (N_LABELS, i, j, k)."""
     total = np.zeros((N_LABELS, *volume.shape), dtype=np.float32)
     for slices, _, view in looks:
@@ -229,7 +237,8 @@ def _averaged(looks: Sequence[_Look], volume: Volume) -> Image:
     return np.asarray(total / total.sum(axis=0), dtype=np.float32)
 
 
-def _labels(probabilities: Image, volume: Volume, model: Model) -> LabelMap:
+def heart_labels(probabilities: Image, volume: Volume, model: Model) -> LabelMap:
+    """Return the most probable labels where they hang together; raise if there is no heart."""
     array = probabilities.argmax(axis=0).astype(np.uint8)
     _keep_largest_pieces(array)
     labels = LabelMap(array, volume.voxel_to_world)
@@ -252,7 +261,7 @@ def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
 
 
 def _landmarks(
-    looks: Sequence[_Look], labels: LabelMap, *, from_labels: bool = False
+    looks: Sequence[Look], labels: LabelMap, *, from_labels: bool = False
 ) -> tuple[Landmarks | None, list[dict[str, Any]]]:
     """Return the network's landmarks, completed by those derived from the labels, and a report.
 
@@ -289,7 +298,7 @@ def _landmarks_of_labels(labels: LabelMap) -> tuple[Landmarks | None, list[dict[
     return landmarks, [{"name": name, "origin": "labels"} for name in LANDMARK_NAMES]
 
 
-def _points_mm(found: _Look) -> NDArray[np.float64]:
+def _points_mm(found: Look) -> NDArray[np.float64]:
     """World positions of the landmarks of one look, NaN where missing."""
     points = np.full((len(LANDMARK_NAMES), 3), np.nan)
     for number, each in enumerate(found.view.landmarks):

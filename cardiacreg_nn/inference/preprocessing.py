@@ -21,6 +21,8 @@ Image = NDArray[np.float32]
 _FINEST_SHARE, _COARSEST_SHARE = 0.79, 1.26
 _FEWEST_SLICES = 3
 _PERCENTILES = (1.0, 99.0)
+_ON_EDGE = 1e-9
+"""Voxels; what rounding may put beyond the outermost voxel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +243,14 @@ def sample_labels(array: NDArray[np.uint8], placement: Placement) -> NDArray[np.
 
 def acquired(placement: Placement) -> NDArray[np.bool_]:
     """Return which voxels of the box lie in the stack, shape (S, H, W)."""
-    ones = np.ones(placement.native_shape, dtype=np.float32)
     linear, offset = placement.to_native[:3, :3], placement.to_native[:3, 3]
-    box = affine_transform(ones, linear, offset, output_shape=placement.box.shape, order=1)
-    return np.ascontiguousarray(np.moveaxis(box, 2, 0)) > 0.999
+    i, j, k = (np.arange(n, dtype=np.float64) for n in placement.box.shape)
+    inside = np.ones(placement.box.shape, dtype=bool)
+    for axis, size in enumerate(placement.native_shape):
+        a, b, c = linear[axis]
+        at = (a * i)[:, None, None] + (b * j)[:, None] + c * k + offset[axis]
+        inside &= (at >= -_ON_EDGE) & (at <= size - 1 + _ON_EDGE)
+    return np.ascontiguousarray(np.moveaxis(inside, 2, 0))
 
 
 def rescale(box: Image, inside: NDArray[np.bool_]) -> Image:
@@ -257,6 +263,16 @@ def rescale(box: Image, inside: NDArray[np.bool_]) -> Image:
 def to_box(array: NDArray[Any], placement: Placement) -> Image:
     """Return the network's input of a native image: sampled, clipped and scaled, (S, H, W)."""
     return rescale(sample_image(array, placement), acquired(placement))
+
+
+def _covered(placement: Placement) -> tuple[slice, slice, slice]:
+    """The native voxels that the box may reach."""
+    ends = np.array(placement.box.shape) - 1
+    corners = placement.points_to_native(np.array(list(np.ndindex(2, 2, 2))) * ends)
+    low = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int)
+    high = np.minimum(np.ceil(corners.max(axis=0)) + 1, placement.native_shape).astype(int)
+    i, j, k = (slice(a, max(a, b)) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    return i, j, k
 
 
 def to_native(probabilities: Image, placement: Placement) -> Image:
@@ -274,14 +290,16 @@ def to_native(probabilities: Image, placement: Placement) -> Image:
         Native voxels outside the box are background.
     """
     inverse = np.linalg.inv(placement.to_native)
-    found = np.empty((len(probabilities), *placement.native_shape), dtype=np.float32)
+    found = np.zeros((len(probabilities), *placement.native_shape), dtype=np.float32)
+    part = _covered(placement)
+    first = np.array([side.start for side in part])
+    offset = inverse[:3, :3] @ first + inverse[:3, 3]
     for number, field in enumerate(probabilities[1:], start=1):
-        affine_transform(
+        found[number][part] = affine_transform(
             np.moveaxis(field, 0, 2),
             inverse[:3, :3],
-            inverse[:3, 3],
-            output_shape=placement.native_shape,
-            output=found[number],
+            offset,
+            output_shape=tuple(side.stop - side.start for side in part),
             order=1,
             mode="constant",
         )

@@ -10,7 +10,7 @@ from cardiacreg.anatomy.label_probabilities import (
     read_probabilities,
     without_doubtful_ends,
 )
-from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, LabelMap
+from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 LABELS = make_toy_heart().labels
@@ -97,26 +97,34 @@ def test_a_voxel_is_as_doubtful_as_the_next_label_is_probable():
     np.testing.assert_array_equal(doubt_levels(labels, shares)[0, 0], [0, 8, 15, 15])
 
 
-def test_a_base_that_is_doubted_is_left_out_and_a_sure_one_stays():
-    labels = make_toy_heart().labels
-    held = np.flatnonzero((labels.array == LV_CAVITY).any(axis=(0, 1)))
-    last = int(held[-1])
-    shares = softmax(labels, sure=0.99).astype(np.float32)
-    same, none = without_doubtful_ends(labels, shares)
+def basal_slice(labels=LABELS):
+    """The last slice of the RV, which has the base last."""
+    return int(np.flatnonzero((labels.array == RV_CAVITY).any(axis=(0, 1)))[-1])
+
+
+def test_an_rv_that_is_doubted_at_its_base_is_left_out_and_a_sure_one_stays():
+    last = basal_slice()
+    shares = softmax(sure=0.99).astype(np.float32)
+    same, none = without_doubtful_ends(LABELS, shares)
     assert not none
-    np.testing.assert_array_equal(same.array, labels.array)
-    doubted = shares.copy()
-    doubted[..., last] = softmax(labels, sure=0.6)[..., last]
-    kept, left_out = without_doubtful_ends(labels, doubted)
-    told = {(each.ventricle, each.end, each.slice) for each in left_out}
-    assert ("LV", "base", last) in told
-    assert not np.isin(kept.array[:, :, last], (LV_CAVITY, LV_WALL)).any()
-    np.testing.assert_array_equal(kept.array[:, :, :last], labels.array[:, :, :last])
-    assert "slice" in str(left_out[0]) and "needs" in str(left_out[0])
+    np.testing.assert_array_equal(same.array, LABELS.array)
+    shares[..., last] = softmax(sure=0.6)[..., last]
+    kept, (left_out,) = without_doubtful_ends(LABELS, shares)
+    assert left_out.slice == last and left_out.probability < left_out.needed < 0.9
+    assert not np.isin(kept.array[:, :, last], (RV_WALL, RV_CAVITY)).any()
+    left = np.isin(LABELS.array, (LV_CAVITY, LV_WALL))
+    np.testing.assert_array_equal(kept.array[left], LABELS.array[left])
+    np.testing.assert_array_equal(kept.array[..., :last], LABELS.array[..., :last])
+    assert f"slice {last}, at its base" in str(left_out)
 
 
-def test_some_slices_of_every_ventricle_stay_whatever_is_doubted():
-    labels = make_toy_heart().labels
-    kept, _ = without_doubtful_ends(labels, softmax(labels, sure=0.3).astype(np.float32))
-    for structures in ((LV_CAVITY, LV_WALL), (RV_CAVITY,)):
-        assert np.isin(kept.array, structures).any(axis=(0, 1)).sum() >= 3
+def test_a_network_that_is_never_sure_keeps_its_base():
+    _, left_out = without_doubtful_ends(LABELS, softmax(sure=0.6).astype(np.float32))
+    assert not left_out
+
+
+def test_some_slices_of_the_rv_stay_whatever_is_doubted():
+    shares = softmax(sure=0.99).astype(np.float32)
+    shares[3:] *= 0.3
+    kept, _ = without_doubtful_ends(LABELS, shares / shares.sum(axis=0))
+    assert (kept.array == RV_CAVITY).any(axis=(0, 1)).sum() >= 3

@@ -37,6 +37,7 @@ LEFT_OUT = {
     "intervals": "refines whole hearts, half a minute; tables and fit are tested in test_intervals",
     "measures": "draws and refines whole hearts, a minute; what it measures is tested in tests/measures",
     "network": TRAINS,
+    "network_cine": TRAINS,
     "network_doubt": TRAINS,
     "network_gpu": TRAINS,
     "network_hr": TRAINS,

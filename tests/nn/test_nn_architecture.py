@@ -17,6 +17,8 @@ MODULES = {
 MEETS_CARDIACREG = {
     "data.tissue_map",
     "data.training_hearts",
+    "inference.calibration",
+    "inference.cine_prediction",
     "inference.orientation_search",
     "inference.prediction",
     "inference.shipped_weights",

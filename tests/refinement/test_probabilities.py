@@ -10,7 +10,7 @@ import cardiacreg
 from cardiacreg.geometry import LabelMap
 from cardiacreg.metrics.agreement import sample_at_slices
 from cardiacreg.phantoms.toy_heart import make_toy_heart
-from tests.anatomy.test_label_probabilities import softmax
+from tests.anatomy.test_label_probabilities import basal_slice, softmax
 
 ATLASES = [make_toy_heart(size=size) for size in (0.85, 0.9, 1.0, 1.05)]
 OPTIONS = cardiacreg.RefineOptions(n_atlases=3, orientation="as-stored")
@@ -86,7 +86,7 @@ def test_options_that_move_the_voxels_are_refused(option):
 
 def test_an_end_that_is_doubted_is_told():
     shares = softmax(HEART, sure=0.99)
-    last = int(np.flatnonzero((HEART.array == 1).any(axis=(0, 1)))[-1])
+    last = basal_slice(HEART)
     shares[..., last] = softmax(HEART, sure=0.5)[..., last]
-    with pytest.warns(cardiacreg.InputWarning, match=f"LV in slice {last}, at its base"):
+    with pytest.warns(cardiacreg.InputWarning, match=f"RV in slice {last}, at its base"):
         refined(HEART, probabilities=shares)
