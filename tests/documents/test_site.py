@@ -119,3 +119,29 @@ def test_the_gallery_has_a_page_for_every_script(site):
     assert len(scripts) >= 7
     for script in scripts:
         assert (site / "gallery" / f"{script.stem}.html").is_file(), script
+
+
+class TestInChromium:
+    @pytest.mark.parametrize(
+        "page", ["index", "usage", "concepts/ends", "reference/refinement", "studies/views"]
+    )
+    def test_opens_from_disk_without_complaints_and_fits_a_phone(self, site, browser, page):
+        browser.set_window_size(420, 900)
+        browser.get((site / f"{page}.html").as_uri())
+        widths = "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
+        held, shown = browser.execute_script(widths)
+        assert held <= shown
+        loaded = "return [...document.images].every(each => each.complete && each.naturalWidth > 0)"
+        assert browser.execute_script(loaded)
+        assert not browser.get_log("browser")
+
+    def test_is_searched_from_disk(self, site, browser):
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        browser.set_window_size(1200, 900)
+        browser.get((site / "search.html").as_uri() + "?q=bullseye")
+        found = WebDriverWait(browser, 60).until(
+            lambda page: page.find_elements(By.CSS_SELECTOR, "#search-results li a")
+        )
+        assert any("reference/measures" in each.get_attribute("href") for each in found)

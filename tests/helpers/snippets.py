@@ -109,7 +109,7 @@ def check_words(words):
 
 
 def run_cardiacreg(words, folder):
-    """Run a command with a small bank in place of the shipped one, replacing what is there."""
+    """Run a command with a small bank in place of the shipped one, coarsely, over what is there."""
     from cardiacreg.cli.app import main
 
     check_words(words)
@@ -120,6 +120,8 @@ def run_cardiacreg(words, folder):
         given = ["cine_seg.nii.gz" if word == "seg.nii.gz" else word for word in given]
     if "--atlases" in options and "--atlases" not in given:
         given += ["--atlases", str(folder / "BANK")]
+    if "--spacing" in options and "--spacing" not in given:
+        given += ["--spacing", "2.5", "2.5", "4"]
     if "--overwrite" in options and "--overwrite" not in given:
         given += ["--overwrite"]
     done = CliRunner().invoke(main, given)
