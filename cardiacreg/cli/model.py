@@ -150,8 +150,8 @@ def _mesh_formats(context: click.Context, parameter: click.Parameter, text: str)
     show_default=True, help=f"Formats of the files, comma-separated: {', '.join(_MESH_FORMATS)}.",
 )  # fmt: skip
 @click.option(
-    "--edge-mm", type=float, default=2.0, show_default=True,
-    help="Edge of the tetrahedra's lattice, 0.75 to 5.",
+    "--edge-mm", type=float, default=1.5, show_default=True,
+    help="Edge of the tetrahedra's lattice, 0.75 to 5; walls are at least 1.5 edges thick.",
 )  # fmt: skip
 @click.option(
     "--fibre-angles", nargs=2, type=float, default=(40.0, -50.0), show_default=True,

@@ -20,7 +20,9 @@ from cardiacreg.meshes.stuffing import stuffed
 from cardiacreg.meshes.wall_field import STEP_MM, WallFields, value_at, wall_fields
 from cardiacreg.results.saved_model import Model, as_model
 
-DEFAULT_EDGE_MM = 2.0
+DEFAULT_EDGE_MM = 1.5
+_THINNEST = 1.5
+"""Least thickness of a wall in edges: a thinner one would have holes."""
 _SHORTEST_MM, _LONGEST_MM = 0.75, 5.0
 
 
@@ -99,7 +101,8 @@ def volume_mesh(
         their file.
     edge_mm : float
         Edge of the lattice that the tetrahedra come from, 0.75 to 5; the mean edge is a little shorter.
-        Walls thinner than it are shown with holes.
+        Walls thinner than 1.5 edges (4 mm at most) are thickened outwards to that, as they would have
+        holes: a thin RV wall needs small edges.
     angles : FibreAngles, optional
         Of fibres and sheets at endo- and epicardium; those of the paper when absent.
 
@@ -129,7 +132,7 @@ def volume_mesh(
         )
     known = as_model(model)
     frame = heart_frame(known.landmarks or landmarks_from_labels(known.labels))
-    fields = wall_fields(known.labels, frame, edge_mm)
+    fields = wall_fields(known.labels, frame, _THINNEST * edge_mm)
     made = improved(stuffed(fields.wall, edge_mm / STEP_MM))
     nodes_mm, tetrahedra = apply_matrix(fields.voxel_to_world, made.nodes), made.tetrahedra
     if np.linalg.det(fields.voxel_to_world[:3, :3]) < 0:

@@ -34,7 +34,7 @@ STEP_MM = 1.5
 _PAST_RIM_MM, _CARRY_STEP_MM = 3.0, 0.5
 _DEEPEST_MM = 3.5
 """How far below the outside the opening begins; deeper inside, fields no longer tell distances."""
-_THICKEST_MM = 2.4
+_THICKEST_MM = 4.0
 """Most that walls are thickened to; further out the fields no longer tell distances."""
 _INWARD = 8.0
 """How fast the opening narrows away from the valve, in mm of depth per mm of wall beside it."""
@@ -79,7 +79,7 @@ def wall_fields(labels: LabelMap, frame: HeartFrame, thinnest_mm: float) -> Wall
     frame : HeartFrame
         In the same world.
     thinnest_mm : float
-        Least thickness of the walls, 2.5 at most.
+        Least thickness of the walls, 4 at most.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from cardiacreg.phantoms.hearts import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
-    "cohort", "comparison", "initialisation", "long_axis", "pathology", "peers", "presets",
+    "cohort", "comparison", "initialisation", "long_axis", "meshes", "pathology", "peers", "presets",
     "reliability", "startup", "surfaces",
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")
