@@ -21,7 +21,7 @@ from cardiacreg.atlases import bank_files, bank_place
 from cardiacreg.atlases.bank import AtlasBank, entry_hash, label_hash
 from cardiacreg.atlases.checks import check_atlas_anatomy, check_label_set
 from cardiacreg.compute.threads import check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, Landmarks, Subject, Volume, apply_matrix, same_lattice
 from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 from cardiacreg.transforms.resampling import warp_volume
@@ -141,6 +141,7 @@ def _pack(item: Subject | HeartSpecification) -> _Packed:
     subject = item
     if isinstance(item, HeartSpecification):
         subject = sample_heart(item.seed, phase=item.phase, group=item.group)
+    check_argument(subject, (Subject, HeartSpecification), "atlas bank: a subject")
     assert isinstance(subject, Subject)
     if subject is item:
         check_label_set(subject.labels, f"atlas {subject.name}")

@@ -19,10 +19,10 @@ import numpy as np
 from cardiacreg.algebra import invert, multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import StopReason, register_prepared
 from cardiacreg.registration.multiresolution import MultiresolutionSolver, State
 from cardiacreg.registration.prepared_target import PreparedTarget, widen_domain
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
 
 _LONGEST_STEP = 0.15

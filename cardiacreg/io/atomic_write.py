@@ -34,6 +34,11 @@ def write_bytes_atomically(path: str | os.PathLike[str], payload: bytes) -> None
     OSError
         If the disk is full or the folder not writable; the old file, if any, is untouched.
     """
+    if "\0" in os.fsdecode(path):
+        raise InvalidInputError(
+            f"{os.fsdecode(path)!r}: no file can have this name; leave the zero byte out.",
+            code="BAD_FILE_NAME",
+        )
     final = Path(os.path.realpath(path))
     if not final.parent.is_dir():
         raise InvalidInputError(

@@ -26,6 +26,22 @@ def kind_of(status: os.stat_result) -> str:
     return _KINDS.get(stat.S_IFMT(status.st_mode), "a regular file")
 
 
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path leads to a folder; a name that no system takes leads nowhere."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path leads to a regular file; a name that no system takes leads nowhere."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
 def check_regular_file(path: str | os.PathLike[str]) -> os.stat_result:
     """Refuse what is not a regular file, or a link to one, without opening it.
 

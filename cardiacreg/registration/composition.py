@@ -12,9 +12,9 @@ import numpy as np
 from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
-from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import points_score
 from cardiacreg.registration.prepared_target import PreparedTarget
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.jacobian import dense_positions, refined_minimum

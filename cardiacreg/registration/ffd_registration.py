@@ -21,7 +21,6 @@ from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import check_threads
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.composition import (
     consistency_under,
     frozen_atlas,
@@ -36,6 +35,7 @@ from cardiacreg.registration.prepared_target import (
     prepare_target as prepare_target,
     widen_domain,
 )
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 

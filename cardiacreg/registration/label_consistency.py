@@ -24,7 +24,6 @@ from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
-from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import (
     find_cells,
     gather_corners,
@@ -37,6 +36,7 @@ from cardiacreg.registration.target_sampling import (
     sample_target as sample_target,
 )
 from cardiacreg.slices import labelled_slices as labelled_slices, target_frame as target_frame
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.bspline import combine_rows, spline_table
 
 _VOXELS_WORTH_THREADS = 100_000

@@ -15,11 +15,11 @@ from cardiacreg.algebra import multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine
-from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.regularisation import BendingEnergy, WhitenedDisplacements
 from cardiacreg.registration.target_objective import TargetObjective
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.bspline import lattice_over_box, subdivide
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.jacobian import (

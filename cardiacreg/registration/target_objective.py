@@ -14,7 +14,6 @@ import numpy as np
 from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import (
     find_cells,
     gather_corners,
@@ -30,6 +29,7 @@ from cardiacreg.registration.label_consistency import (
 )
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.view_samples import ViewSamples
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 
 
 class TargetObjective:

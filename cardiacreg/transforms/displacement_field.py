@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cardiacreg.arrays import Float, MadeAnew
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, Volume, unmasked, voxel_grid
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.nifti import read_vectors
@@ -183,6 +183,7 @@ def jacobian_map(transform: FFD | FFDChain, grid: Grid, *, with_affine: bool = F
     >>> bool((jacobian_map(transform, grid).array > 0).all())  # nothing folds
     True
     """
+    check_argument(transform, (FFD, FFDChain), "jacobian_map: transform")
     values = transform.jacobian_determinant(grid.shape, grid.voxel_to_world)
     if values.shape != tuple(grid.shape):
         raise InvalidInputError(

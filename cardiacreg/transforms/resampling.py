@@ -185,7 +185,6 @@ def add_label_votes(
     votes : ndarray of float32, shape (i, j, k, n_labels)
         Labels at or above n_labels are ignored.
     """
-
     ignored = votes.shape[3]
     cells = build_lookup(atlas, np.minimum(np.arange(256), ignored).astype(np.uint8)).codes
 
