@@ -116,11 +116,15 @@ def unmasked(values: Any, where: str) -> Any:
     return values
 
 
-def _grid_array(array: ArrayLike, dtype: Any, where: str) -> NDArray[Any]:
+def _as_array(values: ArrayLike, where: str) -> NDArray[Any]:
     try:
-        values = np.asarray(unmasked(array, where))
+        return np.asarray(unmasked(values, where))
     except ValueError:  # rows of different lengths
-        values = np.asarray(None)
+        return np.asarray(None)
+
+
+def _grid_array(array: ArrayLike, dtype: Any, where: str) -> NDArray[Any]:
+    values = _as_array(array, where)
     if values.ndim != 3 or 0 in values.shape:
         raise InvalidInputError(
             f"{where}: got an array of shape {values.shape}; needs a non-empty 3-D array (i, j, k).",
@@ -243,7 +247,7 @@ class LabelMap(MadeAnew):
 
 
 def _label_array(array: ArrayLike) -> NDArray[np.uint8]:
-    values = np.asarray(unmasked(array, "LabelMap"))
+    values = _as_array(array, "LabelMap")
     if values.dtype == np.uint8 or values.dtype == bool or values.size == 0:
         return _grid_array(values, np.uint8, "LabelMap")
     if values.dtype.kind not in "iuf":

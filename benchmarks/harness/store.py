@@ -40,6 +40,14 @@ _PARTS = {
     "views": ("long_axis", "guidepoints", "plane_cuts"),
     "hidden_ends": ("volumes",),
     "quality": ("failures",),
+    "reliability": (
+        "bad_files",
+        "bad_values",
+        "damaged_files",
+        "fuzzing",
+        "kills",
+        "public_calls",
+    ),
 }
 """Further modules of the benchmarks that the values of one benchmark depend on."""
 _LIBRARIES = ("numpy", "scipy", "numba")

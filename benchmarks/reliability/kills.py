@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -88,7 +89,9 @@ def killed(work: str, part: int, kills: int) -> Record:
 
 def _forked(work: Callable[[Path], object], place: Path) -> int:
     """Begin work in a fork in a group of its own, and return its number."""
-    process = os.fork()
+    with warnings.catch_warnings():  # of Python 3.12, about forks beside threads: there are none
+        warnings.simplefilter("ignore")
+        process = os.fork()
     if process:
         return process
     status = 1

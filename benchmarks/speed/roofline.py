@@ -24,7 +24,6 @@ from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.phantoms.acquisition import simulate_low_resolution
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
-from cardiacreg.transforms.atlas_lookup import AtlasLookup, build_lookup
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     prepare_target,
@@ -40,6 +39,7 @@ from cardiacreg.registration.regularisation import (
     WhitenedDisplacements,
 )
 from cardiacreg.registration.target_sampling import TargetSamples
+from cardiacreg.transforms.atlas_lookup import AtlasLookup, build_lookup
 from cardiacreg.transforms.bspline import lattice_over_box
 
 # Floating-point operations per voxel: four-term sums of three coordinates, tests of the bounds and the

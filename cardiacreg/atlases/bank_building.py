@@ -23,6 +23,7 @@ from cardiacreg.atlases.checks import check_atlas_anatomy, check_label_set
 from cardiacreg.compute.threads import check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, Landmarks, Subject, Volume, apply_matrix, same_lattice
+from cardiacreg.io.regular_file import real_path
 from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 from cardiacreg.transforms.resampling import warp_volume
 
@@ -69,11 +70,12 @@ def build_atlas_bank(
     >>> bank.names
     ('tiny heart 0.9', 'tiny heart 1')
     """
+    check_argument(subjects, Sequence, "build_atlas_bank: subjects")
     if not subjects:
         raise InvalidInputError(
             "build_atlas_bank: there are no subjects; needs at least one.", code="EMPTY_BANK"
         )
-    place = Path(os.path.realpath(folder))
+    place = real_path(folder)
     bank_place.heal(place)
     bank_place.check_replaceable(place, "build_atlas_bank")
     with bank_place.work_folder(place) as work:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.io.regular_file import check_replaceable_file
+from cardiacreg.io.regular_file import check_replaceable_file, real_path
 
 
 def write_bytes_atomically(path: str | os.PathLike[str], payload: bytes) -> None:
@@ -34,12 +34,7 @@ def write_bytes_atomically(path: str | os.PathLike[str], payload: bytes) -> None
     OSError
         If the disk is full or the folder not writable; the old file, if any, is untouched.
     """
-    if "\0" in os.fsdecode(path):
-        raise InvalidInputError(
-            f"{os.fsdecode(path)!r}: no file can have this name; leave the zero byte out.",
-            code="BAD_FILE_NAME",
-        )
-    final = Path(os.path.realpath(path))
+    final = real_path(path)
     if not final.parent.is_dir():
         raise InvalidInputError(
             f"{path}: the folder {final.parent} does not exist; create it first.", code="NO_FOLDER"

@@ -341,6 +341,8 @@ def compare(
     >>> round(figures["LV wall"]["dice"], 2), round(figures["LV wall"]["mass_error_g"], 1)
     (0.69, -15.5)
     """
+    check_argument(labels, LabelMap, "compare: labels")
+    check_argument(truth, LabelMap, "compare: truth")
     _masks(labels, truth, None)
     occurring = set(labels.present()) | set(truth.present())
     wanted = sorted(occurring & set(STRUCTURES)) if structures is None else list(structures)

@@ -111,7 +111,7 @@ def _check_spread(points: NDArray[np.float64], which: str) -> float:
 
 
 def _possible_model(model: str, n_points: int, condition: float) -> str:
-    if model not in ("affine", "similarity", "rigid"):
+    if not isinstance(model, str) or model not in ("affine", "similarity", "rigid"):
         raise InvalidInputError(
             f"fit_landmark_affine: model {model!r}; needs 'affine', 'similarity' or 'rigid'.",
             code="BAD_OPTION",
