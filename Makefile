@@ -39,7 +39,7 @@ define new_environment
 	$(PYTHON) -m venv $(1)
 endef
 
-.PHONY: demo lint test quick docs bench bench-quick clean
+.PHONY: demo lint test quick docs bench bench-quick sbom clean
 
 demo: $(DEMO_INSTALLED)
 	@ready=$$(date +%s); $(DEMO_BIN)/cardiacreg demo -o demo_output --overwrite && \
@@ -80,5 +80,11 @@ $(DEMO_INSTALLED): $(BUILT_FROM)
 	$(DEMO_BIN)/python -m pip install -q --no-compile -c constraints-test.txt -e ".[report]"
 	touch $(DEMO_INSTALLED)
 
+# What the demo's environment holds, as CycloneDX; the release makes one of every wheel.
+sbom: $(DEMO_INSTALLED)
+	$(PYTHON) -m venv .venv-sbom
+	.venv-sbom/bin/pip install -q cyclonedx-bom
+	.venv-sbom/bin/cyclonedx-py environment --output-reproducible -o sbom.cdx.json $(DEMO_BIN)/python
+
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) build demo_output
+	rm -rf $(VENV) $(DEMO_VENV) .venv-sbom sbom.cdx.json build demo_output

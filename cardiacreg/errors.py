@@ -68,6 +68,29 @@ def check_option_kinds(options: Any) -> None:
             )
 
 
+def check_argument(value: object, kind: type | tuple[type, ...], where: str) -> None:
+    """Refuse an argument of a call that is of another kind than it needs.
+
+    Parameters
+    ----------
+    value : object
+    kind : type or tuple of types
+    where : str
+        What the message begins with: the call and its argument.
+
+    Raises
+    ------
+    InvalidInputError
+        BAD_TYPE.
+    """
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = " or ".join(each.__name__ for each in kinds)
+        raise InvalidInputError(
+            f"{where} is a {type(value).__name__}; needs {names}.", code="BAD_TYPE"
+        )
+
+
 def _is_of_kind(value: Any, kind: Any) -> bool:
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:

@@ -43,8 +43,29 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
+def as_numbers(values: ArrayLike, where: str) -> NDArray[np.float64]:
+    """Return a copy of real numbers as float64, or refuse what is none.
+
+    Parameters
+    ----------
+    values : array_like
+    where : str
+        What the message begins with.
+    """
+    try:
+        given = np.asarray(unmasked(values, where))
+        if given.dtype.kind in "biufO":
+            return np.array(given, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise InvalidInputError(
+        f"{where}: got {type(values).__name__} that is no array of real numbers; needs one.",
+        code="BAD_TYPE",
+    )
+
+
 def _matrix(voxel_to_world: ArrayLike, where: str) -> NDArray[np.float64]:
-    matrix = np.array(unmasked(voxel_to_world, where), dtype=np.float64)
+    matrix = as_numbers(voxel_to_world, where)
     if matrix.shape != (4, 4):
         raise InvalidInputError(
             f"{where}: got a matrix of shape {matrix.shape}; needs a 4x4 homogeneous matrix.",
@@ -95,8 +116,15 @@ def unmasked(values: Any, where: str) -> Any:
     return values
 
 
+def _as_array(values: ArrayLike, where: str) -> NDArray[Any]:
+    try:
+        return np.asarray(unmasked(values, where))
+    except ValueError:  # rows of different lengths
+        return np.asarray(None)
+
+
 def _grid_array(array: ArrayLike, dtype: Any, where: str) -> NDArray[Any]:
-    values = np.asarray(unmasked(array, where))
+    values = _as_array(array, where)
     if values.ndim != 3 or 0 in values.shape:
         raise InvalidInputError(
             f"{where}: got an array of shape {values.shape}; needs a non-empty 3-D array (i, j, k).",
@@ -219,7 +247,7 @@ class LabelMap(MadeAnew):
 
 
 def _label_array(array: ArrayLike) -> NDArray[np.uint8]:
-    values = np.asarray(unmasked(array, "LabelMap"))
+    values = _as_array(array, "LabelMap")
     if values.dtype == np.uint8 or values.dtype == bool or values.size == 0:
         return _grid_array(values, np.uint8, "LabelMap")
     if values.dtype.kind not in "iuf":
@@ -315,7 +343,7 @@ class Landmarks(MadeAnew):
     source: str = "given"
 
     def __post_init__(self) -> None:
-        points = np.array(unmasked(self.points_mm, "Landmarks"), dtype=np.float64)
+        points = as_numbers(self.points_mm, "Landmarks")
         if points.ndim != 2 or points.shape[1] != 3 or len(points) == 0:
             raise InvalidInputError(
                 f"Landmarks: got shape {points.shape}; needs (n, 3) points in world RAS+ mm.",

@@ -42,6 +42,14 @@ _PARTS = {
     "quality": ("failures",),
     "network_doubt": ("network_acdc",),
     "network_cine": ("long_axis", "guidepoints", "network_acdc"),
+    "reliability": (
+        "bad_files",
+        "bad_values",
+        "damaged_files",
+        "fuzzing",
+        "kills",
+        "public_calls",
+    ),
 }
 """Further modules of the benchmarks that the values of one benchmark depend on."""
 _LIBRARIES = ("numpy", "scipy", "numba")

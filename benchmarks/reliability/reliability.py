@@ -1,73 +1,107 @@
-"""Damaged files through every reader, and one heart stored in other ways: what comes of them.
+"""Bad inputs, damaged files, wrong values, kills, and one heart stored in other ways: what comes of them.
 
-Every input is drawn by a number, so that a run can be repeated. A file is read, or refused by one of the
-library's own errors; anything else is foreign. Equivalent inputs are counted by whether the model's
+Every input is drawn by a number, so that a run can be repeated. An input is read or carried out, or
+refused by one of the library's own errors; anything else is foreign (`fuzzing`). Bad inputs end in the
+error that each must end in (`bad_files`, `bad_values`), and killed work leaves all or nothing (`kills`).
+Equivalent inputs, of synthetic hearts and of development patients, are counted by whether the model's
 voxels are equal bit by bit.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
 
 import cardiacreg
-from benchmarks.harness import tabulate
-from benchmarks.reliability.damaged_files import Kind, damaged, kinds
-from cardiacreg import InvalidInputError, LabelMap, RefinementError, RefineOptions
+from benchmarks.harness import measuring, tabulate
+from benchmarks.harness.cases import Acquisition, DataAbsent, acdc
+from benchmarks.harness.store import Record, Unit, gather
+from benchmarks.reliability import fuzzing, kills
+from benchmarks.reliability.bad_files import Bad, bad_files
+from benchmarks.reliability.bad_values import bad_values
+from cardiacreg import LabelMap, RefineOptions
 from cardiacreg.errors import kept_warnings
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 
-_SECONDS, _QUICK_SECONDS = 240.0, 4.0
 _HEARTS, _QUICK_HEARTS = 4, 1
+_DEVELOPMENT = tuple(n for n in range(1, 101) if measuring.is_development(n))
 _SPACING_MM = (2.0, 2.0, 3.0)
-_ENDS = ("inputs", "read", "refused", "foreign")
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """Feed damaged files for some minutes, and refine hearts stored in other ways."""
-    every = kinds()
-    seconds = (_QUICK_SECONDS if quick else _SECONDS) / len(every)
-    with tempfile.TemporaryDirectory() as folder:
-        files = [{"file": each.name} | _feed(each, Path(folder), seconds) for each in every]
-    ways = _equivalent(_QUICK_HEARTS if quick else _HEARTS)
-    return {"records": files + [{"way": way} | counts for way, counts in ways.items()]}
+    """Feed all of it, in units that are stored."""
+    units = [_bad_unit(each) for each in _bad_inputs()[:: 20 if quick else 1]]
+    units += [*fuzzing.units(quick)[:: 20 if quick else 1], *kills.units(quick)]
+    for name, heart in _hearts(quick).items():
+        units += [_way_unit(name, heart, way) for way in (list(WAYS)[:2] if quick else WAYS)]
+    return {"records": gather("reliability", units)}
 
 
-def _feed(kind: Kind, folder: Path, seconds: float) -> dict[str, Any]:
-    """Damage one kind of file until the time is over; return how each ended."""
-    name = kind.name.removeprefix("bank: ")
-    place = folder / (f"bank {name}" if name != kind.name else name)
-    path = place / name if name != kind.name else place
-    kind.write(path)
-    whole, random, ends = path.read_bytes(), Random(0), Counter[str]()
-    foreign: Counter[str] = Counter()
-    slowest, until = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < until:
-        path.write_bytes(damaged(whole, random))
-        start = time.perf_counter()
-        with kept_warnings():
+def _bad_inputs() -> list[Bad]:
+    return [*bad_files(), *bad_values()]
+
+
+def _bad_unit(bad: Bad) -> Unit:
+    key = {"what": "bad input", "kind": bad.kind, "input": bad.what, "expected": bad.expected}
+
+    def measure() -> Record:
+        with tempfile.TemporaryDirectory() as folder, kept_warnings():
             try:
-                kind.read(path)
-                ends["read"] += 1
-            except (InvalidInputError, RefinementError):
-                ends["refused"] += 1
-            except Exception as error:  # noqa: BLE001 - what else there is, is what is looked for
-                ends["foreign"] += 1
-                foreign[type(error).__name__] += 1
-        slowest = max(slowest, time.perf_counter() - start)
-    return {
-        "inputs": sum(ends.values()),
-        **{each: ends[each] for each in ("read", "refused", "foreign")},
-        "foreign_errors": dict(foreign),
-        "slowest_seconds": round(slowest, 2),
-    }
+                bad.call(Path(folder))
+            except Exception as error:  # noqa: BLE001 - which one it is, is what is asked
+                return key | {"code": getattr(error, "code", type(error).__name__)}
+        return key | {"code": "accepted"}
+
+    return Unit(key, measure)
+
+
+def _hearts(quick: bool) -> dict[str, Callable[[], LabelMap]]:
+    """Stacks by name: synthetic ones and, where the data are, both frames of development patients."""
+    count = _QUICK_HEARTS if quick else _HEARTS
+    first = FIRST_EVALUATION_SEED
+    found = {f"synthetic {n}": lambda n=n: _synthetic(n) for n in range(first, first + count)}
+    try:
+        frames = [] if quick else acdc(_DEVELOPMENT)
+    except DataAbsent:
+        frames = []
+    for each in frames:
+        found[f"patient {each.name}"] = lambda each=each: _real(each)
+    return found
+
+
+def _real(acquisition: Acquisition) -> LabelMap:
+    with kept_warnings():
+        found = cardiacreg.read_segmentation(acquisition.labels, preset=acquisition.preset)
+    return _with_empty_ends(found)
+
+
+def _way_unit(name: str, heart: Callable[[], LabelMap], way: str) -> Unit:
+    key = {"what": "way", "heart": name, "way": way}
+
+    def measure() -> Record:
+        stack, seed = heart(), sum(name.encode())
+        stored = WAYS[way](stack, seed)
+        return key | {"equal": _same_bits(_model(stored, _atlases()), _expected(name, heart))}
+
+    return Unit(key, measure)
+
+
+@lru_cache(maxsize=1)
+def _expected(name: str, heart: Callable[[], LabelMap]) -> cardiacreg.RefineResult:
+    return _model(heart(), _atlases())
+
+
+@lru_cache(maxsize=1)
+def _atlases() -> list[Any]:
+    return [
+        cardiacreg.sample_heart(n, group="healthy", spacing_mm=_SPACING_MM, with_image=False)
+        for n in range(1, 5)
+    ]
 
 
 def _mirrored(labels: LabelMap, axis: int) -> LabelMap:
@@ -116,20 +150,9 @@ WAYS: dict[str, Callable[[LabelMap, int], LabelMap]] = {
 }
 
 
-def _equivalent(count: int) -> dict[str, dict[str, int]]:
-    """Count hearts whose model keeps its bits in each way of storing them."""
-    atlases = [
-        cardiacreg.sample_heart(n, group="healthy", spacing_mm=_SPACING_MM, with_image=False)
-        for n in range(1, 5)
-    ]
-    found = {way: {"equal": 0, "hearts": count} for way in WAYS}
-    for seed in range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + count):
-        heart = cardiacreg.sample_heart(seed, spacing_mm=_SPACING_MM, with_image=False)
-        stack = _with_empty_ends(cardiacreg.Degradation().of(heart, seed=seed).subject.labels)
-        expected = _model(stack, atlases)
-        for way, store in WAYS.items():
-            found[way]["equal"] += int(_same_bits(_model(store(stack, seed), atlases), expected))
-    return found
+def _synthetic(seed: int) -> LabelMap:
+    heart = cardiacreg.sample_heart(seed, spacing_mm=_SPACING_MM, with_image=False)
+    return _with_empty_ends(cardiacreg.Degradation().of(heart, seed=seed).subject.labels)
 
 
 def _with_empty_ends(labels: LabelMap) -> LabelMap:
@@ -161,18 +184,39 @@ def _orders(array: np.ndarray) -> list[np.ndarray]:
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
-    """Return tables of how damaged files end, and of which ways of storing keep the bits."""
-    files = [each for each in result["records"] if "file" in each]
-    ways = [each for each in result["records"] if "way" in each]
-    rows = [[each["file"], *(f"{each[key]:,}" for key in _ENDS)] for each in files]
-    totals = [sum(each[key] for each in files) for key in _ENDS]
-    rows.append(["all", *(f"{total:,}" for total in totals)])
+    """Return the tables of bad inputs, of files, calls and kills, and of equivalent inputs."""
+    records = [each for each in result["records"] if "what" in each]
+    bad = [each for each in records if each["what"] == "bad input"]
+    fed, endings = fuzzing.rows(records), ["refused", "foreign errors"]
+    ways = [each for each in records if each["what"] == "way" and "equal" in each]
     return {
+        "reliability_bad": tabulate.markdown(
+            ["bad input", "what is wrong", "error", "right"],
+            [[r["kind"], r["input"], r.get("code", "none"),
+              "yes" if r.get("code") == r["expected"] else "NO"] for r in bad],
+        ),
         "reliability_files": tabulate.markdown(
-            ["damaged file", "inputs", "read", "refused", "foreign errors"], rows
+            ["damaged file", "inputs", "read", *endings], fed["files"]
+        ),
+        "reliability_calls": tabulate.markdown(
+            ["call with wrong values", "inputs", "carried out", *endings], fed["calls"]
+        ),
+        "reliability_kills": tabulate.markdown(
+            ["killed", "at work", "had ended", "all of the old", "all of the new", "lost",
+             "went on", "did not go on"],
+            kills.rows([each for each in records if each["what"] == "kills"]),
         ),
         "reliability_ways": tabulate.markdown(
-            ["the same heart with", "hearts", "models with equal bits"],
-            [[each["way"], str(each["hearts"]), str(each["equal"])] for each in ways],
+            ["the same heart with", "synthetic hearts", "equal bits", "patients' frames",
+             "equal bits"],
+            [_way_row(way, [each for each in ways if each["way"] == way]) for way in WAYS],
         ),
-    }
+    }  # fmt: skip
+
+
+def _way_row(way: str, records: list[Record]) -> list[str]:
+    row = [way]
+    for kind in ("synthetic", "patient"):
+        equal = [each["equal"] for each in records if each["heart"].startswith(kind)]
+        row += [str(len(equal)), str(sum(equal))]
+    return row

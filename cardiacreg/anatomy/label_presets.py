@@ -23,7 +23,7 @@ from cardiacreg.anatomy.plausibility import (
     holes_per_slice,
     is_certain,
 )
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -240,6 +240,7 @@ def canonical_labels(
     >>> canonical_labels(theirs, "acdc").array.tolist()
     [[[0, 4, 2, 1]]]
     """
+    check_argument(labels, LabelMap, "canonical_labels: labels")
     sight = Sight.of(labels)
     roles = _roles(sight, preset, _stored(sight, values))
     if roles == sight.numbers:

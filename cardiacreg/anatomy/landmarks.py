@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.algebra import length, multiply, settled
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -78,6 +78,7 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     >>> landmarks.names[4], landmarks.points_mm[4].round()
     ('apex', array([ 10.,   0., -29.]))
     """
+    check_argument(labels, LabelMap, "landmarks_from_labels: labels")
     present = np.isin(labels.array, (LV_CAVITY, LV_WALL))
     if int(present.any(axis=(0, 1)).sum()) < 3:
         raise InvalidInputError(

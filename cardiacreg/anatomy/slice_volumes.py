@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cardiacreg.algebra import invert, multiply
 from cardiacreg.anatomy.volumes import structure_volumes_ml, voxel_ml
 from cardiacreg.arrays import Float
+from cardiacreg.errors import check_argument
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.slices import labelled_box
 
@@ -120,6 +121,9 @@ def stack_volumes(
     >>> f"{found.input_ml:.1f} ml, {found.inside_ml:.1f} ml inside, {found.beyond_base_ml:.1f} ml beyond"
     '3.0 ml, 2.6 ml inside, 1.4 ml beyond'
     """
+    check_argument(target, LabelMap, "stack_volumes: target")
+    check_argument(refined, LabelMap, "stack_volumes: refined")
+    check_argument(base_at_last_slice, (bool, np.bool_), "stack_volumes: base_at_last_slice")
     to_slices = multiply(invert(target.voxel_to_world), refined.voxel_to_world)[2]
     half = float(np.abs(to_slices[:3]).sum()) / 2
     extents, faces = _extents(refined.array, to_slices), _outer_faces(target)

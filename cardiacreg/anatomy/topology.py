@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.errors import check_argument
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 
 Mask = NDArray[np.bool_]
@@ -45,6 +46,7 @@ def clean_topology(labels: LabelMap) -> LabelMap:
     >>> int(clean_topology(LabelMap(torn, heart.voxel_to_world)).array[0, 0, 0])
     0
     """
+    check_argument(labels, LabelMap, "clean_topology: labels")
     box = _bounding_box(labels.array)
     if box is None:
         return labels

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from cardiacreg.algebra import determinants
 from cardiacreg.anatomy.label_presets import check_canonical
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import LV_WALL, RV_WALL, STRUCTURES, LabelMap
 
 MUSCLE_DENSITY_G_PER_ML = 1.05
@@ -65,6 +65,7 @@ def volumes_ml(labels: LabelMap) -> dict[str, float | None]:
     >>> round(volumes_ml(make_toy_heart().labels)["LV wall"])
     59
     """
+    check_argument(labels, LabelMap, "volumes_ml: labels")
     check_canonical(labels, "volumes_ml")
     return structure_volumes_ml(labels)
 
@@ -131,6 +132,7 @@ def masses_g(labels: LabelMap) -> dict[str, float | None]:
     >>> {name: round(mass) for name, mass in masses_g(make_toy_heart().labels).items()}
     {'LV wall': 62, 'RV wall': 18}
     """
+    check_argument(labels, LabelMap, "masses_g: labels")
     check_canonical(labels, "masses_g")
     return structure_masses_g(labels)
 

@@ -21,8 +21,9 @@ from cardiacreg.atlases import bank_files, bank_place
 from cardiacreg.atlases.bank import AtlasBank, entry_hash, label_hash
 from cardiacreg.atlases.checks import check_atlas_anatomy, check_label_set
 from cardiacreg.compute.threads import check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, Landmarks, Subject, Volume, apply_matrix, same_lattice
+from cardiacreg.io.regular_file import real_path
 from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 from cardiacreg.transforms.resampling import warp_volume
 
@@ -69,11 +70,12 @@ def build_atlas_bank(
     >>> bank.names
     ('tiny heart 0.9', 'tiny heart 1')
     """
+    check_argument(subjects, Sequence, "build_atlas_bank: subjects")
     if not subjects:
         raise InvalidInputError(
             "build_atlas_bank: there are no subjects; needs at least one.", code="EMPTY_BANK"
         )
-    place = Path(os.path.realpath(folder))
+    place = real_path(folder)
     bank_place.heal(place)
     bank_place.check_replaceable(place, "build_atlas_bank")
     with bank_place.work_folder(place) as work:
@@ -156,6 +158,7 @@ def pack_subject(item: Subject | HeartSpecification) -> Packed:
     subject = item
     if isinstance(item, HeartSpecification):
         subject = sample_heart(item.seed, phase=item.phase, group=item.group)
+    check_argument(subject, (Subject, HeartSpecification), "atlas bank: a subject")
     assert isinstance(subject, Subject)
     if subject is item:
         check_label_set(subject.labels, f"atlas {subject.name}")

@@ -14,7 +14,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Subject
 from cardiacreg.io.landmark_files import read_landmarks, without_repeated_keys
 from cardiacreg.io.nifti import read_labels, read_volume
-from cardiacreg.io.regular_file import check_regular_file
+from cardiacreg.io.regular_file import check_regular_file, is_folder
 from cardiacreg.io.source_name import named_source
 
 _GRID_SUFFIXES = (".nii.gz", ".nii")
@@ -67,7 +67,7 @@ def open_atlas_folder(
     ['anna']
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not is_folder(root):
         raise InvalidInputError(
             f"{folder}: the atlas folder does not exist; check the path.", code="FILE_NOT_FOUND"
         )

@@ -6,7 +6,7 @@ one nearest look-up per voxel and no warped copy of the atlas. Ties go to the lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from cardiacreg.algebra import invert, multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.compute.label_counts import joint_counts, joint_counts_affine, labels_affine
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, LabelMap, Subject
 
 Counts = NDArray[np.int64]
@@ -84,6 +84,8 @@ def normalized_mutual_information(
     >>> round(normalized_mutual_information(heart, heart, Affine(np.eye(4))), 3)
     2.0
     """
+    check_argument(target, LabelMap, "normalized_mutual_information: target")
+    check_argument(atlas, LabelMap, "normalized_mutual_information: atlas")
     if target_to_atlas is not None:
         points = _ScoringPoints(target, whole=True)
         return nmi_of_counts(points.counts(atlas, target_to_atlas, unknown_labels))
@@ -149,6 +151,10 @@ def rank_atlases(
     >>> [ranked.index for ranked in rank_atlases(make_toy_heart(size=0.95).labels, atlases, start)]
     [2, 1, 0]
     """
+    check_argument(target, LabelMap, "rank_atlases: target")
+    for many in (atlases, target_to_atlas):
+        if isinstance(many, Set | Mapping):
+            check_argument(many, Sequence, "rank_atlases: atlases or transforms")
     if len(atlases) == 0 or len(atlases) != len(target_to_atlas):
         raise InvalidInputError(
             f"rank_atlases: {len(atlases)} atlases and {len(target_to_atlas)} transforms; needs at "
@@ -159,8 +165,10 @@ def rank_atlases(
     read = getattr(atlases, "without_image", atlases.__getitem__)
 
     def score(index: int) -> RankedAtlas:
-        affine = target_to_atlas[index]
-        counts = points.counts(read(index).labels, affine, unknown_labels)
+        affine, atlas = target_to_atlas[index], read(index)
+        check_argument(affine, Affine, f"rank_atlases: transform {index}")
+        check_argument(atlas, Subject, f"rank_atlases: atlas {index}")
+        counts = points.counts(atlas.labels, affine, unknown_labels)
         return RankedAtlas(index, affine, nmi_of_counts(counts), _dice(counts))
 
     scored = run_tasks(

@@ -17,6 +17,7 @@ from pathlib import Path
 from cardiacreg.anatomy.label_presets import segment_mapping
 from cardiacreg.cohort.patients import ONLY_FRAME, FrameFiles, PatientFiles, Preset, shortened
 from cardiacreg.errors import InvalidInputError
+from cardiacreg.io.regular_file import is_folder
 
 TABLE = "patient.csv"
 TABLE_COLUMNS = ("frame", "labels", "image", "landmarks", "view")
@@ -46,7 +47,7 @@ def patients_in(folder: Path) -> list[PatientFiles]:
     InvalidInputError
         NO_FOLDER, NO_PATIENT, AMBIGUOUS_PATIENT, BAD_PATIENT.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InvalidInputError(f"{folder}: no such folder; check the path.", code="NO_FOLDER")
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     found = [patients for read in CONVENTIONS if (patients := read(folder, names))]

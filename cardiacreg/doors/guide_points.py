@@ -224,7 +224,7 @@ def read_guide_points(
     """
     file = Path(path)
     if not isinstance(planes, Mapping):
-        planes = read_guide_planes(file.with_name(PLANES_FILE) if planes is None else planes)
+        planes = read_guide_planes(file.parent / PLANES_FILE if planes is None else planes)
     with named_source(os.fspath(path)):
         number, points = _parsed(_text(file), frame)
         for (plane, kind), each in points.items():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError, check_option_kinds
+from cardiacreg.errors import InvalidInputError, check_argument, check_option_kinds
 from cardiacreg.fusion.grey_levels import HARMONISATIONS, box_around, grey_levels
 from cardiacreg.fusion.patch_tiles import DISTANCES, Box, Scene
 from cardiacreg.fusion.patch_votes import nonlocal_votes
@@ -207,6 +207,15 @@ def _check_lattices(
         raise InvalidInputError(
             "fuse_labels: no atlases to fuse; needs at least one.", code="EMPTY_BANK"
         )
+    for pair in warped:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):
+            raise InvalidInputError(
+                f"fuse_labels: an atlas is a {type(pair).__name__}; needs pairs of an image, or None, "
+                "and labels.",
+                code="BAD_TYPE",
+            )
+        check_argument(pair[0], (Volume, type(None)), "fuse_labels: the image of an atlas")
+        check_argument(pair[1], LabelMap, "fuse_labels: the labels of an atlas")
     first = warped[0][1]
     for n, (image, labels) in enumerate(warped):
         for grid in (image, labels):

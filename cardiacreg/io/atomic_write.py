@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.io.regular_file import check_replaceable_file
+from cardiacreg.io.regular_file import check_replaceable_file, real_path
 
 
 def write_bytes_atomically(path: str | os.PathLike[str], payload: bytes) -> None:
@@ -34,7 +34,7 @@ def write_bytes_atomically(path: str | os.PathLike[str], payload: bytes) -> None
     OSError
         If the disk is full or the folder not writable; the old file, if any, is untouched.
     """
-    final = Path(os.path.realpath(path))
+    final = real_path(path)
     if not final.parent.is_dir():
         raise InvalidInputError(
             f"{path}: the folder {final.parent} does not exist; create it first.", code="NO_FOLDER"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import LANDMARK_NAMES, Landmarks
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.point_files import (
@@ -130,6 +130,7 @@ def write_landmarks(
     >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
     >>> write_landmarks("points.json", landmarks_from_labels(make_toy_heart().labels))
     """
+    check_argument(landmarks, Landmarks, "write_landmarks: landmarks")
     name = Path(path).name.lower()
     if not name.endswith((".json", ".fcsv")):
         raise InvalidInputError(

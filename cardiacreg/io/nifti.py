@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import LabelMap, Volume, unmasked
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.bounded_read import read_whole_file
@@ -319,6 +319,7 @@ def write_labels(path: str | os.PathLike[str], labels: LabelMap, *, description:
     >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
     >>> write_labels("labels.nii.gz", make_toy_heart().labels, description="a toy heart")
     """
+    check_argument(labels, LabelMap, "write_labels: labels")
     _write(path, labels, description)
 
 
@@ -343,6 +344,7 @@ def write_volume(path: str | os.PathLike[str], volume: Volume) -> None:
     >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
     >>> write_volume("sax.nii.gz", make_toy_heart().image)
     """
+    check_argument(volume, Volume, "write_volume: volume")
     _write(path, volume)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from cardiacreg.errors import InvalidInputError
 
+_LONGEST_NAME = 255
+"""Bytes of the name of a file or folder, on every usual file system."""
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -24,6 +26,33 @@ _KINDS = {
 def kind_of(status: os.stat_result) -> str:
     """Return what an entry of a folder is, in words."""
     return _KINDS.get(stat.S_IFMT(status.st_mode), "a regular file")
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Return what a path is without links; a name that no system takes is refused (BAD_FILE_NAME)."""
+    name = os.fsdecode(path)
+    if "\0" in name or len(os.fsencode(Path(name).name)) > _LONGEST_NAME:
+        raise InvalidInputError(
+            f"{name!r}: nothing can have this name; needs at most {_LONGEST_NAME} bytes, none zero.",
+            code="BAD_FILE_NAME",
+        )
+    return Path(os.path.realpath(path))
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path leads to a folder; a name that no system takes leads nowhere."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path leads to a regular file; a name that no system takes leads nowhere."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
 
 
 def check_regular_file(path: str | os.PathLike[str]) -> os.stat_result:

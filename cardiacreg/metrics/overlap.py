@@ -23,7 +23,7 @@ from cardiacreg.anatomy.volumes import (
     volumes_ml,
 )
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import LV_WALL, RV_WALL, STRUCTURES, LabelMap, same_lattice
 from cardiacreg.metrics.surfaces import Mask, border_points_mm, nearest_mm, surface_elements
 
@@ -95,6 +95,8 @@ def dice(first: LabelMap, second: LabelMap, label: int | None = None) -> float:
     >>> round(dice(first, second, 1), 3)
     0.667
     """
+    check_argument(first, LabelMap, "dice: first")
+    check_argument(second, LabelMap, "dice: second")
     a, b = _masks(first, second, label)
     total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
     return 2 * int(np.count_nonzero(a & b)) / total if total else 1.0
@@ -127,6 +129,8 @@ def hausdorff_mm(first: LabelMap, second: LabelMap, label: int | None = None) ->
     >>> round(hausdorff_mm(make_toy_heart(size=0.9).labels, make_toy_heart().labels, 1), 1)
     5.6
     """
+    check_argument(first, LabelMap, "hausdorff_mm: first")
+    check_argument(second, LabelMap, "hausdorff_mm: second")
     return _percentile_distance_mm(first, second, label, 100.0)
 
 
@@ -158,6 +162,8 @@ def hausdorff95_mm(first: LabelMap, second: LabelMap, label: int | None = None) 
     >>> round(hausdorff95_mm(make_toy_heart(size=0.9).labels, make_toy_heart().labels, 1), 1)
     3.5
     """
+    check_argument(first, LabelMap, "hausdorff95_mm: first")
+    check_argument(second, LabelMap, "hausdorff95_mm: second")
     return _percentile_distance_mm(first, second, label, 95.0)
 
 
@@ -190,6 +196,8 @@ def average_surface_distance_mm(
     >>> round(average_surface_distance_mm(make_toy_heart(size=0.9).labels, make_toy_heart().labels, 1), 1)
     1.2
     """
+    check_argument(first, LabelMap, "average_surface_distance_mm: first")
+    check_argument(second, LabelMap, "average_surface_distance_mm: second")
     a, b = _masks(first, second, label)
     return _pooled_mean(_directed_distances(a, b, first.spacing_mm))
 
@@ -227,6 +235,8 @@ def normalized_surface_dice(
     >>> round(normalized_surface_dice(first, second, 1, tolerance_mm=3.0), 2)
     0.97
     """
+    check_argument(first, LabelMap, "normalized_surface_dice: first")
+    check_argument(second, LabelMap, "normalized_surface_dice: second")
     if not tolerance_mm >= 0:
         raise InvalidInputError(
             f"normalized_surface_dice: tolerance_mm {tolerance_mm}; needs 0 or more.",
@@ -275,6 +285,8 @@ def hausdorff_slicewise_mm(
     >>> round(found.mean_mm, 1), found.n_used
     (3.3, 5)
     """
+    check_argument(first, LabelMap, "hausdorff_slicewise_mm: first")
+    check_argument(second, LabelMap, "hausdorff_slicewise_mm: second")
     a, b = _masks(first, second, label)
     in_a, in_b = a.any(axis=(0, 1)), b.any(axis=(0, 1))
     spacing = first.spacing_mm[:2]
@@ -329,6 +341,8 @@ def compare(
     >>> round(figures["LV wall"]["dice"], 2), round(figures["LV wall"]["mass_error_g"], 1)
     (0.69, -15.5)
     """
+    check_argument(labels, LabelMap, "compare: labels")
+    check_argument(truth, LabelMap, "compare: truth")
     _masks(labels, truth, None)
     occurring = set(labels.present()) | set(truth.present())
     wanted = sorted(occurring & set(STRUCTURES)) if structures is None else list(structures)

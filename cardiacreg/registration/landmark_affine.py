@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.algebra import determinants, multiply, settled, solve
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, Landmarks
 
 _LARGEST_CONDITION = 50.0
@@ -74,6 +74,8 @@ def fit_landmark_affine(
     >>> bool(np.allclose(fit.target_to_atlas.matrix[:3, 3], 5))
     True
     """
+    check_argument(target, Landmarks, "fit_landmark_affine: target")
+    check_argument(atlas, Landmarks, "fit_landmark_affine: atlas")
     p, q = target.points_mm, atlas.points_mm
     if p.shape != q.shape:
         raise InvalidInputError(
@@ -109,7 +111,7 @@ def _check_spread(points: NDArray[np.float64], which: str) -> float:
 
 
 def _possible_model(model: str, n_points: int, condition: float) -> str:
-    if model not in ("affine", "similarity", "rigid"):
+    if not isinstance(model, str) or model not in ("affine", "similarity", "rigid"):
         raise InvalidInputError(
             f"fit_landmark_affine: model {model!r}; needs 'affine', 'similarity' or 'rigid'.",
             code="BAD_OPTION",

@@ -20,7 +20,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume, same_lattice
 from cardiacreg.io.landmark_files import read_landmarks, without_repeated_keys
 from cardiacreg.io.nifti import read_labels, read_volume
-from cardiacreg.io.regular_file import check_regular_file
+from cardiacreg.io.regular_file import check_regular_file, is_file
 from cardiacreg.results.corrected import corrected_stack
 from cardiacreg.results.files import SCHEMA_VERSION
 from cardiacreg.results.guards import Finding
@@ -180,7 +180,7 @@ def load_result(
 
 def check_kind(place: Path, wanted: str, other: str, reader: str) -> None:
     """Refuse a folder that holds a result of the other kind, with the name of what reads that."""
-    if (place / other).is_file() and not (place / wanted).is_file():
+    if is_file(place / other) and not is_file(place / wanted):
         raise InvalidInputError(
             f"{place}: holds no {wanted}, but {other}; read it with {reader}.", code="NO_RESULT"
         )
@@ -214,7 +214,7 @@ def read_kept_planes(
 def read_summary(place: Path, name: str, version: int) -> dict[str, Any]:
     """Read the JSON file that says what a folder of results holds, of the version that is read."""
     file = place / name
-    if not file.is_file():
+    if not is_file(file):
         raise InvalidInputError(
             f"{place}: holds no {name}; needs a folder that cardiacreg refine, or save() of its "
             "result, wrote.",

@@ -14,7 +14,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks
 from cardiacreg.io.landmark_files import read_landmarks
 from cardiacreg.io.nifti import read_labels
-from cardiacreg.io.regular_file import check_regular_file, unreadable
+from cardiacreg.io.regular_file import check_regular_file, is_folder, unreadable
 from cardiacreg.io.source_name import named_source
 from cardiacreg.results.result import RefineResult
 
@@ -73,7 +73,7 @@ def as_model(source: Model, *, preset: str | None = None) -> SavedModel:
             source.labels, source.landmarks, source.volumes, source.structures_from_atlases
         )
     place = Path(source)
-    if place.is_dir():
+    if is_folder(place):
         return _from_folder(place)
     return SavedModel(canonical_labels(read_labels(place), preset), files=(place,))
 

@@ -27,14 +27,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cardiacreg.arrays import Float, MadeAnew
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, Volume, unmasked, voxel_grid
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.nifti import read_vectors
 from cardiacreg.io.source_name import named_source
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
-from cardiacreg.transforms.resampling import Grid, PointMap
+from cardiacreg.transforms.resampling import GRIDS, Grid, PointMap, check_map
 
 _INTENTS = {"LPS": 1007, "RAS": 1006}
 _SIGNS = {"LPS": np.array([-1.0, -1.0, 1.0]), "RAS": np.ones(3)}
@@ -138,10 +138,12 @@ def dense_displacement(transforms: PointMap | Sequence[PointMap], grid: Grid) ->
     >>> dense_displacement(transform, grid).displacements_mm.shape
     (5, 5, 5, 3)
     """
+    check_argument(grid, GRIDS, "dense_displacement: grid")
     points = voxel_grid(grid.shape, grid.voxel_to_world)
     moved = points
     chain = list(transforms) if isinstance(transforms, Sequence) else [transforms]
     for number, transform in enumerate(chain):
+        check_map(transform, "dense_displacement")
         if number == 0 and isinstance(transform, FFD | FFDChain):
             u = transform.grid_displacement(grid.shape, grid.voxel_to_world)
             moved = transform.affine.apply(points + u)
@@ -183,6 +185,8 @@ def jacobian_map(transform: FFD | FFDChain, grid: Grid, *, with_affine: bool = F
     >>> bool((jacobian_map(transform, grid).array > 0).all())  # nothing folds
     True
     """
+    check_argument(grid, GRIDS, "jacobian_map: grid")
+    check_argument(transform, (FFD, FFDChain), "jacobian_map: transform")
     values = transform.jacobian_determinant(grid.shape, grid.voxel_to_world)
     if values.shape != tuple(grid.shape):
         raise InvalidInputError(

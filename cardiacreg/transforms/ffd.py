@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Affine, apply_matrix
+from cardiacreg.geometry import Affine, apply_matrix, as_numbers
 from cardiacreg.transforms.bspline import (
     SplineTable as SplineTable,
     bending_matrices as bending_matrices,
@@ -52,7 +52,7 @@ class FFD(MadeAnew):
     lattice_to_world: Float
 
     def __post_init__(self) -> None:
-        values = np.array(self.displacements_mm, dtype=np.float64, order="C")
+        values = np.ascontiguousarray(as_numbers(self.displacements_mm, "FFD"))
         if values.ndim != 4 or values.shape[3] != 3 or min(values.shape[:3]) < 4:
             raise InvalidInputError(
                 f"FFD: displacements of shape {values.shape}; needs (na, nb, nc, 3) with at least 4 "

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from cardiacreg.algebra import determinants, multiply
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, voxel_grid
 from cardiacreg.transforms.ffd import FFD
 
@@ -39,6 +39,8 @@ class FFDChain:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "links", tuple(self.links))
+        for link in self.links:
+            check_argument(link, FFD, "FFDChain: a link")
         before = [link.affine.matrix for link in self.links[:-1]]
         if not self.links or not all(np.array_equal(matrix, np.eye(4)) for matrix in before):
             raise InvalidInputError(

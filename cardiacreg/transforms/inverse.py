@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Affine
+from cardiacreg.geometry import Affine, as_numbers
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 
@@ -81,7 +81,7 @@ def invert_points(
             "members of a chain one by one, the last one first.",
             code="BAD_TYPE",
         )
-    points = np.asarray(points_mm, dtype=np.float64)
+    points = as_numbers(points_mm, "invert_points")
     if points.shape[-1:] != (3,) or not np.isfinite(points).all():
         raise InvalidInputError(
             f"invert_points: points of shape {points.shape}; needs finite (..., 3).",

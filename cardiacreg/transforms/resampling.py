@@ -17,7 +17,7 @@ from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import check_threads, run_tasks, slab_ranges
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, LabelMap, Volume, apply_matrix, voxel_grid
 from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
@@ -71,6 +71,7 @@ class PointMap(Protocol):
 
 
 Grid = Lattice | Volume | LabelMap
+GRIDS = (Lattice, Volume, LabelMap)
 Transform = FFD | Affine | PointMap
 
 
@@ -117,6 +118,8 @@ def warp_labels(
     >>> bool((warped.array[..., 2] == heart.array[..., 3]).all())
     True
     """
+    check_argument(atlas, LabelMap, "warp_labels: atlas")
+    check_argument(grid, GRIDS, "warp_labels: grid")
     if interpolation not in ("linear", "nearest"):
         raise InvalidInputError(
             f"warp_labels: interpolation {interpolation!r}; needs 'linear' or 'nearest'.",
@@ -161,6 +164,8 @@ def warp_volume(
     >>> float(np.abs(warped.array - heart.image.array).max())
     0.0
     """
+    check_argument(atlas, Volume, "warp_volume: atlas")
+    check_argument(grid, GRIDS, "warp_volume: grid")
     out = np.zeros(grid.shape, dtype=np.float32)
 
     def write(points: Float, first: int) -> None:
@@ -221,6 +226,16 @@ def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, thread
     run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
 
 
+def check_map(transform: object, where: str) -> None:
+    """Refuse what maps no points (BAD_TYPE)."""
+    if isinstance(transform, type) or not callable(getattr(transform, "apply", None)):
+        raise InvalidInputError(
+            f"{where}: a {type(transform).__name__} is no transform; needs an Affine, FFD, FFDChain or "
+            "another object with a method apply(points_mm).",
+            code="BAD_TYPE",
+        )
+
+
 def _warp_points(
     voxel_to_world: Float,
     transform: PointMap,
@@ -229,6 +244,7 @@ def _warp_points(
     threads: int,
 ) -> None:
     """Any map of points: evaluated at the voxel centres of one slab after the other."""
+    check_map(transform, "warp")
     to_voxel: Float = invert(voxel_to_world).astype(np.float64)
 
     def run(slab: tuple[int, int]) -> None:

@@ -1,0 +1,139 @@
+"""A million inputs: damaged files through every reader, wrong values into public calls.
+
+Inputs are drawn by number, in batches that are stored as they are done (`benchmarks.harness.store`),
+so that a long run goes on where it stopped. A file is read or refused, a call is carried out or refused:
+by an error of this library, or by a TypeError where an argument is of another kind than it can be. All
+else is foreign; a batch with a foreign error is not stored, so that it is fed again until it has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from benchmarks.harness.store import Record, Unit
+from benchmarks.reliability.damaged_files import Kind, damaged, kinds
+from benchmarks.reliability.public_calls import public_calls, wrongly
+from cardiacreg import InvalidInputError, RefinementError
+from cardiacreg.errors import kept_warnings
+
+BATCH = 1000
+FILES, CALLS = 250_000, 760_000
+"""How many inputs a full run feeds, of damaged files and of wrong values."""
+_SHARES = {"labels.nii.gz": 0.3, "image.nii.gz": 0.3, "field.nii.gz": 0.3, "surface.vtp": 0.3}
+"""Kinds of files that are slow to read get fewer inputs; `_FEW` are slower still."""
+_FEW = {"surface.stl": 0.05, "surface.obj": 0.05, "bank: labels.npy": 0.1, "bank: images.npy": 0.1}
+_LONG = 0.05
+_OURS = (InvalidInputError, RefinementError)
+
+
+class Foreign(Exception):
+    """An input ended in an error that is not ours."""
+
+
+def units(quick: bool) -> list[Unit]:
+    """Return the batches of all kinds of files and of all calls."""
+    found = []
+    files = {each: _SHARES.get(each, _FEW.get(each, 1.0)) for each in _kinds()}
+    calls = {name: _LONG if long else 1.0 for name, long in _call_names().items()}
+    for what, shares, total in (("files", files, FILES), ("calls", calls, CALLS)):
+        whole = sum(shares.values())
+        for name, share in shares.items():
+            inputs = 3 if quick else BATCH
+            for part in range(1 if quick else max(1, round(total * share / whole / BATCH))):
+                key = {"what": what, "fed": name, "part": part, "inputs": inputs}
+                found.append(Unit(key, lambda key=key: key | feed(key)))
+    return found
+
+
+@lru_cache
+def _kinds() -> dict[str, Kind]:
+    return {each.name: each for each in kinds()}
+
+
+@lru_cache
+def _call_names() -> dict[str, bool]:
+    return {name: each.refused_only for name, each in public_calls(Path()).items()}
+
+
+def feed(key: dict[str, object]) -> Record:
+    """Feed a batch of inputs to a reader or a call, and count how they ended."""
+    one = _fed_files if key["what"] == "files" else _fed_calls
+    ends, slowest, name = Counter[str](), 0.0, str(key["fed"])
+    draw = Random(f"{name} {key['part']}")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), _silence():
+        with contextlib.closing(one(name, Path(folder), draw)) as fed:
+            for _ in range(int(str(key["inputs"]))):
+                start = time.perf_counter()
+                ends[next(fed)] += 1
+                slowest = max(slowest, time.perf_counter() - start)
+    return {"ends": dict(ends), "slowest_seconds": round(slowest, 2)}
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with warnings.catch_warnings(), np.errstate(all="ignore"), kept_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+
+
+def _fed_files(name: str, folder: Path, draw: Random) -> Iterator[str]:
+    kind, file = _kinds()[name], name.removeprefix("bank: ")
+    place = folder / (f"bank {file}" if file != name else file)
+    path = place / file if file != name else place
+    kind.write(path)
+    whole = path.read_bytes()
+    while True:
+        path.write_bytes(damaged(whole, draw))
+        try:
+            kind.read(path)
+        except _OURS:
+            yield "refused"
+        except Exception as error:
+            raise Foreign(f"{name}: {error!r}") from error
+        else:
+            yield "read"
+
+
+def _fed_calls(name: str, folder: Path, draw: Random) -> Iterator[str]:
+    call = public_calls(folder)[name]
+    while True:
+        given = wrongly(call, draw)
+        try:
+            call.function(**given)
+        except (*_OURS, TypeError):
+            yield "refused"
+        except Exception as error:
+            raise Foreign(f"{name}({given!r:.300}): {error!r}") from error
+        else:
+            yield "carried out"
+
+
+def rows(records: list[Record]) -> dict[str, list[list[str]]]:
+    """Return rows of the tables of files and of calls, with a sum each."""
+    found = {}
+    for what, well in (("files", "read"), ("calls", "carried out")):
+        by_name: dict[str, Counter[str]] = {}
+        for record in records:
+            if record.get("what") == what:
+                ends = by_name.setdefault(record["fed"], Counter())
+                ends.update(record.get("ends", {"foreign": 1}))
+        total = sum(by_name.values(), Counter[str]())
+        found[what] = [
+            [name, *(f"{ends[end]:,}" for end in (well, "refused", "foreign"))]
+            for name, ends in [*by_name.items(), ("all", total)]
+        ]
+        for row, ends in zip(found[what], [*by_name.values(), total], strict=True):
+            row.insert(1, f"{ends.total():,}")
+    return found
