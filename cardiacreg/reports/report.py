@@ -17,6 +17,7 @@ from cardiacreg.reports.reference_ranges import CITATION, POPULATION
 from cardiacreg.reports.signs import unusual_signs
 from cardiacreg.reports.verdict import Verdict, judge, sentence
 from cardiacreg.reports.viewer import NEEDED, Viewer, is_installed, make_viewer
+from cardiacreg.results.qc_views import heart_axes
 
 
 def write_report(
@@ -108,7 +109,10 @@ def verdict_of(case: Case) -> Verdict:
     """Judge a case by its findings, those of frames among them, and by unusual signs."""
     stack = case.phases[0].refined
     signs = unusual_signs(
-        case.slice_shifts_mm, case.atlases, None if stack is None else stack.target.labels
+        case.slice_shifts_mm,
+        case.atlases,
+        None if stack is None else stack.target.labels,
+        base_at_last_slice=stack is None or heart_axes(stack).to_base > 0,
     )
     found = (*case.findings, *(("", sign) for sign in signs))
     reached = judge(

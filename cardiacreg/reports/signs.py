@@ -1,4 +1,4 @@
-"""Signs that speak against a result beside its findings: unusual shifts, a poor fit, slices that repeat.
+"""Signs that speak against a result beside its findings: unusual shifts, poor fit, slices amiss.
 
 Limits were chosen on development hearts; `python -m benchmarks quality` measures on others how often good
 stacks raise an alarm and which failures do.
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from cardiacreg.anatomy.cut_base import LARGEST_WIDENING, widening_at_base
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap
 from cardiacreg.results.guards import Finding
@@ -19,6 +20,7 @@ from cardiacreg.slices import labelled_slices
 SHIFTS_UNUSUAL = "SHIFTS_UNUSUAL"
 ATLASES_MISFIT = "ATLASES_MISFIT"
 SLICES_ALIKE = "SLICES_ALIKE"
+BASE_MISSING = "BASE_MISSING"
 LARGEST_SHIFT_MM = 8.0
 LEAST_CONSISTENCY = 0.965
 """Mean over the chosen atlases, after their deformation."""
@@ -26,7 +28,11 @@ _FEWEST_PIXELS = 60
 
 
 def unusual_signs(
-    slice_shifts_mm: Float, atlases: Sequence[AtlasReport], target: LabelMap | None = None
+    slice_shifts_mm: Float,
+    atlases: Sequence[AtlasReport],
+    target: LabelMap | None = None,
+    *,
+    base_at_last_slice: bool = True,
 ) -> tuple[Finding, ...]:
     """Return what good results do not show.
 
@@ -37,6 +43,8 @@ def unusual_signs(
         The chosen ones; none where they are not known.
     target : LabelMap, optional
         The labels that were refined, where they are known.
+    base_at_last_slice : bool
+        Of the target.
 
     Returns
     -------
@@ -53,6 +61,7 @@ def unusual_signs(
         *_large_shifts(slice_shifts_mm),
         *_misfit([each.consistency_after for each in atlases]),
         *([] if target is None else _alike(target)),
+        *([] if target is None else _cut_base(target, base_at_last_slice)),
     )
 
 
@@ -97,4 +106,16 @@ def _alike(target: LabelMap) -> Iterable[Finding]:
         yield Finding(
             SLICES_ALIKE,
             f"slices {', '.join(pairs)} have the very same labels; check whether a slice was copied",
+        )
+
+
+def _cut_base(target: LabelMap, base_at_last_slice: bool) -> Iterable[Finding]:
+    """Report a stack whose LV still widens where it ends."""
+    widening = widening_at_base(target, base_at_last_slice=base_at_last_slice)
+    if widening is not None and widening > LARGEST_WIDENING:
+        yield Finding(
+            BASE_MISSING,
+            "the LV still widens in the outermost slice towards the base, and is short for its width; "
+            "slices seem to be missing there: give the whole stack, or say that it is cut (coverage= or "
+            "--coverage base=partial)",
         )

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from cardiacreg.anatomy.cut_base import LARGEST_WIDENING, widening_at_base
 from cardiacreg.geometry import LabelMap
+from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.reports.case import Inputs, open_case
 from cardiacreg.reports.report import verdict_of
@@ -43,6 +45,52 @@ def test_a_copied_slice_is_named():
     array[:, :, 5] = array[:, :, 3]
     (sign,) = unusual_signs(STILL, (), LabelMap(array, labels.voxel_to_world))
     assert sign.code == "SLICES_ALIKE" and "slices 3 and 5" in sign.message
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A heart of the population in slices of 8 mm that end with its base."""
+    labels = sample_heart(
+        20_003, group="pulmonary_hypertension", spacing_mm=(2.5, 2.5, 8.0), with_image=False
+    ).labels
+    held = np.flatnonzero(np.isin(labels.array, (1, 2)).any(axis=(0, 1)))
+    return LabelMap(labels.array[:, :, : held[-1] + 1], labels.voxel_to_world)
+
+
+class TestCutBase:
+    def without(self, labels, count):
+        return LabelMap(labels.array[:, :, : labels.shape[2] - count], labels.voxel_to_world)
+
+    def test_widens_the_more_slices_are_missing(self, whole):
+        found = [
+            widening_at_base(self.without(whole, count), base_at_last_slice=True)
+            for count in range(4)
+        ]
+        assert found == sorted(found) and found[0] < LARGEST_WIDENING < found[3]
+        assert codes(STILL, (), whole) == []
+        assert codes(STILL, (), self.without(whole, 3)) == ["BASE_MISSING"]
+
+    def test_is_found_whichever_end_the_base_is_at(self, whole):
+        cut = self.without(whole, 3)
+        turned = LabelMap(cut.array[:, :, ::-1], cut.voxel_to_world)
+        assert widening_at_base(turned, base_at_last_slice=False) == widening_at_base(
+            cut, base_at_last_slice=True
+        )
+        (sign,) = unusual_signs(STILL, (), turned, base_at_last_slice=False)
+        assert sign.code == "BASE_MISSING" and "base=partial" in sign.message
+
+    def test_a_slice_without_labels_says_that_the_heart_has_ended(self, whole):
+        cut = self.without(whole, 3)
+        empty = np.pad(cut.array, ((0, 0), (0, 0), (0, 1)))
+        assert (
+            widening_at_base(LabelMap(empty, cut.voxel_to_world), base_at_last_slice=True) is None
+        )
+
+    def test_a_few_slices_say_nothing(self, whole):
+        assert (
+            widening_at_base(self.without(whole, whole.shape[2] - 4), base_at_last_slice=True)
+            is None
+        )
 
 
 def test_a_few_pixels_may_be_alike():
