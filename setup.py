@@ -1,10 +1,38 @@
-"""Declare the one compiled extension; all metadata lives in pyproject.toml."""
+"""Declare the one compiled extension and the description for package indexes.
+
+All other metadata lives in pyproject.toml.
+"""
+
+import re
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
+
+def description(readme: str) -> str:
+    """Return the README for a package index, which has no files for relative links to lead to.
+
+    Such links become the names of files in the source distribution; pictures become their captions.
+    """
+    text = re.sub(r"<!--.*?-->\n?", "", readme)
+    text = re.sub(r"!\[([^\]]*)\]\((?!https?:)([^)]*)\)", r"*\1 (`\2`)*", text)
+    text = re.sub(r"\[([^\]]+)\]\(#[^)]*\)", r"\1", text)
+
+    def named(link: re.Match[str]) -> str:
+        words, path = link[1], link[2].partition("#")[0]
+        return f"`{path}`" if words == path else f"{words} (`{path}`)"
+
+    text = re.sub(r"\[([^\]]+)\]\((?!https?:)([^)]+)\)", named, text)
+    return text.replace(
+        "Links are relative to the repository.", "These files are in the source distribution."
+    )
+
+
 setup(
+    long_description=description(Path(__file__).with_name("README.md").read_text(encoding="utf-8")),
+    long_description_content_type="text/markdown",
     ext_modules=cythonize(
         [
             Extension(
@@ -16,5 +44,5 @@ setup(
             )
         ],
         language_level=3,
-    )
+    ),
 )

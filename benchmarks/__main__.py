@@ -1,10 +1,11 @@
 """Run a benchmark: ``python -m benchmarks NAME [--quick] [--json FILE]``.
 
-``all`` runs every benchmark, ``report`` fills the documents' tables and draws their figures. A benchmark
-is a module of this package with ``run(quick: bool) -> dict``; optional are ``tables(result) -> dict`` of
-markdown tables that `report` puts between the markers of the documents, ``plots_of(result) -> dict`` of
-figures, and an argument ``cases`` of `run`. What is measured is kept (see `benchmarks.harness.store`): an
-interrupted run goes on where it stopped.
+``all`` runs every benchmark but those of settled questions (`benchmarks.settled`), ``report`` fills the
+documents' tables and draws their figures. A benchmark is a module of this package with
+``run(quick: bool) -> dict``; optional are ``tables(result) -> dict`` of markdown tables that `report`
+puts between the markers of the documents, ``plots_of(result) -> dict`` of figures, and an argument
+``cases`` of `run`. What is measured is kept (see `benchmarks.harness.store`): an interrupted run goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ ALIASES = {"high_resolution": "network_hr", "gaps": "network_hr", "landmarks": "
 def names() -> list[str]:
     """Return the names of all benchmarks: the modules that define ``run``."""
     return sorted(_places())
+
+
+def is_settled(name: str) -> bool:
+    """Return whether a benchmark's question is settled: it runs by its name alone."""
+    return _places()[name].startswith("benchmarks.settled.")
 
 
 def _places() -> dict[str, str]:
@@ -78,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.name != "all":
         return _one(chosen.name, chosen, chosen.json)
     failed = []
-    for name in sorted(names(), key=lambda name: (name in _LAST, name)):
+    current = [name for name in names() if not is_settled(name)]
+    for name in sorted(current, key=lambda name: (name in _LAST, name)):
         place = chosen.json / f"{name}.json" if chosen.json else None
         try:
             _one(name, chosen, place)

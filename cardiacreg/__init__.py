@@ -5,8 +5,8 @@ is public on its own. Nothing heavy is loaded until it is used; ``__init__.pyi``
 
 The rooms, from the bottom; a room imports only what stands above it in this list::
 
-    errors, arrays, geometry,
-    slices                     The nouns: volumes, label maps, affines; the slices of a stack.
+    errors, arrays, algebra,
+    geometry, slices           The nouns: volumes, label maps, affines; the slices of a stack.
     io/                        Reading and writing files, safely.
     compute/                   Kernels, threads and the optimiser.
     anatomy/                   What labels mean: presets, landmarks, ends of a stack, topology, volumes.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiacreg.algebra import determinants, invert, multiply
 from cardiacreg.arrays import MadeAnew
 from cardiacreg.errors import InvalidInputError, warn
 
@@ -60,7 +61,7 @@ def _matrix(voxel_to_world: ArrayLike, where: str) -> NDArray[np.float64]:
         )
     with np.errstate(over="ignore", invalid="ignore"):
         scale = np.linalg.norm(matrix[:3, :3], axis=0)
-        volume = abs(np.linalg.det(matrix[:3, :3] / scale)) if scale.min() >= 1e-6 else 0.0
+        volume = abs(determinants(matrix[:3, :3] / scale)) if scale.min() >= 1e-6 else 0.0
     if not volume >= 1e-6:
         raise InvalidInputError(
             f"{where}: the matrix is singular (column lengths {scale}); "
@@ -100,6 +101,12 @@ def _grid_array(array: ArrayLike, dtype: Any, where: str) -> NDArray[Any]:
         raise InvalidInputError(
             f"{where}: got an array of shape {values.shape}; needs a non-empty 3-D array (i, j, k).",
             code="BAD_SHAPE",
+        )
+    if values.dtype.kind not in "biuf":
+        raise InvalidInputError(
+            f"{where}: got an array of {values.dtype}; needs real numbers. Take the real part or the "
+            "magnitude of complex ones.",
+            code="BAD_DTYPE",
         )
     if values.dtype == dtype and values.flags.c_contiguous and _never_changes(values):
         return values
@@ -408,16 +415,16 @@ class Affine(MadeAnew):
 
     def inverse(self) -> Affine:
         """Return the inverse map."""
-        return Affine(np.asarray(np.linalg.inv(self.matrix), dtype=np.float64))
+        return Affine(np.asarray(invert(self.matrix), dtype=np.float64))
 
     def compose(self, first: Affine) -> Affine:
         """Return the map that applies `first`, then this one."""
-        return Affine(self.matrix @ first.matrix)
+        return Affine(multiply(self.matrix, first.matrix))
 
 
 def apply_matrix(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Apply a 4x4 homogeneous matrix to points of shape (..., 3)."""
-    moved: NDArray[np.float64] = points @ matrix[:3, :3].T + matrix[:3, 3]
+    moved: NDArray[np.float64] = multiply(points, matrix[:3, :3].T) + matrix[:3, 3]
     return moved
 
 

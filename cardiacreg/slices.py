@@ -8,9 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.algebra import multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
+
+DOUBT_LEVELS = 16
+"""So many weights of voxels are told apart: certain ones count 1, the most doubtful ones 1/16."""
 
 
 class EmptyPlane(NamedTuple):
@@ -34,23 +38,23 @@ class EmptyPlane(NamedTuple):
     weight: float = 1.0
 
 
-def target_frame(voxel_to_world: Float, where: str) -> Float:
-    """Return the map from a lattice's axis-aligned mm frame to world mm.
+def stack_axes(voxel_to_world: Float, where: str) -> Float:
+    """Return the map from mm along a lattice's axes (origin at voxel 0) to world mm.
 
     Raises
     ------
     InvalidInputError
         If the lattice's axes are not orthogonal.
     """
-    frame = np.array(voxel_to_world)
-    frame[:3, :3] /= np.linalg.norm(frame[:3, :3], axis=0)
-    if np.abs(frame[:3, :3].T @ frame[:3, :3] - np.eye(3)).max() > 2e-3:
+    axes = np.array(voxel_to_world)
+    axes[:3, :3] /= np.linalg.norm(axes[:3, :3], axis=0)
+    if np.abs(multiply(axes[:3, :3].T, axes[:3, :3]) - np.eye(3)).max() > 2e-3:
         raise InvalidInputError(
             f"{where}: the target's axes are not orthogonal (a sheared header); resample it onto "
             "an orthogonal lattice first.",
             code="SHEARED_TARGET",
         )
-    return frame
+    return axes
 
 
 def labelled_slices(array: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -102,4 +106,5 @@ def slice_axis_mm(target: LabelMap) -> Float:
 def rotation(degrees: float) -> Float:
     """Return the in-plane rotation from axis i towards axis j, shape (2, 2)."""
     angle = np.deg2rad(degrees)
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    cosine, sine = settled(np.array([np.cos(angle), np.sin(angle)]), 2.0**-40)
+    return np.array([[cosine, -sine], [sine, cosine]])

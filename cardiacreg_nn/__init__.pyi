@@ -1,3 +1,4 @@
+from .inference.cine_prediction import predict_cine as predict_cine
 from .inference.prediction import load_model as load_model, predict as predict
 from .inference.weights import (
     Model as Model,

@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOUNS = ("errors", "arrays", "geometry")
+NOUNS = ("errors", "arrays", "algebra", "geometry")
 
 ROOMS = {
     "cardiacreg": {
         "errors": (),
         "arrays": (),
-        "geometry": ("errors", "arrays"),
+        "algebra": ("arrays",),
+        "geometry": ("errors", "arrays", "algebra"),
         "slices": NOUNS,
         "io": NOUNS,
         "compute": ("errors", "arrays", "io"),
@@ -77,6 +78,7 @@ ROOMS = {
         "speed": ("harness",),
         "atlases": ("harness", "fusion"),
         "reliability": ("harness",),
+        "settled": ("harness", "atlases", "network"),
         "accuracy": ("harness", "network"),
         "documents": ("harness", "accuracy", "__main__"),
         "__main__": ("harness", "documents", "__init__"),
@@ -110,6 +112,7 @@ ONLY_IMPORTERS = {
     "cardiacreg_nn": ("cli.*",),
 }
 LIGHT = (
+    "algebra",
     "geometry",
     "slices",
     "registration.landmark_affine",
@@ -120,6 +123,8 @@ LIGHT = (
     "errors",
 )
 HELPERS = {
+    "snippet_files",
+    "snippets",
     "cvi42_workspaces",
     "dicom_studies",
     "interoperability",

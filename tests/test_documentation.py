@@ -21,7 +21,12 @@ from cardiacreg.phantoms.hearts import HeartSpecification
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = sorted((ROOT / "docs" / "studies").glob("*.md"))
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *STUDIES]
+PAGES = [
+    path
+    for folder in ("howto", "concepts")
+    for path in sorted((ROOT / "docs" / folder).glob("*.md"))
+]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *PAGES, *STUDIES]
 PUBLIC = [getattr(cardiacreg, name) for name in cardiacreg.__all__]
 
 

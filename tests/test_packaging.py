@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,38 +10,21 @@ import tarfile
 import tomllib
 import zipfile
 from email import message_from_bytes
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.wheels import BUILT, PACKAGES, build_wheel, copy_source, unpack
+
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("cardiacreg", "cardiacreg_nn")
 WEIGHTS = ROOT / "weights/acdc"
 MOST_BYTES = 16_000_000
-BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.c", "*.egg-info", "build")
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A copy of what is built, so that no build output lands in the checkout."""
-    if any(find_spec(name) is None for name in ("pip", "setuptools", "Cython")):
-        pytest.skip("building a wheel needs pip, setuptools and Cython in this environment")
-    source = tmp_path_factory.mktemp("source")
-    for path in (*ROOT.glob("*.*"), ROOT / "LICENSE", ROOT / "Makefile"):
-        if path.is_file():
-            shutil.copy(path, source)
-    for name in (*PACKAGES, "tests"):
-        shutil.copytree(ROOT / name, source / name, ignore=BUILT)
-    return source
-
-
-def build_wheel(source, output):
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    command = [sys.executable, "-m", "pip", "wheel", *options, "-w", str(output), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return next(output.glob("*.whl"))
+    return copy_source(tmp_path_factory.mktemp("source"), "tests")
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +45,6 @@ def weights_wheel(source, tmp_path_factory):
 @pytest.fixture(scope="module")
 def unpacked(wheel, tmp_path_factory):
     return unpack(wheel, tmp_path_factory.mktemp("unpacked"))
-
-
-def unpack(wheel, folder):
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
 
 
 def held_by(wheel):
@@ -127,6 +105,13 @@ class TestWheel:
         assert wanted - held == set()
         assert {f"{name}/py.typed" for name in PACKAGES} <= held
         assert any(name.startswith("cardiacreg/compute/label_counts.") for name in held - wanted)
+
+    def test_description_has_no_link_that_leads_nowhere_on_an_index(self, wheel):
+        text = metadata_of(wheel).get_payload()
+        assert "## Limits" in text and "`docs/usage.md`" in text
+        assert re.findall(r"\]\((?!https?://)[^)]*\)", text) == []
+        for path in re.findall(r"`(docs/[\w/.]+|[A-Z]+\.\w+)`", text):
+            assert (ROOT / path).exists(), path
 
     def test_holds_nothing_else(self, wheel):
         held = held_by(wheel)

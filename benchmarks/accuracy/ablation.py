@@ -51,7 +51,7 @@ def variants() -> dict[str, RefineOptions]:
     alone = replace(default, n_statistics_atlases=0)
     landmarks_only = replace(alone, affine_candidates=0)
     return {
-        "paper preset": paper,
+        "paper method": paper,
         "+ objective on the acquired slices": replace(
             paper, upsample_target=False, registration=on_slices
         ),

@@ -28,6 +28,7 @@ from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.atlases.view import AtlasView
 from cardiacreg.cine.frames import gather_cine
 from cardiacreg.cine.patient import decide
+from cardiacreg.cine.views import gather_cine_views
 from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.metrics import baselines, overlap
@@ -36,7 +37,7 @@ from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 from cardiacreg.refinement.atlas_choice import select_atlases
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions
-from cardiacreg.refinement.steps import prepare_frame
+from cardiacreg.refinement.steps import prepare_over_lattice
 from cardiacreg.refinement.target import gather_atlases
 from cardiacreg.slice_motion.shared_shifts import (
     CONFIDENCE_PAST_ED,
@@ -146,15 +147,15 @@ def _estimates(stacks: Sequence[LabelMap]) -> tuple[list[FrameShifts | None], in
         warnings.simplefilter("ignore", InputWarning)
         gathered = gather_cine(list(stacks), "all")
         bank: AtlasView = gather_atlases(None, gathered.subject(gathered.ed), options.n_atlases)
-        patient = decide(gathered, bank, SPACING_MM, options, 1, None, clock)
+        seen = gather_cine_views((), gathered, None)
+        patient = decide(gathered, bank, SPACING_MM, options, 1, None, clock, seen)
     stage, found = options.slice_motion, []
     assert stage is not None
     for context in patient.contexts.values():
         aligned = [each.aligned for each in select_atlases(context, bank)]
-        prepared = prepare_frame(context, context.target.labels, stage, patient.lattice)
-        found.append(
-            frame_shifts(prepared, aligned[: options.n_motion_atlases], statistics=aligned[:96])
-        )
+        prepared = prepare_over_lattice(context, context.target.labels, stage, patient.lattice)
+        few = aligned[: options.n_motion_atlases]
+        found.append(frame_shifts(prepared, few, stage, statistics=aligned[:96]))
     return found, gathered.ed, gathered.es
 
 

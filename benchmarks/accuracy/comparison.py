@@ -32,7 +32,7 @@ from cardiacreg.anatomy.topology import clean_topology
 from cardiacreg.metrics import baselines
 from cardiacreg.refinement.options import RefineOptions
 
-DEFAULT, PAPER = "cardiacreg", "paper preset, with image"
+DEFAULT, PAPER = "cardiacreg", "paper method, with image"
 _Fuse = Callable[[Propagated], comparators.Fused]
 _FUSIONS: dict[str, tuple[Callable[[Heart], Propagated], _Fuse, str]] = {
     "STAPLE on our registrations": (by_labels, comparators.staple, "SimpleITK"),
@@ -48,7 +48,7 @@ _SHORT = {
     "MAM: intensities, patch fusion": "MAM, patches",
     "MAM: intensities, joint label fusion": "MAM, JLF",
     "Gaussian label smoothing": "Gaussian",
-    PAPER: "paper preset",
+    PAPER: "paper method",
 }
 _LEARNED = ("3D-Seg", "3D U-Net", "3D-AE", "3D-ACNN")
 _AIMS = {

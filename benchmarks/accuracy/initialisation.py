@@ -83,14 +83,15 @@ def _flat(record: Record) -> list[Record]:
 
 def _measure(case: Case, atlas: Subject) -> dict[str, Record]:
     labels = case.target.labels
-    prepared = prepare_target(labels, RegistrationOptions())
+    options = RegistrationOptions()
+    prepared = prepare_target(labels, options)
     assert atlas.landmarks is not None
     points = (landmarks_from_labels(labels), landmarks_from_labels(atlas.labels))
     found = {}
     for way in WAYS:
         affine, seconds = _affine(way, prepared, atlas.labels, points)
         start = time.process_time()
-        registration = register_prepared(prepared, atlas.labels, affine)
+        registration = register_prepared(prepared, atlas.labels, affine, options)
         before = warp_labels(atlas.labels, affine, case.truth, threads=1)
         after = warp_labels(atlas.labels, registration.target_to_atlas, case.truth, threads=1)
         found[way] = {

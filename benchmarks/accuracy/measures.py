@@ -22,7 +22,7 @@ from cardiacreg.errors import InputWarning
 from cardiacreg.geometry import LANDMARK_NAMES, LV_CAVITY, LV_WALL, LabelMap, Landmarks
 from cardiacreg.measures.heart import PhaseMeasures, measure
 from cardiacreg.measures.left_wall import measure_left_wall
-from cardiacreg.measures.segments import heart_frame
+from cardiacreg.measures.segments import heart_directions
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, GROUPS, PHASES, sample_heart
 from cardiacreg.refinement.options import RefineOptions
 
@@ -59,7 +59,7 @@ def _shell_unit(name: str, radii: tuple[float, ...], thickness: float) -> Unit:
 
     def make() -> Record:
         labels, landmarks = _shell(np.array(radii), thickness)
-        found = measure_left_wall(labels, heart_frame(landmarks))
+        found = measure_left_wall(labels, heart_directions(landmarks))
         assert found is not None
         errors = found.thickness_mm - thickness
         return rounded(

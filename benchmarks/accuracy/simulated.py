@@ -1,6 +1,6 @@
 """Unseen synthetic hearts, degraded to thick shifted slices, refined and interpolated.
 
-True labels go in. The default votes by labels and would give the same with an image; the paper preset is
+True labels go in. The default votes by labels and would give the same with an image; the paper method is
 measured without an image here, and eq. (5) in `fusion_modes`. What a network's labels of the same hearts
 give is measured by `network_labels`.
 """
@@ -16,7 +16,7 @@ from benchmarks.harness.store import gather
 from cardiacreg.refinement.options import RefineOptions
 
 DEFAULT = "cardiacreg"
-PAPER = "paper preset, labels only"
+PAPER = "paper method, labels only"
 VOLUMES = {"LV cavity": ("volume_error_ml", "ml"), "RV cavity": ("volume_error_ml", "ml")}
 MASSES = {"LV wall": ("mass_error_g", "g"), "RV wall": ("mass_error_g", "g")}
 GOALS = {"LV cavity": 0.974, "LV wall": 0.938, "RV cavity": 0.95}
@@ -27,7 +27,7 @@ QUANTITIES = {
 
 
 def run(quick: bool, cases: int = 40) -> dict[str, Any]:
-    """Measure the default and the paper preset against both interpolations."""
+    """Measure the default and the paper method against both interpolations."""
     units = []
     for heart in synthetic_hearts(2 if quick else cases):
         units += [interpolated_unit(heart, method) for method in BASELINES]
@@ -80,7 +80,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 def plots_of(result: dict[str, Any]) -> dict[str, Any]:
     """Return box plots of Dice and distances, and the Bland-Altman plot."""
     records = result["records"]
-    names = {PAPER: "paper preset"}
+    names = {PAPER: "paper method"}
     figures = {
         "simulated-dice": plots.boxes(
             records, "dice", "Dice after translation and tilt", alignment="tilt", names=names,

@@ -6,7 +6,7 @@ The large bank is simulated: hearts of the population model, brought into one fr
 and shapes between pairs of them (signed distances mixed, the nearest structure wins) until the bank is
 full; lattice 4 x 4 x 6 mm. The index proposes, NMI decides; recall is the share of the true best five
 among the proposed. Labels are made when they are asked for, which no time includes. A hundred thousand
-atlases are measured by `benchmarks.atlases.selection_large`.
+atlases are measured by `benchmarks.settled.selection_large`.
 """
 
 from __future__ import annotations

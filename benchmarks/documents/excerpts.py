@@ -45,7 +45,7 @@ _EXCERPTS = {
             "default, labels only, cold, 2 threads": "first heart ever, kernels are compiled",
             "default, labels only, cached, 2 threads": "first heart of a new process",
             "default, labels only, steady, 2 threads": "each further heart",
-            "fast preset, labels only, steady, 2 threads": "each further heart, fast preset",
+            "fast method, labels only, steady, 2 threads": "each further heart, fast method",
         },
         ("seconds", "processor seconds", "peak memory, MiB"),
     ),

@@ -84,7 +84,7 @@ def _draw_slice(panel: Any, result: RefineResult, labels: LabelMap, axes: Any, b
     true = qc_views.slice_points(box, axes, k * float(result.target.labels.spacing_mm[2]))
     shift = np.array([*result.slice_shifts_mm[k], 0.0])
     qc_figure._prepare_panel(panel, box)
-    grey = qc_views.intensities(result.target.image, axes.frame, true - shift)
+    grey = qc_views.intensities(result.target.image, axes.to_world, true - shift)
     qc_figure._show_image(panel, grey, box)
     place = true - shift if labels is result.target.labels else true
     _draw_labels(panel, _shares(result, labels, axes, place), box)
@@ -99,7 +99,7 @@ def _draw_cut(panel: Any, result: RefineResult, labels: LabelMap, axes: Any, cut
         np.rint(points[..., 2] / step), 0, result.target.labels.shape[2] - 1
     ) * step  # fmt: skip
     qc_figure._prepare_panel(panel, cut.box)
-    grey = qc_views.intensities(result.target.image, axes.frame, sliced)
+    grey = qc_views.intensities(result.target.image, axes.to_world, sliced)
     qc_figure._show_image(panel, grey, cut.box)
     _draw_labels(panel, _shares(result, labels, axes, points), cut.box)
 
@@ -116,15 +116,15 @@ def _draw_labels(panel: Any, shares: dict[int, Any], box: Any) -> None:
 def _shares(result: RefineResult, labels: LabelMap, axes: Any, points: Any) -> dict[int, Any]:
     """Return where the labels are: voxels of the segmentation as they are, the model's interpolated."""
     if labels is result.target.labels:
-        found = qc_views.labels_in_frame(labels, axes.frame, points)
+        found = qc_views.labels_on_axes(labels, axes.to_world, points)
         return {label: (found == label).astype(float) for label in COLOURS}
-    return {label: qc_views.label_share(labels, label, axes.frame, points) for label in COLOURS}
+    return {label: qc_views.label_share(labels, label, axes.to_world, points) for label in COLOURS}
 
 
 def _draw_truth(panel: Any, truth: LabelMap, axes: Any, cut: Any) -> None:
     """Draw the outline of the true heart, dashed."""
     points = qc_views.cut_points(cut)
-    share = sum(qc_views.label_share(truth, label, axes.frame, points) for label in COLOURS)
+    share = sum(qc_views.label_share(truth, label, axes.to_world, points) for label in COLOURS)
     panel.contour(
         share, levels=[0.5], colors=["white"], linewidths=1.2, linestyles="dashed",
         origin="lower", extent=tuple(cut.box),

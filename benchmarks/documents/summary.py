@@ -101,7 +101,7 @@ def _finding(question: _Question) -> list[list[str]]:
 def _goals(questions: Sequence[_Question]) -> list[list[str]]:
     """One row per goal, one cell per population: above every other way, Dice, sizes, whole."""
     goals: dict[str, Callable[[_Question], str]] = {
-        "mean raw Dice above interpolation and the paper preset, each structure": _ahead,
+        "mean raw Dice above interpolation and the paper method, each structure": _ahead,
         **{
             f"Dice of the {structure} at least {goal:.3f}": partial(_dice, structure, goal)
             for structure, goal in simulated.GOALS.items()

@@ -40,6 +40,8 @@ _PARTS = {
     "views": ("long_axis", "guidepoints", "plane_cuts"),
     "hidden_ends": ("volumes",),
     "quality": ("failures",),
+    "network_doubt": ("network_acdc",),
+    "network_cine": ("long_axis", "guidepoints", "network_acdc"),
 }
 """Further modules of the benchmarks that the values of one benchmark depend on."""
 _LIBRARIES = ("numpy", "scipy", "numba")

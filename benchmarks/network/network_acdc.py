@@ -26,6 +26,7 @@ from benchmarks.harness.cases import Acquisition, DataAbsent, acdc, data_folder,
 from benchmarks.harness.measuring import refine_quietly, rounded
 from benchmarks.harness.store import Unit, gather
 from benchmarks.network.network import require_torch
+from benchmarks.network.network_groups import group_tables
 from cardiacreg.anatomy.label_presets import canonical_labels
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
@@ -44,6 +45,8 @@ PAPER_TABLE_2 = (("3.67 ± 3.20", "9.16 ± 4.37"), ("8.18 ± 6.91", "17.4 ± 9.2
 AXES = ("along the long axis", "towards the RV", "towards anterior")
 _REFINED = 4
 _PREDICTS = (
+    "inference/calibration",
+    "inference/cine_prediction",
     "inference/landmark_extraction",
     "inference/orientation_search",
     "inference/prediction",
@@ -64,7 +67,7 @@ def run(quick: bool) -> dict[str, Any]:
         from cardiacreg_nn import load_weights
 
         model = load_weights(path)
-        described.append({k: v for k, v in model.card.items() if k not in ("preset", "network")})
+        described.append({k: v for k, v in model.card.items() if k not in ("box", "network")})
         everyone = acdc(tuple(held_out))
         frames = everyone[: 2 if quick else None]
         refined = set(range(0, len(frames), max(1, len(frames) // (1 if quick else _REFINED))))
@@ -84,13 +87,13 @@ def _unit(
     key = {
         "case": frame.name, "method": method, "sha256": model.card["sha256"],
         "refine": others is not None, "frames": [each.name for each in others or ()],
-        "code": _network_digest(),
+        "code": network_digest(),
     }  # fmt: skip
     return Unit(key, lambda: rounded(_measure(frame, model, others) | {"method": method}))
 
 
 @lru_cache
-def _network_digest() -> str:
+def network_digest() -> str:
     """Digest of what makes a prediction, which the store of measurements does not look at."""
     package = machine.ROOT / "cardiacreg_nn"
     text = b"".join((package / f"{name}.py").read_bytes() for name in _PREDICTS)
@@ -129,7 +132,7 @@ def without_rv_wall(labels: LabelMap) -> LabelMap:
     return LabelMap(np.where(labels.array == 3, 0, labels.array), labels.voxel_to_world)
 
 
-def _predicted(frame: Acquisition, model: Any) -> Subject:
+def predicted(frame: Acquisition, model: Any) -> Subject:
     """Labels and landmarks that a network finds in a frame, without warnings."""
     from cardiacreg_nn import predict
 
@@ -150,7 +153,7 @@ def _measure(
         "phase": frame.phase,
     }
     try:
-        subject = _predicted(frame, model)
+        subject = predicted(frame, model)
     except InvalidInputError as error:
         return record | {"error": str(error)}
     found = without_rv_wall(subject.labels)
@@ -161,8 +164,8 @@ def _measure(
         if own.source == "labels":  # by the rule on the same structures as the true ones
             own = landmarks_from_labels(found)
         record["landmarks_mm"] = {
-            "true": in_heart_frame(points, points).tolist(),
-            "found": in_heart_frame(own.points_mm, points).tolist(),
+            "true": in_heart_axes(points, points).tolist(),
+            "found": in_heart_axes(own.points_mm, points).tolist(),
         }
         record["completed"] = sum(e["origin"] == "labels" for e in subject.metadata["landmarks"])
     if others is not None:
@@ -173,7 +176,7 @@ def _measure(
     return record
 
 
-def in_heart_frame(points_mm: Any, true_mm: Any) -> Any:
+def in_heart_axes(points_mm: Any, true_mm: Any) -> Any:
     """Return points from the middle of the true landmarks, along the heart's own directions (`AXES`).
 
     The long axis runs from the apex to the mitral valve; the second direction, square to it, from the
@@ -196,7 +199,7 @@ def _refined(
 
     Labels of the patient's other frames, the network's or the true ones, tell the orientation.
     """
-    frames = [_predicted(other, model).labels for other in others]
+    frames = [predicted(other, model).labels for other in others]
     network = LabelMap(subject.labels.array, subject.labels.voxel_to_world)
     found = {
         "network": without_rv_wall(network),
@@ -242,6 +245,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         "nn-acdc-components": _components(good),
         "nn-acdc-cumulative": _cumulative(good),
         "nn-acdc-refined": _refined_table(good),
+        **group_tables(good),
     }
 
 

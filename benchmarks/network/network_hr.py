@@ -34,7 +34,7 @@ TAUGHT = "SSLLN, taught gaps"
 SYNTHETIC, REAL = "synthetic", "real anatomies"
 _FIRST_TEST_SEED, _FIRST_SEED = 60_000, 50_000
 _TRAINS = (
-    "data/augmentation", "data/batches", "data/contrast_randomisation", "data/tissues",
+    "data/augmentation", "data/batches", "data/contrast_randomisation", "data/tissue_map",
     "data/training_hearts", "inference/landmark_extraction", "networks/baseline_networks",
     "networks/slice_unet", "networks/sslln", "training/configuration", "training/losses",
     "training/train",
@@ -187,7 +187,7 @@ def _trained(data: Any, variant: _Variant, effort: _Effort, device: str) -> Any:
     config = Config.from_dict(
         {
             "network": {"slices": effort.shape[2], "landmark_head": variant.head},
-            "preset": {"shape": effort.shape, "spacing_mm": effort.spacing_mm},
+            "box": {"shape": effort.shape, "spacing_mm": effort.spacing_mm},
             "loss": variant.loss.to_dict(),
             "augmentation": {
                 "thick_slices": False,
@@ -226,12 +226,12 @@ def _test(method: str, network: Any, config: Any, source: Any, gap_mm: float) ->
         collate([source], device), box_shape(config), box_spacing(config),
         AugmentationOptions.none(), step_generator(0, 0, 0),
     )  # fmt: skip
-    lost = round(gap_mm / config.preset.spacing_mm[2])
+    lost = round(gap_mm / config.box.spacing_mm[2])
     first = (stack.shape[1] - lost) // 2
     stack[:, first : first + lost] = 0
     with torch.inference_mode():
         found = network(stack)
-    matrix = np.diag([*config.preset.spacing_mm, 1.0])
+    matrix = np.diag([*config.box.spacing_mm, 1.0])
     labels, truth = (
         LabelMap(np.moveaxis(t[0].cpu().numpy().astype(np.uint8), 0, 2), matrix)
         for t in (found.structures.argmax(1), target.structures)

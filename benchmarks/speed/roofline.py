@@ -24,7 +24,6 @@ from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.phantoms.acquisition import simulate_low_resolution
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
-from cardiacreg.transforms.atlas_lookup import AtlasLookup, build_lookup
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     prepare_target,
@@ -40,6 +39,7 @@ from cardiacreg.registration.regularisation import (
     WhitenedDisplacements,
 )
 from cardiacreg.registration.target_sampling import TargetSamples
+from cardiacreg.transforms.atlas_lookup import AtlasLookup, build_lookup
 from cardiacreg.transforms.bspline import lattice_over_box
 
 # Floating-point operations per voxel: four-term sums of three coordinates, tests of the bounds and the
@@ -150,7 +150,7 @@ def _problem(
     threads: int = 1,
 ) -> tuple[ConsistencyObjective, tuple[Any, ...]]:
     objective = ConsistencyObjective(
-        samples, cells, affine.matrix @ samples.frame_to_world, prepared.codes.score, threads,
+        samples, cells, affine.matrix @ samples.axes_to_world, prepared.codes.score, threads,
         shift_gradient=False,
     )  # fmt: skip
     origin, shape = lattice_over_box(prepared.lower_mm, prepared.upper_mm, spacing_mm)
@@ -163,7 +163,7 @@ def _mixed(samples: TargetSamples, cells: AtlasLookup, affine: Affine) -> int:
     """How many samples meet a cell of several labels, at rest."""
     axes = np.meshgrid(samples.position_mm[2], *samples.position_mm[:2], indexing="ij")
     positions = np.stack([axes[1], axes[2], axes[0]], axis=-1)
-    matrix = np.linalg.inv(cells.voxel_to_world) @ affine.matrix @ samples.frame_to_world
+    matrix = np.linalg.inv(cells.voxel_to_world) @ affine.matrix @ samples.axes_to_world
     voxels = np.floor(positions @ matrix[:3, :3].T + matrix[:3, 3]).astype(int)
     columns = np.arange(samples.labels.shape[2])
     counted = (columns >= samples.spans[..., :1]) & (columns < samples.spans[..., 1:])
@@ -212,14 +212,13 @@ def slab_seconds(
 
 
 def _iterations(target: LabelMap, atlas: LabelMap, affine: Affine) -> list[dict[str, float]]:
-    found = []
+    found, prepared = [], prepare_target(target, RegistrationOptions())
     for factor in (0, 1, 2, 4):
         options = RegistrationOptions()
         options = replace(options, iterations=tuple(factor * n // 2 for n in options.iterations))
-        prepared = prepare_target(target, options)
-        register_prepared(prepared, atlas, affine)
+        register_prepared(prepared, atlas, affine, options)
         start = time.process_time()
-        done = register_prepared(prepared, atlas, affine)
+        done = register_prepared(prepared, atlas, affine, options)
         found.append(
             {
                 "iterations": sum(done.iterations),

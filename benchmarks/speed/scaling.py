@@ -120,7 +120,7 @@ def _registration(what: str, options: RegistrationOptions, repeats: int) -> Unit
         runs = []
         for _ in range(1 + repeats):
             start, used = time.perf_counter(), time.process_time()
-            found = register_prepared(prepared, atlas, affine)
+            found = register_prepared(prepared, atlas, affine, options)
             seconds = {"seconds": time.perf_counter() - start}
             runs.append(seconds | {"cpu_seconds": time.process_time() - used})
         points = int(np.prod(found.target_to_atlas.displacements_mm.shape[:3]))

@@ -29,8 +29,8 @@ from benchmarks.harness.cases import synthetic_cases
 imported = time.perf_counter() - start
 case = next(iter(synthetic_cases(1)))
 threads, repeats, image = (int(value) for value in sys.argv[1:4])
-presets = {"paper": cardiacreg.RefineOptions.paper, "fast": cardiacreg.RefineOptions.fast}
-options = presets.get(sys.argv[4], cardiacreg.RefineOptions)()
+ways = {"paper": cardiacreg.RefineOptions.paper, "fast": cardiacreg.RefineOptions.fast}
+options = ways.get(sys.argv[4], cardiacreg.RefineOptions)()
 runs = []
 for number in range(repeats):
     start, cpu = time.perf_counter(), time.process_time()
@@ -70,15 +70,15 @@ def _measure(threads: int, repeats: int, quick: bool) -> Record:
         records += [_process("cached", threads, 1, cache) for _ in range(repeats)]
         records.append(_process("steady", threads, 1 + 2 * repeats, cache))
         if not quick:
-            records.append(_process("steady", threads, 1 + 2 * repeats, cache, preset="fast"))
-            records.append(_process("steady", threads, 2, cache, preset="paper", image=True))
+            records.append(_process("steady", threads, 1 + 2 * repeats, cache, method="fast"))
+            records.append(_process("steady", threads, 2, cache, method="paper", image=True))
     return {"records": records}
 
 
 def _process(
-    state: str, threads: int, repeats: int, cache: str, *, image: bool = False, preset: str = ""
+    state: str, threads: int, repeats: int, cache: str, *, image: bool = False, method: str = ""
 ) -> dict[str, Any]:
-    flags = [*(str(int(value)) for value in (threads, repeats, image)), preset]
+    flags = [*(str(int(value)) for value in (threads, repeats, image)), method]
     found = subprocess.run(
         [sys.executable, "-c", _PROGRAM, *flags],
         cwd=machine.ROOT,
@@ -89,7 +89,7 @@ def _process(
     )
     measured = json.loads(found.stdout.splitlines()[-1])
     runs = measured.pop("runs")
-    named = f"{preset} preset" if preset else "default"
+    named = f"{method} method" if method else "default"
     what = f"{named}, {'with image' if image else 'labels only'}"
     kept = runs[1:] if state == "steady" else runs
     return {"method": what, "state": state, "threads": threads, "runs": kept, **measured}

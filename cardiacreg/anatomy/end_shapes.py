@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 
@@ -86,7 +87,7 @@ def _end_zones(labels: LabelMap, target: LabelMap, structures: tuple[int, ...]) 
     held = np.flatnonzero(np.isin(target.array, structures).any(axis=(0, 1)))
     if not len(held):
         return []
-    to_voxel = np.linalg.inv(labels.voxel_to_world) @ target.voxel_to_world
+    to_voxel = multiply(invert(labels.voxel_to_world), target.voxel_to_world)
     low, high = sorted(to_voxel[2, 2] * held[[0, -1]] + to_voxel[2, 3])
     depth = labels.shape[2]
     return [

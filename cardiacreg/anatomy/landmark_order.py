@@ -1,4 +1,4 @@
-"""Whether landmarks are in the right order, of the right hand and in the right frame, told by the labels.
+"""Whether landmarks are in the right order, of the right hand and in the right space, told by the labels.
 
 The six points derived from the labels are a witness: given points in their right order lie nearest to
 them as numbered. Another order that fits much better, or the same points turned from LPS, is told.
@@ -27,7 +27,7 @@ _MIRRORED, _TURNED = (2, 1, 0, 3, 4, 5), (2, 1, 0, 3, 5, 4)
 """Which of the derived points each given one is, where the hand or the end of the base is the other."""
 _CLEARLY_NEARER = 0.5
 _FAR_MM = 12.0
-_FAR_FRAME_MM = 25.0
+_FAR_IN_SPACE_MM = 25.0
 _OBLIQUE = np.cos(np.deg2rad(15.0))
 
 
@@ -45,7 +45,7 @@ def check_landmark_order(landmarks: Landmarks, labels: LabelMap) -> None:
     Raises
     ------
     InvalidInputError
-        If the points fit much better in another order (BAD_LANDMARKS) or frame (LANDMARK_FRAME).
+        If the points fit much better in another order (BAD_LANDMARKS) or space (LANDMARK_SPACE).
 
     Warns
     -----
@@ -60,7 +60,7 @@ def check_landmark_order(landmarks: Landmarks, labels: LabelMap) -> None:
     if witness is None:
         return
     if landmarks.source == "given":
-        _check_frame(landmarks.points_mm, witness, labels)
+        _check_space(landmarks.points_mm, witness, labels)
     order = _better_order(landmarks.points_mm, witness)
     if order is None:
         return
@@ -109,21 +109,21 @@ def _better_order(points: Float, witness: Float) -> tuple[int, ...] | None:
     return tuple(int(n) for n in _ORDERS[best])
 
 
-def _check_frame(points: Float, witness: Float, labels: LabelMap) -> None:
+def _check_space(points: Float, witness: Float, labels: LabelMap) -> None:
     given = _distance(points, witness)
-    frames = {
+    spaces = {
         "With x and y negated they fit: they seem to be LPS, and RAS is needed.": points
         * np.array([-1.0, -1.0, 1.0]),
         "As voxel indices they fit: use Landmarks.from_voxels.": apply_matrix(
             labels.voxel_to_world, points
         ),
     }
-    for hint, moved in frames.items():
-        if given > _FAR_FRAME_MM and _distance(moved, witness) < _CLEARLY_NEARER * given:
+    for hint, moved in spaces.items():
+        if given > _FAR_IN_SPACE_MM and _distance(moved, witness) < _CLEARLY_NEARER * given:
             raise InvalidInputError(
                 f"landmarks: they are {given:.0f} mm away, on average, from where the labels show "
                 f"them. {hint}",
-                code="LANDMARK_FRAME",
+                code="LANDMARK_SPACE",
             )
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import length, multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
@@ -35,7 +36,7 @@ _MID_RANGE = (0.35, 0.7)
 
 
 class _Profile(NamedTuple):
-    """Per-slice measures in the lattice's mm frame, slices ordered from apex to base."""
+    """Per-slice measures along the lattice's axes in mm, slices ordered from apex to base."""
 
     height_mm: Float
     centre_mm: Float
@@ -88,12 +89,12 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
         base_at_last_slice = _area_growth(labels, present) >= 0
     sign = 1.0 if base_at_last_slice else -1.0
     profile = _measure(labels, present, sign)
-    frame = _frame(labels)
+    axes = _axes(labels)
     axis_point, axis_slope = _long_axis(profile)
     apex_height = _apex_height(profile)
     base_height = _base_height(profile, labels.spacing_mm[2])
-    rv_direction = _rv_direction(labels, profile, frame)
-    middle = _middle_points(labels, profile, rv_direction, frame, (apex_height, base_height))
+    rv_direction = _rv_direction(labels, profile, axes)
+    middle = _middle_points(labels, profile, rv_direction, axes, (apex_height, base_height))
     points = np.empty((6, 3))
     for row, height in ((4, apex_height), (5, base_height)):
         points[row] = [*(axis_point + axis_slope * height), height]
@@ -101,14 +102,14 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     mid_centre = np.array([*(axis_point + axis_slope * mid_height), mid_height])
     points[:4] = mid_centre + np.column_stack([middle, np.zeros(4)])
     points[:, 2] *= sign
-    return Landmarks(apply_matrix(frame, points), source="labels")
+    return Landmarks(settled(apply_matrix(axes, points)), source="labels")
 
 
-def _frame(labels: LabelMap) -> Float:
-    """Lattice mm frame (axis-aligned, origin at voxel 0) to world mm."""
-    frame = np.array(labels.voxel_to_world)
-    frame[:3, :3] /= labels.spacing_mm
-    return frame
+def _axes(labels: LabelMap) -> Float:
+    """Matrix from mm along the lattice's axes (origin at voxel 0) to world mm."""
+    axes = np.array(labels.voxel_to_world)
+    axes[:3, :3] /= labels.spacing_mm
+    return axes
 
 
 def base_is_at_last_slice(labels: LabelMap) -> bool:
@@ -176,7 +177,7 @@ def _long_axis(profile: _Profile) -> tuple[Float, Float]:
     fit, *_ = np.linalg.lstsq(
         design * weight[:, None], profile.centre_mm * weight[:, None], rcond=None
     )
-    return fit[0], fit[1]
+    return settled(fit[0]), settled(fit[1])
 
 
 def _apex_height(profile: _Profile) -> float:
@@ -192,6 +193,7 @@ def _apex_height(profile: _Profile) -> float:
     root = _lower_root(
         np.polynomial.Polynomial.fit(height[near], area[near], 2 if near.sum() > 3 else 1)
     )
+    root = float(settled(root))
     lowest = -max(_FARTHEST_APEX_STEPS * step, _FARTHEST_APEX_MM)
     return float(profile.height_mm[0] + np.clip(root, lowest, -min(step, 1.0) / 2))
 
@@ -223,7 +225,7 @@ def _base_height(profile: _Profile, thickness_mm: float) -> float:
     return float(height[middle] + thickness_mm * (0.5 + share.sum()))
 
 
-def _rv_direction(labels: LabelMap, profile: _Profile, frame: Float) -> Float:
+def _rv_direction(labels: LabelMap, profile: _Profile, axes: Float) -> Float:
     """Unit in-plane vector from the LV centre to the RV, averaged over profile."""
     right = _rv(labels)
     total = np.zeros(2)
@@ -231,23 +233,23 @@ def _rv_direction(labels: LabelMap, profile: _Profile, frame: Float) -> Float:
         where = np.argwhere(right[:, :, k])
         if len(where):
             offset = where.mean(axis=0) * labels.spacing_mm[:2] - centre
-            total += len(where) * offset / max(float(np.linalg.norm(offset)), 1e-9)
+            total += len(where) * offset / max(length(offset), 1e-9)
     if not total.any():
         warn(
             "landmarks_from_labels: no RV is labelled; its side is assumed to be the patient's "
             "right-anterior. Give landmarks if the heart is turned.",
             stacklevel=3,
         )
-        total = (frame[:3, :3].T @ np.array([-1.0, 1.0, 0.0]))[:2]
-        total = total if np.linalg.norm(total) > 1e-6 else np.array([-1.0, 0.0])
-    return np.asarray(total / np.linalg.norm(total))
+        total = multiply(axes[:3, :3].T, np.array([-1.0, 1.0, 0.0]))[:2]
+        total = total if length(total) > 1e-6 else np.array([-1.0, 0.0])
+    return np.asarray(total / length(total))
 
 
 def _middle_points(
     labels: LabelMap,
     profile: _Profile,
     rv_direction: Float,
-    frame: Float,
+    axes: Float,
     ends_mm: tuple[float, float],
 ) -> Float:
     """Landmarks I to IV relative to the LV centre in-plane, averaged over mid-ventricular profile."""
@@ -255,7 +257,7 @@ def _middle_points(
     chosen = (relative >= _MID_RANGE[0]) & (relative <= _MID_RANGE[1])
     if not chosen.any():
         chosen[np.argmin(np.abs(relative - 0.5))] = True
-    anterior = _anterior_direction(labels, profile, rv_direction, frame)
+    anterior = _anterior_direction(labels, profile, rv_direction, axes)
     axes = np.array([rv_direction, anterior])
     found = [
         points
@@ -266,34 +268,39 @@ def _middle_points(
     if not found:
         radius = float(np.sqrt(np.median(profile.area_mm2) / np.pi))
         found = [radius * np.array([[0.5, 0.85], [1.6, 0.0], [0.5, -0.85], [-1.0, 0.0]])]
-    return np.asarray(np.mean(found, axis=0) @ axes)
+    return np.asarray(multiply(np.mean(found, axis=0), axes))
 
 
 def _anterior_direction(
-    labels: LabelMap, profile: _Profile, rv_direction: Float, frame: Float
+    labels: LabelMap, profile: _Profile, rv_direction: Float, axes: Float
 ) -> Float:
     """In-plane unit vector, perpendicular to the RV direction, on the anterior side."""
     side = np.array([-rv_direction[1], rv_direction[0], 0.0])
-    up = frame[:3, 2] * np.sign(profile.slices[-1] - profile.slices[0])
-    anterior = np.cross(up, frame[:3, :3] @ np.array([*rv_direction, 0.0]))
-    return np.asarray(side[:2] * np.sign((frame[:3, :3] @ side) @ anterior))
+    up = axes[:3, 2] * np.sign(profile.slices[-1] - profile.slices[0])
+    anterior = np.cross(up, multiply(axes[:3, :3], np.array([*rv_direction, 0.0])))
+    return np.asarray(side[:2] * np.sign(multiply(axes[:3, :3], side, anterior)))
+
+
+def _polar(points: Float) -> tuple[Float, Float]:
+    """Angles and radii of points of the plane."""
+    return settled(np.arctan2(points[:, 1], points[:, 0])), np.sqrt((points**2).sum(axis=1))
 
 
 def _slice_points(labels: LabelMap, k: int, centre: Float, axes: Float) -> Float | None:
     """Landmarks I to IV of one slice along (RV direction, anterior), relative to the LV centre."""
     spacing = labels.spacing_mm[:2]
     plane = labels.array[:, :, k]
-    right = (np.argwhere(np.isin(plane, (RV_CAVITY, RV_WALL))) * spacing - centre) @ axes.T
-    left = (np.argwhere(np.isin(plane, (LV_CAVITY, LV_WALL))) * spacing - centre) @ axes.T
+    right = multiply(np.argwhere(np.isin(plane, (RV_CAVITY, RV_WALL))) * spacing - centre, axes.T)
+    left = multiply(np.argwhere(np.isin(plane, (LV_CAVITY, LV_WALL))) * spacing - centre, axes.T)
     if len(right) < 20 or len(left) < 20:
         return None
-    angle, radius = np.arctan2(left[:, 1], left[:, 0]), np.hypot(left[:, 0], left[:, 1])
+    angle, radius = _polar(left)
     bins = np.linspace(-np.pi, np.pi, 73)
     edge = np.zeros(72)
     np.maximum.at(edge, np.clip(np.digitize(angle, bins) - 1, 0, 71), radius)
-    right_angle = np.arctan2(right[:, 1], right[:, 0])
+    right_angle, right_radius = _polar(right)
     right_edge = edge[np.clip(np.digitize(right_angle, bins) - 1, 0, 71)]
-    contact = right_angle[np.hypot(right[:, 0], right[:, 1]) <= right_edge + _CONTACT_MM]
+    contact = right_angle[right_radius <= right_edge + _CONTACT_MM]
     if len(contact) < 3:
         return None
     ends = (np.quantile(contact, 0.98), np.quantile(contact, 0.02))

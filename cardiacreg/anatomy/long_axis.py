@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import length, multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, LabelMap, apply_matrix
 from cardiacreg.slices import labelled_box
@@ -32,7 +33,9 @@ def bare_direction(labels: LabelMap) -> Float | None:
         None where the LV cavity is absent, or bare on all sides alike.
     """
     area = bare_faces_mm2(labels)
-    return _unit((labels.voxel_to_world[:3, :3] / labels.spacing_mm) @ (area[:, 1] - area[:, 0]))
+    return _unit(
+        multiply(labels.voxel_to_world[:3, :3] / labels.spacing_mm, area[:, 1] - area[:, 0])
+    )
 
 
 def bare_faces_mm2(labels: LabelMap) -> Float:
@@ -90,16 +93,16 @@ def long_axis(labels: LabelMap) -> Float | None:
 
 def _line_through_sections(points: Float, axis: Float) -> Float:
     """Direction of the line fitted to the centres of sections across an axis, weighted by size."""
-    height = points @ axis
+    height = multiply(points, axis)
     section = np.floor((height - height.min()) / _SECTION_MM).astype(np.int64)
     count = np.bincount(section)
     held = count > 0
     sums = np.column_stack([np.bincount(section, points[:, a])[held] for a in range(3)])
     centres = sums / count[held, None]
     weight = np.sqrt(count[held])[:, None]
-    design = np.column_stack([np.ones(held.sum()), centres @ axis])
+    design = np.column_stack([np.ones(held.sum()), multiply(centres, axis)])
     fit, *_ = np.linalg.lstsq(design * weight, centres * weight, rcond=None)
-    found = _unit(fit[1])
+    found = _unit(settled(fit[1]))
     return axis if found is None else found
 
 
@@ -122,7 +125,7 @@ def towards_rv(labels: LabelMap, axis: Float) -> Float:
         for wanted in ((LV_CAVITY, LV_WALL), (RV_CAVITY,))
     )
     for guess in (right - left, np.eye(3)[np.abs(axis).argmin()]):
-        across = _unit(guess - (guess @ axis) * axis)
+        across = _unit(guess - multiply(guess, axis) * axis)
         if across is not None:
             return across
     raise AssertionError("a unit vector is not parallel to its smallest component's axis")
@@ -135,5 +138,5 @@ def _centre_mm(labels: LabelMap, where: NDArray[np.bool_]) -> Float:
 
 
 def _unit(vector: Float) -> Float | None:
-    length = float(np.linalg.norm(vector))
-    return vector / length if np.isfinite(length) and length > 1e-6 else None
+    size = length(vector)
+    return vector / size if np.isfinite(size) and size > 1e-6 else None

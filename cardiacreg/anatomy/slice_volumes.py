@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.anatomy.volumes import structure_volumes_ml, voxel_ml
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import STRUCTURES, LabelMap
@@ -119,7 +120,7 @@ def stack_volumes(
     >>> f"{found.input_ml:.1f} ml, {found.inside_ml:.1f} ml inside, {found.beyond_base_ml:.1f} ml beyond"
     '3.0 ml, 2.6 ml inside, 1.4 ml beyond'
     """
-    to_slices = (np.linalg.inv(target.voxel_to_world) @ refined.voxel_to_world)[2]
+    to_slices = multiply(invert(target.voxel_to_world), refined.voxel_to_world)[2]
     half = float(np.abs(to_slices[:3]).sum()) / 2
     extents, faces = _extents(refined.array, to_slices), _outer_faces(target)
     step_mm, of_one = float(target.spacing_mm[2]), voxel_ml(refined)
@@ -183,7 +184,7 @@ def _outer_faces(target: LabelMap) -> dict[int, tuple[float, float]]:
 
 def _extents(array: NDArray[np.uint8], to_slices: Float) -> dict[int, _Extent]:
     """Return where every structure lies; slice by slice where the model's slices are parallel."""
-    drift = float(np.abs(to_slices[:2]) @ np.array(array.shape[:2]))
+    drift = float(multiply(np.abs(to_slices[:2]), np.array(array.shape[:2])))
     if drift < _ROUNDING:
         heights = to_slices[2] * np.arange(array.shape[2]) + to_slices[3]
         return {label: _by_slice(array == label, heights) for label in STRUCTURES}
@@ -196,7 +197,7 @@ def _by_slice(mask: NDArray[np.bool_], heights: Float) -> _Extent:
 
 
 def _by_voxel(mask: NDArray[np.bool_], to_slices: Float) -> _Extent:
-    heights = np.argwhere(mask) @ to_slices[:3] + to_slices[3]
+    heights = multiply(np.argwhere(mask), to_slices[:3]) + to_slices[3]
     return _Extent(heights, np.ones(len(heights), dtype=np.int64))
 
 
@@ -212,7 +213,7 @@ def _divided(
     """Divide a structure at both outer faces; `half` is half the height of a voxel, in slices."""
     heights, counts = extent
     past = np.array([faces[0] - heights, heights - faces[1]])
-    beyond_ml = (past > _ROUNDING) @ counts * of_one_ml
+    beyond_ml = multiply(past > _ROUNDING, counts) * of_one_ml
     reach_mm = np.maximum(past.max(axis=1, initial=-np.inf) + half, 0.0) * step_mm
     reach_mm[reach_mm < _ROUNDING * step_mm] = 0.0
     apex, base = (0, 1) if base_at_last_slice else (1, 0)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.algebra import determinants
 from cardiacreg.anatomy.label_presets import check_canonical
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_WALL, RV_WALL, STRUCTURES, LabelMap
@@ -97,7 +98,7 @@ def structure_volumes_ml(labels: LabelMap) -> dict[str, float | None]:
 
 def voxel_ml(labels: LabelMap) -> float:
     """Return the volume of one voxel in ml."""
-    return abs(float(np.linalg.det(labels.voxel_to_world[:3, :3]))) / 1000
+    return abs(float(determinants(labels.voxel_to_world[:3, :3]))) / 1000
 
 
 def masses_g(labels: LabelMap) -> dict[str, float | None]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.atlases import bank_files, bank_place
 from cardiacreg.atlases.bank import AtlasBank, entry_hash, label_hash
 from cardiacreg.atlases.checks import check_atlas_anatomy, check_label_set
@@ -205,7 +206,7 @@ def _on_lattice_of_labels(image: Volume, subject: Subject) -> Volume:
     labels = subject.labels
     if same_lattice(image, labels):
         return image
-    to_image = np.linalg.inv(image.voxel_to_world) @ labels.voxel_to_world
+    to_image = multiply(invert(image.voxel_to_world), labels.voxel_to_world)
     voxels = apply_matrix(to_image, np.argwhere(labels.array).astype(np.float64))
     if voxels.min() < -1 or (voxels > np.array(image.shape)).any():
         raise InvalidInputError(

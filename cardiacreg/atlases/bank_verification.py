@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cardiacreg.algebra import multiply
 from cardiacreg.atlases.bank import AtlasBank, label_hash
 from cardiacreg.atlases.checks import anatomy_problem, landmark_problems
 from cardiacreg.errors import InvalidInputError
@@ -98,7 +99,7 @@ def _grid_problems(subject: Subject) -> list[str]:
     if spacing.min() < _SPACING_MM[0] or spacing.max() > _SPACING_MM[1]:
         found.append(f"its voxels are {spacing.round(3).tolist()} mm wide")
     axes = subject.labels.voxel_to_world[:3, :3] / spacing
-    cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
+    cosine = float(np.abs(multiply(axes.T, axes) - np.eye(3)).max())
     if cosine > _MOST_COSINE:
         found.append(f"its axes are not at right angles (cosine {cosine:.2f})")
     return found

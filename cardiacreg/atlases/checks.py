@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.algebra import determinants, length, multiply
 from cardiacreg.anatomy.label_presets import fitting_presets
 from cardiacreg.anatomy.landmark_order import check_landmark_order
 from cardiacreg.anatomy.plausibility import Sight, contradiction
@@ -129,7 +130,7 @@ def check_atlas(atlas: Any, position: int) -> None:
     InvalidInputError
         If it is not a Subject (BAD_TYPE), is empty (EMPTY_LABELS), holds other labels than 0 to 4
         (UNEXPECTED_LABEL), or is no heart under these (WRONG_PRESET) or with its landmarks
-        (MIRRORED_ATLAS, BAD_LANDMARKS, LANDMARK_FRAME).
+        (MIRRORED_ATLAS, BAD_LANDMARKS, LANDMARK_SPACE).
     """
     if not isinstance(atlas, Subject):
         raise InvalidInputError(
@@ -221,7 +222,7 @@ def check_atlas_anatomy(subject: Subject, where: str) -> None:
     ------
     InvalidInputError
         WRONG_PRESET if the anatomy fits a preset and not canonical labels; MIRRORED_ATLAS, or
-        BAD_LANDMARKS or LANDMARK_FRAME where landmarks fit the labels in another order or frame.
+        BAD_LANDMARKS or LANDMARK_SPACE where landmarks fit the labels in another order or space.
     """
     if (problem := anatomy_problem(subject)) is not None and "preset=" in problem:
         raise InvalidInputError(f"{where}: {problem}.", code="WRONG_PRESET")
@@ -238,7 +239,7 @@ def check_atlas_anatomy(subject: Subject, where: str) -> None:
 
 
 def _order_error(subject: Subject) -> InvalidInputError | None:
-    """Return what the labels say against the order or frame of the landmarks."""
+    """Return what the labels say against the order or space of the landmarks."""
     if subject.landmarks is None:
         return None
     try:
@@ -301,16 +302,16 @@ def _order_problems(landmarks: Landmarks) -> list[str]:
     """What is unlike a heart in the places of the paper's six landmarks."""
     anterior, turning, inferior, lateral, apex, mitral = landmarks.points_mm
     axis, across, side = mitral - apex, anterior - inferior, turning - lateral
-    length, width = float(np.linalg.norm(axis)), float(np.linalg.norm(across))
+    tall, width = length(axis), length(across)
     found = []
-    if not _LONG_AXIS_MM[0] <= length <= _LONG_AXIS_MM[1]:
-        found.append(f"apex and mitral centre are {length:.0f} mm apart")
+    if not _LONG_AXIS_MM[0] <= tall <= _LONG_AXIS_MM[1]:
+        found.append(f"apex and mitral centre are {tall:.0f} mm apart")
     if width < _INSERTIONS_APART_MM:
         found.append(f"the RV insertions are {width:.0f} mm apart")
-    heights = (landmarks.points_mm[:4] - apex) @ axis / max(length**2, 1e-9)
+    heights = multiply(landmarks.points_mm[:4] - apex, axis) / max(tall**2, 1e-9)
     if heights.min() < 0 or heights.max() > 1:
         found.append("a landmark of the walls is not between apex and mitral centre")
-    if np.linalg.det([across, side, axis]) >= 0:
+    if determinants([across, side, axis]) >= 0:
         found.append(_MIRRORED)
     return found
 
@@ -323,6 +324,6 @@ def _side_problems(
     if not left.any() or not right.any():
         return []
     across = heart[right].mean(axis=0) - heart[left].mean(axis=0)
-    if across @ (points[1] - points[3]) <= 0:
+    if multiply(across, points[1] - points[3]) <= 0:
         return [_OTHER_SIDE]
     return []

@@ -1,6 +1,6 @@
 """An index that proposes the atlases most like a target, so that a large bank need not be searched.
 
-Every atlas is brought into the frame of one template by its landmarks, and its labels are read once at
+Every atlas is laid over one template by its landmarks, and its labels are read once at
 some thousand points where atlases differ: its signature. A target's labels are read at the same points,
 as far as its labelled slices show them, because what was not acquired is unknown. Atlases that disagree
 at the fewest of the first thousand points are kept, these are ordered by NMI over all points, and the
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.atlases.ranking import nmi_of_histograms
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
@@ -37,12 +38,12 @@ _LEAST_SHARE = 0.002
 
 
 class AtlasIndex:
-    """Labels of a bank's atlases at few points of one frame, and the search among them.
+    """Labels of a bank's atlases at few points of one template, and the search among them.
 
     Parameters
     ----------
     template : Landmarks
-        Landmarks of the common frame.
+        Landmarks of the template.
     points_mm : ndarray, shape (m, 3)
         Where labels are read, in the template's world.
     signatures : ndarray of uint8, shape (n, m)
@@ -149,7 +150,7 @@ class AtlasIndex:
         to_target = fit_landmark_affine(landmarks, self.template).target_to_atlas.inverse()
         points = to_target.apply(self.points_mm)
         slices: NDArray[np.bool_] = np.asarray(target.array.any(axis=(0, 1)))
-        to_voxel = np.asarray(np.linalg.inv(target.voxel_to_world), dtype=np.float64)
+        to_voxel = np.asarray(invert(target.voxel_to_world), dtype=np.float64)
         nearest = np.rint(apply_matrix(to_voxel, points)[:, 2]).astype(np.int64)
         shown = (nearest >= 0) & (nearest < len(slices))
         shown &= slices[np.clip(nearest, 0, len(slices) - 1)]
@@ -230,7 +231,7 @@ def telling_points(sample: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
 
 def read_labels_at(labels: LabelMap, points_mm: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return the label of the nearest voxel at world points (n, 3); 0 outside."""
-    to_voxel = np.asarray(np.linalg.inv(labels.voxel_to_world), dtype=np.float64)
+    to_voxel = np.asarray(invert(labels.voxel_to_world), dtype=np.float64)
     return nearest_labels(labels, apply_matrix(to_voxel, points_mm))
 
 

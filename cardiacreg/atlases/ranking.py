@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert, multiply, settled
 from cardiacreg.arrays import Float
-from cardiacreg.compute.label_counts import joint_counts, joint_counts_affine
+from cardiacreg.compute.label_counts import joint_counts, joint_counts_affine, labels_affine
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Affine, LabelMap, Subject, labels_at
+from cardiacreg.geometry import Affine, LabelMap, Subject
 
 Counts = NDArray[np.int64]
 _MOST_SHOWN = 20
@@ -296,16 +297,21 @@ class _ScoringPoints:
 
     def read(self, atlas: LabelMap, affine: Affine) -> NDArray[np.uint8]:
         """Label of the nearest atlas voxel at every point."""
-        matrix = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ self._voxel_to_world
-        voxels = np.floor(self._points @ matrix[:3, :3].T + matrix[:3, 3] + 0.5).astype(np.int64)
-        return labels_at(atlas, voxels)
+        found: NDArray[np.uint8] = labels_affine(
+            self._points, atlas.array, self._rows(atlas, affine)
+        )
+        return found
 
     def counts(self, atlas: LabelMap, affine: Affine, unknown_labels: tuple[int, ...]) -> Counts:
         """Joint label histogram: target labels in rows, atlas labels in columns."""
-        matrix = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ self._voxel_to_world
-        rows = np.ascontiguousarray(matrix[:3])
+        rows = self._rows(atlas, affine)
         counts = joint_counts_affine(self._labels, self._points, atlas.array, rows)
         return _fold(counts, unknown_labels)
+
+    def _rows(self, atlas: LabelMap, affine: Affine) -> Float:
+        """Target voxels to atlas voxels, shape (3, 4)."""
+        matrix = multiply(invert(atlas.voxel_to_world), affine.matrix, self._voxel_to_world)
+        return np.ascontiguousarray(matrix[:3])
 
 
 def _plane(box: Sequence[slice], position: float) -> NDArray[np.float32]:
@@ -348,7 +354,8 @@ def nmi_of_histograms(counts: Counts) -> Float:
     joint = counts / np.maximum(1, counts.sum(axis=(1, 2), keepdims=True))
     together = _entropies(joint.reshape(len(joint), -1))
     apart = _entropies(joint.sum(axis=1)) + _entropies(joint.sum(axis=2))
-    return np.where(together > 0, apart / np.where(together > 0, together, 1.0), 1.0)
+    shares = np.where(together > 0, apart / np.where(together > 0, together, 1.0), 1.0)
+    return settled(shares, 2.0**-40)
 
 
 def _entropies(probability: Float) -> Float:

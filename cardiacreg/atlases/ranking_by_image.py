@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.atlases.ranking import RankedAtlas, nmi_of_counts
 from cardiacreg.compute.label_counts import joint_counts
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
@@ -173,7 +174,7 @@ class _ImagePoints:
 
         Three products are summed in a fixed order, without BLAS, for the same bits everywhere.
         """
-        matrix = np.linalg.inv(image.voxel_to_world) @ affine.matrix @ self._voxel_to_world
+        matrix = multiply(invert(image.voxel_to_world), affine.matrix, self._voxel_to_world)
         inside = np.ones(self._points.shape[1], dtype=bool)
         voxels = []
         for row, size in zip(matrix[:3], image.shape, strict=True):

@@ -24,7 +24,7 @@ from cardiacreg.errors import (
 )
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.refinement._refine import prepared, provenance_of
-from cardiacreg.refinement.canonical_frame import CanonicalFrame
+from cardiacreg.refinement.canonical_axes import CanonicalAxes
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.output_lattice import checked_spacing
@@ -200,17 +200,17 @@ def _in_cycles(times_ms: list[float] | None, gathered: GatheredFrames) -> list[f
 def _result(
     patient: Patient, models: Sequence[CineFrame], atlases: tuple[str, ...], notes: tuple[str, ...]
 ) -> CineResult:
-    context, gathered, frame = patient.context, patient.gathered, patient.frame
+    context, gathered, axes = patient.context, patient.gathered, patient.axes
     stored = gathered.subject(gathered.ed)
     return CineResult(
-        frames=tuple(_placed(model, frame) for model in models),
+        frames=tuple(_placed(model, axes) for model in models),
         ed=gathered.ed,
         es=gathered.es,
-        slice_shifts_mm=frame.shifts_back(patient.shifts_mm, stored.labels.shape[2]),
-        landmarks=frame.landmarks_back(context.landmarks),
+        slice_shifts_mm=axes.shifts_back(patient.shifts_mm, stored.labels.shape[2]),
+        landmarks=axes.landmarks_back(context.landmarks),
         atlases=atlases,
         orientation=patient.orientation,
-        ends=frame.ends_back(context.coverage.ends, context.landmarks, stored.labels),
+        ends=axes.ends_back(context.coverage.ends, context.landmarks, stored.labels),
         options=context.options,
         findings=cine_findings(models, patient.orientation),
         warnings=notes,
@@ -219,11 +219,11 @@ def _result(
     )
 
 
-def _placed(model: CineFrame, frame: CanonicalFrame) -> CineFrame:
+def _placed(model: CineFrame, axes: CanonicalAxes) -> CineFrame:
     """Return the model of a frame on the stored axes, in the stored world."""
     return replace(
         model,
-        labels=frame.labels_back(model.labels),
-        confidence=frame.volume_back(model.confidence),
-        transforms=tuple(frame.transform_back(each) for each in model.transforms),
+        labels=axes.labels_back(model.labels),
+        confidence=axes.volume_back(model.confidence),
+        transforms=tuple(axes.transform_back(each) for each in model.transforms),
     )

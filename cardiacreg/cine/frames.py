@@ -16,7 +16,7 @@ from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LV_CAVITY, LabelMap, Subject, Volume, same_lattice
 from cardiacreg.io.label_values import StoredLabels
 from cardiacreg.io.nifti import read_stored_frames, read_volume
-from cardiacreg.refinement.short_axis_frame import placement
+from cardiacreg.refinement.short_axis_lattice import placement
 from cardiacreg.refinement.target_checks import check_image, check_labels
 from cardiacreg.slices import labelled_slices
 

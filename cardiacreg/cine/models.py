@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.arrays import Float
 from cardiacreg.cine.patient import Patient
@@ -22,7 +23,7 @@ from cardiacreg.refinement.atlas_choice import (
     prepared_for_affines,
 )
 from cardiacreg.refinement.context import RefinementContext
-from cardiacreg.refinement.steps import fuse_deformed, prepare_frame
+from cardiacreg.refinement.steps import fuse_deformed, prepare_over_lattice
 from cardiacreg.registration.label_affine import improve_affine
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.results.guards import Finding, find_problems
@@ -91,12 +92,14 @@ def _tracked(patient: Patient, times: Sequence[float]) -> list[list[TrackedFrame
     """Deform every atlas onto every frame."""
     contexts, options = patient.contexts, patient.context.options
     prepared = {
-        position: prepare_frame(each, each.target.labels, options.registration, patient.lattice)
+        position: prepare_over_lattice(
+            each, each.target.labels, options.registration, patient.lattice
+        )
         for position, each in contexts.items()
     }
     ready = {position: prepared_for_affines(each) for position, each in contexts.items()}
     shifts = np.concatenate([patient.shifts_mm, patient.view_shifts_mm])
-    cycle = make_cycle(prepared, times, patient.gathered.es, shifts)
+    cycle = make_cycle(prepared, options.registration, times, patient.gathered.es, shifts)
     moved = shifts if patient.context.views else None
 
     def track(atlas: SelectedAtlas) -> list[TrackedFrame]:
@@ -172,7 +175,7 @@ def _measured(frame: CineFrame, context: RefinementContext, patient: Patient) ->
     """Compare the model of a labelled frame with its labels."""
     stack = context.target.labels
     apex, mitral = context.landmarks.points_mm[4:6]
-    rise = np.linalg.inv(stack.voxel_to_world)[2, :3] @ (mitral - apex)
+    rise = multiply(invert(stack.voxel_to_world)[2, :3], mitral - apex)
     agreement = slice_agreement(stack, frame.labels, patient.shifts_mm)
     volumes = stack_volumes(stack, frame.labels, base_at_last_slice=bool(rise > 0))
     findings = find_problems(agreement, volumes, slice_distance_mm=float(stack.spacing_mm[2]))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.anatomy.landmarks import base_is_at_last_slice, landmarks_from_labels
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.arrays import Float
@@ -19,11 +20,11 @@ from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 from cardiacreg.refinement._refine import make_context, oriented_context
 from cardiacreg.refinement.atlas_choice import SelectedAtlas, select_atlases
-from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
+from cardiacreg.refinement.canonical_axes import CanonicalAxes, find_canonical_axes
 from cardiacreg.refinement.context import Clock, RefinementContext
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.output_lattice import lattice_over_heart
-from cardiacreg.refinement.steps import prepare_frame
+from cardiacreg.refinement.steps import prepare_over_lattice
 from cardiacreg.results.result import Orientation
 from cardiacreg.slice_motion.shared_shifts import CONFIDENCE_PAST_ED, frame_shifts, shared_shifts
 from cardiacreg.slice_motion.shifts import SliceMotion
@@ -36,7 +37,7 @@ class Patient(NamedTuple):
 
     gathered: GatheredFrames
     """As stored."""
-    frame: CanonicalFrame
+    axes: CanonicalAxes
     """Where everything but `gathered` lies."""
     context: RefinementContext
     """Of end-diastole."""
@@ -80,10 +81,10 @@ def decide(
     -------
     Patient
     """
-    stored, frame = gathered, _frame_of_all(gathered, options)
-    gathered = _in_frame(stored, frame)
-    shared = (frame.spacing(spacing_mm), options, threads, progress, clock)
-    normal = frame.slice_normal(stored.labels[stored.ed])
+    stored, axes = gathered, _axes_of_all(gathered, options)
+    gathered = _on_axes(stored, axes)
+    shared = (axes.spacing(spacing_mm), options, threads, progress, clock)
+    normal = axes.slice_normal(stored.labels[stored.ed])
     first, last = (
         make_context(gathered.subject(n), *shared)._replace(slice_normal=normal)
         for n in (gathered.ed, gathered.es)
@@ -92,7 +93,7 @@ def decide(
         found = oriented_context(first, [last] if gathered.ed != gathered.es else [], bank)
         contexts = _contexts(gathered, found.context, found.orientation)
         contexts = {
-            n: each._replace(views=frame.views(views.frames[n])) for n, each in contexts.items()
+            n: each._replace(views=axes.views(views.frames[n])) for n, each in contexts.items()
         }
     ranking = found.ranking
     with clock.step("select"):
@@ -104,26 +105,26 @@ def decide(
         shifts, of_views = _shifts(contexts, chosen, lattice, options)
     selected = tuple(chosen[gathered.es][: options.n_atlases])
     return Patient(
-        stored, frame, contexts[gathered.ed], contexts, found.orientation, selected, lattice, shifts,
+        stored, axes, contexts[gathered.ed], contexts, found.orientation, selected, lattice, shifts,
         of_views, len(bank),
     )  # fmt: skip
 
 
-def _frame_of_all(gathered: GatheredFrames, options: RefineOptions) -> CanonicalFrame:
-    """Return the canonical frame of a cine: axes of end-diastole, a window over all frames' labels."""
+def _axes_of_all(gathered: GatheredFrames, options: RefineOptions) -> CanonicalAxes:
+    """Return the canonical axes of a cine: those of end-diastole, a window over all frames' labels."""
     every = options.registration.background_slices
     first = gathered.subject(gathered.ed)
     anywhere = np.max([each.array for each in gathered.labels], axis=0)
     whole = replace(first, labels=LabelMap(anywhere, first.labels.voxel_to_world))
-    axes = canonical_frame(first, all_slices=every)
-    return canonical_frame(whole, all_slices=every, like=axes)
+    axes = find_canonical_axes(first, all_slices=every)
+    return find_canonical_axes(whole, all_slices=every, like=axes)
 
 
-def _in_frame(gathered: GatheredFrames, frame: CanonicalFrame) -> GatheredFrames:
+def _on_axes(gathered: GatheredFrames, axes: CanonicalAxes) -> GatheredFrames:
     matrix = gathered.labels[gathered.ed].voxel_to_world
     alike = [Subject(LabelMap(each.array, matrix)) for each in gathered.labels]
-    shown = frame.subject(gathered.subject(gathered.ed)).image
-    labels = tuple(frame.subject(each).labels for each in alike)
+    shown = axes.subject(gathered.subject(gathered.ed)).image
+    labels = tuple(axes.subject(each).labels for each in alike)
     return replace(gathered, labels=labels, image=shown)
 
 
@@ -174,12 +175,14 @@ def _lattice(context: RefinementContext, chosen: list[SelectedAtlas]) -> Lattice
 def _union(*lattices: Lattice) -> Lattice:
     """Return the lattice over several that differ by whole voxels."""
     first = lattices[0]
-    to_first = np.linalg.inv(first.voxel_to_world)
-    starts = np.array([np.rint((to_first @ each.voxel_to_world)[:3, 3]) for each in lattices])
+    to_first = invert(first.voxel_to_world)
+    starts = np.array(
+        [np.rint(multiply(to_first, each.voxel_to_world)[:3, 3]) for each in lattices]
+    )
     stops = starts + [each.shape for each in lattices]
     low, high = starts.min(axis=0), stops.max(axis=0)
     matrix = first.voxel_to_world.copy()
-    matrix[:3, 3] += matrix[:3, :3] @ low
+    matrix[:3, 3] += multiply(matrix[:3, :3], low)
     ni, nj, nk = (int(n) for n in high - low)
     return Lattice((ni, nj, nk), matrix)
 
@@ -195,13 +198,13 @@ def _shifts(
     n_slices, n_views = any_context.target.labels.shape[2], len(any_context.views)
     if options.slice_motion is None:
         return np.zeros((n_slices, 2)), np.zeros((n_views, 2))
-    stage = replace(options.slice_motion, estimate_shifts=True)
+    stage = options.slice_motion
     n_registered = max(options.n_atlases, options.n_motion_atlases)
     found: list[Any] = []
     for position, atlases in chosen.items():
         context = contexts[position]
         aligned = [each.aligned for each in atlases]
-        prepared = prepare_frame(context, context.target.labels, stage, lattice)
+        prepared = prepare_over_lattice(context, context.target.labels, stage, lattice)
         how: dict[str, Any] = {
             "statistics": aligned[: options.n_statistics_atlases],
             "threads": context.threads,
@@ -209,9 +212,9 @@ def _shifts(
         }
         few = aligned[:n_registered]
         if context.views:
-            found.append(estimate_motion_with_views(prepared, context.views, few, **how))
+            found.append(estimate_motion_with_views(prepared, context.views, few, stage, **how))
         else:
-            found.append(frame_shifts(prepared, few, **how))
+            found.append(frame_shifts(prepared, few, stage, **how))
     confidence = [1.0, CONFIDENCE_PAST_ED][: len(found)]
     if not n_views:
         return shared_shifts(found, n_slices, confidence), np.zeros((0, 2))

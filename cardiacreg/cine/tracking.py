@@ -16,12 +16,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cardiacreg.algebra import invert, multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import StopReason, register_prepared
 from cardiacreg.registration.multiresolution import MultiresolutionSolver, State
+from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget, widen_domain
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
 
 _LONGEST_STEP = 0.15
@@ -45,6 +47,8 @@ class Cycle(NamedTuple):
     """Position of the frame that is registered first."""
     shifts_mm: Float
     """Of the slices, then of the views, shape (n_slices + n_views, 2)."""
+    options: RegistrationOptions
+    """Without compositions: every frame has one deformation on the same lattice."""
 
     @property
     def labelled(self) -> list[int]:
@@ -76,6 +80,7 @@ class TrackedFrame(NamedTuple):
 
 def make_cycle(
     prepared: Mapping[int, PreparedTarget],
+    options: RegistrationOptions,
     times: Sequence[float],
     reference: int,
     shifts_mm: Float,
@@ -86,6 +91,7 @@ def make_cycle(
     ----------
     prepared : mapping of int to PreparedTarget
         The labelled frames by position.
+    options : RegistrationOptions
     times : sequence of float
         Of all frames, in cycles, ascending from 0 and below 1.
     reference : int
@@ -100,12 +106,10 @@ def make_cycle(
     lower = np.min([each.lower_mm for each in wide], axis=0)
     upper = np.max([each.upper_mm for each in wide], axis=0)
     same = {
-        position: replace(
-            each, lower_mm=lower, upper_mm=upper, options=replace(each.options, compositions=0)
-        )
+        position: replace(each, lower_mm=lower, upper_mm=upper)
         for position, each in prepared.items()
     }
-    return Cycle(same, tuple(times), reference, shifts_mm)
+    return Cycle(same, tuple(times), reference, shifts_mm, replace(options, compositions=0))
 
 
 def track_atlas(cycle: Cycle, atlas: LabelMap, affines: Mapping[int, Affine]) -> list[TrackedFrame]:
@@ -202,14 +206,15 @@ class _Tracking:
             prepared,
             self._atlas,
             self._affines[position],
+            self._cycle.options,
             slice_shifts_mm=shifts[:n_slices],
             view_shifts_mm=shifts[n_slices:],
         )
         transform = found.target_to_atlas
         assert isinstance(transform, FFD)
-        frame = prepared.samples.frame_to_world
-        lattice = np.linalg.inv(frame) @ transform.lattice_to_world
-        local = np.ascontiguousarray(transform.displacements_mm @ frame[:3, :3])
+        axes = prepared.samples.axes_to_world
+        lattice = multiply(invert(axes), transform.lattice_to_world)
+        local = np.ascontiguousarray(multiply(transform.displacements_mm, axes[:3, :3]))
         self._states[position] = State(
             local, lattice[:3, 3].copy(), np.diag(lattice)[:3].copy(), shifts
         )
@@ -217,21 +222,22 @@ class _Tracking:
 
     def _fit(self, position: int, start: State, iterations: int) -> MultiresolutionSolver:
         """Fit the finest level of one frame from a start."""
-        prepared = self._cycle.prepared[position]
-        options = prepared.options
+        options = self._cycle.options
         finest = replace(
             options,
             spacings_mm=options.spacings_mm[-1:],
             strides=options.strides[-1:],
             iterations=(iterations,),
         )
-        solver = self._solver(replace(prepared, options=finest), self._affines[position])
+        solver = self._solver(self._cycle.prepared[position], self._affines[position], finest)
         self._states[position] = solver.level(start, 0)[0]
         return solver
 
-    def _solver(self, prepared: PreparedTarget, affine: Affine) -> MultiresolutionSolver:
+    def _solver(
+        self, prepared: PreparedTarget, affine: Affine, options: RegistrationOptions | None = None
+    ) -> MultiresolutionSolver:
         cells = build_lookup(self._atlas, prepared.codes.codes)
-        return MultiresolutionSolver(prepared, cells, affine, 1)
+        return MultiresolutionSolver(prepared, options or self._cycle.options, cells, affine, 1)
 
 
 def _described(solver: MultiresolutionSolver, state: State) -> TrackedFrame:
@@ -270,5 +276,5 @@ def low_pass(values: Float, times: Float) -> Float:
     basis = np.concatenate([np.ones((n, 1)), np.cos(angles), np.sin(angles)], axis=1)
     kept = 1 / (1 + (orders / _CUTOFF) ** _ORDER)
     weights = np.concatenate([[1.0], kept, kept])
-    matrix = (basis * weights) @ np.linalg.pinv(basis)
-    return np.asarray((matrix @ values.reshape(n, -1)).reshape(values.shape))
+    matrix = settled(multiply(basis * weights, np.linalg.pinv(basis)), 2.0**-36)
+    return np.asarray(multiply(matrix, values.reshape(n, -1)).reshape(values.shape))

@@ -112,6 +112,13 @@ for _command in (
     metavar="FILE",
     help="The six landmarks, JSON; derived from the segmentation when absent.",
 )
+@click.option(
+    "--probabilities",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="How probable a network finds each value of the segmentation: .npz of nnU-Net, or NIfTI with "
+    "the classes along the fourth axis. A clear voxel then holds the model, a doubtful one gives way.",
+)
 @atlas_options
 @meaning_options()
 @frame_option
@@ -154,7 +161,7 @@ for _command in (
     help="Spacing of the model in mm.",
 )
 @click.option(
-    "--options-preset",
+    "--method",
     type=click.Choice(["default", "fast", "paper"]),
     default="default",
     show_default=True,
@@ -173,7 +180,7 @@ def refine(
     patient: Path | None,
     output: Path,
     cine_frames: str | tuple[int, ...] | None,
-    options_preset: str,
+    method: str,
     only: tuple[tuple[str, tuple[str, ...]], ...],
     selection: str,
     coverage: Mapping[str, str],
@@ -203,7 +210,7 @@ def refine(
     inputs["preset"] = one_meaning(preset, mapping)
     of_views = one_meaning(view_preset, view_mapping, "view-")
     inputs["views"] = paired_views(inputs["views"], view_images, of_views)
-    options = chosen_options(options_preset, coverage, orientation, only, selection)
+    options = chosen_options(method, coverage, orientation, only, selection)
     check_one_input(patient, inputs["segmentation"])
     if patient is not None:
         unused = {
@@ -251,7 +258,8 @@ def _refine_frame(
     from cardiacreg.refinement.views import sources_of
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures, save_result
 
-    given = (inputs[name] for name in ("segmentation", "image", "landmarks", "atlases"))
+    names = ("segmentation", "image", "landmarks", "probabilities", "atlases")
+    given = (inputs[name] for name in names)
     files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     check_figures()

@@ -114,7 +114,7 @@ def cohort() -> None:
     help="Spacing of the models in mm.",
 )  # fmt: skip
 @click.option(
-    "--options-preset", type=click.Choice(["default", "fast", "paper"]), default="default",
+    "--method", type=click.Choice(["default", "fast", "paper"]), default="default",
     show_default=True, help="As for refine.",
 )  # fmt: skip
 @click.option(
@@ -128,7 +128,7 @@ def run(
     workers: int | None,
     scheduler: str | None,
     shard: tuple[int, int] | None,
-    options_preset: str,
+    method: str,
     only: tuple[tuple[str, tuple[str, ...]], ...],
     selection: str,
     coverage: Mapping[str, str],
@@ -157,7 +157,7 @@ def run(
     if workers is None and scheduler is None and shard is None:
         cpus = available_threads()
         workers, shard = (None, (1, 1)) if cpus == 1 else (cpus, None)
-    options = chosen_options(options_preset, coverage, orientation, only, selection)
+    options = chosen_options(method, coverage, orientation, only, selection)
     with _told_to_go_on(), _lines(quiet) as lines:
         found = refine_cohort(
             manifest, output, preset=one_meaning(preset, mapping),

@@ -48,12 +48,12 @@ def heart_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--coverage", multiple=True, metavar="[END=]WORD", callback=coverage_words,
             help="Whether the stack covers the ventricles: whole, partial (cut there) or auto; for one "
-            "end as apex=partial or base=whole. May be repeated.  [default: as the options preset]",
+            "end as apex=partial or base=whole. May be repeated.  [default: as the method says]",
         ),
         click.option(
             "--orientation", type=click.Choice(ORIENTATIONS),
             help="How the heart lies in its file; auto weighs header, labels, image and other frames.  "
-            "[default: as the options preset]",
+            "[default: as the method says]",
         ),
         click.option(
             "--other-frame", "frames", multiple=True, metavar="FILE|NUMBER", callback=frame_words,
@@ -116,7 +116,7 @@ def told(
 
 
 def chosen_options(
-    options_preset: str,
+    method: str,
     coverage: Mapping[str, str],
     orientation: str | None,
     only: tuple[tuple[str, tuple[str, ...]], ...],
@@ -126,7 +126,7 @@ def chosen_options(
 
     Parameters
     ----------
-    options_preset : {"default", "fast", "paper"}
+    method : {"default", "fast", "paper"}
     coverage, orientation
         As for `told`.
     only, selection
@@ -135,5 +135,5 @@ def chosen_options(
     from cardiacreg.refinement.options import RefineOptions
 
     ways = {"default": RefineOptions, "fast": RefineOptions.fast, "paper": RefineOptions.paper}
-    options = told(ways[options_preset](), coverage, orientation)
+    options = told(ways[method](), coverage, orientation)
     return replace(options, metadata=only, selection=selection)

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
 _FAILED = "FAILED_AGREEMENT"
-_SINGLE_FRAME = ("landmarks", "frame", "frames")
+_SINGLE_FRAME = ("landmarks", "probabilities", "frame", "frames")
 _SHOWN = ("EDV", "ESV", "SV", "EF", "M")
 _WORDS = {
     "landmarks": "--landmarks",
+    "probabilities": "--probabilities",
     "frame": "--frame",
     "frames": "--other-frame",
 }

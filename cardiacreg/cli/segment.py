@@ -17,13 +17,21 @@ from cardiacreg.cli.heart import heart_options, told
 from cardiacreg.cli.presets import spacing_option
 from cardiacreg.cli.report import page_of, report_option, with_inputs
 from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
-from cardiacreg.cli.support import EXIT_CODES, atlas_options, echo_json, progress_lines, say
+from cardiacreg.cli.support import (
+    EXIT_CODES,
+    as_cell,
+    atlas_options,
+    echo_json,
+    progress_lines,
+    say,
+)
 from cardiacreg.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from cardiacreg.geometry import LabelMap, Subject
 
 SEGMENT_FILES = ("segmentation.nii.gz", "segmentation_landmarks.json", "segmentation.json")
+PROBABILITIES_FILE = "segmentation_probabilities.nii.gz"
 
 _Command = Callable[..., Any]
 
@@ -62,7 +70,24 @@ def _network_options(command: _Command) -> _Command:
 
 @click.command(epilog=EXIT_CODES)
 @_network_options
-def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs: Any) -> None:
+@click.option(
+    "--probabilities", "with_probabilities", is_flag=True,
+    help="Also write segmentation_probabilities.nii.gz, for cardiacreg refine --probabilities.",
+)  # fmt: skip
+@click.option(
+    "--all-frames", is_flag=True,
+    help="Segment all frames of a 4-D file together: one orientation, and neighbours in time that agree. "
+    "segmentation.nii.gz is then 4-D, for cardiacreg refine --frames.",
+)  # fmt: skip
+def segment(
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    with_probabilities: bool,
+    all_frames: bool,
+    **inputs: Any,
+) -> None:
     """Segment an image and find its six landmarks.
 
     Writes segmentation.nii.gz (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity, on the image's own
@@ -72,12 +97,20 @@ def segment(output: Path, overwrite: bool, as_json: bool, quiet: bool, **inputs:
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import all_or_nothing, check_output
 
+    every = (*SEGMENT_FILES, PROBABILITIES_FILE)
     how: Any = {"overwrite": overwrite, "inputs": files_of(inputs["image"], inputs["weights"])}
-    check_output(output, SEGMENT_FILES, **how)
+    check_output(output, every, **how)
+    if all_frames:
+        if with_probabilities or inputs["frame"] is not None:
+            raise click.UsageError("--all-frames does not go with --probabilities or --frame.")
+        _segment_cine(output, every, how, as_json=as_json, quiet=quiet, inputs=inputs)
+        return
     subject = _predict(**inputs)
-    names = _names(subject)
-    with all_or_nothing(output, names, outdated=SEGMENT_FILES, **how) as stage:
+    names = (*_names(subject), *([PROBABILITIES_FILE] if with_probabilities else []))
+    with all_or_nothing(output, names, outdated=every, **how) as stage:
         _write_segmentation(stage, subject)
+        if with_probabilities:
+            _write_probabilities(stage, subject)
     found = _summary(subject)
     if as_json:
         echo_json(found | {"folder": output})
@@ -132,8 +165,9 @@ def run(
     others = _other_frames(frames, **inputs)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         result = refine(
-            subject.labels, image=subject.image, landmarks=subject.landmarks, atlases=atlases,
-            frames=others, options=options, threads=threads, progress=progress,
+            subject.labels, image=subject.image, landmarks=subject.landmarks,
+            probabilities=subject.metadata["probabilities"], atlases=atlases, frames=others,
+            options=options, threads=threads, progress=progress,
         )  # fmt: skip
     network = subject.metadata["network"]
     provenance = {**result.provenance, "network": network}
@@ -156,17 +190,17 @@ def run(
     )  # fmt: skip
 
 
-def _predict(image: str, **options: Any) -> Subject:
+def _predict(image: str, *, cine: bool = False, **options: Any) -> Any:
+    """Return the segmented subject, or those of all frames of a cine."""
     try:
-        from cardiacreg_nn import predict
+        from cardiacreg_nn import predict, predict_cine
     except ImportError as error:
         raise InvalidInputError(
             f"the network needs torch and safetensors ({error.__cause__ or error}); install them with: "
             'pip install "cardiacreg[nn]".',
             code="NO_TORCH",
         ) from error
-    subject: Subject = predict(image, **options)
-    return subject
+    return predict_cine(image, **options) if cine else predict(image, **options)
 
 
 def _other_frames(frames: Sequence[str | int], **inputs: Any) -> list[LabelMap]:
@@ -197,6 +231,68 @@ def _summary(subject: Subject) -> dict[str, Any]:
 def _names(subject: Subject) -> list[str]:
     """The files that a segmentation gives; landmarks are not found in every image."""
     return [n for n in SEGMENT_FILES if subject.landmarks is not None or "landmarks" not in n]
+
+
+def _segment_cine(
+    output: Path,
+    every: Sequence[str],
+    how: dict[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
+    inputs: dict[str, Any],
+) -> None:
+    """Segment all frames together, write them, and show volumes over time."""
+    from cardiacreg.io.landmark_files import write_json
+    from cardiacreg.io.nifti import write_label_frames
+    from cardiacreg.io.output_folder import all_or_nothing
+
+    given = {name: value for name, value in inputs.items() if name != "frame"}
+    frames = _predict(cine=True, **given)
+    found = {
+        "name": frames[0].name,
+        "network": frames[0].metadata["network"],
+        "frames": [_frame_summary(each) for each in frames],
+    }
+    names = (SEGMENT_FILES[0], SEGMENT_FILES[2])
+    with all_or_nothing(output, names, outdated=every, **how) as stage:
+        write_label_frames(stage / names[0], [each.labels for each in frames])
+        write_json(stage / names[1], found)
+    if as_json:
+        echo_json(found | {"folder": output})
+        return
+    _echo_frames(found["frames"])
+    if not quiet:
+        say(_licence(frames[0]))
+
+
+def _frame_summary(subject: Subject) -> dict[str, Any]:
+    from cardiacreg.anatomy.volumes import structure_volumes_ml
+
+    held = subject.labels.array.any(axis=(0, 1))
+    return {
+        "frame": subject.metadata["frame"],
+        "volumes_ml": structure_volumes_ml(subject.labels),
+        "slices_with_heart": [k for k, shown in enumerate(held.tolist()) if shown],
+    }
+
+
+def _echo_frames(frames: Sequence[dict[str, Any]]) -> None:
+    names = list(frames[0]["volumes_ml"])
+    click.echo(f"{'frame':>5s}" + "".join(f"{name + ' ml':>14s}" for name in names))
+    for each in frames:
+        cells = [f"{as_cell(each['volumes_ml'][name], 1):>14s}" for name in names]
+        click.echo(f"{each['frame']:5d}{''.join(cells)}")
+
+
+def _write_probabilities(place: Path, subject: Subject) -> None:
+    import numpy as np
+
+    from cardiacreg.io.nifti import write_volume_frames
+
+    found = np.moveaxis(subject.metadata["probabilities"], 0, 3)
+    matrix = subject.labels.voxel_to_world
+    write_volume_frames(place / PROBABILITIES_FILE, np.ascontiguousarray(found), matrix)
 
 
 def _write_segmentation(place: Path, subject: Subject) -> None:

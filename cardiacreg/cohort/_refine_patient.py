@@ -266,7 +266,8 @@ def _phases_of_series(files: PatientFiles, how: dict[str, Any]) -> PatientResult
     frame = _only(files)
     both = gather_cine(frame.labels, ",".join(PHASES), preset=how["preset"])
     numbers = [both.numbers[both.ed], both.numbers[both.es]]
-    frames, progress = {}, how["progress"]
+    frames: dict[str, RefineResult] = {}
+    progress = how["progress"]
     for name, number, other in zip(PHASES, numbers, reversed(numbers), strict=True):
         how = how | {"progress": part_of(progress, len(frames), len(PHASES), name)}
         frames[name] = refine(

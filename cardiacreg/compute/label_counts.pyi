@@ -8,3 +8,6 @@ def joint_counts_affine(
     atlas: NDArray[np.uint8],
     matrix: NDArray[np.float64],
 ) -> NDArray[np.int64]: ...
+def labels_affine(
+    points: NDArray[np.float32], atlas: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> NDArray[np.uint8]: ...

@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Joint label counts of a target and an atlas, optionally through an affine look-up.
+"""Joint label counts of a target and an atlas, optionally through an affine look-up; and that look-up alone.
 
 The counts serve atlas selection (NMI), label consistency and Dice alike: integers, no rounding
 questions, no warped copy, no start-up cost.
@@ -50,29 +50,46 @@ def joint_counts_affine(
     Positions below zero are outside, so that cutting off the fraction rounds down. Two tables are
     filled in turn, because equal neighbours would otherwise wait for each other's count.
     """
-    cdef Py_ssize_t n, i, j, k, half
-    cdef Py_ssize_t ni = atlas.shape[0], nj = atlas.shape[1], nk = atlas.shape[2]
-    cdef Py_ssize_t total = target.shape[0]
+    cdef Py_ssize_t n, half, total = target.shape[0]
     rows = int(np.max(target)) + 1 if total else 1
     counts_array = np.zeros((2, rows, 256), dtype=np.int64)
     cdef long long[:, :, ::1] counts = counts_array
-    cdef double x, y, z, u, v, w
-    cdef uint8 label
-    cdef double m00 = matrix[0, 0], m01 = matrix[0, 1], m02 = matrix[0, 2], m03 = matrix[0, 3]
-    cdef double m10 = matrix[1, 0], m11 = matrix[1, 1], m12 = matrix[1, 2], m13 = matrix[1, 3]
-    cdef double m20 = matrix[2, 0], m21 = matrix[2, 1], m22 = matrix[2, 2], m23 = matrix[2, 3]
     with nogil:
         for n in range(total):
-            x = points[n, 0]
-            y = points[n, 1]
-            z = points[n, 2]
-            u = m00 * x + m01 * y + m02 * z + m03 + 0.5
-            v = m10 * x + m11 * y + m12 * z + m13 + 0.5
-            w = m20 * x + m21 * y + m22 * z + m23 + 0.5
-            label = 0
-            if u >= 0 and v >= 0 and w >= 0 and u < ni and v < nj and w < nk:
-                i, j, k = <Py_ssize_t>u, <Py_ssize_t>v, <Py_ssize_t>w
-                label = atlas[i, j, k]
             half = n & 1
-            counts[half, target[n], label] += 1
+            counts[half, target[n], nearest_label(points, n, atlas, matrix)] += 1
     return counts_array.sum(axis=0)
+
+
+def labels_affine(
+    const float[:, ::1] points, const uint8[:, :, ::1] atlas, const double[:, ::1] matrix
+):
+    """Label of the nearest atlas voxel of listed target points; arguments as above.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (n,); 0 outside the atlas.
+    """
+    labels_array = np.empty(points.shape[0], dtype=np.uint8)
+    cdef uint8[::1] labels = labels_array
+    cdef Py_ssize_t n
+    with nogil:
+        for n in range(points.shape[0]):
+            labels[n] = nearest_label(points, n, atlas, matrix)
+    return labels_array
+
+
+cdef inline uint8 nearest_label(
+    const float[:, ::1] points, Py_ssize_t n, const uint8[:, :, ::1] atlas, const double[:, ::1] matrix
+) noexcept nogil:
+    """Label of the atlas voxel nearest to one point; 0 outside."""
+    cdef double x = points[n, 0], y = points[n, 1], z = points[n, 2]
+    cdef double u = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3] + 0.5
+    cdef double v = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3] + 0.5
+    cdef double w = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3] + 0.5
+    if u < 0 or v < 0 or w < 0:
+        return 0
+    if u >= atlas.shape[0] or v >= atlas.shape[1] or w >= atlas.shape[2]:
+        return 0
+    return atlas[<Py_ssize_t>u, <Py_ssize_t>v, <Py_ssize_t>w]

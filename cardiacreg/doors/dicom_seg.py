@@ -27,7 +27,7 @@ from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.label_values import StoredLabels, coded
 from cardiacreg.io.regular_file import check_regular_file
 from cardiacreg.io.source_name import named_source
-from cardiacreg.slices import target_frame
+from cardiacreg.slices import stack_axes
 
 _CODES = {
     1: ("87878005", "Left ventricle"),
@@ -88,7 +88,7 @@ def write_dicom_seg(
     if not Path(path).name.lower().endswith(".dcm"):
         raise InvalidInputError(f"{path}: needs a name that ends with .dcm.", code="BAD_FILE_NAME")
     highdicom = _highdicom()
-    target_frame(labels.voxel_to_world, str(path))
+    stack_axes(labels.voxel_to_world, str(path))
     present = labels.present()
     if not present:
         raise InvalidInputError(

@@ -15,7 +15,7 @@ from cardiacreg.doors.image_planes import LPS_TO_RAS
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Volume
 from cardiacreg.io.output_folder import all_or_nothing
-from cardiacreg.slices import target_frame
+from cardiacreg.slices import stack_axes
 
 _LEVELS = 4095
 _CYCLE_MS = 1000.0
@@ -77,7 +77,7 @@ def write_dicom_cine(
             f"{len(times)} times; needs frames of one shape, and a time for each.",
             code="BAD_SHAPE",
         )
-    target_frame(frames[0].voxel_to_world, str(folder))
+    stack_axes(frames[0].voxel_to_world, str(folder))
     study = _Study(dicom, frames, patient, description)
     places = [(k, t) for k in range(frames[0].shape[2]) for t in range(len(frames))]
     names = [f"slice_{k:03d}_frame_{t:03d}.dcm" for k, t in places]

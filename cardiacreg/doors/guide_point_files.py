@@ -15,7 +15,7 @@ from cardiacreg.doors.guide_points import PLANES_FILE
 from cardiacreg.doors.image_planes import LPS_TO_RAS
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap, apply_matrix
 from cardiacreg.io.output_folder import all_or_nothing
-from cardiacreg.slices import labelled_box, target_frame
+from cardiacreg.slices import labelled_box, stack_axes
 
 _NEAR_PIXELS = 2
 _HEAD = ("x", "y", "z", "contour type", "frameID", "weight", "time frame")
@@ -59,7 +59,7 @@ def write_guide_points(
     >>> write_guide_points("guidepoints", make_toy_heart().labels)
     """
     labelled_box(labels)
-    target_frame(labels.voxel_to_world, "write_guide_points")
+    stack_axes(labels.voxel_to_world, "write_guide_points")
     points = f"GPFile_{time_frame:03d}.txt"
     rows = ["\t".join(_HEAD)]
     for number, kind, each in _contours(labels):

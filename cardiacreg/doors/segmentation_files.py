@@ -16,7 +16,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.nifti import write_label_values
-from cardiacreg.slices import target_frame
+from cardiacreg.slices import stack_axes
 
 NIFTI = (".nii", ".nii.gz")
 SLICER = ".seg.nrrd"
@@ -137,7 +137,7 @@ def _segments(
 def _by_itk(
     path: Path, ending: str, array: NDArray[Any], voxel_to_world: Float, header: Mapping[str, str]
 ) -> bytes:
-    frame = target_frame(voxel_to_world, str(path))
+    frame = stack_axes(voxel_to_world, str(path))
     simpleitk = _simpleitk(path)
     image = simpleitk.GetImageFromArray(np.ascontiguousarray(array.T))
     image.SetSpacing([float(n) for n in np.linalg.norm(voxel_to_world[:3, :3], axis=0)])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.slices import labelled_slices
@@ -23,6 +24,7 @@ _MATCHED = (RV_CAVITY, LV_CAVITY, LV_WALL)
 _LARGEST_OFFSET = 0.35
 """In shares of all votes; about a voxel."""
 _ROUNDS = 5
+_SURE = 0.5
 _MARGIN_MM = 8.0
 
 
@@ -31,6 +33,7 @@ def match_areas(
     lattice: Lattice,
     target: LabelMap,
     slice_shifts_mm: Float,
+    certainty: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Change votes so that the acquired slices show structures as large as they were drawn.
 
@@ -44,6 +47,9 @@ def match_areas(
         The acquired slices.
     slice_shifts_mm : ndarray, shape (n_slices, 2)
         True position = stored position + shift.
+    certainty : ndarray, shape (i, j, k), optional
+        How sure each voxel's label is, from 0 to 1. A structure that is drawn less than half sure in a
+        slice is matched in part only.
 
     Returns
     -------
@@ -51,13 +57,15 @@ def match_areas(
         The same array; its sums differ now.
     """
     slices = labelled_slices(target.array)
-    to_voxel = np.linalg.inv(lattice.voxel_to_world) @ target.voxel_to_world
+    to_voxel = multiply(invert(lattice.voxel_to_world), target.voxel_to_world)
     scene = _Scene(votes, target, to_voxel)
     drawn = tuple(label for label in _MATCHED if (target.array == label).any())
     offsets = np.zeros((len(slices), votes.shape[3]))
     for row, k in enumerate(slices):
         shares, own = scene.read(int(k), slice_shifts_mm[k])
         offsets[row] = slice_offsets(shares, own, drawn)
+        if certainty is not None:
+            offsets[row] *= _parts(target.array[..., k], certainty[..., k], drawn, votes.shape[3])
     heights = to_voxel[2, 2] * slices + to_voxel[2, 3]
     field = _between_slices(offsets, heights, abs(to_voxel[2, 2]), votes.shape[2])
     votes += (scene.total * field).astype(np.float32)
@@ -129,6 +137,18 @@ def slice_offsets(shares: Float, own: NDArray[np.uint8], drawn: tuple[int, ...])
             needed = others.max(axis=0) - columns[label]
             offsets[label] = np.clip(_between(needed, count), -_LARGEST_OFFSET, _LARGEST_OFFSET)
     return offsets
+
+
+def _parts(
+    own: NDArray[np.uint8], certainty: NDArray[np.float32], drawn: tuple[int, ...], n_labels: int
+) -> Float:
+    """How much of its offset each label keeps in a slice; all of it where it is half sure or more."""
+    kept = np.ones(n_labels)
+    for label in drawn:
+        held = own == label
+        if held.any():
+            kept[label] = min(1.0, float(certainty[held].mean()) / _SURE)
+    return kept
 
 
 def _between(values: Float, count: int) -> float:

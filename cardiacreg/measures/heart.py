@@ -21,7 +21,7 @@ from cardiacreg.measures.intervals import (
     volume_intervals,
 )
 from cardiacreg.measures.left_wall import measure_left_wall, right_wall_mm
-from cardiacreg.measures.segments import N_SEGMENTS, heart_frame
+from cardiacreg.measures.segments import N_SEGMENTS, heart_directions
 from cardiacreg.results.saved_model import Model, SavedModel, as_model
 
 _HEIGHTS_CM, _WEIGHTS_KG = (30.0, 250.0), (1.0, 400.0)
@@ -322,8 +322,8 @@ def _measured(model: SavedModel) -> PhaseMeasures:
     }
     lv_wall = volumes[STRUCTURES[LV_WALL]]
     landmarks = model.landmarks or landmarks_from_labels(model.labels)
-    frame = heart_frame(landmarks)
-    shape = measure_left_wall(model.labels, frame)
+    directions = heart_directions(landmarks)
+    shape = measure_left_wall(model.labels, directions)
     rv_wall = shown.get(STRUCTURES[RV_WALL])
     return PhaseMeasures(
         lv_volume_ml=volumes[STRUCTURES[LV_CAVITY]],
@@ -336,7 +336,9 @@ def _measured(model: SavedModel) -> PhaseMeasures:
         eccentricity=shape.eccentricity if shape else float("nan"),
         septal_curvature_per_cm=shape.septum.curvature_per_cm if shape else float("nan"),
         septal_curvature_ratio=shape.septum.curvature_ratio if shape else float("nan"),
-        rv_thickness_mm=float("nan") if rv_wall is None else right_wall_mm(model.labels, frame),
+        rv_thickness_mm=float("nan")
+        if rv_wall is None
+        else right_wall_mm(model.labels, directions),
     )
 
 

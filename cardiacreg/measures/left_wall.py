@@ -10,7 +10,7 @@ from scipy import ndimage
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
 from cardiacreg.measures.laplace import Wall, field_lines
-from cardiacreg.measures.segments import N_SEGMENTS, HeartFrame, segments_of
+from cardiacreg.measures.segments import N_SEGMENTS, HeartDirections, segments_of
 from cardiacreg.measures.septum import Septum, middle_ring, septal_curvature
 from cardiacreg.surfaces.level_fields import (
     LV_ENDO,
@@ -62,14 +62,14 @@ class LeftWall(NamedTuple):
     septum: Septum
 
 
-def measure_left_wall(labels: LabelMap, frame: HeartFrame) -> LeftWall | None:
+def measure_left_wall(labels: LabelMap, directions: HeartDirections) -> LeftWall | None:
     """Measure the LV's wall and cavity.
 
     Parameters
     ----------
     labels : LabelMap
         Canonical labels on thin slices.
-    frame : HeartFrame
+    directions : HeartDirections
         In the same world.
 
     Returns
@@ -77,18 +77,20 @@ def measure_left_wall(labels: LabelMap, frame: HeartFrame) -> LeftWall | None:
     LeftWall or None
         None without an LV cavity or wall.
     """
-    lattice = lv_wall(labels, frame)
+    lattice = lv_wall(labels, directions)
     if lattice is None:
         return None
-    found = thickness(lattice, frame)
-    segments = segments_of(found.middles_mm, frame, float(frame.heights_mm(found.points_mm).min()))
+    found = thickness(lattice, directions)
+    segments = segments_of(
+        found.middles_mm, directions, float(directions.heights_mm(found.points_mm).min())
+    )
     return LeftWall(
         _means(found.lengths_mm, found.areas_mm2, segments),
         found.mean_mm,
-        eccentricity_index(lattice.inner, frame, found.points_mm),
+        eccentricity_index(lattice.inner, directions, found.points_mm),
         found.points_mm,
         found.lengths_mm,
-        septal_curvature(found.points_mm, frame),
+        septal_curvature(found.points_mm, directions),
     )
 
 
@@ -116,19 +118,19 @@ class Thickness(NamedTuple):
         return _mean(self.lengths_mm, self.areas_mm2)
 
 
-def thickness(lattice: WallLattice, frame: HeartFrame) -> Thickness:
+def thickness(lattice: WallLattice, directions: HeartDirections) -> Thickness:
     """Measure a wall along the field lines that start on its inner surface.
 
     Parameters
     ----------
     lattice : WallLattice
-    frame : HeartFrame
+    directions : HeartDirections
     """
     inner, outer = lattice.inner, lattice.outer
     vertices, triangles = level_set(inner.field)
     depth = ndimage.map_coordinates(outer.field, vertices.T, order=1)
     lines = field_lines(lattice.wall, vertices)
-    upward = _cosine_at(outer, lines.ends, frame)
+    upward = _cosine_at(outer, lines.ends, directions)
     has_wall = (depth > _OPENING_MM) & (upward < _STEEPEST)
     lengths = np.where(has_wall, lines.lengths_mm, np.nan)
     points = apply_matrix(inner.voxel_to_world, vertices)
@@ -136,19 +138,19 @@ def thickness(lattice: WallLattice, frame: HeartFrame) -> Thickness:
     return Thickness(points, middles, lengths, vertex_areas(points, triangles))
 
 
-def right_wall_mm(labels: LabelMap, frame: HeartFrame) -> float:
+def right_wall_mm(labels: LabelMap, directions: HeartDirections) -> float:
     """Return the mean thickness of the RV's free wall, NaN without an RV cavity or wall.
 
     Parameters
     ----------
     labels : LabelMap
         Canonical labels on thin slices. The septum belongs to the LV wall: no RV wall lies there.
-    frame : HeartFrame
+    directions : HeartDirections
     """
     fields = leveled(fine_fields(labels, (LV_EPI, RV_ENDO, RV_EPI)), _STEP_MM)
     if not {RV_ENDO, RV_EPI} <= set(fields):
         return float("nan")
-    return thickness(_lattice(fields[RV_ENDO], fields[RV_EPI], frame), frame).mean_mm
+    return thickness(_lattice(fields[RV_ENDO], fields[RV_EPI], directions), directions).mean_mm
 
 
 class WallLattice(NamedTuple):
@@ -160,26 +162,26 @@ class WallLattice(NamedTuple):
     voxel_to_world: Float
 
 
-def lv_wall(labels: LabelMap, frame: HeartFrame) -> WallLattice | None:
+def lv_wall(labels: LabelMap, directions: HeartDirections) -> WallLattice | None:
     """Return the LV wall of canonical labels, None without an LV cavity or wall."""
     fields = leveled(fine_fields(labels, (LV_ENDO, LV_EPI)), _STEP_MM)
     if not {LV_ENDO, LV_EPI} <= set(fields):
         return None
-    return _lattice(fields[LV_ENDO], fields[LV_EPI], frame)
+    return _lattice(fields[LV_ENDO], fields[LV_EPI], directions)
 
 
-def _lattice(inner: LevelField, outer: LevelField, frame: HeartFrame) -> WallLattice:
+def _lattice(inner: LevelField, outer: LevelField, directions: HeartDirections) -> WallLattice:
     """Tell the rim at the base, where the wall ends, from the epicardium."""
     field = outer.field.astype(np.float64)
     near = (field <= 0) & ndimage.binary_dilation(field > 0)
     rim = np.zeros(field.shape, dtype=np.bool_)
     nodes = np.argwhere(near).astype(np.float64)
-    rim[near] = _cosine_at(outer, nodes, frame) >= _STEEPEST
+    rim[near] = _cosine_at(outer, nodes, directions) >= _STEEPEST
     wall = Wall(inner.field.astype(np.float64), field, rim, _STEP_MM)
     return WallLattice(inner, outer, wall, inner.voxel_to_world)
 
 
-def _cosine_at(outer: LevelField, nodes: Float, frame: HeartFrame) -> Float:
+def _cosine_at(outer: LevelField, nodes: Float, directions: HeartDirections) -> Float:
     """Cosine between the way out of the epicardium and the long axis, in the upper half; else -1."""
     gradient = [
         ndimage.map_coordinates(each, nodes.T, order=1, mode="nearest")
@@ -187,8 +189,8 @@ def _cosine_at(outer: LevelField, nodes: Float, frame: HeartFrame) -> Float:
     ]
     outward = -np.stack(gradient, axis=1) @ np.linalg.inv(outer.voxel_to_world[:3, :3])
     outward /= np.maximum(np.linalg.norm(outward, axis=1), 1e-9)[:, None]
-    heights = frame.heights_mm(apply_matrix(outer.voxel_to_world, nodes))
-    return np.asarray(np.where(heights > frame.base_mm / 2, outward @ frame.axis, -1.0))
+    heights = directions.heights_mm(apply_matrix(outer.voxel_to_world, nodes))
+    return np.asarray(np.where(heights > directions.base_mm / 2, outward @ directions.axis, -1.0))
 
 
 def _means(lengths: Float, areas: Float, segments: np.ndarray) -> Float:
@@ -207,14 +209,14 @@ def _mean(lengths: Float, areas: Float) -> float:
     return float(np.average(lengths[known], weights=areas[known])) if known.any() else np.nan
 
 
-def eccentricity_index(cavity: LevelField, frame: HeartFrame, points_mm: Float) -> float:
+def eccentricity_index(cavity: LevelField, directions: HeartDirections, points_mm: Float) -> float:
     """Return the diameter of the cavity along the septum over that across it (Ryan et al. 1985).
 
     Parameters
     ----------
     cavity : LevelField
         Positive inside the LV cavity.
-    frame : HeartFrame
+    directions : HeartDirections
     points_mm : ndarray, shape (n, 3)
         Of the endocardium: the diameters cross its middle, halfway up the cavity.
 
@@ -223,19 +225,19 @@ def eccentricity_index(cavity: LevelField, frame: HeartFrame, points_mm: Float) 
     float
         1 for a round cavity, above 1 for a flattened septum; NaN if the middle lies outside.
     """
-    ring = middle_ring(points_mm, frame)
+    ring = middle_ring(points_mm, directions)
     if ring is None:
         return float("nan")
     septal, anterior = ring.middle_mm
     middle = (
-        frame.apex_mm
-        + ring.height_mm * frame.axis
-        + septal * frame.septal
-        + anterior * frame.anterior
+        directions.apex_mm
+        + ring.height_mm * directions.axis
+        + septal * directions.septal
+        + anterior * directions.anterior
     )
     across, parallel = (
         _reach(cavity, middle, side) + _reach(cavity, middle, -side)
-        for side in (frame.septal, frame.anterior)
+        for side in (directions.septal, directions.anterior)
     )
     return parallel / across if min(across, parallel) > 0 else float("nan")
 

@@ -33,7 +33,7 @@ _FOUR = np.array([14, 13, 16, 15])
 """Segments of the apical third by sectors of 90 degrees, the first around the middle of the septum."""
 
 
-class HeartFrame(NamedTuple):
+class HeartDirections(NamedTuple):
     """Directions of a heart in world mm.
 
     Parameters
@@ -57,7 +57,7 @@ class HeartFrame(NamedTuple):
         return np.asarray((points_mm - self.apex_mm) @ self.axis)
 
 
-def heart_frame(landmarks: Landmarks) -> HeartFrame:
+def heart_directions(landmarks: Landmarks) -> HeartDirections:
     """Return the directions of a heart from its six landmarks.
 
     Parameters
@@ -92,23 +92,29 @@ def heart_frame(landmarks: Landmarks) -> HeartFrame:
             code="BAD_LANDMARKS",
         )
     anterior, _ = _unit(apart - (apart @ septal) * septal)
-    return HeartFrame(apex, axis, septal, anterior, length)
+    return HeartDirections(apex, axis, septal, anterior, length)
 
 
-def segments_of(points_mm: Float, frame: HeartFrame, cavity_mm: float) -> NDArray[np.int64]:
+def segments_of(
+    points_mm: Float, directions: HeartDirections, cavity_mm: float
+) -> NDArray[np.int64]:
     """Return the segment, 1 to 17, of points of the LV wall.
 
     Parameters
     ----------
     points_mm : ndarray, shape (n, 3)
         World mm.
-    frame : HeartFrame
+    directions : HeartDirections
     cavity_mm : float
         Height of the lowest point of the LV cavity above the apex.
     """
-    offsets = points_mm - frame.apex_mm
-    share = (frame.heights_mm(points_mm) - cavity_mm) / max(frame.base_mm - cavity_mm, 1e-6)
-    degrees = np.degrees(np.arctan2(offsets @ frame.anterior, offsets @ frame.septal)) % 360
+    offsets = points_mm - directions.apex_mm
+    share = (directions.heights_mm(points_mm) - cavity_mm) / max(
+        directions.base_mm - cavity_mm, 1e-6
+    )
+    degrees = (
+        np.degrees(np.arctan2(offsets @ directions.anterior, offsets @ directions.septal)) % 360
+    )
     sixth = _SIX[np.minimum(degrees // 60, 5).astype(int)]
     fourth = _FOUR[((degrees + 45) // 90 % 4).astype(int)]
     found = np.where(share >= 2 / 3, sixth, np.where(share >= 1 / 3, sixth + 6, fourth))

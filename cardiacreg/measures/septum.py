@@ -16,7 +16,7 @@ import numpy as np
 from scipy import linalg
 
 from cardiacreg.arrays import Float
-from cardiacreg.measures.segments import HeartFrame
+from cardiacreg.measures.segments import HeartDirections
 
 _BAND_MM = 2.5
 """Half the height of the ring of endocardium that counts as one plane."""
@@ -59,33 +59,33 @@ class Ring(NamedTuple):
         return np.asarray((self.offsets_mm.min(axis=0) + self.offsets_mm.max(axis=0)) / 2)
 
 
-def middle_ring(points_mm: Float, frame: HeartFrame) -> Ring | None:
+def middle_ring(points_mm: Float, directions: HeartDirections) -> Ring | None:
     """Return the endocardium halfway up the cavity, None where there are too few points.
 
     Parameters
     ----------
     points_mm : ndarray, shape (n, 3)
         Of the endocardium.
-    frame : HeartFrame
+    directions : HeartDirections
     """
     if not len(points_mm):
         return None
-    heights = frame.heights_mm(points_mm)
-    level = (float(heights.min()) + frame.base_mm) / 2
-    ring = points_mm[np.abs(heights - level) < _BAND_MM] - frame.apex_mm
+    heights = directions.heights_mm(points_mm)
+    level = (float(heights.min()) + directions.base_mm) / 2
+    ring = points_mm[np.abs(heights - level) < _BAND_MM] - directions.apex_mm
     if len(ring) < _FEWEST_POINTS:
         return None
-    return Ring(level, ring @ np.stack([frame.septal, frame.anterior], axis=1))
+    return Ring(level, ring @ np.stack([directions.septal, directions.anterior], axis=1))
 
 
-def septal_curvature(points_mm: Float, frame: HeartFrame) -> Septum:
+def septal_curvature(points_mm: Float, directions: HeartDirections) -> Septum:
     """Return the curvature of the septum, and its ratio to that of the free wall.
 
     Parameters
     ----------
     points_mm : ndarray, shape (n, 3)
         Of the LV endocardium, world mm.
-    frame : HeartFrame
+    directions : HeartDirections
 
     Returns
     -------
@@ -97,17 +97,17 @@ def septal_curvature(points_mm: Float, frame: HeartFrame) -> Septum:
 
     >>> import numpy as np
     >>> from cardiacreg.geometry import LANDMARK_NAMES, Landmarks
-    >>> from cardiacreg.measures.segments import heart_frame
+    >>> from cardiacreg.measures.segments import heart_directions
     >>> from cardiacreg.measures.septum import septal_curvature
     >>> places = [[-20, -30, 0], [-60, 0, 0], [-20, 30, 0], [30, 0, 0], [0, 0, -40], [0, 0, 0]]
     >>> around = np.radians(np.arange(360))
     >>> ring = np.stack([25 * np.cos(around), 25 * np.sin(around), 0 * around], axis=1)
     >>> points = np.concatenate([ring - [0, 0, height] for height in (19.0, 20.0, 21.0, 40.0)])
-    >>> found = septal_curvature(points, heart_frame(Landmarks(places, LANDMARK_NAMES)))
+    >>> found = septal_curvature(points, heart_directions(Landmarks(places, LANDMARK_NAMES)))
     >>> round(found.curvature_per_cm, 3), round(found.curvature_ratio, 3)
     (0.4, 1.0)
     """
-    ring = middle_ring(points_mm, frame)
+    ring = middle_ring(points_mm, directions)
     if ring is None:
         return Septum(float("nan"), float("nan"))
     offsets = ring.offsets_mm - ring.middle_mm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.geometry import STRUCTURES, LabelMap, apply_matrix, nearest_labels
 from cardiacreg.slices import labelled_slices
 
@@ -44,7 +45,7 @@ def sample_at_slices(
     target: LabelMap, refined: LabelMap, slice_shifts_mm: NDArray[np.float64]
 ) -> NDArray[np.uint8]:
     """Return the model's nearest label at every target voxel's true position."""
-    to_voxel = np.linalg.inv(refined.voxel_to_world) @ target.voxel_to_world
+    to_voxel = multiply(invert(refined.voxel_to_world), target.voxel_to_world)
     grid = np.stack(
         np.meshgrid(*(np.arange(n, dtype=float) for n in target.shape), indexing="ij"), -1
     )

@@ -1,7 +1,7 @@
 """Geometry of one synthetic bi-ventricular heart: named measures in, signed distance fields out.
 
-The heart frame has its origin at the centre of the mitral valve; x runs from the right to the left
-ventricle, y from anterior to inferior and z from apex to base, in mm, for a heart whose left
+The heart's coordinates have their origin at the centre of the mitral valve; x runs from the right to
+the left ventricle, y from anterior to inferior and z from apex to base, in mm, for a heart whose left
 ventricle is `REFERENCE_LENGTH_MM` long. Three surfaces are star-shaped about a centre of their own:
 LV endocardium, LV epicardium and the RV body, a blob that overlaps the LV, so that the RV cavity is
 what the LV leaves of it. A tube leads from the LV cavity to the aortic valve and carves the crest
@@ -68,7 +68,7 @@ class HeartShape:
     endocardium_mm, wall_mm, rv_body_mm : ndarray, shape (73, 144), float64
         Radii by polar angle (0 at the apex) and azimuth (0 towards septum or RV free wall).
     rv_centre_mm, tricuspid_mm, pulmonary_mm, aortic_mm : ndarray, shape (3,), float64
-        Positions in the heart frame, before `scale` and `elongation`.
+        Positions in the heart's coordinates, before `scale` and `elongation`.
     roof_mm : ndarray, shape (9, 5), float64
         Height of the RV roof over the line between its valves, at `ROOF_ALONG` by `ROOF_ACROSS_MM`.
     mitral_slope : ndarray, shape (2,), float64

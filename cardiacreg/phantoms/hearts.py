@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, label as connected_components
 
+from cardiacreg.algebra import settled
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.volumes import voxel_ml
 from cardiacreg.errors import InvalidInputError
@@ -44,6 +45,8 @@ FIRST_EVALUATION_SEED = 10_000
 SPACING_MM = (1.25, 1.25, 2.0)
 MARGIN_MM = 12.0
 _PINHOLE_VOXELS = 12
+_PLACE_STEP_MM = 2.0**-4
+"""Hearts are drawn in single precision; where they lie must not depend on its last bits."""
 _STRUCTURES = {
     "lv_cavity": LV_CAVITY,
     "lv_wall": LV_WALL,
@@ -119,7 +122,7 @@ def sample_heart(
     fields = heart_fields(shape, axes)
     fractions = structure_fractions(fields, shape.rv_wall_mm, float(steps[:2].mean()))
     voxel_to_world = np.diag([*steps, 1.0])
-    voxel_to_world[:3, 3] = [axis[0] for axis in axes]
+    voxel_to_world[:3, 3] = settled([axis[0] for axis in axes], _PLACE_STEP_MM)
     labels = LabelMap(_labels(fractions), voxel_to_world)
     image = None
     if with_image:

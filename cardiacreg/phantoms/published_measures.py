@@ -1,6 +1,6 @@
 """The measures of the synthetic hearts: mean and standard deviation between people, in mm.
 
-Positions are in the heart frame of `cardiacreg.phantoms.anatomy`. The numbers are statistics,
+Positions are in the heart's coordinates of `cardiacreg.phantoms.anatomy`. The numbers are statistics,
 rounded, of measures taken from 20 adult end-diastolic anatomies (the healthy cohort of Rodero et
 al., PLOS Comput Biol 17(4):e1008851, 2021), each scaled to the reference length. A radius profile
 is a sum of real spherical harmonics, by degree l = 0, 1, ... and within a degree by order

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.algebra import invert, multiply
+from cardiacreg.anatomy.label_probabilities import doubt_levels
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.slice_order import left_ventricle_along
 from cardiacreg.anatomy.slice_volumes import stack_volumes
@@ -26,13 +28,14 @@ from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.io.input_records import recorded, recorded_mapping
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.metrics.agreement import slice_agreement
-from cardiacreg.refinement.canonical_frame import CanonicalFrame, canonical_frame
+from cardiacreg.refinement.canonical_axes import CanonicalAxes, find_canonical_axes
 from cardiacreg.refinement.context import Clock, RefinementContext
 from cardiacreg.refinement.options import RefineOptions, checked_options
 from cardiacreg.refinement.orientation import Oriented, orient
 from cardiacreg.refinement.output_lattice import checked_spacing
 from cardiacreg.refinement.steps import Outcome, run_steps
 from cardiacreg.refinement.target import (
+    PROBABILITIES,
     gather_atlases,
     gather_frames,
     gather_target,
@@ -40,6 +43,7 @@ from cardiacreg.refinement.target import (
     unknown_labels,
 )
 from cardiacreg.refinement.views import View, as_view, gather_views, sources_of, view_reports
+from cardiacreg.registration.view_samples import ViewPlane
 from cardiacreg.results.guards import find_problems
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult
 from cardiacreg.results.view_planes import with_planes
@@ -50,6 +54,7 @@ def refine(
     *,
     image: Any = None,
     landmarks: Any = None,
+    probabilities: Any = None,
     views: Sequence[Any] = (),
     atlases: Any = None,
     preset: str | Mapping[int, int] | None = None,
@@ -72,6 +77,10 @@ def refine(
         and used where the options ask for patch fusion (eq. 5) or for selection by image.
     landmarks : path, (6, 3) array in world RAS+ mm or Landmarks, optional
         The six landmarks of the paper; derived from the segmentation when absent.
+    probabilities : path or array_like, shape (n, i, j, k), optional
+        What a network thinks of the segmentation's voxels, as its softmax: the probability of the values
+        0 (background), 1, ..., n - 1 on the segmentation's lattice. Files: ``.npz`` of nnU-Net, or NIfTI
+        of shape (i, j, k, n). A clear voxel then holds the model, a doubtful one gives way.
     views : sequence of View, or of what its `segmentation` may be, optional
         Label maps of other planes of the same heart, as long-axis views: they show where the ventricles
         end, and how the stack as a whole is shifted and leans, which its own slices cannot show.
@@ -138,31 +147,31 @@ def refine(
     settings, n_threads, clock = checked_options(options), check_threads(threads), Clock()
     checked_spacing(spacing_mm)
     given = _Given(
-        segmentation, image, landmarks, views, atlases, preset, frame, frames, check_spacing, spacing_mm,
+        segmentation, image, landmarks, probabilities, views, atlases, preset, frame, frames,
+        check_spacing, spacing_mm,
     )  # fmt: skip
     with kept_warnings() as kept:
         with clock.step("read"):
-            target = gather_target(segmentation, image, landmarks, preset, frame, check_spacing)
-            shown = target.image is not None
-            seen = gather_views(views, target.labels, preset, with_image=shown)
+            target = _read(given, settings)
+            seen = gather_views(views, target.labels, preset, with_image=target.image is not None)
             _check_options_of_views(seen, settings)
             bank = gather_atlases(atlases, target, settings.n_atlases, settings.metadata)
         progress = prepared(progress, n_threads, clock)
         every = settings.registration.background_slices
-        frame_of_all = canonical_frame(target, all_slices=every)
-        spacing = frame_of_all.spacing(spacing_mm)
+        axes_of_all = find_canonical_axes(target, all_slices=every)
+        spacing = axes_of_all.spacing(spacing_mm)
 
-        def start(each: Subject, like: CanonicalFrame | None = None) -> RefinementContext:
-            found = like and canonical_frame(each, all_slices=every, like=like)
-            found = found or frame_of_all
+        def start(each: Subject, like: CanonicalAxes | None = None) -> RefinementContext:
+            found = like and find_canonical_axes(each, all_slices=every, like=like)
+            found = found or axes_of_all
             made = make_context(found.subject(each), spacing, settings, n_threads, progress, clock)
             return made._replace(slice_normal=found.slice_normal(each.labels))
 
-        context = start(target)
-        context = context._replace(views=frame_of_all.views([plane for _, plane in seen]))
+        context = _with_doubt(start(target), target, axes_of_all)
+        context = context._replace(views=axes_of_all.views([plane for _, plane in seen]))
         with clock.step("orient"):
             others = [
-                start(each, frame_of_all)
+                start(each, axes_of_all)
                 for each in gather_frames(segmentation, frames, preset, target, check_spacing)
             ]
             oriented = oriented_context(context, others, bank)
@@ -171,11 +180,8 @@ def refine(
     told = tuple(dict.fromkeys(kept))
     pass_on(told)
     notes = tuple(note.message for note in told)
-    names = [name for name, _ in seen]
-    result = _result(context, target, outcome, notes, bank, oriented.orientation, names)
-    result = _with_inputs(frame_of_all.result(result), given)
-    planes = [(plane.labels, plane.image) for _, plane in seen]
-    result = replace(result, views=with_planes(result.views, planes))
+    result = _result(context, target, outcome, notes, bank, oriented.orientation, seen)
+    result = _with_views(_with_inputs(axes_of_all.result(result), given), seen)
     if progress is not None:
         progress(Progress(REPORT, 1, 1))
     for finding in result.findings:
@@ -195,6 +201,35 @@ def prepared(
     return whole
 
 
+def _read(given: _Given, options: RefineOptions) -> Subject:
+    _check_options_of_probabilities(given.probabilities, options)
+    return gather_target(
+        given.segmentation, given.image, given.landmarks, given.preset, given.frame,
+        given.check_spacing, probabilities=given.probabilities,
+    )  # fmt: skip
+
+
+def _with_doubt(
+    context: RefinementContext, target: Subject, axes: CanonicalAxes
+) -> RefinementContext:
+    """Let the steps know how probable the target's labels are, where that was given."""
+    known = target.metadata.get(PROBABILITIES)
+    if known is None:
+        return context
+    found = axes.probabilities(known)
+    return context._replace(probabilities=found, doubt=doubt_levels(context.target.labels, found))
+
+
+def _check_options_of_probabilities(probabilities: Any, options: RefineOptions) -> None:
+    if probabilities is not None and (options.slice_turns or options.upsample_target):
+        raise InvalidInputError(
+            "refine: probabilities (probabilities= or --probabilities) with slices that are turned or a "
+            "target that is resampled (RefineOptions: slice_turns, upsample_target, as in the preset "
+            "paper); leave one of them out.",
+            code="BAD_OPTION",
+        )
+
+
 def _check_options_of_views(views: Sequence[Any], options: RefineOptions) -> None:
     if views and options.slice_turns:
         raise InvalidInputError(
@@ -210,6 +245,7 @@ class _Given(NamedTuple):
     segmentation: Any
     image: Any
     landmarks: Any
+    probabilities: Any
     views: Sequence[Any]
     atlases: Any
     preset: str | Mapping[int, int] | None
@@ -219,11 +255,17 @@ class _Given(NamedTuple):
     spacing_mm: ArrayLike
 
 
+def _with_views(result: RefineResult, seen: Sequence[tuple[str, ViewPlane]]) -> RefineResult:
+    """Keep the views as they were given beside what was found of them."""
+    planes = [(plane.labels, plane.image) for _, plane in seen]
+    return replace(result, views=with_planes(result.views, planes))
+
+
 def _with_inputs(result: RefineResult, given: _Given) -> RefineResult:
     """Return a result that knows its input files, and what `verify_result` needs to make it again."""
     files = files_of(
-        given.segmentation, given.image, given.landmarks, given.atlases, *given.frames,
-        *sources_of(given.views),
+        given.segmentation, given.image, given.landmarks, given.probabilities, given.atlases,
+        *given.frames, *sources_of(given.views),
     )  # fmt: skip
     known = result.provenance | {"inputs": _recorded_inputs(given)}
     return replace(result, input_files=files, provenance=known)
@@ -237,6 +279,7 @@ def _recorded_inputs(given: _Given) -> dict[str, Any]:
         "segmentation": recorded(given.segmentation),
         "image": recorded(given.image),
         "landmarks": recorded(landmarks),
+        "probabilities": recorded(given.probabilities),
         "atlases": recorded(given.atlases),
         "preset": recorded_mapping(given.preset),
         "frame": given.frame,
@@ -264,10 +307,11 @@ def _result(
     notes: tuple[str, ...],
     bank: AtlasView,
     orientation: Orientation,
-    view_names: Sequence[str],
+    seen: Sequence[tuple[str, ViewPlane]],
 ) -> RefineResult:
     labels, stack = outcome.fusion.labels, context.target.labels
-    views = view_reports(view_names, context.views, outcome.view_shifts_mm, labels)
+    names = [name for name, _ in seen]
+    views = view_reports(names, context.views, outcome.view_shifts_mm, labels)
     agreement = slice_agreement(outcome.turned, labels, outcome.slice_shifts_mm)
     volumes = stack_volumes(
         stack,
@@ -347,7 +391,7 @@ def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) ->
 def _base_at_last_slice(labels: LabelMap, landmarks: Landmarks) -> bool:
     """Return whether the way from apex to mitral valve leads towards large k."""
     apex, mitral = landmarks.points_mm[4:6]
-    rise = np.linalg.inv(labels.voxel_to_world)[2, :3] @ (mitral - apex)
+    rise = multiply(invert(labels.voxel_to_world)[2, :3], mitral - apex)
     return bool(rise > 0)
 
 

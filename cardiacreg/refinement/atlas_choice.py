@@ -112,6 +112,7 @@ def prepared_for_affines(context: RefinementContext) -> PreparedTarget:
         unknown_labels=context.unknown_labels,
         empty_planes=context.coverage.planes,
         views=context.views,
+        doubt=context.doubt,
     )
 
 

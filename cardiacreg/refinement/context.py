@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.anatomy.stack_coverage import Coverage
 from cardiacreg.arrays import Float
@@ -15,6 +16,7 @@ from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.geometry import Landmarks, Subject
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.registration.view_samples import ViewPlane
+from cardiacreg.slices import DOUBT_LEVELS
 
 
 class Clock:
@@ -49,7 +51,18 @@ class RefinementContext(NamedTuple):
     threads: int
     progress: ProgressCallable | None
     clock: Clock
+    probabilities: NDArray[np.float32] | None = None
+    """Of every canonical label at the target's voxels, shape (N_LABELS, i, j, k), where known."""
+    doubt: NDArray[np.uint8] | None = None
+    """How doubtful each of the target's voxels is, see `doubt_levels`."""
     views: tuple[ViewPlane, ...] = ()
     """Planes beside the stack that show the same heart."""
     slice_normal: Float | None = None
-    """Direction of the slice axis in the patient's world, where the target lies in a frame of its own."""
+    """Direction of the slice axis in the patient's world, where the target lies on axes of its own."""
+
+    @property
+    def certainty(self) -> NDArray[np.float32] | None:
+        """How much each of the target's voxels counts, from 0 to 1; None where all count."""
+        if self.doubt is None:
+            return None
+        return np.asarray(1 - self.doubt / np.float32(DOUBT_LEVELS), dtype=np.float32)

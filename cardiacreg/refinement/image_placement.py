@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import rankdata
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
     LV_CAVITY,
@@ -220,7 +221,7 @@ def _place_or_refuse(image: Volume, labels: LabelMap) -> Volume:
 
 def _same_box(image: Volume, labels: LabelMap) -> bool:
     """Return whether the image is the labels' lattice with axes flipped or exchanged."""
-    to_labels = np.linalg.inv(labels.voxel_to_world) @ image.voxel_to_world
+    to_labels = multiply(invert(labels.voxel_to_world), image.voxel_to_world)
     if np.abs(to_labels[:3, :3] - np.eye(3)).max() < 0.5 or _signed_permutation(to_labels) is None:
         return False
     corners = apply_matrix(to_labels, _corners(image.shape))
@@ -235,7 +236,7 @@ def _corners(shape: tuple[int, int, int]) -> NDArray[np.float64]:
 
 
 def _corner_shift_voxels(image: Volume, labels: LabelMap) -> float:
-    to_labels = np.linalg.inv(labels.voxel_to_world) @ image.voxel_to_world
+    to_labels = multiply(invert(labels.voxel_to_world), image.voxel_to_world)
     corners = _corners(labels.shape)
     return float(np.abs(apply_matrix(to_labels, corners) - corners).max())
 
@@ -274,14 +275,14 @@ def place_image(image: Volume, labels: LabelMap) -> Volume:
         If a part of the labelled voxels lies outside the image.
     """
     # Directions are compared in world mm: in voxels, anisotropy would distort the angle.
-    turned = np.linalg.inv(_directions(labels)) @ _directions(image)
+    turned = multiply(invert(_directions(labels)), _directions(image))
     if _signed_permutation(turned) is None:
         raise InvalidInputError(
             f"image: its axes (shape {image.shape}) are not parallel to those of the labels (shape "
             f"{labels.shape}); needs the short-axis stack that was segmented.",
             code="LATTICE_MISMATCH",
         )
-    to_image = np.linalg.inv(image.voxel_to_world) @ labels.voxel_to_world
+    to_image = multiply(invert(image.voxel_to_world), labels.voxel_to_world)
     snapped = np.rint(to_image)
     to_image = np.where(np.abs(to_image - snapped) < 1e-4, snapped, to_image)
     _check_overlap(labels, to_image, image.shape)

@@ -1,4 +1,4 @@
-"""The options of a refinement: one place for every default, and the paper's settings as a preset."""
+"""The options of a refinement: one place for every default, and the settings of the paper."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ class RefineOptions:
 
         Slice motion looks at half as many atlases, fewer affines are improved, and the last lattice is
         twice as coarse, so that walls follow the acquired slices less closely. The figures are in
-        ``docs/studies/presets.md``.
+        ``docs/studies/fast_method.md``.
         """
         return cls(
             affine_candidates=12,

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import exponential, multiply
 from cardiacreg.anatomy.landmarks import (
     base_is_at_last_slice,
     base_is_uncertain,
@@ -129,7 +130,7 @@ def _named(
     n_frames: int,
 ) -> Orientation:
     """Name the most probable orientation, and by how much each part prefers it to the next one."""
-    shares = np.exp(scores - scores.max())
+    shares = exponential(scores - scores.max())
     shares /= shares.sum()
     best = int(np.argmax(shares))
     following = int(np.argmax(np.where(np.arange(len(scores)) == best, -np.inf, scores)))
@@ -156,7 +157,7 @@ def _prior(context: RefinementContext, frames_disagree: bool) -> dict[_Hypothesi
         normal = labels.voxel_to_world[:3, 2] / labels.spacing_mm[2]
     oblique = bool(np.abs(normal).max() < _OBLIQUE)
     to_apex = -normal if base_is_at_last_slice(labels) else normal
-    upright = _BASE_BY_HEADER * float(to_apex @ _APEX_DIRECTION) if oblique else 0.0
+    upright = _BASE_BY_HEADER * float(multiply(to_apex, _APEX_DIRECTION)) if oblique else 0.0
     hand = _HAND_BY_HEADER if oblique else 0.0
     return {h: -hand * h.mirrored - (areas + upright) * h.turned for h in _HYPOTHESES}
 

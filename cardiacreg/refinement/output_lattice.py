@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Volume, apply_matrix
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
-from cardiacreg.slices import labelled_slices, target_frame
+from cardiacreg.slices import labelled_slices, stack_axes
 from cardiacreg.transforms.resampling import Lattice
 
 _LARGEST_EXTENT_MM = 400.0
@@ -42,10 +43,10 @@ def lattice_over_heart(
     Lattice
     """
     spacing = checked_spacing(spacing_mm)
-    frame = target_frame(target.voxel_to_world, "refine")
+    axes = stack_axes(target.voxel_to_world, "refine")
     boxes = [_label_box(target) * target.spacing_mm]
     for labels, affine in atlases:
-        box = _aligned_box(labels, np.linalg.inv(affine.matrix @ frame))
+        box = _aligned_box(labels, invert(multiply(affine.matrix, axes)))
         if (box[0] < boxes[0][1]).all() and (box[1] > boxes[0][0]).all():
             boxes.append(box)
     lower = _robust(min, [box[0] for box in boxes], boxes[0][0]) - margin_mm
@@ -60,7 +61,7 @@ def lattice_over_heart(
         )
     local = np.diag([*spacing, 1.0])
     local[:3, 3] = first * spacing
-    return Lattice((int(shape[0]), int(shape[1]), int(shape[2])), frame @ local)
+    return Lattice((int(shape[0]), int(shape[1]), int(shape[2])), multiply(axes, local))
 
 
 def checked_spacing(spacing_mm: ArrayLike) -> Float:
@@ -85,15 +86,15 @@ def checked_spacing(spacing_mm: ArrayLike) -> Float:
     return spacing
 
 
-def _aligned_box(labels: LabelMap, atlas_to_frame: NDArray[np.floating]) -> Float:
-    """Lower and upper corner, in the target's frame, of an atlas's labels after its affine."""
+def _aligned_box(labels: LabelMap, atlas_to_axes: NDArray[np.floating]) -> Float:
+    """Lower and upper corner, along the target's axes, of an atlas's labels after its affine."""
     corners = np.array(np.meshgrid(*_label_box(labels).T)).reshape(3, -1).T
-    mapped = apply_matrix(atlas_to_frame @ labels.voxel_to_world, corners)
+    mapped = apply_matrix(multiply(atlas_to_axes, labels.voxel_to_world), corners)
     box = np.stack([mapped.min(axis=0), mapped.max(axis=0)])
     if (box[1] - box[0]).max() > _LARGEST_EXTENT_MM:
         raise InvalidInputError(
             f"refine: an aligned atlas spans {np.round(box[1] - box[0])} mm, which no heart does; the "
-            "landmarks do not fit the labels. Check their order and frame (RAS+ mm), or leave them out.",
+            "landmarks do not fit the labels. Check their order and space (RAS+ mm), or leave them out.",
             code="BAD_LANDMARKS",
         )
     return box
@@ -112,11 +113,11 @@ def _label_box(labels: LabelMap) -> Float:
     return np.array([[s.start - 0.5 for s in box], [s.stop - 0.5 for s in box]])
 
 
-def lattice_box_mm(lattice: Lattice, frame: Float) -> tuple[Float, Float]:
-    """Return the lattice's lower and upper corner in a target frame with the same axes, mm."""
-    to_frame = np.linalg.inv(frame) @ lattice.voxel_to_world
-    first = to_frame[:3, 3]
-    last = apply_matrix(to_frame, np.array(lattice.shape, dtype=np.float64) - 1)
+def lattice_box_mm(lattice: Lattice, axes: Float) -> tuple[Float, Float]:
+    """Return the lattice's lower and upper corner along the target's axes, mm."""
+    to_axes = multiply(invert(axes), lattice.voxel_to_world)
+    first = to_axes[:3, 3]
+    last = apply_matrix(to_axes, np.array(lattice.shape, dtype=np.float64) - 1)
     return np.minimum(first, last), np.maximum(first, last)
 
 
@@ -138,7 +139,7 @@ def place_target_image(image: Volume, slice_shifts_mm: Float, lattice: Lattice) 
     -------
     Volume
     """
-    to_voxel = np.linalg.inv(image.voxel_to_world) @ lattice.voxel_to_world
+    to_voxel = multiply(invert(image.voxel_to_world), lattice.voxel_to_world)
     axes = [to_voxel[a, a] * np.arange(lattice.shape[a]) + to_voxel[a, 3] for a in range(3)]
     shifts = slice_shifts_mm / image.spacing_mm[:2]
     moved = [
@@ -187,4 +188,4 @@ def upsample_labels(target: LabelMap, spacing_mm: ArrayLike) -> LabelMap:
     keep = (position[2] >= first) & (position[2] <= last)
     local[2, 3] += local[2, 2] * int(np.flatnonzero(keep)[0])
     array = target.array[np.ix_(position[0], position[1], position[2][keep])]
-    return LabelMap(array, target.voxel_to_world @ local)
+    return LabelMap(array, multiply(target.voxel_to_world, local))

@@ -15,6 +15,7 @@ from cardiacreg.compute.threads import Progress, ProgressCallable, run_tasks
 from cardiacreg.errors import RefinementError, warn
 from cardiacreg.fusion.area_matching import match_areas
 from cardiacreg.fusion.label_fusion import Fusion, fuse_labels, fusion_from_votes
+from cardiacreg.fusion.slice_evidence import add_slice_evidence
 from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
 from cardiacreg.refinement.atlas_choice import Ranking, SelectedAtlas, select_atlases
 from cardiacreg.refinement.context import RefinementContext
@@ -40,7 +41,7 @@ from cardiacreg.slice_motion.rotations import (
 )
 from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion, no_view_shifts
 from cardiacreg.slice_motion.shifts_with_views import estimate_motion_with_views
-from cardiacreg.slices import slice_axis_mm, target_frame
+from cardiacreg.slices import slice_axis_mm, stack_axes
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.resampling import Lattice, add_label_votes, warp_labels, warp_volume
@@ -87,9 +88,10 @@ def run_steps(
     selected, registered = chosen[: options.n_atlases], aligned[: options.n_atlases]
     lattice = lattice_over_heart(labels, registered, context.spacing_mm, options.margin_mm)
     with context.clock.step("slice motion"):
-        motion, turns, turned = _slice_motion(context, lattice, aligned)
+        prepared = prepare_over_lattice(context, labels, options.registration, lattice)
+        motion, turns, turned = _slice_motion(context, prepared, lattice, aligned)
     with context.clock.step("register"):
-        registrations = _register(context, turned, lattice, registered, motion)
+        registrations = _register(context, prepared, turned, lattice, registered, motion)
     kept = [n for n, r in enumerate(registrations) if r.stop_reason is not StopReason.NO_OVERLAP]
     if not kept:
         raise RefinementError(
@@ -108,7 +110,10 @@ def run_steps(
 
 
 def _slice_motion(
-    context: RefinementContext, lattice: Lattice, aligned: list[AlignedAtlas]
+    context: RefinementContext,
+    prepared: PreparedTarget,
+    lattice: Lattice,
+    aligned: list[AlignedAtlas],
 ) -> RotatedMotion:
     stage, labels = context.options.slice_motion, context.target.labels
     still = np.zeros(labels.shape[2])
@@ -122,13 +127,16 @@ def _slice_motion(
     many = aligned[: context.options.n_statistics_atlases]
 
     def prepare(turned: LabelMap) -> PreparedTarget:
-        return prepare_frame(context, turned, replace(stage, estimate_shifts=True), lattice)
+        if turned is labels and stage.sampling == prepared.sampling:
+            return prepared
+        return prepare_over_lattice(context, turned, stage, lattice)
 
     if context.options.slice_turns:
         return estimate_shifts_and_rotations(
             labels,
             prepare,
             few,
+            stage,
             statistics=many,
             threads=context.threads,
             progress=context.progress,
@@ -138,6 +146,7 @@ def _slice_motion(
             prepare(labels),
             context.views,
             few,
+            stage,
             image=context.target.image,
             statistics=many,
             threads=context.threads,
@@ -145,21 +154,29 @@ def _slice_motion(
         )
         return RotatedMotion(motion, still, labels)
     motion = estimate_slice_motion(
-        prepare(labels), few, statistics=many, threads=context.threads, progress=context.progress
+        prepare(labels),
+        few,
+        stage,
+        statistics=many,
+        threads=context.threads,
+        progress=context.progress,
     )
     return RotatedMotion(motion, still, labels)
 
 
 def _register(
     context: RefinementContext,
+    prepared: PreparedTarget,
     turned: LabelMap,
     lattice: Lattice,
     aligned: list[AlignedAtlas],
     motion: SliceMotion,
 ) -> list[Registration]:
-    upsample = context.options.upsample_target
+    """Deform every atlas onto the slices; they are sampled again where they were turned."""
+    options, upsample = context.options.registration, context.options.upsample_target
     labels = upsample_labels(turned, context.spacing_mm) if upsample else turned
-    prepared = prepare_frame(context, labels, context.options.registration, lattice)
+    if labels is not prepared.labels:
+        prepared = prepare_over_lattice(context, labels, options, lattice)
     known = None if upsample else motion.shifts_mm
 
     def register(number: int) -> Registration:
@@ -169,6 +186,7 @@ def _register(
             prepared,
             atlas,
             affine,
+            options,
             slice_shifts_mm=known,
             view_shifts_mm=motion.view_shifts_mm,
             start=start,
@@ -185,11 +203,11 @@ def _register(
     )
 
 
-def prepare_frame(
+def prepare_over_lattice(
     context: RefinementContext, labels: LabelMap, options: RegistrationOptions, lattice: Lattice
 ) -> PreparedTarget:
     """Sample a target for registrations whose domain covers a lattice."""
-    frame = target_frame(labels.voxel_to_world, "refine")
+    axes = stack_axes(labels.voxel_to_world, "refine")
     whole = options.background_slices or context.options.upsample_target
     return prepare_target(
         labels,
@@ -197,7 +215,8 @@ def prepare_frame(
         unknown_labels=context.unknown_labels,
         empty_planes=() if whole else context.coverage.planes,
         views=context.views,
-        domain_mm=lattice_box_mm(lattice, frame),
+        domain_mm=lattice_box_mm(lattice, axes),
+        doubt=context.doubt,
     )
 
 
@@ -264,10 +283,12 @@ def _voted(
             progress(Progress("fuse", len(sums), len(deformed)))
     voxels = np.diff(np.stack(sums), axis=0, prepend=np.float32(0))
     values = np.arange(N_LABELS, dtype=np.uint8)
+    if context.probabilities is not None and turned is not None:
+        add_slice_evidence(votes, lattice, context.probabilities, turned.voxel_to_world, shifts)
     if turned is None or not context.options.match_areas:
         fusion = fusion_from_votes(votes, values, lattice.voxel_to_world)
         return replace(fusion, atlas_voxels=voxels)
-    matched = match_areas(votes.copy(), lattice, turned, shifts)
+    matched = match_areas(votes.copy(), lattice, turned, shifts, context.certainty)
     labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
     return Fusion(labels, _share_of_winner(votes, labels), atlas_voxels=voxels)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.algebra import length, multiply
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, LabelMap, Landmarks, Volume
 
 Float = NDArray[np.float64]
@@ -119,11 +120,14 @@ def _lateral_and_anterior(labels: LabelMap, landmarks: Landmarks) -> Float:
     """Unit vectors in the plane, along i and j in mm: from the LV to its free wall, and anterior."""
     points = landmarks.points_mm
     directions = labels.voxel_to_world[:3, :3] / labels.spacing_mm
-    lateral = (directions.T @ (points[3] - (points[4] + points[5]) / 2))[:2]
-    lateral = lateral / max(float(np.linalg.norm(lateral)), 1e-9)
+    lateral = multiply(directions.T, points[3] - (points[4] + points[5]) / 2)[:2]
+    lateral = lateral / max(length(lateral), 1e-9)
     across = np.array([-lateral[1], lateral[0]])
     return np.array(
-        [lateral, across * np.sign(across @ (directions.T @ (points[0] - points[2]))[:2])]
+        [
+            lateral,
+            across * np.sign(multiply(across, multiply(directions.T, points[0] - points[2])[:2])),
+        ]
     )
 
 
@@ -132,7 +136,7 @@ def _beside(labels: LabelMap, left: NDArray[np.bool_], k: int, axes: Float) -> N
     spacing = labels.spacing_mm[:2]
     offset = np.moveaxis(np.indices(left.shape), 0, -1) * spacing
     offset = offset - np.argwhere(left).mean(axis=0) * spacing
-    degrees = np.rad2deg(np.arctan2(offset @ axes[1], offset @ axes[0]))
+    degrees = np.rad2deg(np.arctan2(multiply(offset, axes[1]), multiply(offset, axes[0])))
     distance = ndimage.distance_transform_edt(labels.array[:, :, k] == 0, sampling=spacing)
     near = (distance > _FROM_HEART_MM[0]) & (distance < _FROM_HEART_MM[1])
     low, high = _FROM_LATERAL_DEGREES

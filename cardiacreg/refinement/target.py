@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cardiacreg.atlases.view import AtlasView
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks, Subject
 from cardiacreg.io.label_values import Frame
 from cardiacreg.results.result import INPUT_LATTICE, TURNED
 
+PROBABILITIES = "probabilities"
+"""Where a target's metadata keep those of its labels."""
 _THICK_MM = 4.0
 _ALIKE = np.cos(np.deg2rad(5.0))
 """Cosine between axes of frames that are stored alike."""
@@ -30,6 +33,7 @@ def gather_target(
     frame: Frame,
     check_spacing: bool = True,
     like: LabelMap | None = None,
+    probabilities: Any = None,
 ) -> Subject:
     """Read and check a target; see `cardiacreg.refine` for the arguments.
 
@@ -41,7 +45,10 @@ def gather_target(
     arranged = _Arranged(like)
     with image_placement.swapped_inputs_told(segmentation, image):
         found, with_frames = _read_labels(segmentation, preset, frame, check_spacing, arranged)
-    labels = found.labels
+    labels, shares = found.labels, None
+    if probabilities is not None:
+        shares = arranged.probabilities(probabilities, preset)
+        labels = _without_doubtful_ends(labels, shares)
     target_checks.check_labels(labels)
     placed = None
     if image is not None:
@@ -59,14 +66,25 @@ def gather_target(
     if points is not None:
         target_checks.check_landmarks(points, labels)
     name = Path(segmentation).name if isinstance(segmentation, str | Path) else "target"
-    return Subject(labels, placed, points, name, arranged.notes)
+    notes = arranged.notes if shares is None else arranged.notes | {PROBABILITIES: shares}
+    return Subject(labels, placed, points, name, notes)
+
+
+def _without_doubtful_ends(labels: LabelMap, probabilities: NDArray[np.float32]) -> LabelMap:
+    """Leave out what its probabilities do not bear out at the RV's base, and say so."""
+    from cardiacreg.anatomy.label_probabilities import without_doubtful_ends
+
+    kept, left_out = without_doubtful_ends(labels, probabilities)
+    if left_out:
+        warn(f"probabilities: left out as ended before: {'; '.join(map(str, left_out))}.")
+    return kept
 
 
 class _Arranged:
     """Puts stored codes into short-axis slices, and keeps how they were stored and what was done."""
 
     def __init__(self, like: LabelMap | None) -> None:
-        from cardiacreg.refinement.short_axis_frame import Placement
+        from cardiacreg.refinement.short_axis_lattice import Placement
 
         self._like = like
         self.stored: Any = None
@@ -83,8 +101,17 @@ class _Arranged:
         stored = Lattice(self.stored.shape, self.stored.voxel_to_world)
         return {INPUT_LATTICE: stored, **turned}
 
+    def probabilities(
+        self, source: Any, preset: str | Mapping[int, int] | None
+    ) -> NDArray[np.float32]:
+        """Read the probabilities of the stored labels, and put them where the target's are."""
+        from cardiacreg.anatomy.label_probabilities import read_probabilities
+
+        found = read_probabilities(source, self.stored, preset)
+        return np.stack([self.placement.shares(each) for each in found])
+
     def __call__(self, codes: LabelMap, labels: LabelMap) -> LabelMap:
-        from cardiacreg.refinement.short_axis_frame import placement
+        from cardiacreg.refinement.short_axis_lattice import placement
 
         self.stored = labels
         self.placement = placement(labels, self._like)
@@ -100,7 +127,7 @@ def _read_labels(
 ) -> tuple[Any, bool]:
     """Canonical labels in short-axis slices, and whether there was a frame of this number."""
     from cardiacreg.anatomy.segmentation import gather_segmentation
-    from cardiacreg.refinement.short_axis_frame import axes_hint
+    from cardiacreg.refinement.short_axis_lattice import axes_hint
 
     read = partial(
         gather_segmentation, preset=preset, check_spacing=check_spacing, arrange=arranged
@@ -251,7 +278,8 @@ def gather_atlases(
         `with_metadata`.
     """
     with _about_atlases():
-        return _usable(_open_bank(atlases), target, n_atlases, metadata)
+        known = atlases is None
+        return _usable(_open_bank(atlases), target, n_atlases, metadata, known_anatomy=known)
 
 
 @contextmanager
@@ -274,8 +302,10 @@ def _usable(
     target: Subject,
     n_atlases: int,
     metadata: tuple[tuple[str, Any], ...],
+    *,
+    known_anatomy: bool,
 ) -> AtlasView:
-    """Return the atlases of a bank that may vote on a target."""
+    """Return the atlases of a bank that may vote on a target; those of a known one are hearts."""
     from cardiacreg.atlases.checks import check_atlas, check_atlases
     from cardiacreg.atlases.ranking import with_metadata
 
@@ -284,7 +314,8 @@ def _usable(
         wanted = with_metadata(bank, **dict(metadata))
     if _is_verified(bank) and target.labels.spacing_mm[2] > _THICK_MM and n_atlases <= len(wanted):
         view = AtlasView(bank, wanted)
-        for position in sorted({0, len(wanted) // 2, len(wanted) - 1}):
+        some = [] if known_anatomy else sorted({0, len(wanted) // 2, len(wanted) - 1})
+        for position in some:
             check_atlas(view.without_image(position), wanted[position])
         return view
     return AtlasView(bank, check_atlases(bank, target.labels, n_atlases, positions=wanted).indices)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert
 from cardiacreg.anatomy.landmark_order import check_landmark_order
 from cardiacreg.atlases.checks import CheckedAtlases, check_atlases, check_label_set
 from cardiacreg.errors import InvalidInputError, warn
@@ -197,7 +198,7 @@ def check_landmarks(landmarks: Landmarks, labels: LabelMap) -> None:
     ------
     InvalidInputError
         If a point is more than 60 mm outside the bounding box of the labels (LANDMARKS_OUTSIDE), or
-        the six points fit in another order (BAD_LANDMARKS) or frame (LANDMARK_FRAME).
+        the six points fit in another order (BAD_LANDMARKS) or space (LANDMARK_SPACE).
     """
     points = landmarks.points_mm
     distance = _distance_to_box_mm(points, labels)
@@ -229,6 +230,6 @@ def _distance_to_box_mm(points_mm: NDArray[np.float64], labels: LabelMap) -> NDA
     box = labelled_box(labels)
     first = np.array([side.start for side in box], dtype=np.float64)
     last = np.array([side.stop for side in box], dtype=np.float64) - 1
-    voxels = apply_matrix(np.asarray(np.linalg.inv(labels.voxel_to_world), np.float64), points_mm)
+    voxels = apply_matrix(np.asarray(invert(labels.voxel_to_world), np.float64), points_mm)
     beyond = np.maximum(first - voxels, 0) + np.maximum(voxels - last, 0)
     return np.asarray(np.linalg.norm(beyond * labels.spacing_mm, axis=-1))

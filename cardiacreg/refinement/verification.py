@@ -158,6 +158,9 @@ def _arguments(
     found["views"] = [
         _view(n, each, folder, changed) for n, each in enumerate(record.get("views") or [])
     ]
+    found["probabilities"] = _input(
+        "probabilities", record.get("probabilities"), None, folder, changed
+    )
     found["preset"] = _meaning(record.get("preset"))
     found |= {name: record[name] for name in ("frame", "check_spacing", "spacing_mm")}
     return found, changed

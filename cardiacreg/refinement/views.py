@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cardiacreg.algebra import length, multiply
 from cardiacreg.anatomy.label_presets import canonical_labels
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
@@ -233,10 +234,10 @@ def check_plane(plane: ViewPlane, target: LabelMap) -> ViewPlane:
             code="EMPTY_LABELS",
         )
     away = _left_centre(labels) - _left_centre(target)
-    if np.linalg.norm(away) > _FARTHEST_MM:
+    if length(away) > _FARTHEST_MM:
         place = ", ".join(f"{x:.0f}" for x in away)
         raise _elsewhere(
-            f"its LV lies {np.linalg.norm(away):.0f} mm from the stack's, at ({place}) mm (RAS)"
+            f"its LV lies {length(away):.0f} mm from the stack's, at ({place}) mm (RAS)"
         )
     return plane._replace(not_drawn=tuple(n for n in STRUCTURES if n not in shown))
 
@@ -245,7 +246,7 @@ def _crossing(plane: ViewPlane, target: LabelMap) -> ViewPlane:
     """Return a plane without labels that passes near the centre of the stack's LV."""
     matrix = plane.labels.voxel_to_world
     normal = np.cross(matrix[:3, 0], matrix[:3, 1])
-    away = (_left_centre(target) - matrix[:3, 3]) @ normal / np.linalg.norm(normal)
+    away = multiply(_left_centre(target) - matrix[:3, 3], normal) / length(normal)
     if abs(away) > _FARTHEST_MM:
         raise _elsewhere(f"its plane passes {abs(away):.0f} mm from the stack's LV")
     return plane._replace(not_drawn=tuple(STRUCTURES))

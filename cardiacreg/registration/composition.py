@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from cardiacreg.algebra import determinants, invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, apply_matrix
-from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import points_score
 from cardiacreg.registration.prepared_target import PreparedTarget
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 from cardiacreg.transforms.jacobian import dense_positions, refined_minimum
@@ -47,7 +48,7 @@ def frozen_atlas(
     local[:3, 3] = prepared.lower_mm
     counts = np.ceil(extent / spacing).astype(int) + 1
     shape = (int(counts[0]), int(counts[1]), int(counts[2]))
-    lattice = Lattice(shape, prepared.samples.frame_to_world @ local)
+    lattice = Lattice(shape, multiply(prepared.samples.axes_to_world, local))
     return warp_labels(atlas, transform, lattice, threads=threads)
 
 
@@ -61,13 +62,13 @@ def minimum_of_chain(chain: FFDChain) -> float:
     """Return the smallest determinant over the first link's domain; see `jacobian.minimum_jacobian`."""
     first = chain.links[0]
 
-    def determinants(positions: Float) -> Float:
+    def at(positions: Float) -> Float:
         slopes = chain.displacement_gradient(apply_matrix(first.lattice_to_world, positions))
-        return np.asarray(np.linalg.det(np.eye(3) + slopes))
+        return np.asarray(determinants(np.eye(3) + slopes))
 
     positions = dense_positions(first.displacements_mm.shape)
     grid = np.stack(np.meshgrid(*positions, indexing="ij"), axis=-1)
-    return refined_minimum(determinants(grid), positions, determinants)
+    return refined_minimum(at(grid), positions, at)
 
 
 def consistency_under(
@@ -89,8 +90,8 @@ def consistency_under(
     s, i, j = np.nonzero(counts)
     x, y, z = samples.position_mm
     moved = shifts_mm[samples.slice_index]
-    frame_mm = np.stack([x[i] + moved[s, 0], y[j] + moved[s, 1], z[s]], axis=-1)
-    voxels = _to_voxels(prepared, cells, transform, frame_mm)
+    axes_mm = np.stack([x[i] + moved[s, 0], y[j] + moved[s, 1], z[s]], axis=-1)
+    voxels = _to_voxels(prepared, cells, transform, axes_mm)
     labels = samples.labels[s, i, j]
     value = points_score(voxels, labels, cells, score)
     total = float(score[labels].max(axis=1).sum())
@@ -107,9 +108,9 @@ def consistency_under(
 
 
 def _to_voxels(
-    prepared: PreparedTarget, cells: AtlasLookup, transform: FFD | FFDChain, frame_mm: Float
+    prepared: PreparedTarget, cells: AtlasLookup, transform: FFD | FFDChain, axes_mm: Float
 ) -> Float:
-    """Map points of the target's frame to voxels of the padded atlas."""
-    to_voxel = np.linalg.inv(cells.voxel_to_world) @ transform.affine.matrix
-    world = apply_matrix(prepared.samples.frame_to_world, frame_mm)
+    """Map points along the target's axes to voxels of the padded atlas."""
+    to_voxel = multiply(invert(cells.voxel_to_world), transform.affine.matrix)
+    world = apply_matrix(prepared.samples.axes_to_world, axes_mm)
     return apply_matrix(to_voxel, world + transform.displacement(world))

@@ -21,7 +21,6 @@ from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import check_threads
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, LabelMap
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.composition import (
     consistency_under,
     frozen_atlas,
@@ -33,9 +32,11 @@ from cardiacreg.registration.options import RegistrationOptions as RegistrationO
 from cardiacreg.registration.prepared_target import (
     LabelCodes as LabelCodes,
     PreparedTarget as PreparedTarget,
+    check_lattice,
     prepare_target as prepare_target,
     widen_domain,
 )
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
 
@@ -157,6 +158,7 @@ def register_labels(
         prepared,
         moving,
         target_to_atlas or Affine.identity(),
+        settings,
         slice_shifts_mm=slice_shifts_mm,
         threads=check_threads(threads),
     )
@@ -191,6 +193,7 @@ def register_prepared(
     prepared: PreparedTarget,
     atlas: LabelMap,
     target_to_atlas: Affine,
+    options: RegistrationOptions,
     *,
     slice_shifts_mm: NDArray[np.float64] | None = None,
     view_shifts_mm: NDArray[np.float64] | None = None,
@@ -204,6 +207,8 @@ def register_prepared(
     prepared : PreparedTarget
     atlas : LabelMap
     target_to_atlas : Affine
+    options : RegistrationOptions
+        With the `sampling` that the target was prepared with.
     slice_shifts_mm : ndarray, shape (n_slices, 2), optional
     view_shifts_mm : ndarray, shape (n_views, 2), optional
     start : FFD or FFDChain, optional
@@ -212,15 +217,20 @@ def register_prepared(
     """
     if not atlas.array.any():
         raise InvalidInputError("register_labels: the atlas holds no labels.", code="EMPTY_LABELS")
+    if options.sampling != prepared.sampling:
+        raise ValueError("register_prepared: the target was sampled with other options.")
+    check_lattice(prepared, options)
     shifts = _initial_shifts(prepared.labels.shape[2], slice_shifts_mm)
     if prepared.views is not None:
         known = np.zeros((prepared.n_views, 2)) if view_shifts_mm is None else view_shifts_mm
         shifts = np.concatenate([shifts, known])
     prepared = widen_domain(prepared, shifts)
     first = start if isinstance(start, FFD) else None
-    found = _register_once(prepared, atlas, target_to_atlas, shifts, first, threads)
-    for _ in range(prepared.options.compositions):
-        further = _composed(prepared, atlas, found, threads) if found.folding_limited else None
+    found = _register_once(prepared, options, atlas, target_to_atlas, shifts, first, threads)
+    for _ in range(options.compositions):
+        if not found.folding_limited:
+            break
+        further = _composed(prepared, options, atlas, found, threads)
         if further is None:
             break
         found = further
@@ -228,13 +238,18 @@ def register_prepared(
 
 
 def _composed(
-    prepared: PreparedTarget, atlas: LabelMap, found: Registration, threads: int
+    prepared: PreparedTarget,
+    options: RegistrationOptions,
+    atlas: LabelMap,
+    found: Registration,
+    threads: int,
 ) -> Registration | None:
     """Register on top of a frozen map; None where that gains nothing."""
     frozen = frozen_atlas(prepared, atlas, found.target_to_atlas, threads)
     if not frozen.array.any():
         return None
-    further = _register_once(prepared, frozen, Affine.identity(), found.shifts_mm, None, threads)
+    rest = Affine.identity()
+    further = _register_once(prepared, options, frozen, rest, found.shifts_mm, None, threads)
     assert isinstance(further.target_to_atlas, FFD)
     chain = prepend_link(found.target_to_atlas, further.target_to_atlas)
     cells = build_lookup(atlas, prepared.codes.codes)
@@ -256,16 +271,15 @@ def _composed(
 
 def _register_once(
     prepared: PreparedTarget,
+    options: RegistrationOptions,
     atlas: LabelMap,
     target_to_atlas: Affine,
     shifts: Float,
     start: FFD | None,
     threads: int,
 ) -> Registration:
-    options = prepared.options
-    run = MultiresolutionSolver(
-        prepared, build_lookup(atlas, prepared.codes.codes), target_to_atlas, threads
-    )
+    cells = build_lookup(atlas, prepared.codes.codes)
+    run = MultiresolutionSolver(prepared, options, cells, target_to_atlas, threads)
     state = run.start(options.spacings_mm[0], shifts)
     before, overlaps = run.consistency(state), run.overlaps(state)
     state = state if start is None else run.warm(state, start)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, apply_matrix
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import PreparedTarget
 from cardiacreg.registration.target_objective import TargetObjective
+from cardiacreg.transforms.atlas_lookup import build_lookup
 
 
 def improve_affine(
@@ -57,19 +58,19 @@ def improve_affine(
     Affine
         Its objective is never worse, on the sampled voxels, than the start's.
     """
-    frame = prepared.samples.frame_to_world
-    to_atlas = target_to_atlas.matrix @ frame
+    axes = prepared.samples.axes_to_world
+    to_atlas = multiply(target_to_atlas.matrix, axes)
     objective = TargetObjective(
         prepared, build_lookup(atlas, prepared.codes.codes), to_atlas, stride
     )
     centre = (prepared.lower_mm + prepared.upper_mm) / 2
     spacing = prepared.upper_mm - prepared.lower_mm
     origin = prepared.lower_mm - spacing
-    axes = [origin[a] + spacing[a] * np.arange(4) for a in range(3)]
-    points = _basis(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1), centre, spacing)
+    ticks = [origin[a] + spacing[a] * np.arange(4) for a in range(3)]
+    points = _basis(np.stack(np.meshgrid(*ticks, indexing="ij"), axis=-1), centre, spacing)
     rows = prepared.shift_index
     shifts = np.zeros((len(rows), 2)) if shifts_mm is None else shifts_mm[rows]
-    anchor = _LandmarkTerm(landmarks, landmark_weight, to_atlas, frame, centre, spacing)
+    anchor = _LandmarkTerm(landmarks, landmark_weight, to_atlas, axes, centre, spacing)
 
     def function(x: Float) -> tuple[float, Float]:
         correction = x.reshape(4, 3)
@@ -83,8 +84,8 @@ def improve_affine(
     linear, shift = found.x.reshape(4, 3)[:3].T / spacing, found.x[9:]
     local = np.eye(4)
     local[:3, :3] += linear
-    local[:3, 3] = shift - linear @ centre
-    return Affine(to_atlas @ local @ np.linalg.inv(frame))
+    local[:3, 3] = shift - multiply(linear, centre)
+    return Affine(multiply(to_atlas, local, invert(axes)))
 
 
 def _basis(positions_mm: Float, centre_mm: Float, spacing_mm: Float) -> Float:
@@ -101,14 +102,14 @@ class _LandmarkTerm:
         landmarks: tuple[Landmarks, Landmarks] | None,
         weight: float,
         to_atlas: Float,
-        frame: Float,
+        axes: Float,
         centre_mm: Float,
         spacing_mm: Float,
     ) -> None:
         self._count = 0 if landmarks is None else len(landmarks[0].points_mm)
         if landmarks is None:
             return
-        positions = Affine(frame).inverse().apply(landmarks[0].points_mm)
+        positions = Affine(axes).inverse().apply(landmarks[0].points_mm)
         self._gap = apply_matrix(to_atlas, positions) - landmarks[1].points_mm
         self._basis = _basis(positions, centre_mm, spacing_mm)
         self._linear = to_atlas[:3, :3]

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks, slab_ranges
-from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import (
     find_cells,
     gather_corners,
@@ -35,7 +35,8 @@ from cardiacreg.registration.target_sampling import (
     TargetSamples as TargetSamples,
     sample_target as sample_target,
 )
-from cardiacreg.slices import labelled_slices as labelled_slices, target_frame as target_frame
+from cardiacreg.slices import labelled_slices as labelled_slices, stack_axes as stack_axes
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.bspline import combine_rows, spline_table
 
 _VOXELS_WORTH_THREADS = 100_000
@@ -47,7 +48,7 @@ class Consistency(NamedTuple):
 
     value: float
     displacement_gradient: Float
-    """Per mm of each control point, in the target frame's axes, shape (na, nb, nc, 3)."""
+    """Per mm of each control point, along the target's axes, shape (na, nb, nc, 3)."""
     shift_gradient: Float
     """Per mm of in-plane shift of each sampled slice, shape (n_slices, 2)."""
 
@@ -59,8 +60,8 @@ class ConsistencyObjective:
     ----------
     samples : TargetSamples
     atlas : AtlasLookup
-    frame_to_atlas : ndarray, shape (4, 4)
-        Target frame mm to atlas world mm: the affine A after the frame's own placement.
+    axes_to_atlas : ndarray, shape (4, 4)
+        Mm along the target's axes to atlas world mm: the affine A after the axes' own placement.
     score : ndarray, shape (n_codes, n_codes)
         Class weight where the target code (row) matches the atlas code (column), else 0.
     threads : int
@@ -74,7 +75,7 @@ class ConsistencyObjective:
         self,
         samples: TargetSamples,
         atlas: AtlasLookup,
-        frame_to_atlas: Float,
+        axes_to_atlas: Float,
         score: Float,
         threads: int = 1,
         *,
@@ -83,7 +84,7 @@ class ConsistencyObjective:
     ) -> None:
         self._samples = samples
         self._atlas = atlas
-        self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ frame_to_atlas
+        self._to_voxel = multiply(invert(atlas.voxel_to_world), axes_to_atlas)
         # One column per code a cell may have; 255, for mixed cells, is worth nothing.
         self._score = with_mixed_code(score / (total or total_weight(samples, score)))
         self._threads = threads if len(samples.counted()) >= _VOXELS_WORTH_THREADS else 1
@@ -98,9 +99,9 @@ class ConsistencyObjective:
         Parameters
         ----------
         displacements_mm : ndarray, shape (na, nb, nc, 3)
-            Control-point displacements along the target frame's axes.
+            Control-point displacements along the target's axes.
         origin_mm, spacing_mm : ndarray, shape (3,)
-            First control point and control-point spacing in the target frame.
+            First control point and control-point spacing along the target's axes.
         shifts_mm : ndarray, shape (n_slices, 2)
             In-plane shift of each sampled slice.
         """

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import determinants, multiply, settled, solve
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, Landmarks
 
 _LARGEST_CONDITION = 50.0
+_ROTATION_STEP = 2.0**-36
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +85,7 @@ def fit_landmark_affine(
     flattest = max(condition, _check_spread(q, "atlas"))
     used = _possible_model(model, len(p), flattest)
     matrix = _affine_matrix(p, q) if used == "affine" else _procrustes_matrix(p, q, used)
-    residual = p @ matrix[:3, :3].T + matrix[:3, 3] - q
+    residual = multiply(p, matrix[:3, :3].T) + matrix[:3, 3] - q
     rms = float(np.sqrt((residual**2).sum(axis=1).mean()))
     return LandmarkFit(Affine(matrix), used, rms, condition)
 
@@ -119,10 +121,11 @@ def _possible_model(model: str, n_points: int, condition: float) -> str:
 
 def _affine_matrix(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
     centre_p, centre_q = p.mean(axis=0), q.mean(axis=0)
-    linear, *_ = np.linalg.lstsq(p - centre_p, q - centre_q, rcond=None)
+    away = p - centre_p
+    linear = solve(multiply(away.T, away), multiply(away.T, q - centre_q))
     matrix = np.eye(4)
     matrix[:3, :3] = linear.T
-    matrix[:3, 3] = centre_q - linear.T @ centre_p
+    matrix[:3, 3] = centre_q - multiply(linear.T, centre_p)
     return matrix
 
 
@@ -130,12 +133,13 @@ def _procrustes_matrix(
     p: NDArray[np.float64], q: NDArray[np.float64], model: str
 ) -> NDArray[np.float64]:
     centre_p, centre_q = p.mean(axis=0), q.mean(axis=0)
-    u, values, vt = np.linalg.svd((q - centre_q).T @ (p - centre_p))
+    u, values, vt = np.linalg.svd(multiply((q - centre_q).T, p - centre_p))
     sign = np.ones(3)
-    sign[2] = np.sign(np.linalg.det(u @ vt))
-    rotation = u @ np.diag(sign) @ vt
-    scale = (values * sign).sum() / ((p - centre_p) ** 2).sum() if model == "similarity" else 1.0
+    sign[2] = np.sign(determinants(multiply(u, vt)))
+    rotation = settled(multiply(u, np.diag(sign), vt), _ROTATION_STEP)
+    size = (values * sign).sum() / ((p - centre_p) ** 2).sum()
+    scale = float(settled(size, _ROTATION_STEP)) if model == "similarity" else 1.0
     matrix = np.eye(4)
     matrix[:3, :3] = scale * rotation
-    matrix[:3, 3] = centre_q - scale * rotation @ centre_p
+    matrix[:3, 3] = centre_q - multiply(scale * rotation, centre_p)
     return matrix

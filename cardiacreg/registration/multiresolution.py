@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cardiacreg.algebra import multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine
-from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
+from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.regularisation import BendingEnergy, WhitenedDisplacements
 from cardiacreg.registration.target_objective import TargetObjective
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.transforms.bspline import lattice_over_box, subdivide
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.jacobian import (
@@ -35,7 +37,7 @@ _PULLS = (1.0, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1, 0.0)
 
 
 class State(NamedTuple):
-    """Control points in the target's frame, and the shift of every target slice and view."""
+    """Control points along the target's axes, and the shift of every target slice and view."""
 
     displacements_mm: Float
     origin_mm: Float
@@ -47,37 +49,43 @@ class MultiresolutionSolver:
     """Runs the levels of one registration; holds what does not change between them."""
 
     def __init__(
-        self, prepared: PreparedTarget, cells: AtlasLookup, affine: Affine, threads: int
+        self,
+        prepared: PreparedTarget,
+        options: RegistrationOptions,
+        cells: AtlasLookup,
+        affine: Affine,
+        threads: int,
     ) -> None:
         self._prepared = prepared
-        self._options = prepared.options
+        self._options = options
         self._affine = affine
         self._cells = cells
-        self._frame = prepared.samples.frame_to_world
+        self._axes = prepared.samples.axes_to_world
         strides = sorted({1, *self._options.strides})
         self._objectives = {
             stride: TargetObjective(
                 prepared,
                 cells,
-                affine.matrix @ self._frame,
+                multiply(affine.matrix, self._axes),
                 stride,
                 threads,
-                shift_gradient=prepared.options.estimate_shifts,
+                shift_gradient=options.estimate_shifts,
             )
             for stride in strides
         }
         self.n_slices = prepared.labels.shape[2]
         self.folding_limited = False
         self._known: DenseDeterminants | None = None
-        self.folding_threshold = prepared.options.folding_threshold
+        self.folding_threshold = options.folding_threshold
 
     def overlaps(self, state: State) -> bool:
         """Whether any labelled sample of the target meets its own label in the atlas."""
-        labelled = self._prepared.codes.score.copy()
-        labelled[0] = 0.0
-        labelled[self._prepared.codes.n_labels :] = 0.0
+        labelled = self._prepared.codes.of_structures
         objective = ConsistencyObjective(
-            self._prepared.samples, self._cells, self._affine.matrix @ self._frame, labelled
+            self._prepared.samples,
+            self._cells,
+            multiply(self._affine.matrix, self._axes),
+            labelled,
         )
         shifts = state.shifts_mm[self._prepared.samples.slice_index]
         found = objective(state.displacements_mm, state.origin_mm, state.spacing_mm, shifts)
@@ -95,7 +103,7 @@ class MultiresolutionSolver:
         same = start.displacements_mm.shape == state.displacements_mm.shape
         if not same or not np.allclose(start.lattice_to_world, lattice.lattice_to_world, atol=1e-6):
             return state
-        local = start.displacements_mm @ self._frame[:3, :3]
+        local = multiply(start.displacements_mm, self._axes[:3, :3])
         return state._replace(displacements_mm=np.ascontiguousarray(local))
 
     def refine(self, state: State) -> State:
@@ -113,7 +121,7 @@ class MultiresolutionSolver:
     def level(self, state: State, level: int) -> tuple[State, int, str]:
         """Minimise the objective on the state's lattice."""
         problem = _LevelProblem(
-            self._prepared, self._objectives[self._options.strides[level]], state
+            self._prepared, self._options, self._objectives[self._options.strides[level]], state
         )
         found = minimise(
             problem,
@@ -195,15 +203,20 @@ class MultiresolutionSolver:
         """Return the state as a transform in world mm."""
         local = np.diag([*state.spacing_mm, 1.0])
         local[:3, 3] = state.origin_mm
-        world = state.displacements_mm @ self._frame[:3, :3].T
-        return FFD(self._affine, world, self._frame @ local)
+        world = multiply(state.displacements_mm, self._axes[:3, :3].T)
+        return FFD(self._affine, world, multiply(self._axes, local))
 
 
 class _LevelProblem:
     """One level's objective as a function of whitened displacements and scaled slice shifts."""
 
-    def __init__(self, prepared: PreparedTarget, objective: TargetObjective, start: State) -> None:
-        options = prepared.options
+    def __init__(
+        self,
+        prepared: PreparedTarget,
+        options: RegistrationOptions,
+        objective: TargetObjective,
+        start: State,
+    ) -> None:
         shape, spacing = start.displacements_mm.shape, start.spacing_mm
         self._options, self._start, self._objective = options, start, objective
         self._slices = prepared.shift_index

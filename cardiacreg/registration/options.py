@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,14 @@ from cardiacreg.geometry import RV_WALL
 
 _LARGEST_SPACING_MM = 1e4
 _MOST_COMPOSITIONS = 16
+
+
+class Sampling(NamedTuple):
+    """What of a target counts in a registration, and how much; see `RegistrationOptions`."""
+
+    class_weights: tuple[tuple[int, float], ...]
+    margin_mm: float
+    background_slices: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,11 @@ class RegistrationOptions:
                 "spacing must be half the one before and each stride at least 1.",
                 code="BAD_OPTION",
             )
+
+    @property
+    def sampling(self) -> Sampling:
+        """The options that say what of the target counts; a target is sampled by these alone."""
+        return Sampling(self.class_weights, self.margin_mm, self.background_slices)
 
     @classmethod
     def dense(cls, finest_mm: float = 4.0) -> RegistrationOptions:

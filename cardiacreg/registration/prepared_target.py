@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
-from cardiacreg.registration.options import RegistrationOptions
-from cardiacreg.registration.target_sampling import TargetSamples, sample_target
+from cardiacreg.registration.options import RegistrationOptions, Sampling
+from cardiacreg.registration.target_sampling import Doubt, TargetSamples, sample_target
 from cardiacreg.registration.view_samples import ViewPlane, ViewSamples, sample_views
-from cardiacreg.slices import EmptyPlane, labelled_slices
+from cardiacreg.slices import DOUBT_LEVELS, EmptyPlane, labelled_slices
 
 _MOST_CONTROL_POINTS = 5e6
 _REACH_MM = (15.0, 15.0, 30.0)
@@ -28,19 +28,29 @@ class LabelCodes(NamedTuple):
     score: Float
     n_labels: int
     """How many codes stand for labels of the target. The next one stands for all others in an atlas,
-    those behind it for the voxels of planes beyond the ends."""
+    those behind it for the voxels of planes beyond the ends, and then for doubtful voxels."""
+    first_doubtful: int
+
+    @property
+    def of_structures(self) -> Float:
+        """The score of labelled voxels alone, certain and doubtful ones."""
+        kept = self.score.copy()
+        kept[0] = 0.0
+        kept[self.n_labels : self.first_doubtful + DOUBT_LEVELS - 1] = 0.0
+        return kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedTarget:
-    """A target sampled once for many atlases; see `prepare_target`."""
+    """A target sampled once, for many atlases and any options that sample alike; see `prepare_target`."""
 
     labels: LabelMap
     samples: TargetSamples
     codes: LabelCodes
     lower_mm: Float
     upper_mm: Float
-    options: RegistrationOptions = field(default_factory=RegistrationOptions)
+    sampling: Sampling
+    """How it was sampled; registrations with other such options need another."""
     views: ViewSamples | None = None
 
     @property
@@ -62,19 +72,21 @@ class PreparedTarget:
 
 def prepare_target(
     target: LabelMap,
-    options: RegistrationOptions,
+    options: RegistrationOptions | Sampling,
     *,
     unknown_labels: tuple[int, ...] = (),
     empty_planes: Sequence[EmptyPlane] = (),
     views: Sequence[ViewPlane] = (),
     domain_mm: tuple[Float, Float] | None = None,
+    doubt: NDArray[np.uint8] | None = None,
 ) -> PreparedTarget:
     """Sample a target for registration with many atlases.
 
     Parameters
     ----------
     target : LabelMap
-    options : RegistrationOptions
+    options : RegistrationOptions or Sampling
+        Of registration options, only those of their `sampling` matter here.
     unknown_labels : tuple of int
         See `register_labels`.
     empty_planes : sequence of EmptyPlane
@@ -82,26 +94,29 @@ def prepare_target(
     views : sequence of ViewPlane
         Planes at any orientation that show the same heart.
     domain_mm : pair of ndarray, optional
-        Lower and upper corner, in the target's axis-aligned mm frame, of the box the control lattice
+        Lower and upper corner, in mm along the target's axes, of the box the control lattice
         must cover; the labels' box and 30 mm around it when absent.
+    doubt : ndarray of uint8, shape (i, j, k), optional
+        How doubtful each voxel of the target is, see `Doubt`.
     """
     if len(labelled_slices(target.array)) == 0:
         raise InvalidInputError(
             "register_labels: the target holds no labels; check the preset and the frame.",
             code="EMPTY_LABELS",
         )
-    codes = _label_codes(target, options, unknown_labels, empty_planes)
+    sampling = options if isinstance(options, Sampling) else options.sampling
+    codes = _label_codes(target, sampling, unknown_labels, empty_planes, doubt is not None)
     samples = sample_target(
         target,
         codes.codes,
-        margin_mm=options.margin_mm,
-        all_slices=options.background_slices,
+        margin_mm=sampling.margin_mm,
+        all_slices=sampling.background_slices,
         beyond=[(plane, codes.n_labels + 1 + n) for n, plane in enumerate(empty_planes)],
+        doubt=None if doubt is None else Doubt(doubt, codes.first_doubtful),
     )
-    seen = _view_samples(target, samples, codes, views, options) if views else None
+    seen = _view_samples(target, samples, codes, views, sampling) if views else None
     lower, upper = _domain(samples, seen, domain_mm)
-    _check_lattice(lower, upper, options)
-    return PreparedTarget(target, samples, codes, lower, upper, options, seen)
+    return PreparedTarget(target, samples, codes, lower, upper, sampling, seen)
 
 
 def _view_samples(
@@ -109,25 +124,26 @@ def _view_samples(
     samples: TargetSamples,
     codes: LabelCodes,
     views: Sequence[ViewPlane],
-    options: RegistrationOptions,
+    sampling: Sampling,
 ) -> ViewSamples:
     return sample_views(
         views,
-        samples.frame_to_world,
+        samples.axes_to_world,
         codes.codes,
         codes.score,
-        class_weights=dict(options.class_weights),
+        class_weights=dict(sampling.class_weights),
         pixel_area_mm2=float(target.spacing_mm[:2].prod()),
-        margin_mm=options.margin_mm,
+        margin_mm=sampling.margin_mm,
     )
 
 
-def _check_lattice(lower_mm: Float, upper_mm: Float, options: RegistrationOptions) -> None:
-    finest = options.spacings_mm[-1]
-    points = float(np.prod((upper_mm - lower_mm) / finest + 4))
+def check_lattice(prepared: PreparedTarget, options: RegistrationOptions) -> None:
+    """Refuse options whose finest control lattice over a target would have too many points."""
+    finest, extent = options.spacings_mm[-1], prepared.upper_mm - prepared.lower_mm
+    points = float(np.prod(extent / finest + 4))
     if not points <= _MOST_CONTROL_POINTS:
         raise InvalidInputError(
-            f"register_labels: a lattice of {finest} mm over {np.round(upper_mm - lower_mm)} mm would "
+            f"register_labels: a lattice of {finest} mm over {np.round(extent)} mm would "
             f"have {points:.3g} control points, more than {_MOST_CONTROL_POINTS:.0e}; use a coarser one.",
             code="BAD_LATTICE",
         )
@@ -135,16 +151,18 @@ def _check_lattice(lower_mm: Float, upper_mm: Float, options: RegistrationOption
 
 def _label_codes(
     target: LabelMap,
-    options: RegistrationOptions,
+    sampling: Sampling,
     unknown_labels: tuple[int, ...],
     empty_planes: Sequence[EmptyPlane],
+    with_doubt: bool,
 ) -> LabelCodes:
     labels = sorted({0, *target.present(), *unknown_labels})
     codes = np.full(256, len(labels), dtype=np.uint8)
     codes[labels] = np.arange(len(labels))
-    weights = dict(options.class_weights)
+    weights = dict(sampling.class_weights)
     size = len(labels) + 1 + len(empty_planes)
-    score = np.zeros((size, size))
+    further = len(labels) * (DOUBT_LEVELS - 1) if with_doubt else 0
+    score = np.zeros((size + further, size))
     for code, label in enumerate(labels):
         score[code, code] = weights.get(label, 1.0)
     for label in unknown_labels:
@@ -152,7 +170,10 @@ def _label_codes(
     for row, plane in enumerate(empty_planes, start=len(labels) + 1):
         score[row, : len(labels) + 1] = plane.weight
         score[row, codes[list(plane.structures)]] = 0.0
-    return LabelCodes(codes, score, len(labels))
+    if with_doubt:
+        counted = 1 - np.arange(1, DOUBT_LEVELS) / DOUBT_LEVELS
+        score[size:] = (score[: len(labels), None] * counted[:, None]).reshape(further, size)
+    return LabelCodes(codes, score, len(labels), size)
 
 
 def _domain(

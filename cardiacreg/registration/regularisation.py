@@ -16,7 +16,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
+from cardiacreg.compute.decompositions import cholesky_factor, eigenvectors
 from cardiacreg.compute.jit import kernel
 from cardiacreg.transforms.bspline import bending_matrices
 from cardiacreg.transforms.jacobian import FoldingPenalty as FoldingPenalty
@@ -114,9 +116,9 @@ class WhitenedDisplacements:
 def _eigenbasis(n_control: int, spacing_mm: float) -> tuple[Float, Float, Float]:
     """Vectors V with V' G0 V = 1 and V' G2 V diagonal; that diagonal, and that of V' G1 V."""
     mass, first, second = bending_matrices(n_control, spacing_mm)
-    inverse_root = np.linalg.inv(np.linalg.cholesky(mass))
-    values, vectors = np.linalg.eigh(inverse_root @ second @ inverse_root.T)
-    basis = np.ascontiguousarray(inverse_root.T @ vectors)
+    inverse_root = invert(cholesky_factor(mass))
+    values, vectors = eigenvectors(multiply(inverse_root, second, inverse_root.T))
+    basis = np.ascontiguousarray(multiply(inverse_root.T, vectors))
     slopes = np.einsum("ia,ij,ja->a", basis, first, basis)
     return basis, np.maximum(values, 0.0), np.maximum(slopes, 0.0)
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
-from cardiacreg.transforms.atlas_lookup import AtlasLookup
 from cardiacreg.registration.cell_matching import (
     find_cells,
     gather_corners,
@@ -29,6 +29,7 @@ from cardiacreg.registration.label_consistency import (
 )
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.view_samples import ViewSamples
+from cardiacreg.transforms.atlas_lookup import AtlasLookup
 
 
 class TargetObjective:
@@ -38,8 +39,8 @@ class TargetObjective:
     ----------
     prepared : PreparedTarget
     atlas : AtlasLookup
-    frame_to_atlas : ndarray, shape (4, 4)
-        Target frame mm to atlas world mm.
+    axes_to_atlas : ndarray, shape (4, 4)
+        Mm along the target's axes to atlas world mm.
     stride : int
         In-plane sampling stride.
     threads : int
@@ -51,7 +52,7 @@ class TargetObjective:
         self,
         prepared: PreparedTarget,
         atlas: AtlasLookup,
-        frame_to_atlas: Float,
+        axes_to_atlas: Float,
         stride: int,
         threads: int = 1,
         *,
@@ -61,13 +62,13 @@ class TargetObjective:
         views = None if prepared.views is None else prepared.views.every(stride)
         total = total_weight(samples, score) + (0.0 if views is None else views.total_weight)
         self._slices = ConsistencyObjective(
-            samples, atlas, frame_to_atlas, score, threads,
+            samples, atlas, axes_to_atlas, score, threads,
             shift_gradient=shift_gradient, total=total,
         )  # fmt: skip
         self._count = len(samples.labels)
         self._views = None
         if views is not None:
-            self._views = ViewObjective(views, atlas, frame_to_atlas, total)
+            self._views = ViewObjective(views, atlas, axes_to_atlas, total)
 
     def __call__(
         self, displacements_mm: Float, origin_mm: Float, spacing_mm: Float, shifts_mm: Float
@@ -92,17 +93,17 @@ class ViewObjective:
     ----------
     samples : ViewSamples
     atlas : AtlasLookup
-    frame_to_atlas : ndarray, shape (4, 4)
-        Target frame mm to atlas world mm.
+    axes_to_atlas : ndarray, shape (4, 4)
+        Mm along the target's axes to atlas world mm.
     total_weight : float
         What the score is divided by.
     """
 
     def __init__(
-        self, samples: ViewSamples, atlas: AtlasLookup, frame_to_atlas: Float, total_weight: float
+        self, samples: ViewSamples, atlas: AtlasLookup, axes_to_atlas: Float, total_weight: float
     ) -> None:
         self._samples, self._atlas = samples, atlas
-        self._to_voxel = np.linalg.inv(atlas.voxel_to_world) @ frame_to_atlas
+        self._to_voxel = multiply(invert(atlas.voxel_to_world), axes_to_atlas)
         self._score = with_mixed_code(samples.score / total_weight)
 
     def __call__(
@@ -120,7 +121,9 @@ class ViewObjective:
             samples.points_mm, samples.starts, samples.rows, moved, origin_mm, spacing_mm,
             coefficients, self._atlas.codes, self._score, gradient, sums,
         )  # fmt: skip
-        by_control = gradient.reshape(nc, na, 3, nb).transpose(1, 3, 0, 2) @ self._to_voxel[:3, :3]
+        by_control = multiply(
+            gradient.reshape(nc, na, 3, nb).transpose(1, 3, 0, 2), self._to_voxel[:3, :3]
+        )
         slopes = np.einsum("vd,vad->va", sums[:, 1:], samples.axes)
         return Consistency(float(sums[:, 0].sum()), np.ascontiguousarray(by_control), slopes)
 

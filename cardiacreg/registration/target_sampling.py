@@ -1,25 +1,46 @@
 """The target voxels that count in a registration, with their label codes and positions.
 
 They are the voxels of the acquired slices within an in-plane margin of any label, in the target's own
-axis-aligned frame (mm, origin at voxel 0), taken at every voxel or at a stride.
+axes (mm, origin at voxel 0), taken at every voxel or at a stride.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap
-from cardiacreg.slices import EmptyPlane, labelled_slices, target_frame
+from cardiacreg.slices import DOUBT_LEVELS, EmptyPlane, labelled_slices, stack_axes
+
+
+class Doubt(NamedTuple):
+    """How doubtful the voxels of a target are, and the label codes that say so.
+
+    Parameters
+    ----------
+    levels : ndarray of uint8, shape (i, j, k)
+        From 0, certain, to ``DOUBT_LEVELS - 1``; a voxel counts ``1 - level / DOUBT_LEVELS``.
+    first_code : int
+        Of the doubtful voxels of label code 0 at level 1; levels follow each other, then label codes.
+    """
+
+    levels: NDArray[np.uint8]
+    first_code: int
+
+    def rows(self, codes: NDArray[np.uint8], levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the label codes of voxels that are as doubtful as their levels say."""
+        doubtful = self.first_code + codes.astype(np.int64) * (DOUBT_LEVELS - 1) + levels - 1
+        return np.ascontiguousarray(np.where(levels == 0, codes, doubtful).astype(np.uint8))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetSamples:
-    """The target voxels that count, in the target's own axis-aligned frame (mm, origin at voxel 0).
+    """The target voxels that count, along the target's own axes (mm, origin at voxel 0).
 
     Parameters
     ----------
@@ -32,15 +53,15 @@ class TargetSamples:
     slice_index : ndarray of int64, shape (n_slices,)
         Target slice that each sampled slice is; for a plane beyond the ends the nearest labelled one,
         with which it moves.
-    frame_to_world : ndarray, shape (4, 4)
-        The frame's mm to world mm; its axes are orthonormal.
+    axes_to_world : ndarray, shape (4, 4)
+        Mm along these axes to world mm; they are orthonormal.
     """
 
     labels: NDArray[np.uint8]
     spans: NDArray[np.int64]
     position_mm: tuple[Float, Float, Float]
     slice_index: NDArray[np.int64]
-    frame_to_world: Float
+    axes_to_world: Float
 
     def every(self, stride: int) -> TargetSamples:
         """Return the samples at every `stride`-th in-plane position."""
@@ -52,7 +73,7 @@ class TargetSamples:
         positions = (self.position_mm[0][rows], self.position_mm[1][columns], self.position_mm[2])
         labels = np.ascontiguousarray(self.labels[:, rows, columns])
         spans = np.ascontiguousarray(np.clip(spans, 0, labels.shape[2]))
-        return TargetSamples(labels, spans, positions, self.slice_index, self.frame_to_world)
+        return TargetSamples(labels, spans, positions, self.slice_index, self.axes_to_world)
 
     def counted(self) -> NDArray[np.uint8]:
         """Return the label codes of all samples that count, in order."""
@@ -68,6 +89,7 @@ def sample_target(
     margin_mm: float,
     all_slices: bool = False,
     beyond: Sequence[tuple[EmptyPlane, int]] = (),
+    doubt: Doubt | None = None,
 ) -> TargetSamples:
     """Collect the target voxels within `margin_mm` in-plane of any label, and planes beyond the ends.
 
@@ -84,6 +106,8 @@ def sample_target(
     beyond : sequence of (EmptyPlane, int)
         Planes where structures have ended, and the label code of their voxels. They reach around the
         structures' outline in the slice that they lie beyond.
+    doubt : Doubt, optional
+        How doubtful each voxel is; all are certain when absent.
     """
     slices = np.arange(target.shape[2]) if all_slices else labelled_slices(target.array)
     spacing = target.spacing_mm
@@ -92,6 +116,9 @@ def sample_target(
     labels = codes[target.array[box[0] : box[1], box[2] : box[3]][:, :, slices]]
     labels = np.ascontiguousarray(labels.transpose(2, 0, 1))
     spans = _row_spans(labels, reach)
+    if doubt is not None:
+        levels = doubt.levels[box[0] : box[1], box[2] : box[3]][:, :, slices].transpose(2, 0, 1)
+        labels = doubt.rows(labels, levels)
     positions = (
         np.arange(box[0], box[1]) * spacing[0],
         np.arange(box[2], box[3]) * spacing[1],
@@ -102,7 +129,7 @@ def sample_target(
         spans,
         positions,
         slices,
-        target_frame(target.voxel_to_world, "sample_target"),
+        stack_axes(target.voxel_to_world, "sample_target"),
     )
     return _with_planes(samples, target, box, reach, beyond) if beyond else samples
 
@@ -128,7 +155,7 @@ def _with_planes(
         np.concatenate([samples.spans, spans]),
         (x, y, np.concatenate([z, depth])),
         np.concatenate([samples.slice_index, before]),
-        samples.frame_to_world,
+        samples.axes_to_world,
     )
 
 

@@ -1,8 +1,8 @@
 """The points of further planes that count in a registration: long-axis views at any orientation.
 
-A view is one plane of labels. Its points lie anywhere in the target's frame, each with a row of the score
-table of its own view: what a view does not draw (most leave out the RV wall) matches its background. A
-view moves in its plane as a slice does.
+A view is one plane of labels. Its points lie anywhere along the target's axes, each with a row of the
+score table of its own view: what a view does not draw (most leave out the RV wall) matches its
+background. A view moves in its plane as a slice does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import N_LABELS, STRUCTURES, LabelMap, Volume, apply_matrix
 
@@ -42,7 +43,7 @@ class ViewPlane(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewSamples:
-    """The points of all views that count, in the target's axis-aligned frame.
+    """The points of all views that count, along the target's axes.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ class ViewSamples:
 
 def sample_views(
     views: Sequence[ViewPlane],
-    frame_to_world: Float,
+    axes_to_world: Float,
     codes: NDArray[np.uint8],
     score: Float,
     *,
@@ -99,8 +100,8 @@ def sample_views(
     Parameters
     ----------
     views : sequence of ViewPlane
-    frame_to_world : ndarray, shape (4, 4)
-        The target's frame.
+    axes_to_world : ndarray, shape (4, 4)
+        Mm along the target's axes to world mm.
     codes : ndarray of uint8, shape (256,)
         Label to label code.
     score : ndarray, shape (n_codes, n_codes)
@@ -111,16 +112,16 @@ def sample_views(
         Of the stack: a point of a view weighs as much as the area of the stack that it covers.
     margin_mm : float
     """
-    to_frame = np.linalg.inv(frame_to_world)
+    to_axes = invert(axes_to_world)
     points, rows, pixels, axes, tables = [], [], [], [], []
     for number, view in enumerate(views):
         labels = view.labels
         ij = np.argwhere(_near(labels, margin_mm)).astype(np.int64)
         local: Float = np.column_stack([ij.astype(np.float64), np.zeros(len(ij))])
-        points.append(apply_matrix(to_frame @ labels.voxel_to_world, local))
+        points.append(apply_matrix(multiply(to_axes, labels.voxel_to_world), local))
         rows.append(labels.array[ij[:, 0], ij[:, 1], 0] + N_LABELS * number)
         pixels.append(ij)
-        steps = to_frame[:3, :3] @ labels.voxel_to_world[:3, :2]
+        steps = multiply(to_axes[:3, :3], labels.voxel_to_world[:3, :2])
         axes.append((steps / np.linalg.norm(steps, axis=0)).T)
         area = float(labels.spacing_mm[:2].prod()) / pixel_area_mm2
         tables.append(area * _score(view, codes, score, class_weights))

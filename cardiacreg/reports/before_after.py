@@ -32,7 +32,7 @@ from cardiacreg.results.qc_views import (
     cut_points,
     intensities,
     label_share,
-    labels_in_frame,
+    labels_on_axes,
     long_axis_cuts,
     shown_slices,
     slice_box,
@@ -188,7 +188,7 @@ def _draw_map(
             panel.contourf(unobserved.astype(float), levels=[0.5, 1.5], colors="none",
                            hatches=[_HATCH], origin="lower", extent=tuple(cut.box))  # fmt: skip
     else:
-        draw_labels(panel, labels_in_frame(shown, axes.frame, where), cut.box)
+        draw_labels(panel, labels_on_axes(shown, axes.to_world, where), cut.box)
     for level in _faces(result, cut):
         panel.axhline(level, color=_FACE, lw=0.8, ls="--")
 
@@ -203,7 +203,7 @@ def beyond_slices(
     result : Drawable
     axes : HeartAxes
     where : ndarray, shape (..., 3)
-        In the target's frame.
+        Along the target's axes.
     labels : ndarray, shape (...)
         What the model has there.
 
@@ -251,12 +251,12 @@ def _draw_given(panel: Any, result: Drawable, axes: HeartAxes, box: Box, k: int)
     """Draw a slice as it is stored: grey levels and the labels that came with it."""
     target = result.target.labels
     where = slice_points(box, axes, k * float(target.spacing_mm[2]))
-    own = labels_in_frame(target, axes.frame, where)
+    own = labels_on_axes(target, axes.to_world, where)
     prepare_panel(panel, box)
     if result.target.image is None:
         draw_labels(panel, own, box)
         return
-    draw_image(panel, intensities(result.target.image, axes.frame, where), box)
+    draw_image(panel, intensities(result.target.image, axes.to_world, where), box)
     for label, colour in COLOURS.items():
         outline(panel, (own == label).astype(float), box, colour, 1.3)
 
@@ -270,13 +270,13 @@ def _draw_judged(
     stored = where - np.array([*result.slice_shifts_mm[k], 0.0])
     prepare_panel(panel, box)
     if target.image is not None:
-        draw_image(panel, intensities(target.image, axes.frame, stored), box)
+        draw_image(panel, intensities(target.image, axes.to_world, stored), box)
     if truth is None:
         for label in COLOURS:
-            share = label_share(target.labels, label, axes.frame, stored)
+            share = label_share(target.labels, label, axes.to_world, stored)
             outline(panel, share, box, _IN_SLICE, _LINE)
     for label, colour in COLOURS.items():
-        outline(panel, label_share(result.labels, label, axes.frame, where), box, colour, _LINE)
+        outline(panel, label_share(result.labels, label, axes.to_world, where), box, colour, _LINE)
     _draw_truth(panel, scene, truth, where, box, _IN_SLICE)
 
 

@@ -82,7 +82,7 @@ def directions_of(
     -------
     Directions
     """
-    world = axes.frame[:3, :3]
+    world = axes.to_world[:3, :3]
     base, apex = _ends(result, axes)
     pointing = (apex - base) / np.linalg.norm(apex - base)
     rv = world @ np.array([*axes.rv, 0.0])
@@ -103,5 +103,5 @@ def _ends(result: Drawable, axes: HeartAxes) -> tuple[Float, Float]:
     top = (result.target.labels.shape[2] - 1) * float(result.target.labels.spacing_mm[2])
     heights = (top, 0.0) if axes.to_base > 0 else (0.0, top)
     points = [np.array([*(axes.axis_point + axes.axis_slope * k_mm), k_mm]) for k_mm in heights]
-    base, apex = apply_matrix(axes.frame, np.array(points))
+    base, apex = apply_matrix(axes.to_world, np.array(points))
     return base, apex

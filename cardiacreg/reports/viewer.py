@@ -148,7 +148,7 @@ def licence() -> str:
 
 def _placed(axes: HeartAxes) -> _Heart:
     """Find how the heart lies; one that is mirrored in its file's coordinates is mirrored back."""
-    turned = axes.frame[:3, :3]
+    turned = axes.to_world[:3, :3]
     rv, anterior = (turned @ np.array([*each, 0.0]) for each in (axes.rv, axes.anterior))
     up = _unit(turned @ np.array([*(axes.axis_slope * axes.to_base), axes.to_base]))
     mirrored = float(np.cross(up, anterior) @ rv) > 0
@@ -201,7 +201,7 @@ def _outlines(k3d: Any, layer: Layer, refined: Refined, axes: HeartAxes, heart: 
                 order = np.arange(len(plane) - 1) + count
                 segments.append(np.stack([order, order + 1], axis=1))
                 count += len(plane)
-    placed = apply_matrix(heart.from_world @ axes.frame, np.concatenate(points))
+    placed = apply_matrix(heart.from_world @ axes.to_world, np.concatenate(points))
     lines = k3d.lines(
         placed.astype(np.float32), np.concatenate(segments).astype(np.uint32),
         indices_type="segment", color=_OUTLINE_COLOUR, shader="simple", name=layer.name,

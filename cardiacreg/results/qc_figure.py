@@ -31,7 +31,7 @@ from cardiacreg.results.qc_views import (
     heart_points,
     intensities,
     label_share,
-    labels_in_frame,
+    labels_on_axes,
     long_axis_cuts,
     shown_slices,
     slice_box,
@@ -150,14 +150,14 @@ def _draw_slice(panel: Any, result: RefineResult, axes: HeartAxes, box: Box, k: 
     prepare_panel(panel, box)
     image = result.target.image
     if image is None:
-        draw_labels(panel, labels_in_frame(target, axes.frame, stored), box, _PALE)
+        draw_labels(panel, labels_on_axes(target, axes.to_world, stored), box, _PALE)
     else:
-        draw_image(panel, intensities(image, axes.frame, stored), box)
-    own = labels_in_frame(target, axes.frame, stored)
+        draw_image(panel, intensities(image, axes.to_world, stored), box)
+    own = labels_on_axes(target, axes.to_world, stored)
     for label in COLOURS:
         outline(panel, (own == label).astype(float), box, _INPUT_COLOUR, 1.6)
     for label, colour in COLOURS.items():
-        outline(panel, label_share(result.labels, label, axes.frame, true), box, colour, 1.3)
+        outline(panel, label_share(result.labels, label, axes.to_world, true), box, colour, 1.3)
 
 
 def prepare_panel(panel: Any, box: Box) -> None:
@@ -216,7 +216,7 @@ def _draw_cut(
     panel: Any, labels: LabelMap, axes: HeartAxes, cut: Cut, sides: tuple[str, str]
 ) -> None:
     prepare_panel(panel, cut.box)
-    draw_labels(panel, labels_in_frame(labels, axes.frame, cut_points(cut)), cut.box)
+    draw_labels(panel, labels_on_axes(labels, axes.to_world, cut_points(cut)), cut.box)
     annotate_cut(panel, cut.box, sides)
 
 

@@ -43,7 +43,7 @@ LOOKS: dict[str, _Look] = {
 
 
 class Scene(NamedTuple):
-    """What is drawn: shares of each label map by its title, in the frame of one target."""
+    """What is drawn: shares of each label map by its title, along the axes of one target."""
 
     shares: dict[str, Shares]
     axes: HeartAxes
@@ -68,7 +68,7 @@ def make_scene(result: Drawable, columns: Mapping[str, LabelMap]) -> Scene:
     points = heart_points(result, axes, *columns.values())
     low, high = points.min(axis=0) - _MARGIN_MM, points.max(axis=0) + _MARGIN_MM
     shares = {
-        title: smooth_shares(labels, axes.frame, low, high) for title, labels in columns.items()
+        title: smooth_shares(labels, axes.to_world, low, high) for title, labels in columns.items()
     }
     return Scene(shares, axes, points)
 

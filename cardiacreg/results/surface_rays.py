@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
-from cardiacreg.results.qc_views import labels_in_frame
+from cardiacreg.results.qc_views import labels_on_axes
 
 PIXEL_MM = 0.4
 _LATTICE_MM = 1.0
@@ -40,7 +40,7 @@ _EDGE_MM = 4.0
 
 
 class Shares(NamedTuple):
-    """Smoothed shares of the four structures on a lattice of the frame.
+    """Smoothed shares of the four structures on a lattice along given axes.
 
     `array` has shape (5, ...), the heart as a whole first; `low` is its first voxel in mm.
     """
@@ -61,25 +61,25 @@ class View(NamedTuple):
     cut: float | None = None
 
 
-def smooth_shares(labels: LabelMap, frame: Float, low: Float, high: Float) -> Shares:
+def smooth_shares(labels: LabelMap, axes: Float, low: Float, high: Float) -> Shares:
     """Smooth each structure of a label map over a box.
 
     Parameters
     ----------
     labels : LabelMap
-        Anywhere in the world of the frame.
-    frame : ndarray, shape (4, 4)
-        From the frame's mm to world mm.
+        Anywhere in the world of the axes.
+    axes : ndarray, shape (4, 4)
+        From mm along the axes to world mm.
     low, high : ndarray, shape (3,)
-        The box in the frame's mm.
+        The box in mm along the axes.
 
     Returns
     -------
     Shares
     """
-    axes = (np.arange(a, b, _LATTICE_MM) for a, b in zip(low, high, strict=True))
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-    found = labels_in_frame(labels, frame, points)
+    ticks = (np.arange(a, b, _LATTICE_MM) for a, b in zip(low, high, strict=True))
+    points = np.stack(np.meshgrid(*ticks, indexing="ij"), axis=-1)
+    found = labels_on_axes(labels, axes, points)
     array = np.empty((5, *found.shape), dtype=np.float32)
     for label in (LV_CAVITY, LV_WALL, RV_WALL, RV_CAVITY):
         mask = (found == label).astype(np.float32)
@@ -215,7 +215,7 @@ def sort_structures(shares: Shares, points: Float) -> NDArray[np.uint8]:
     ----------
     shares : Shares
     points : ndarray, shape (..., 3)
-        In the frame's mm.
+        In mm along the axes.
 
     Returns
     -------

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 
+from cardiacreg.algebra import invert, length, multiply, solve
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, Volume, apply_matrix
 from cardiacreg.registration.prepared_target import PreparedTarget
@@ -85,8 +86,8 @@ def crossings(
         if line is None:
             continue
         row = np.zeros((n_rows, 2))
-        row[first.row] = first.axes @ line.direction
-        row[second.row] = -second.axes @ line.direction
+        row[first.row] = multiply(first.axes, line.direction)
+        row[second.row] = multiply(-second.axes, line.direction)
         for found in (_offset(first, second, line), _grey_offset(first, second, line)):
             if found is not None:
                 rows.append(row.ravel())
@@ -96,14 +97,14 @@ def crossings(
 
 
 class _Plane(NamedTuple):
-    """A slice or a view in the target's frame."""
+    """A slice or a view along the target's axes."""
 
     row: int
     """In the table of shifts."""
     array: NDArray[np.uint8]
     """Labels, shape (i, j)."""
-    to_frame: Float
-    """Pixels (i, j, 0) to the frame's mm."""
+    to_axes: Float
+    """Pixels (i, j, 0) to mm along the target's axes."""
     axes: Float
     """In-plane unit vectors, shape (2, 3)."""
     grey: NDArray[np.float32] | None
@@ -117,7 +118,7 @@ class _Plane(NamedTuple):
     def centre_mm(self) -> Float:
         """Mean position of its labels."""
         held = np.argwhere(self.array > 0).mean(axis=0)
-        return np.asarray(self.to_frame[:3, :2] @ held + self.to_frame[:3, 3])
+        return np.asarray(multiply(self.to_axes[:3, :2], held) + self.to_axes[:3, 3])
 
     def profile(self, region: tuple[int, ...], points_mm: Float) -> Float:
         """How much of a region the plane shows at points, 0 to 1, linear between its pixels."""
@@ -130,7 +131,7 @@ class _Plane(NamedTuple):
         return self._sampled(self.grey, points_mm, np.nan)
 
     def _sampled(self, values: NDArray[np.float32], points_mm: Float, beyond: float) -> Float:
-        to_pixels: Float = np.linalg.inv(self.to_frame).astype(np.float64)
+        to_pixels: Float = invert(self.to_axes).astype(np.float64)
         pixels = apply_matrix(to_pixels, points_mm)[:, :2]
         found = map_coordinates(values, pixels.T, order=1, mode="constant", cval=beyond)
         return np.asarray(found, dtype=np.float64)
@@ -156,12 +157,12 @@ def _slices(prepared: PreparedTarget, image: Volume | None) -> list[_Plane]:
 
 def _views(prepared: PreparedTarget, views: Sequence[ViewPlane]) -> list[_Plane]:
     assert prepared.views is not None
-    to_frame, n_slices = np.linalg.inv(prepared.samples.frame_to_world), prepared.labels.shape[2]
+    to_axes, n_slices = invert(prepared.samples.axes_to_world), prepared.labels.shape[2]
     return [
         _Plane(
             n_slices + n,
             view.labels.array[:, :, 0],
-            to_frame @ view.labels.voxel_to_world,
+            multiply(to_axes, view.labels.voxel_to_world),
             axes,
             None if view.image is None else view.image.array[:, :, 0],
         )
@@ -170,7 +171,7 @@ def _views(prepared: PreparedTarget, views: Sequence[ViewPlane]) -> list[_Plane]
 
 
 class _Line(NamedTuple):
-    """Where two planes meet, in the target's frame."""
+    """Where two planes meet, along the target's axes."""
 
     point_mm: Float
     direction: Float
@@ -180,13 +181,13 @@ def _line(first: _Plane, second: _Plane, near_mm: Float) -> _Line | None:
     """The line where two planes meet, and its point nearest to a given one."""
     normals = np.stack([first.normal, second.normal])
     direction = np.cross(*normals)
-    sine = float(np.linalg.norm(direction))
+    sine = length(direction)
     if sine < _LEAST_SINE:
         return None
     direction /= sine
-    heights = [plane.normal @ (plane.to_frame[:3, 3] - near_mm) for plane in (first, second)]
+    heights = [multiply(plane.normal, plane.to_axes[:3, 3] - near_mm) for plane in (first, second)]
     away = np.array([*heights, 0.0])
-    point = near_mm + np.linalg.solve(np.stack([*normals, direction]), away)
+    point = near_mm + solve(np.stack([*normals, direction]), away)
     return _Line(point, direction)
 
 
@@ -215,7 +216,7 @@ def _best_shift(first: Float, second: Float) -> tuple[float, float]:
         part = 0.5 * (before - after) / bend if bend > 0 else 0.0
     edges = 2 * len(first)
     differs_mm = float(costs[best]) * _STEP_MM / edges
-    error = np.hypot(_ERROR_MM, differs_mm) * np.sqrt(2 / edges)
+    error = np.sqrt((_ERROR_MM**2 + differs_mm**2) * 2 / edges)
     return float((shifts[best] + part) * _STEP_MM), float(error)
 
 
@@ -249,8 +250,8 @@ def _correlation(one: Float, other: Float, margin: int) -> float:
     if known.mean() < _LEAST_KNOWN:
         return -1.0
     first, second = one[known] - one[known].mean(), other[known] - other[known].mean()
-    size = float(np.sqrt((first @ first) * (second @ second)))
-    return float(first @ second) / size if size > 0 else -1.0
+    size = float(np.sqrt(multiply(first, first) * multiply(second, second)))
+    return float(multiply(first, second)) / size if size > 0 else -1.0
 
 
 def settled(found: Crossings, rounds: int = 3) -> Crossings:
@@ -271,8 +272,10 @@ def settled(found: Crossings, rounds: int = 3) -> Crossings:
     errors = found.errors_mm
     for _ in range(rounds if len(errors) else 0):
         scaled = found.rows / errors[:, None]
-        shifts = np.linalg.solve(scaled.T @ scaled + prior, scaled.T @ (found.offsets_mm / errors))
-        away = np.abs(found.rows @ shifts - found.offsets_mm) / found.errors_mm
+        shifts = solve(
+            multiply(scaled.T, scaled) + prior, multiply(scaled.T, found.offsets_mm / errors)
+        )
+        away = np.abs(multiply(found.rows, shifts) - found.offsets_mm) / found.errors_mm
         errors = found.errors_mm * np.maximum(1.0, away / _SURPRISING)
     return found._replace(errors_mm=errors)
 
@@ -294,4 +297,4 @@ def information(found: Crossings, kept: NDArray[np.int64]) -> tuple[Float, Float
     """
     columns = np.concatenate([2 * kept, 2 * kept + 1])
     scaled = found.rows[:, columns] / found.errors_mm[:, None]
-    return scaled.T @ scaled, scaled.T @ (found.offsets_mm / found.errors_mm)
+    return multiply(scaled.T, scaled), multiply(scaled.T, found.offsets_mm / found.errors_mm)

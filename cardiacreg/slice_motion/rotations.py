@@ -1,7 +1,7 @@
 """In-plane rotations of the acquired slices, an option: found by search, combined over atlases.
 
 A stored position x of a slice with shift s and turn a truly lies at ``c + R(a) (x + s - c)``, c the axis
-of all turns in the target's frame. The shifts are estimated first (`slice_motion`); then every slice is
+of all turns along the target's axes. The shifts are estimated first (`slice_motion`); then every slice is
 turned about its own centre through a list of angles over each atlas as its stiff deformation shows it,
 and the angle with the best label consistency less a prior is kept. The atlases agree on turns as on
 shifts, the slices are turned, and both are estimated again. Label consistency has a kink at every voxel
@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
+from cardiacreg.algebra import multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
+from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.registration.target_sampling import TargetSamples
 from cardiacreg.slice_motion.shifts import SliceMotion, estimate_slice_motion, robust_median
@@ -88,7 +90,7 @@ def _turned(
         turned[:, :, k] = affine_transform(
             array[:, :, k],
             back * spacing / spacing[:, None],
-            offset=(away - back @ away) / spacing,
+            offset=(away - multiply(back, away)) / spacing,
             order=order,
             mode="constant" if order == 0 else "nearest",
         )
@@ -99,6 +101,7 @@ def estimate_shifts_and_rotations(
     target: LabelMap,
     prepare: Callable[[LabelMap], PreparedTarget],
     atlases: Sequence[AlignedAtlas],
+    options: RegistrationOptions,
     *,
     statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
@@ -110,10 +113,8 @@ def estimate_shifts_and_rotations(
     ----------
     target : LabelMap
     prepare : callable
-        Prepares a label map on the target's lattice with options whose `estimate_shifts` is set.
-    atlases : sequence of AlignedAtlas
-        Labels of each atlas and its affine, target world mm to atlas world mm.
-    statistics : sequence of AlignedAtlas
+        Prepares a label map on the target's lattice.
+    atlases, options, statistics
         As for `estimate_slice_motion`.
     threads : int
     progress : callable, optional
@@ -126,7 +127,7 @@ def estimate_shifts_and_rotations(
 
     def estimate(prepared: PreparedTarget) -> SliceMotion:
         return estimate_slice_motion(
-            prepared, atlases, statistics=statistics, threads=threads, progress=progress
+            prepared, atlases, options, statistics=statistics, threads=threads, progress=progress
         )
 
     turns, turned = np.zeros(target.shape[2]), target
@@ -141,7 +142,9 @@ def estimate_shifts_and_rotations(
         prepared = prepare(rotate_labels(target, shifts, turns))
         motion = estimate(prepared)
         change = motion.shifts_mm - shifts
-        shifts = shifts + np.stack([rotation(-a) @ c for a, c in zip(turns, change, strict=True)])
+        shifts = shifts + np.stack(
+            [multiply(rotation(-a), c) for a, c in zip(turns, change, strict=True)]
+        )
         turned = rotate_labels(target, shifts, turns)
         prepared = prepare(turned)
     return RotatedMotion(
@@ -157,8 +160,8 @@ def _followed(
     for k in np.flatnonzero(further):
         rows, columns = np.nonzero(turned.array[:, :, k])
         centre = np.array([rows.mean(), columns.mean()]) * turned.spacing_mm[:2] + shifts_mm[k]
-        gone = centre - axis_mm - rotation(further[k]) @ (centre - axis_mm)
-        shifts[k] += rotation(-turns[k] - further[k]) @ gone
+        gone = centre - axis_mm - multiply(rotation(further[k]), centre - axis_mm)
+        shifts[k] += multiply(rotation(-turns[k] - further[k]), gone)
     return shifts, turns + further
 
 
@@ -199,7 +202,7 @@ class _Search:
         local = np.diag([_STEP_MM, _STEP_MM, prepared.labels.spacing_mm[2], 1.0])
         local[:2, 3] = lower
         self._lattice = Lattice(
-            (*self._shape, prepared.labels.shape[2]), samples.frame_to_world @ local
+            (*self._shape, prepared.labels.shape[2]), multiply(samples.axes_to_world, local)
         )
         self._points = [
             self._turned_points(samples, int(s), shifts_mm[k], lower)
@@ -216,7 +219,9 @@ class _Search:
         points = np.stack([samples.position_mm[0][i], samples.position_mm[1][j]], axis=-1)
         points = points + shift_mm
         centre = points[labels[i, j] > 0].mean(axis=0)
-        turned = np.stack([(points - centre) @ rotation(a).T for a in ANGLES_DEGREES]) + centre
+        turned = (
+            np.stack([multiply(points - centre, rotation(a).T) for a in ANGLES_DEGREES]) + centre
+        )
         index = np.rint((turned - lower_mm) / _STEP_MM).astype(np.int64)
         index = np.clip(index, 0, np.array(self._shape) - 1)
         return labels[i, j], index[..., 0] * self._shape[1] + index[..., 1]

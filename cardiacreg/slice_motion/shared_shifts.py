@@ -15,17 +15,20 @@ is farther from the average than `_STRAY_MM` grows by the square of that distanc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import multiply, settled, solve
 from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import (
     PreparedTarget,
     Registration,
+    RegistrationOptions,
     StopReason,
     register_prepared,
 )
@@ -60,6 +63,7 @@ class FrameShifts(NamedTuple):
 def frame_shifts(
     prepared: PreparedTarget,
     atlases: Sequence[AlignedAtlas],
+    options: RegistrationOptions,
     *,
     statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
@@ -69,7 +73,7 @@ def frame_shifts(
 
     Parameters
     ----------
-    prepared, atlases, statistics, threads, progress
+    prepared, atlases, options, statistics, threads, progress
         As for `shifts.estimate_slice_motion`.
 
     Returns
@@ -81,8 +85,10 @@ def frame_shifts(
     if expected is not None and expected.size_mm == 0:
         return None
 
+    stage = replace(options, estimate_shifts=True)
+
     def register(pair: AlignedAtlas) -> Registration:
-        return register_prepared(prepared, pair[0], pair[1])
+        return register_prepared(prepared, *pair, stage)
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
     overlapping = [r for r in found if r.stop_reason is not StopReason.NO_OVERLAP]
@@ -97,7 +103,7 @@ def frame_shifts(
     precision, weighed = weighed_estimates(shifts, consistencies, told, known)
     if expected is None:
         return FrameShifts(slices, robust_median(shifts, consistencies), precision)
-    solved: Float = np.asarray(np.linalg.solve(precision, weighed), dtype=np.float64)
+    solved: Float = np.asarray(solve(precision, weighed), dtype=np.float64)
     return FrameShifts(slices, solved.reshape(2, n).T, precision)
 
 
@@ -143,11 +149,11 @@ def _average(frames: Sequence[FrameShifts], n_slices: int) -> Float:
     for each in frames:
         place = np.concatenate([each.slices, each.slices + n_slices])
         total[np.ix_(place, place)] += each.precision
-        told[place] += each.precision @ each.shifts_mm.T.ravel()
+        told[place] += multiply(each.precision, each.shifts_mm.T.ravel())
     used = np.flatnonzero(np.diag(total) > 0)
     found = np.zeros(2 * n_slices)
     solved = np.linalg.lstsq(total[np.ix_(used, used)], told[used], rcond=1e-9)
-    found[used] = solved[0]
+    found[used] = settled(solved[0])
     return found.reshape(2, n_slices).T
 
 
@@ -162,4 +168,4 @@ def _doubted(frame: FrameShifts, shared: Float) -> FrameShifts:
     deviation, precision = np.tile(more, 2), frame.precision
     inner = np.eye(len(precision)) + deviation * precision * deviation[:, None]
     half = deviation[:, None] * precision
-    return frame._replace(precision=precision - half.T @ np.linalg.solve(inner, half))
+    return frame._replace(precision=precision - multiply(half.T, solve(inner, half)))

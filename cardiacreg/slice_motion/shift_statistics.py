@@ -23,9 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
+from cardiacreg.algebra import invert, multiply, solve
 from cardiacreg.arrays import Float
+from cardiacreg.compute.decompositions import cholesky_factor, eigenvectors, solve_lower
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import run_tasks
 from cardiacreg.geometry import (
@@ -98,8 +99,8 @@ def expected_shifts(
 
     def measure(pair: AlignedAtlas) -> Float:
         atlas, affine = pair
-        to_voxel = np.linalg.inv(atlas.voxel_to_world) @ affine.matrix @ target.voxel_to_world
-        moved = [to_voxel @ _raised(height) for height in _HEIGHTS]
+        to_voxel = multiply(invert(atlas.voxel_to_world), affine.matrix, target.voxel_to_world)
+        moved = [multiply(to_voxel, _raised(height)) for height in _HEIGHTS]
         return np.stack([_measure(target, atlas, each, regions, slices, near) for each in moved])
 
     model = _model(own, np.concatenate(run_tasks(measure, atlases, threads=threads)))
@@ -120,7 +121,7 @@ class ShiftModel(NamedTuple):
     """Of the atlases, shape (m, m), mm^2."""
     variance: Float
     """Of the noise, shape (m,), mm^2."""
-    moved_by: Float
+    design_matrix: Float
     """M, shape (m, 2 n): 1 where a shift (first all along i, then all along j) moves a number."""
 
 
@@ -129,38 +130,49 @@ def most_likely_shifts(model: ShiftModel, rounds: int = _ROUNDS) -> ExpectedShif
 
     In each further round numbers that the others contradict lose weight.
     """
-    variance = model.variance
+    variance, pairs = model.variance, list(product(_SIZES_MM, _STRANGENESSES))
     for left in range(rounds, -1, -1):
-        pairs = list(product(_SIZES_MM, _STRANGENESSES))
-        totals = [_covariance(model, variance, *pair) for pair in pairs]
-        best = int(np.argmax([_log_likelihood(model.difference, total) for total in totals]))
-        inverse = np.linalg.inv(totals[best])
-        explained = inverse @ model.difference
+        shapes = [ratio * model.covariance + np.diag(variance) for ratio in _STRANGENESSES]
+        likely = np.stack([_log_likelihoods(model, shape) for shape in shapes], axis=1)
+        best = int(np.argmax(likely))
+        inverse = invert(_covariance(model, variance, *pairs[best]))
+        explained = multiply(inverse, model.difference)
         if left:
             expected = 1 / np.diag(inverse)
             surprise = explained**2 * expected
             variance = variance + expected * np.maximum(surprise / _SURPRISING - 1, 0)
     size_mm, variance_ratio = pairs[best]
-    found = -(size_mm**2) * (model.moved_by.T @ explained)
+    found = -(size_mm**2) * multiply(model.design_matrix.T, explained)
     precision = np.zeros((len(found), len(found)))
     if size_mm:
         shape = _covariance(model, variance, 0.0, variance_ratio)
-        precision = model.moved_by.T @ np.linalg.solve(shape, model.moved_by)
+        precision = multiply(model.design_matrix.T, solve(shape, model.design_matrix))
         precision += np.eye(len(found)) / size_mm**2
     return ExpectedShifts(found.reshape(2, -1).T, size_mm, variance_ratio, precision)
 
 
 def _covariance(model: ShiftModel, variance: Float, size_mm: float, variance_ratio: float) -> Float:
     """Covariance of y: of the shifts, the shape and the noise."""
-    moved = size_mm**2 * (model.moved_by @ model.moved_by.T)
+    moved = size_mm**2 * multiply(model.design_matrix, model.design_matrix.T)
     return moved + variance_ratio * model.covariance + np.diag(variance)
 
 
-def _log_likelihood(difference: Float, covariance: Float) -> float:
-    """Of a normal distribution with mean zero, up to a constant."""
-    factor = np.linalg.cholesky(covariance)
-    scaled = solve_triangular(factor, difference, lower=True, check_finite=False)
-    return float(-0.5 * (scaled @ scaled) - np.log(np.diag(factor)).sum())
+def _log_likelihoods(model: ShiftModel, shape: Float) -> Float:
+    """Of y under every size of the shifts, up to a constant, given the covariance of shape and noise.
+
+    With ``L L'`` that covariance, ``A = L^-1 M`` and ``A'A = U diag(g) U'`` the covariance of y is
+    ``L (1 + t^2 A A') L'``: its determinant is that of ``L L'`` times the product of ``1 + t^2 g``, and
+    the square ``t^2 (U'A'L^-1 y)^2 / (1 + t^2 g)`` of every column of U is explained by the shifts.
+    """
+    factor = cholesky_factor(shape)
+    scaled, moved = solve_lower(factor, model.difference), solve_lower(factor, model.design_matrix)
+    values, vectors = eigenvectors(multiply(moved.T, moved))
+    along = multiply(vectors.T, multiply(moved.T, scaled))
+    squares = np.square(_SIZES_MM)[:, None]
+    growth = 1 + squares * np.maximum(values, 0.0)
+    explained = (squares * along**2 / growth).sum(axis=1)
+    whole = multiply(scaled, scaled) - explained + np.log(growth).sum(axis=1)
+    return np.asarray(-0.5 * whole - np.log(np.diag(factor)).sum())
 
 
 def _raised(height: float) -> Float:
@@ -226,15 +238,15 @@ def _model(own: Float, atlases: Float) -> ShiftModel:
     count = present.sum(axis=0)
     mean = np.where(present, values, 0).sum(axis=0) / count
     spread = np.where(present, values - mean, 0).reshape(len(atlases), -1)
-    covariance = spread.T @ spread / (len(atlases) - 1)
-    moved_by = np.zeros((len(slices), 3, 2, len(own)))
+    covariance = multiply(spread.T, spread) / (len(atlases) - 1)
+    design_matrix = np.zeros((len(slices), 3, 2, len(own)))
     for axis in range(2):
-        moved_by[np.arange(len(slices)), axis, axis, slices] = 1.0
+        design_matrix[np.arange(len(slices)), axis, axis, slices] = 1.0
     return ShiftModel(
         (own[slices, regions] - mean).ravel(),
         covariance,
         _NOISE_MM**2 + _OWN_VARIANCE * np.diag(covariance),
-        moved_by.reshape(len(covariance), 2 * len(own)),
+        design_matrix.reshape(len(covariance), 2 * len(own)),
     )
 
 

@@ -19,16 +19,19 @@ that nothing moved, nothing is estimated.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import exponential, invert, multiply, solve
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import (
     PreparedTarget,
     Registration,
+    RegistrationOptions,
     StopReason,
     register_prepared,
 )
@@ -64,6 +67,7 @@ def no_view_shifts(count: int = 0) -> NDArray[np.float64]:
 def estimate_slice_motion(
     prepared: PreparedTarget,
     atlases: Sequence[AlignedAtlas],
+    options: RegistrationOptions,
     *,
     statistics: Sequence[AlignedAtlas] = (),
     threads: int = 1,
@@ -74,9 +78,10 @@ def estimate_slice_motion(
     Parameters
     ----------
     prepared : PreparedTarget
-        Prepared with options whose `estimate_shifts` is set.
     atlases : sequence of AlignedAtlas
         Labels of each atlas and its affine, target world mm to atlas world mm.
+    options : RegistrationOptions
+        Of the stiff registrations; these estimate shifts, whatever it says.
     statistics : sequence of AlignedAtlas
         Atlases whose statistics tell the shifts a second time, many more than are registered; with fewer
         than `shift_statistics.FEWEST_ATLASES` the registered shifts stand alone.
@@ -93,8 +98,10 @@ def estimate_slice_motion(
     if expected is not None and expected.size_mm == 0:
         return SliceMotion(expected.shifts_mm, (), no_view_shifts())
 
+    stage = replace(options, estimate_shifts=True)
+
     def register(pair: AlignedAtlas) -> Registration:
-        return register_prepared(prepared, pair[0], pair[1])
+        return register_prepared(prepared, *pair, stage)
 
     found = run_tasks(register, atlases, threads=threads, step="slice motion", progress=progress)
     deformations = tuple(r.target_to_atlas for r in found)
@@ -138,7 +145,7 @@ def fuse_estimates(
     (n_slices, 2), with an inverse covariance along i, then along j, in mm^-2.
     """
     total, told = weighed_estimates(shifts_mm, consistencies, expected_mm, precision)
-    found = np.linalg.solve(total, told).reshape(2, -1).T
+    found = solve(total, told).reshape(2, -1).T
     return np.asarray(found - found.mean(axis=0))
 
 
@@ -154,15 +161,15 @@ def weighed_estimates(
     """
     median, strays = _median_and_strays(shifts_mm, consistencies)
     n = len(median)
-    total, told = precision.copy(), precision @ expected_mm.T.ravel()
+    total, told = precision.copy(), multiply(precision, expected_mm.T.ravel())
     for axis in range(2):
-        spread = strays[..., axis].T @ strays[..., axis] / len(strays)
-        inverse = np.linalg.inv(_SHARE_OF_SPREAD * spread + _OWN_ERROR_MM**2 * np.eye(n))
+        spread = multiply(strays[..., axis].T, strays[..., axis]) / len(strays)
+        inverse = invert(_SHARE_OF_SPREAD * spread + _OWN_ERROR_MM**2 * np.eye(n))
         shared = inverse.sum(axis=0)
         inverse -= np.outer(shared, shared) / shared.sum()
         own = slice(axis * n, (axis + 1) * n)
         total[own, own] += inverse
-        told[own] += inverse @ median[:, axis]
+        told[own] += multiply(inverse, median[:, axis])
     return total, told
 
 
@@ -171,7 +178,7 @@ def _median_and_strays(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the weighted median over atlases without its mean, and how far every atlas is from it."""
     centred = shifts_mm - shifts_mm.mean(axis=1, keepdims=True)
-    weights = np.exp((consistencies - consistencies.max()) / _CONSISTENCY_SCALE)
+    weights = exponential((consistencies - consistencies.max()) / _CONSISTENCY_SCALE)
     median = weighted_median(centred, weights)
     median -= median.mean(axis=0)
     return median, centred - median

@@ -14,11 +14,13 @@ leaning heart looks the same. A view shows both. Slices and views have one prior
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cardiacreg.algebra import exponential, invert, multiply, solve
 from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import ProgressCallable, run_tasks
 from cardiacreg.geometry import Volume
@@ -26,6 +28,7 @@ from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import (
     PreparedTarget,
     Registration,
+    RegistrationOptions,
     StopReason,
     register_prepared,
 )
@@ -46,6 +49,7 @@ def estimate_motion_with_views(
     prepared: PreparedTarget,
     views: Sequence[ViewPlane],
     atlases: Sequence[AlignedAtlas],
+    options: RegistrationOptions,
     *,
     image: Volume | None = None,
     statistics: Sequence[AlignedAtlas] = (),
@@ -57,12 +61,12 @@ def estimate_motion_with_views(
     Parameters
     ----------
     prepared : PreparedTarget
-        Prepared with the views, with options whose `estimate_shifts` is set.
+        Prepared with the views.
     views : sequence of ViewPlane
         The planes that `prepared` holds, in their order.
     image : Volume, optional
         Of the stack, on its lattice; compared with the images of views.
-    atlases, statistics, threads, progress
+    atlases, options, statistics, threads, progress
         As for `shifts.estimate_slice_motion`.
 
     Returns
@@ -74,10 +78,13 @@ def estimate_motion_with_views(
     rows, total, told = _before_atlases(prepared, views, image)
     start = _solved(total, told, rows.all, n_slices + len(views))
 
+    stage = replace(options, estimate_shifts=True)
+
     def register(pair: AlignedAtlas) -> Registration:
         return register_prepared(
             prepared,
             *pair,
+            stage,
             slice_shifts_mm=start[:n_slices],
             view_shifts_mm=start[n_slices:],
         )
@@ -128,7 +135,7 @@ def _before_atlases(
 
 def _solved(total: Float, told: Float, kept: NDArray[np.int64], n_rows: int) -> Float:
     shifts = np.zeros((n_rows, 2))
-    shifts[kept] = np.linalg.solve(total, told).reshape(2, -1).T
+    shifts[kept] = solve(total, told).reshape(2, -1).T
     return shifts
 
 
@@ -166,12 +173,12 @@ def _add_registered(total: Float, told: Float, found: Sequence[Registration], ro
     places = rows.registered
     shifts = np.stack([r.shifts_mm[rows.all[places]].T.ravel() for r in found])
     consistencies = np.array([r.consistency_after for r in found])
-    weights = np.exp((consistencies - consistencies.max()) / _CONSISTENCY_SCALE)
+    weights = exponential((consistencies - consistencies.max()) / _CONSISTENCY_SCALE)
     median: Float = np.asarray(weighted_median(shifts, weights), dtype=np.float64)
     strays = shifts - median
-    spread = strays.T @ strays / len(strays)
+    spread = multiply(strays.T, strays) / len(strays)
     own = np.where(places < len(rows.slices), _SLICE_ERROR_MM, _VIEW_ERROR_MM)
-    precision: Float = np.linalg.inv(spread + np.diag(np.tile(own, 2) ** 2)).astype(np.float64)
+    precision: Float = invert(spread + np.diag(np.tile(own, 2) ** 2)).astype(np.float64)
     if not rows.drawn.any():
         precision = _without(precision, rows.common())
     _add(total, told, precision, median, rows.components(places))
@@ -188,12 +195,12 @@ def _add_statistics(total: Float, told: Float, expected: ExpectedShifts, rows: _
 
 def _without(precision: Float, free: Float) -> Float:
     """Return an inverse covariance that says nothing along the columns of `free`."""
-    known = precision @ free
-    return np.asarray(precision - known @ np.linalg.solve(free.T @ known, known.T))
+    known = multiply(precision, free)
+    return np.asarray(precision - multiply(known, solve(multiply(free.T, known), known.T)))
 
 
 def _add(
     total: Float, told: Float, precision: Float, shifts: Float, own: NDArray[np.int64]
 ) -> None:
     total[np.ix_(own, own)] += precision
-    told[own] += precision @ shifts
+    told[own] += multiply(precision, shifts)

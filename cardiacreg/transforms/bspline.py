@@ -65,7 +65,7 @@ def lattice_over_box(
     Parameters
     ----------
     lower_mm, upper_mm : array_like, shape (3,)
-        Corners of the box in a frame whose axes are the lattice's.
+        Corners of the box, along the lattice's axes.
     spacing_mm : array_like, shape (3,) or scalar
         Distance between control points.
     """
@@ -101,6 +101,13 @@ def subdivide(coefficients: Float) -> Float:
     return np.ascontiguousarray(fine)
 
 
+def _four_nodes() -> tuple[Float, Float]:
+    """Nodes and weights of four-point Gauss quadrature on (-1, 1)."""
+    inner, outer = (np.sqrt(3 / 7 + sign * 2 / 7 * np.sqrt(6 / 5)) for sign in (-1, 1))
+    near, far = ((18 + sign * np.sqrt(30)) / 36 for sign in (1, -1))
+    return np.array([-outer, -inner, inner, outer]), np.array([far, near, near, far])
+
+
 def bending_matrices(n_control: int, spacing_mm: float) -> Float:
     """Return the Gram matrices of a spline axis: integrals of products of equal derivatives.
 
@@ -112,7 +119,7 @@ def bending_matrices(n_control: int, spacing_mm: float) -> Float:
     -------
     ndarray, shape (3, n_control, n_control)
     """
-    nodes, node_weights = np.polynomial.legendre.leggauss(4)
+    nodes, node_weights = _four_nodes()
     cells = np.arange(1, n_control - 2, dtype=np.float64)
     positions = (cells[:, None] + (nodes + 1) / 2).ravel()
     weights = np.tile(node_weights / 2, len(cells)) * spacing_mm
@@ -159,10 +166,10 @@ def spline_at_points(positions: Float, coefficients: Float) -> tuple[Float, Floa
 def cubic_weights(t, derivative):
     """The four weights, or their derivatives, at the share t of a cell."""
     if derivative == 0:
-        square, cube = t * t, t**3.0
+        square, cube = t * t, t * t * t
         second = (3 * cube - 6 * square + 4) / 6
         third = (-3 * cube + 3 * square + 3 * t + 1) / 6
-        return (1 - t) ** 3.0 / 6, second, third, cube / 6
+        return (1 - t) * (1 - t) * (1 - t) / 6, second, third, cube / 6
     if derivative == 1:
         square, left = t * t, 1 - t
         return (

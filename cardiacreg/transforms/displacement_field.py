@@ -43,7 +43,7 @@ _LARGEST_FILE_BYTES = 2**32
 _HEAD_BYTES = 4096
 _FSL_INTENTS = range(2001, 2017)
 _FSL = (
-    "It is one of FSL's, whose numbers count in a frame of its own: wb_command -convert-warpfield "
+    "It is one of FSL's, whose numbers count along axes of their own: wb_command -convert-warpfield "
     "-from-fnirt FILE ATLAS.nii.gz -to-itk warp.nii.gz writes one that can be read."
 )
 _SPM = "Have SPM's Deformations utility write the deformation (y_), and read that."
@@ -268,7 +268,8 @@ def read_displacement_field(
     -----
     The file says: intent 1007 is LPS displacements (ITK, ANTs), and 1006 RAS displacements, unless the
     intent's name is ``NREG_TRANS`` (NiftyReg: RAS, positions or displacements by intent_p1), or the name
-    is ``Mapping`` or the description begins with "Deformation" (SPM's y_ and iy_: RAS positions).
+    is ``Mapping`` or the description begins with "Deformation" (SPM's ``y_`` and ``iy_`` files: RAS
+    positions).
 
     Examples
     --------

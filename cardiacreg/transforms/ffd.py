@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, apply_matrix
@@ -80,7 +81,7 @@ class FFD(MadeAnew):
         points = np.asarray(points_mm, dtype=np.float64)
         slopes = [self._evaluated(points, order) for order in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
         per_index = np.stack(slopes, axis=-1)
-        gradient = per_index @ np.linalg.inv(self.lattice_to_world[:3, :3])
+        gradient = multiply(per_index, invert(self.lattice_to_world[:3, :3]))
         return np.asarray(gradient.reshape(*points.shape, 3))
 
     def _evaluated(self, points: Float, orders: tuple[int, int, int]) -> Float:
@@ -101,7 +102,7 @@ class FFD(MadeAnew):
         to_lattice = Affine(self.lattice_to_world).inverse().matrix
         positions = apply_matrix(to_lattice, points_mm)
         values, slopes = spline_at_points(positions, self.displacements_mm)
-        return values, slopes @ to_lattice[:3, :3]
+        return values, multiply(slopes, to_lattice[:3, :3])
 
     def apply(self, points_mm: ArrayLike) -> Float:
         """Map target world points of shape (..., 3) to atlas world points, mm."""
@@ -170,7 +171,7 @@ class FFD(MadeAnew):
         if positions is None:
             shape, voxel_to_world = self._refined_lattice()
             positions = [np.arange(n) / 4 for n in shape]
-        local = self.displacements_mm @ self._directions()
+        local = multiply(self.displacements_mm, self._directions())
         return jacobian_determinants(local, self.spacing_mm, positions)
 
     def minimum_jacobian(self, shape: tuple[int, int, int], voxel_to_world: Float) -> float:
@@ -182,12 +183,12 @@ class FFD(MadeAnew):
 
     def _refined_lattice(self) -> tuple[tuple[int, int, int], Float]:
         na, nb, nc = (4 * n - 3 for n in self.displacements_mm.shape[:3])
-        return (na, nb, nc), self.lattice_to_world @ np.diag([0.25, 0.25, 0.25, 1.0])
+        return (na, nb, nc), multiply(self.lattice_to_world, np.diag([0.25, 0.25, 0.25, 1.0]))
 
     def _grid_positions(
         self, shape: tuple[int, int, int], voxel_to_world: Float
     ) -> list[Float] | None:
-        to_lattice = np.linalg.inv(self.lattice_to_world) @ voxel_to_world
+        to_lattice = multiply(invert(self.lattice_to_world), voxel_to_world)
         off_axis = to_lattice[:3, :3] - np.diag(np.diag(to_lattice[:3, :3]))
         if np.abs(off_axis * np.array(shape)).max() > 1e-6:
             return None

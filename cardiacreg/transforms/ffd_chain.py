@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cardiacreg.algebra import determinants, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine, voxel_grid
@@ -66,7 +67,7 @@ class FFDChain:
         whole = np.broadcast_to(np.eye(3), (len(moved), 3, 3))
         for link in self.links:
             u, slopes = link.displacement_and_gradient(moved)
-            whole = (np.eye(3) + slopes) @ whole
+            whole = multiply(np.eye(3) + slopes, whole)
             moved = moved + u
         return np.asarray(whole - np.eye(3)).reshape(*points.shape, 3)
 
@@ -94,7 +95,7 @@ class FFDChain:
         values = np.ones(len(moved))
         for link in self.links:
             u, slopes = link.displacement_and_gradient(moved)
-            values *= np.linalg.det(np.eye(3) + slopes)
+            values *= determinants(np.eye(3) + slopes)
             moved = moved + u
         return values.reshape(shape)
 

@@ -114,11 +114,11 @@ class DenseDeterminants:
         """Points around the lowest, shape (n, 3), and their determinants; none where none is low."""
         if self._known_closer is None:
             along = _positions_around_lowest(self._values, self._positions)
-            tables = _tables(
+            i, j, k = _tables(
                 self.displacements_mm.shape, self._spacing_mm, [each.ravel() for each in along]
             )
             found = np.empty((len(along[0]), _AROUND, _AROUND, _AROUND))
-            _cubes_of_determinants(np.ascontiguousarray(self.displacements_mm), *tables, found)
+            _cubes_of_determinants(np.ascontiguousarray(self.displacements_mm), i, j, k, found)
             self._known_closer = _product(along), found.ravel()
         return self._known_closer
 

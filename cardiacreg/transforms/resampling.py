@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.jit import kernel
 from cardiacreg.compute.threads import check_threads, run_tasks, slab_ranges
@@ -184,7 +185,6 @@ def add_label_votes(
     votes : ndarray of float32, shape (i, j, k, n_labels)
         Labels at or above n_labels are ignored.
     """
-
     ignored = votes.shape[3]
     cells = build_lookup(atlas, np.minimum(np.arange(256), ignored).astype(np.uint8)).codes
 
@@ -199,8 +199,8 @@ def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, thread
         _warp_points(voxel_to_world, transform, grid, write, threads)
         return
     affine = transform.affine if isinstance(transform, FFD) else transform
-    to_voxel = np.linalg.inv(voxel_to_world) @ affine.matrix
-    onto = to_voxel @ grid.voxel_to_world
+    to_voxel = multiply(invert(voxel_to_world), affine.matrix)
+    onto = multiply(to_voxel, grid.voxel_to_world)
 
     def run(slab: tuple[int, int]) -> None:
         points = np.empty((*grid.shape[:2], slab[1] - slab[0], 3))
@@ -229,7 +229,7 @@ def _warp_points(
     threads: int,
 ) -> None:
     """Any map of points: evaluated at the voxel centres of one slab after the other."""
-    to_voxel: Float = np.linalg.inv(voxel_to_world).astype(np.float64)
+    to_voxel: Float = invert(voxel_to_world).astype(np.float64)
 
     def run(slab: tuple[int, int]) -> None:
         start = grid.voxel_to_world.copy()

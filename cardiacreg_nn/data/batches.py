@@ -17,7 +17,7 @@ from cardiacreg_nn.data.training_hearts import (
     anatomy_sources,
     synthetic_source,
 )
-from cardiacreg_nn.inference.preprocessing import Preset
+from cardiacreg_nn.inference.preprocessing import NetworkBox
 
 DATA_VARIABLE = "CARDIACREG_DATA"
 
@@ -67,13 +67,13 @@ class TrainingData(NamedTuple):
     held_out: list[Source]
 
 
-def gather(config: DataConfig, preset: Preset, cache: Path | None = None) -> TrainingData:
+def gather(config: DataConfig, box: NetworkBox, cache: Path | None = None) -> TrainingData:
     """Read or make the hearts of a run.
 
     Parameters
     ----------
     config : DataConfig
-    preset : Preset
+    box : NetworkBox
     cache : path, optional
         Where synthetic hearts are kept between runs.
 
@@ -91,8 +91,8 @@ def gather(config: DataConfig, preset: Preset, cache: Path | None = None) -> Tra
         folds = acdc_folds(folder, config.folds, config.fold_seed)
         out = set(folds[config.fold]) if config.fold >= 0 else set()
         everyone = [patient for fold in folds for patient in fold]
-        real = acdc_sources(folder, set(everyone) - out, preset)
-        held_out = held_out + acdc_sources(folder, out, preset)
+        real = acdc_sources(folder, set(everyone) - out, box)
+        held_out = held_out + acdc_sources(folder, out, box)
     if config.anatomies:
         fine = fine + anatomy_sources(data_folder("hr_bank"), config.anatomies)
     return TrainingData(real, fine, held_out)

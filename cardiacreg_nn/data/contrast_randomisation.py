@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cardiacreg_nn.data.tissues import TISSUES
+from cardiacreg_nn.data.tissue_map import TISSUES
 
 LEVELS = {
     "lung": (0.0, 0.12),

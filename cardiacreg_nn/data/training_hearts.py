@@ -1,4 +1,4 @@
-"""Hearts to train on: synthetic ones, ACDC, and high-resolution anatomies, all in the network's frame.
+"""Hearts to train on: synthetic ones, ACDC, and high-resolution anatomies, all in the network's box.
 
 Every heart is turned so that the base is at the last slice and the RV towards low i, laid on a canvas
 larger than the network's box, and stored as bytes. Landmarks are derived from the labels by
@@ -27,10 +27,10 @@ from cardiacreg.phantoms.anatomy import heart_fields, structure_fractions
 from cardiacreg.phantoms.mr_image import render_image
 from cardiacreg.phantoms.population import GROUPS, PHASES, sample_shape
 from cardiacreg_nn.data.augmentation import Sources
-from cardiacreg_nn.data.tissues import tissue_map, whole_slices
+from cardiacreg_nn.data.tissue_map import make_tissue_map, whole_slices
 from cardiacreg_nn.inference.preprocessing import (
+    NetworkBox,
     Placement,
-    Preset,
     acquired,
     place,
     rescale,
@@ -66,7 +66,7 @@ class Source:
         First and last slice that were acquired, or that show the heart.
     name, group, phase : str
     tissues : ndarray of uint8, shape (D, H, W), or None
-        Positions in `cardiacreg_nn.data.tissues.TISSUES`; synthetic hearts only.
+        Positions in `cardiacreg_nn.data.tissue_map.TISSUES`; synthetic hearts only.
     """
 
     image: NDArray[np.uint8]
@@ -145,7 +145,7 @@ def heart_turn(labels: LabelMap, points_mm: NDArray[np.float64]) -> NDArray[np.f
 def source_from_pair(
     image: Volume,
     labels: LabelMap,
-    preset: Preset,
+    box: NetworkBox,
     known: tuple[bool, ...] = _ALL_KNOWN,
     **about: Any,
 ) -> Source:
@@ -156,7 +156,7 @@ def source_from_pair(
     image : Volume
     labels : LabelMap
         Canonical, on the image's lattice, the LV in at least 3 slices.
-    preset : Preset
+    box : NetworkBox
         Of the network; the canvas is larger by 32 voxels in plane.
     known : tuple of bool
         Which labels the data set tells apart.
@@ -170,8 +170,8 @@ def source_from_pair(
         )
     points = landmarks_from_labels(labels).points_mm
     canvas = replace(
-        preset,
-        shape=(preset.shape[0] + CANVAS_MARGIN, preset.shape[1] + CANVAS_MARGIN, preset.shape[2]),
+        box,
+        shape=(box.shape[0] + CANVAS_MARGIN, box.shape[1] + CANVAS_MARGIN, box.shape[2]),
     )
     centre = np.argwhere(labels.array).mean(axis=0)
     centre[2] = (labels.shape[2] - 1) / 2
@@ -179,11 +179,11 @@ def source_from_pair(
         labels.shape, labels.voxel_to_world, canvas, centre=centre, turn=heart_turn(labels, points)
     )
     inside = acquired(placement)
-    box = rescale(sample_image(image.array, placement), inside)
+    values = rescale(sample_image(image.array, placement), inside)
     held = np.flatnonzero(inside.any(axis=(1, 2)))
     spacing = _canvas_spacing(placement, labels)
     return Source(
-        np.rint(255 * box).astype(np.uint8),
+        np.rint(255 * values).astype(np.uint8),
         sample_labels(labels.array, placement),
         spacing,
         _points_from_centre(points, labels, placement, spacing),
@@ -207,11 +207,11 @@ def _points_from_centre(
 ) -> NDArray[np.float64]:
     inverse = np.linalg.inv(labels.voxel_to_world)
     native = points_mm @ inverse[:3, :3].T + inverse[:3, 3]
-    box = placement.points_to_box(native) - (np.array(placement.preset.shape) - 1) / 2
+    box = placement.points_to_box(native) - (np.array(placement.box.shape) - 1) / 2
     return np.asarray(box[:, [2, 0, 1]] * spacing_mm)
 
 
-def acdc_sources(folder: Path | str, patients: Iterable[int], preset: Preset) -> list[Source]:
+def acdc_sources(folder: Path | str, patients: Iterable[int], box: NetworkBox) -> list[Source]:
     """Read both labelled frames of ACDC patients; the RV wall is not labelled there.
 
     Parameters
@@ -219,7 +219,7 @@ def acdc_sources(folder: Path | str, patients: Iterable[int], preset: Preset) ->
     folder : path-like
         Holds ``patientNNN/patientNNN_frameFF.nii.gz``, ``..._gt.nii.gz`` and ``index.csv``.
     patients : iterable of int
-    preset : Preset
+    box : NetworkBox
     """
     wanted, found = set(patients), []
     for row in _rows(Path(folder)):
@@ -235,7 +235,7 @@ def acdc_sources(folder: Path | str, patients: Iterable[int], preset: Preset) ->
             source_from_pair(
                 image,
                 labels,
-                preset,
+                box,
                 (True, True, True, False, True),
                 name=path.name.removesuffix(".nii.gz"),
                 group=row["group"],
@@ -285,7 +285,7 @@ def synthetic_source(seed: int, *, whole: bool = False) -> Source:
     winner = np.concatenate([1 - shares.sum(axis=0, keepdims=True), shares]).argmax(axis=0)
     array = winner.astype(np.uint8)
     array = whole_slices(array, fields) if whole else array
-    tissues = tissue_map(shape, fields, array, axes, np.random.default_rng([seed, 7]))
+    tissues = make_tissue_map(shape, fields, array, axes, np.random.default_rng([seed, 7]))
     matrix = np.diag([*_FINE_MM, 1.0])
     matrix[:3, 3] = low
     labels = LabelMap(array, matrix)
@@ -301,7 +301,7 @@ def anatomy_source(labels: LabelMap, seed: int, **about: Any) -> Source:
     target = np.diag([*_FINE_MM, 1.0])
     target[:3, 3] = middle - np.array(_FINE_MM) * (np.array(_FINE_SHAPE) - 1) / 2
     to_native = np.asarray(np.linalg.inv(labels.voxel_to_world) @ target, dtype=np.float64)
-    placement = Placement(to_native, labels.shape, Preset(_FINE_SHAPE))
+    placement = Placement(to_native, labels.shape, NetworkBox(_FINE_SHAPE))
     box = np.moveaxis(sample_labels(labels.array, placement), 0, 2)
     image = 255 * (_LEVELS[box] + 0.04 * rng.standard_normal(box.shape))
     return _fine_source(image.astype(np.float32), LabelMap(box, target), **about)

@@ -86,7 +86,7 @@ def _surest_look(
     looks = []
     for first in range(0, len(tried), _LOOKS_AT_ONCE):
         placements = [
-            place(volume.shape, volume.voxel_to_world, model.preset, centre=start, turn=each)
+            place(volume.shape, volume.voxel_to_world, model.box, centre=start, turn=each)
             for each in tried[first : first + _LOOKS_AT_ONCE]
         ]
         looks += look(volume, placements, model)
@@ -97,11 +97,11 @@ def _surest_look(
         if centre is None:
             break
         spacing = volume.spacing_mm[:2]
-        middle = best.placement.points_to_native((np.array(model.preset.shape) - 1) / 2)
+        middle = best.placement.points_to_native((np.array(model.box.shape) - 1) / 2)
         if np.linalg.norm((centre - middle)[:2] * spacing) < _CENTRED_MM:
             break
         centre[2] = (volume.shape[2] - 1) / 2
-        again = place(volume.shape, volume.voxel_to_world, model.preset, centre=centre, turn=chosen)
+        again = place(volume.shape, volume.voxel_to_world, model.box, centre=centre, turn=chosen)
         (best,) = look(volume, [again], model)
     return best
 
@@ -125,10 +125,14 @@ def views_of(best: View, volume: Volume, model: Model, views: int) -> list[View]
         raise InvalidInputError(f"predict: views is {views}; needs at least 1.", code="BAD_OPTION")
     if views == 1:
         return [best]
-    angles = np.radians(np.linspace(-_WIDEST_VIEW_DEG, _WIDEST_VIEW_DEG, views))
-    turned = [best.placement.turned(float(angle)) for angle in angles if abs(angle) > 1e-6]
+    turned = [best.placement.turned(angle) for angle in view_angles(views) if abs(angle) > 1e-6]
     others = look(volume, turned, model)
     return [*others, best] if views % 2 else others
+
+
+def view_angles(views: int) -> list[float]:
+    """Return the angles of so many views in the plane, in radians."""
+    return [float(a) for a in np.radians(np.linspace(-_WIDEST_VIEW_DEG, _WIDEST_VIEW_DEG, views))]
 
 
 def _heart_centre(found: View) -> NDArray[np.float64] | None:
@@ -169,7 +173,7 @@ def look(volume: Volume, placements: Sequence[Placement], model: Model) -> list[
         if not _is_memory(error):
             raise
         raise RefinementError(
-            f"predict: memory does not suffice for {len(boxes)} boxes of {model.preset.shape} on "
+            f"predict: memory does not suffice for {len(boxes)} boxes of {model.box.shape} on "
             f"{device}; use device='cpu', or turn='none'.",
             code="OUT_OF_MEMORY",
         ) from error
@@ -201,7 +205,7 @@ def _extract(
     if points is None:
         return []
     if points.ndim == 2:
-        height, width, slices = placement.preset.shape
+        height, width, slices = placement.box.shape
         return regressed_landmarks(points, (slices, height, width))
     scaled = volume.spacing_mm[:, None] * placement.to_native[:3, :3]
     return extract_landmarks(points, np.linalg.norm(scaled, axis=0)[[2, 0, 1]])

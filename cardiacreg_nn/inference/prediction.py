@@ -1,7 +1,7 @@
 """From a short-axis image to labels and landmarks: the meeting point with `cardiacreg`.
 
-The network looks at the image (`looking`), the probabilities of its views are averaged at the native
-voxels, and what is called heart is kept where it hangs together. Landmarks are averaged too, and
+The network looks at the image (`orientation_search`), the probabilities of its views are averaged at the
+native voxels, and what is called heart is kept where it hangs together. Landmarks are averaged too, and
 completed from the labels.
 """
 
@@ -32,6 +32,7 @@ from cardiacreg.geometry import (
     apply_matrix,
 )
 from cardiacreg.io.nifti import read_volume
+from cardiacreg_nn.inference.calibration import calibrated
 from cardiacreg_nn.inference.orientation_search import (
     WITHOUT_LANDMARKS,
     View,
@@ -39,7 +40,7 @@ from cardiacreg_nn.inference.orientation_search import (
     look,
     views_of,
 )
-from cardiacreg_nn.inference.preprocessing import sub_stacks, to_native
+from cardiacreg_nn.inference.preprocessing import Image, sub_stacks, to_native
 from cardiacreg_nn.inference.shipped_weights import default_weights, weight_path
 from cardiacreg_nn.inference.weights import Model, load_weights
 from cardiacreg_nn.networks.sslln import fold_normalisation
@@ -90,8 +91,10 @@ def predict(
         The image; canonical labels on its lattice; six `Landmarks` in world mm, ``source="network"``,
         or derived from the labels for a network that sees every slice on its own or has no head for
         landmarks;
-        metadata with the weights' name, licence and sha256, and per landmark its presence (peak
-        probability), spread in mm and origin (``"network"`` or ``"labels"``).
+        metadata with the weights' name, licence and sha256, per landmark its presence (peak
+        probability), spread in mm and origin (``"network"`` or ``"labels"``), and ``"probabilities"`` of
+        the labels 0 to 4, calibrated where the weights' card says how, shape (5, i, j, k), for
+        `cardiacreg.refine`.
 
     Raises
     ------
@@ -112,17 +115,23 @@ def predict(
     model = weights if isinstance(weights, Model) else load_model(weights, device)
     check_classes(model)
     looks = _looks(volume, model, turn, views)
-    labels = _labels(looks, volume, model)
-    from_labels = model.card.get("kind") in WITHOUT_LANDMARKS
-    landmarks, report = _landmarks(looks, labels, from_labels=from_labels)
+    probabilities = calibrated(averaged(looks, volume), model.card)
+    labels = heart_labels(probabilities, volume, model)
     given = str(image) if isinstance(image, str | os.PathLike) else None
-    return Subject(
+    found = Subject(
         labels,
         image=volume,
-        landmarks=landmarks,
         name=name or (Path(given).name if given else "target"),
-        metadata={"network": describe(model), "landmarks": report},
+        metadata={"network": describe(model), "landmarks": [], "probabilities": probabilities},
     )
+    return with_landmarks(found, looks, model)
+
+
+def with_landmarks(found: Subject, looks: Sequence[Look], model: Model) -> Subject:
+    """Return a segmented stack with its landmarks, and a report of them in its metadata."""
+    from_labels = model.card.get("kind") in WITHOUT_LANDMARKS
+    landmarks, report = _landmarks(looks, found.labels, from_labels=from_labels)
+    return replace(found, landmarks=landmarks, metadata=found.metadata | {"landmarks": report})
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -177,7 +186,7 @@ def check_classes(model: Model) -> None:
         )
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """A view of some slices of a stack."""
 
     slices: range
@@ -186,14 +195,13 @@ class _Look(NamedTuple):
     view: View
 
 
-def _looks(volume: Volume, model: Model, turn: str, views: int) -> list[_Look]:
+def _looks(volume: Volume, model: Model, turn: str, views: int) -> list[Look]:
     """Look at every part of the stack, each as the part in the middle is seen most surely."""
-    parts = sub_stacks(volume.shape[2], float(volume.spacing_mm[2]), model.preset)
-    stacks = [_part(volume, slices) for slices in parts]
-    height, width, distance = model.preset.spacing_mm
+    parts, stacks = zip(*parts_of(volume, model), strict=True)
+    height, width, distance = model.box.spacing_mm
     if len(parts) > 1 or volume.spacing_mm[2] < distance:
         kept = (height, width, float(stacks[0].spacing_mm[2]))
-        model = replace(model, preset=replace(model.preset, spacing_mm=kept))
+        model = replace(model, box=replace(model.box, spacing_mm=kept))
     middle = (volume.shape[2] - 1) / 2
     first = min(range(len(parts)), key=lambda n: abs((parts[n][0] + parts[n][-1]) / 2 - middle))
     best = best_look(stacks[first], model, turn)
@@ -202,8 +210,14 @@ def _looks(volume: Volume, model: Model, turn: str, views: int) -> list[_Look]:
         seen = best
         if number != first:
             (seen,) = look(stack, [best.placement.over(len(slices))], model)
-        looks += [_Look(slices, stack, each) for each in views_of(seen, stack, model, views)]
+        looks += [Look(slices, stack, each) for each in views_of(seen, stack, model, views)]
     return looks
+
+
+def parts_of(volume: Volume, model: Model) -> list[tuple[range, Volume]]:
+    """Return the parts of a stack that are looked at one by one, see `sub_stacks`."""
+    parts = sub_stacks(volume.shape[2], float(volume.spacing_mm[2]), model.box)
+    return [(slices, _part(volume, slices)) for slices in parts]
 
 
 def _part(volume: Volume, slices: range) -> Volume:
@@ -215,11 +229,17 @@ def _part(volume: Volume, slices: range) -> Volume:
     return Volume(volume.array[:, :, slices], matrix)
 
 
-def _labels(looks: Sequence[_Look], volume: Volume, model: Model) -> LabelMap:
+def averaged(looks: Sequence[Look], volume: Volume) -> Image:
+    """Probabilities of all labels at the native voxels, shape (N_LABELS, i, j, k)."""
     total = np.zeros((N_LABELS, *volume.shape), dtype=np.float32)
     for slices, _, view in looks:
         total[..., slices] += to_native(view.structures, view.placement)
-    array = total.argmax(axis=0).astype(np.uint8)
+    return np.asarray(total / total.sum(axis=0), dtype=np.float32)
+
+
+def heart_labels(probabilities: Image, volume: Volume, model: Model) -> LabelMap:
+    """Return the most probable labels where they hang together; raise if there is no heart."""
+    array = probabilities.argmax(axis=0).astype(np.uint8)
     _keep_largest_pieces(array)
     labels = LabelMap(array, volume.voxel_to_world)
     ml = (array > 0).sum() * float(np.prod(volume.spacing_mm)) / 1000
@@ -241,7 +261,7 @@ def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
 
 
 def _landmarks(
-    looks: Sequence[_Look], labels: LabelMap, *, from_labels: bool = False
+    looks: Sequence[Look], labels: LabelMap, *, from_labels: bool = False
 ) -> tuple[Landmarks | None, list[dict[str, Any]]]:
     """Return the network's landmarks, completed by those derived from the labels, and a report.
 
@@ -278,7 +298,7 @@ def _landmarks_of_labels(labels: LabelMap) -> tuple[Landmarks | None, list[dict[
     return landmarks, [{"name": name, "origin": "labels"} for name in LANDMARK_NAMES]
 
 
-def _points_mm(found: _Look) -> NDArray[np.float64]:
+def _points_mm(found: Look) -> NDArray[np.float64]:
     """World positions of the landmarks of one look, NaN where missing."""
     points = np.full((len(LANDMARK_NAMES), 3), np.nan)
     for number, each in enumerate(found.view.landmarks):

@@ -1,9 +1,9 @@
 """From a native stack to the network's lattice and back.
 
-The network sees a box of fixed size and spacing (`Preset`) in which the base is at the last slice. A
+The network sees a box of fixed size and spacing (`NetworkBox`) in which the base is at the last slice. A
 `Placement` is the matrix from the voxels of that box to the voxels of the native stack; sampling the
 image through it, and the probabilities through its inverse, is all there is to preprocessing and its
-inversion. Native slices are kept as they are where their distance is near the preset's.
+inversion. Native slices are kept as they are where their distance is near the box's.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ Image = NDArray[np.float32]
 _FINEST_SHARE, _COARSEST_SHARE = 0.79, 1.26
 _FEWEST_SLICES = 3
 _PERCENTILES = (1.0, 99.0)
+_ON_EDGE = 1e-9
+"""Voxels; what rounding may put beyond the outermost voxel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Preset:
+class NetworkBox:
     """The lattice a network works on; the defaults are the paper's high-resolution one.
 
     Parameters
@@ -46,10 +48,10 @@ class Preset:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "spacing_mm", tuple(float(s) for s in self.spacing_mm))
         if len(self.shape) != 3 or self.shape[0] % 16 or self.shape[1] % 16 or min(self.shape) < 1:
-            raise ValueError(f"Preset: shape is {self.shape}; needs (16 a, 16 b, S).")
+            raise ValueError(f"NetworkBox: shape is {self.shape}; needs (16 a, 16 b, S).")
         if len(self.spacing_mm) != 3 or not min(self.spacing_mm) > 0:
             raise ValueError(
-                f"Preset: spacing_mm is {self.spacing_mm}; needs three positive numbers."
+                f"NetworkBox: spacing_mm is {self.spacing_mm}; needs three positive numbers."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,12 +74,12 @@ class Placement:
     to_native : ndarray, shape (4, 4)
         Box voxels (i, j, k) to native voxels (i, j, k).
     native_shape : tuple of three int
-    preset : Preset
+    box : NetworkBox
     """
 
     to_native: Float
     native_shape: tuple[int, int, int]
-    preset: Preset
+    box: NetworkBox
 
     def points_to_native(self, points: ArrayLike) -> Float:
         """Map box voxel positions (..., 3) to native ones."""
@@ -94,29 +96,29 @@ class Placement:
 
     def over(self, n_slices: int) -> Placement:
         """Return the box as it lies in the plane, centred along another number of slices."""
-        to_native, middle = self.to_native.copy(), (self.preset.shape[2] - 1) / 2
+        to_native, middle = self.to_native.copy(), (self.box.shape[2] - 1) / 2
         offset = (n_slices - 1) / 2 - to_native[2, 2] * middle
         whole = abs(abs(to_native[2, 2]) - 1) < 1e-6
         to_native[2, 3] = np.floor(offset + 0.5) if whole else offset
-        return Placement(to_native, (*self.native_shape[:2], n_slices), self.preset)
+        return Placement(to_native, (*self.native_shape[:2], n_slices), self.box)
 
     def turned(self, angle: float) -> Placement:
         """Return the box turned about its centre in the plane, by an angle in radians."""
-        height, width, slices = self.preset.shape
+        height, width, slices = self.box.shape
         middle = (np.array((height, width, slices), dtype=np.float64) - 1) / 2
         cosine, sine = np.cos(angle), np.sin(angle)
-        ratio = self.preset.spacing_mm[1] / self.preset.spacing_mm[0]
+        ratio = self.box.spacing_mm[1] / self.box.spacing_mm[0]
         turn = np.array([[cosine, -sine * ratio, 0], [sine / ratio, cosine, 0], [0, 0, 1]])
         to_native = np.eye(4)
         to_native[:3, :3] = self.to_native[:3, :3] @ turn
         to_native[:3, 3] = self.points_to_native(middle) - to_native[:3, :3] @ middle
-        return Placement(to_native, self.native_shape, self.preset)
+        return Placement(to_native, self.native_shape, self.box)
 
 
-def sub_stacks(n_slices: int, distance_mm: float, preset: Preset) -> list[range]:
+def sub_stacks(n_slices: int, distance_mm: float, box: NetworkBox) -> list[range]:
     """Return parts of a stack that a network can look at one by one, all slices together.
 
-    A stack that is finer than the preset is taken apart into interleaved ones, of every second, third,
+    A stack that is finer than the box is taken apart into interleaved ones, of every second, third,
     ... slice, whose slices are about as far apart as the network knows them; a part with more slices
     than the box holds becomes several that overlap.
 
@@ -125,22 +127,22 @@ def sub_stacks(n_slices: int, distance_mm: float, preset: Preset) -> list[range]
     n_slices : int
     distance_mm : float
         Between neighbouring slices.
-    preset : Preset
+    box : NetworkBox
 
     Returns
     -------
     list of range
-        Numbers of slices; the whole stack where the preset resamples slices.
+        Numbers of slices; the whole stack where the box resamples slices.
     """
-    if not preset.native_slices:
+    if not box.native_slices:
         return [range(n_slices)]
     steps = np.arange(1, max(n_slices // _FEWEST_SLICES, 1) + 1)
-    step = int(steps[np.abs(np.log(steps * distance_mm / preset.spacing_mm[2])).argmin()])
+    step = int(steps[np.abs(np.log(steps * distance_mm / box.spacing_mm[2])).argmin()])
     parts = []
     for first in range(step):
         slices = range(first, n_slices, step)
-        count = -(-len(slices) // preset.shape[2])
-        size = min(len(slices), preset.shape[2])
+        count = -(-len(slices) // box.shape[2])
+        size = min(len(slices), box.shape[2])
         starts = np.rint(np.linspace(0, len(slices) - size, count)).astype(int)
         parts += [slices[start : start + size] for start in starts]
     return parts
@@ -169,7 +171,7 @@ def turns(in_plane: bool = True) -> list[Float]:
 def place(
     shape: tuple[int, int, int],
     voxel_to_world: ArrayLike,
-    preset: Preset,
+    box: NetworkBox,
     *,
     centre: ArrayLike | None = None,
     turn: ArrayLike | None = None,
@@ -182,7 +184,7 @@ def place(
         Of the stack, (i, j, k).
     voxel_to_world : array_like, shape (4, 4)
         Of the stack; its handedness and spacing matter, its directions do not.
-    preset : Preset
+    box : NetworkBox
     centre : array_like, shape (3,), optional
         Native voxel position that becomes the box's centre; the stack's centre when absent.
     turn : array_like, shape (3, 3), optional
@@ -198,18 +200,18 @@ def place(
     turn = np.eye(3) if turn is None else np.asarray(turn, dtype=np.float64)
     if np.linalg.det(matrix[:3, :3]) < 0:
         turn = np.diag([1.0, 1.0, -1.0]) @ turn
-    distance = preset.slice_distance_mm(float(spacing[2]))
-    box_mm = np.array([*preset.spacing_mm[:2], distance])
+    distance = box.slice_distance_mm(float(spacing[2]))
+    box_mm = np.array([*box.spacing_mm[:2], distance])
     linear = turn * box_mm / spacing[:, None]
     middle = (np.array(shape, dtype=np.float64) - 1) / 2
     wanted = middle if centre is None else np.asarray(centre, dtype=np.float64)
-    box_middle = (np.array(preset.shape, dtype=np.float64) - 1) / 2
+    box_middle = (np.array(box.shape, dtype=np.float64) - 1) / 2
     offset = wanted - linear @ box_middle
     whole = np.abs(np.abs(linear).max(axis=1) - 1) < 1e-6
     offset[whole] = np.floor(offset[whole] + 0.5)
     to_native = np.eye(4)
     to_native[:3, :3], to_native[:3, 3] = linear, offset
-    return Placement(to_native, (shape[0], shape[1], shape[2]), preset)
+    return Placement(to_native, (shape[0], shape[1], shape[2]), box)
 
 
 def sample_image(array: NDArray[Any], placement: Placement) -> Image:
@@ -221,7 +223,7 @@ def sample_image(array: NDArray[Any], placement: Placement) -> Image:
     if blur[:2].max() > 0.3:
         values = gaussian_filter(values, (*blur[:2], 0.0), mode="nearest")
     box = affine_transform(
-        values, linear, offset, output_shape=placement.preset.shape, order=1, mode="constant"
+        values, linear, offset, output_shape=placement.box.shape, order=1, mode="constant"
     )
     return np.ascontiguousarray(np.moveaxis(box, 2, 0))
 
@@ -232,7 +234,7 @@ def sample_labels(array: NDArray[np.uint8], placement: Placement) -> NDArray[np.
         array,
         placement.to_native[:3, :3],
         placement.to_native[:3, 3],
-        output_shape=placement.preset.shape,
+        output_shape=placement.box.shape,
         order=0,
         mode="constant",
     )
@@ -241,10 +243,14 @@ def sample_labels(array: NDArray[np.uint8], placement: Placement) -> NDArray[np.
 
 def acquired(placement: Placement) -> NDArray[np.bool_]:
     """Return which voxels of the box lie in the stack, shape (S, H, W)."""
-    ones = np.ones(placement.native_shape, dtype=np.float32)
     linear, offset = placement.to_native[:3, :3], placement.to_native[:3, 3]
-    box = affine_transform(ones, linear, offset, output_shape=placement.preset.shape, order=1)
-    return np.ascontiguousarray(np.moveaxis(box, 2, 0)) > 0.999
+    i, j, k = (np.arange(n, dtype=np.float64) for n in placement.box.shape)
+    inside = np.ones(placement.box.shape, dtype=bool)
+    for axis, size in enumerate(placement.native_shape):
+        a, b, c = linear[axis]
+        at = (a * i)[:, None, None] + (b * j)[:, None] + c * k + offset[axis]
+        inside &= (at >= -_ON_EDGE) & (at <= size - 1 + _ON_EDGE)
+    return np.ascontiguousarray(np.moveaxis(inside, 2, 0))
 
 
 def rescale(box: Image, inside: NDArray[np.bool_]) -> Image:
@@ -257,6 +263,16 @@ def rescale(box: Image, inside: NDArray[np.bool_]) -> Image:
 def to_box(array: NDArray[Any], placement: Placement) -> Image:
     """Return the network's input of a native image: sampled, clipped and scaled, (S, H, W)."""
     return rescale(sample_image(array, placement), acquired(placement))
+
+
+def _covered(placement: Placement) -> tuple[slice, slice, slice]:
+    """The native voxels that the box may reach."""
+    ends = np.array(placement.box.shape) - 1
+    corners = placement.points_to_native(np.array(list(np.ndindex(2, 2, 2))) * ends)
+    low = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int)
+    high = np.minimum(np.ceil(corners.max(axis=0)) + 1, placement.native_shape).astype(int)
+    i, j, k = (slice(a, max(a, b)) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    return i, j, k
 
 
 def to_native(probabilities: Image, placement: Placement) -> Image:
@@ -274,14 +290,16 @@ def to_native(probabilities: Image, placement: Placement) -> Image:
         Native voxels outside the box are background.
     """
     inverse = np.linalg.inv(placement.to_native)
-    found = np.empty((len(probabilities), *placement.native_shape), dtype=np.float32)
+    found = np.zeros((len(probabilities), *placement.native_shape), dtype=np.float32)
+    part = _covered(placement)
+    first = np.array([side.start for side in part])
+    offset = inverse[:3, :3] @ first + inverse[:3, 3]
     for number, field in enumerate(probabilities[1:], start=1):
-        affine_transform(
+        found[number][part] = affine_transform(
             np.moveaxis(field, 0, 2),
             inverse[:3, :3],
-            inverse[:3, 3],
-            output_shape=placement.native_shape,
-            output=found[number],
+            offset,
+            output_shape=tuple(side.stop - side.start for side in part),
             order=1,
             mode="constant",
         )

@@ -1,6 +1,6 @@
 """Weights on disk: a ``.safetensors`` file and a JSON card beside it that says what they are.
 
-The card names network, preset, data, licence, the command that made it and its figures, and holds the
+The card names network, box, data, licence, the command that made it and its figures, and holds the
 sha256 of the weight file, which is checked before anything is loaded; that of the project's own weights
 also stands in `shipped_weights`. Files are written under another name and renamed. Nothing is ever
 downloaded.
@@ -22,7 +22,7 @@ from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import Tensor, nn
 
 from cardiacreg.errors import InvalidInputError
-from cardiacreg_nn.inference.preprocessing import Preset
+from cardiacreg_nn.inference.preprocessing import NetworkBox
 from cardiacreg_nn.inference.shipped_weights import how_to_install, pinned_sha256
 from cardiacreg_nn.networks.baseline_networks import build_network
 from cardiacreg_nn.networks.sslln import NetworkConfig
@@ -38,7 +38,7 @@ class Model:
     ----------
     network : Module
         In evaluation mode.
-    preset : Preset
+    box : NetworkBox
         The lattice it works on.
     card : dict
         What is known about the weights; ``licence`` is named in every output.
@@ -46,7 +46,7 @@ class Model:
     """
 
     network: nn.Module
-    preset: Preset
+    box: NetworkBox
     card: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
@@ -62,7 +62,7 @@ def save_weights(
     *,
     kind: str,
     network: NetworkConfig,
-    preset: Preset,
+    box: NetworkBox,
     half: bool = True,
     about: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -77,7 +77,7 @@ def save_weights(
     kind : str
         As for `build_network`.
     network : NetworkConfig
-    preset : Preset
+    box : NetworkBox
     half : bool
         Whether real numbers are stored as float16.
     about : mapping, optional
@@ -102,7 +102,7 @@ def save_weights(
         "format": CARD_FORMAT,
         "kind": kind,
         "network": network.to_dict(),
-        "preset": preset.to_dict(),
+        "box": box.to_dict(),
         **(about or {}),
         "sha256": hashlib.sha256(payload).hexdigest(),
     }
@@ -152,7 +152,7 @@ def load_weights(path: Path | str, *, device: torch.device | str = "cpu") -> Mod
         state = _read_tensors(path, card)
     try:
         config = NetworkConfig(**card["network"])
-        preset = Preset(**card["preset"])
+        box = NetworkBox(**card["box"])
         network = build_network(card["kind"], config)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(
@@ -162,7 +162,7 @@ def load_weights(path: Path | str, *, device: torch.device | str = "cpu") -> Mod
     network.to(device).eval()
     if card["kind"] in ("sslln", "unet2d", "fcn2d"):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Model(network, preset, card, path)
+    return Model(network, box, card, path)
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def _read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "name": path.stem,
             "kind": config["training"]["kind"],
             "network": config["network"],
-            "preset": config["preset"],
+            "box": config["box"],
             "licence": "unknown",
         }
         return held["average"], card

@@ -9,7 +9,7 @@ from typing import Any
 
 from cardiacreg_nn.data.augmentation import AugmentationOptions
 from cardiacreg_nn.data.batches import DataConfig
-from cardiacreg_nn.inference.preprocessing import Preset
+from cardiacreg_nn.inference.preprocessing import NetworkBox
 from cardiacreg_nn.networks.sslln import NetworkConfig
 from cardiacreg_nn.training.losses import LossConfig
 
@@ -67,16 +67,16 @@ class Config:
     """A whole run."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    preset: Preset = field(default_factory=Preset)
+    box: NetworkBox = field(default_factory=NetworkBox)
     loss: LossConfig = field(default_factory=LossConfig)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        if self.network.slices != self.preset.shape[2]:
+        if self.network.slices != self.box.shape[2]:
             raise ValueError(
-                f"network.slices is {self.network.slices} and preset.shape is {self.preset.shape}; "
+                f"network.slices is {self.network.slices} and box.shape is {self.box.shape}; "
                 "the third number of the shape must be the number of slices."
             )
 

@@ -27,13 +27,13 @@ ACDC_CITATION = (
 
 def box_shape(config: Config) -> tuple[int, int, int]:
     """Return the box's voxels along (S, H, W)."""
-    height, width, slices = config.preset.shape
+    height, width, slices = config.box.shape
     return slices, height, width
 
 
 def box_spacing(config: Config) -> tuple[float, float, float]:
     """Return the box's spacing along (k, i, j) in mm."""
-    i, j, k = config.preset.spacing_mm
+    i, j, k = config.box.spacing_mm
     return k, i, j
 
 
@@ -160,5 +160,5 @@ def export_weights(
     state: dict[str, Tensor] = network.state_dict()
     save_weights(
         out / WEIGHTS, state, kind=config.training.kind, network=config.network,
-        preset=config.preset, about=about,
+        box=config.box, about=about,
     )  # fmt: skip

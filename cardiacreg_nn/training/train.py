@@ -214,7 +214,7 @@ def run_training(
         raise ValueError(
             "run_training: minutes cannot stop several processes at one step; give steps."
         )
-    chosen = data or gather(config.data, config.preset, cache)
+    chosen = data or gather(config.data, config.box, cache)
     if not chosen.real and not chosen.fine:
         raise ValueError(
             "run_training: no hearts to train on; set [data] synthetic, acdc or anatomies."

@@ -40,8 +40,8 @@ def test_every_other_order_is_told():
         if list(order) in (list(range(6)), MIRRORED):
             continue
         code, text = code_of(POINTS[list(order)])
-        assert code in ("BAD_LANDMARKS", "LANDMARK_FRAME"), order
-        assert code == "LANDMARK_FRAME" or "leave them out" in text
+        assert code in ("BAD_LANDMARKS", "LANDMARK_SPACE"), order
+        assert code == "LANDMARK_SPACE" or "leave them out" in text
 
 
 def test_points_of_a_network_are_doubted_but_used():
@@ -69,11 +69,11 @@ def test_points_of_another_frame_are_told():
     labels = LabelMap(LABELS.array, matrix)
     points = landmarks_from_labels(labels).points_mm
     code, text = code_of(points * [-1, -1, 1], labels)
-    assert code == "LANDMARK_FRAME"
+    assert code == "LANDMARK_SPACE"
     assert "LPS" in text
     voxels = (points - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T
     code, text = code_of(voxels, labels)
-    assert code == "LANDMARK_FRAME"
+    assert code == "LANDMARK_SPACE"
     assert "from_voxels" in text
 
 

@@ -315,7 +315,7 @@ class TestAnatomy:
         )
         with pytest.raises(InvalidInputError, match="seem to be LPS") as error:
             build_atlas_bank(tmp_path / "odd", [odd])
-        assert error.value.code == "LANDMARK_FRAME"
+        assert error.value.code == "LANDMARK_SPACE"
 
 
 class TestImages:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import __main__ as runner
 from benchmarks.accuracy import ablation, pathology, real, simulated
-from benchmarks.atlases import selection, selection_large
+from benchmarks.atlases import selection
 from benchmarks.documents import excerpts, report
 from benchmarks.fusion import fusion_modes
 from benchmarks.harness import (
@@ -21,6 +21,7 @@ from benchmarks.harness import (
     tabulate,
     turned,
 )
+from benchmarks.settled import selection_large
 from cardiacreg import LabelMap, RefineOptions, Subject, Volume
 from cardiacreg.io.nifti import read_labels
 from cardiacreg.metrics import baselines, overlap

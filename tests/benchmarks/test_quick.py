@@ -18,7 +18,7 @@ from cardiacreg.phantoms.hearts import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
-    "cohort", "comparison", "initialisation", "long_axis", "pathology", "peers", "presets",
+    "cohort", "comparison", "fast_method", "initialisation", "long_axis", "pathology", "peers",
     "reliability", "startup", "surfaces",
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")
@@ -39,6 +39,8 @@ LEFT_OUT = {
     "intervals": "refines whole hearts, half a minute; tables and fit are tested in test_intervals",
     "measures": "draws and refines whole hearts, a minute; what it measures is tested in tests/measures",
     "network": TRAINS,
+    "network_cine": TRAINS,
+    "network_doubt": TRAINS,
     "network_gpu": TRAINS,
     "network_hr": TRAINS,
     "network_labels": "draws and refines whole hearts; its parts are tested in test_learned_comparators",
@@ -60,6 +62,18 @@ GROUPS = ("pulmonary_hypertension", "healthy", "healthy", "pulmonary_hypertensio
 def test_every_benchmark_runs_here_or_has_a_reason():
     assert {*CHEAP, *ABSENT, *LEFT_OUT} == set(runner.names())
     assert len(CHEAP) + len(ABSENT) + len(LEFT_OUT) == len(runner.names())
+
+
+def test_all_leaves_settled_questions_out(monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr(runner, "_one", lambda name, *_: ran.append(name))
+    assert runner.main(["all", "--quick", "--json", str(tmp_path)]) == 0
+    assert set(runner.names()) - set(ran) == {
+        "banks",
+        "network_gpu",
+        "optimisers",
+        "selection_large",
+    }
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.harness import store
-from benchmarks.registration import optimisers, peer_adapters, peers
+from benchmarks.registration import peer_adapters, peers
+from benchmarks.settled import optimisers
 from benchmarks.speed import roofline
 from cardiacreg import write_labels
 from cardiacreg.geometry import voxel_grid

@@ -22,7 +22,7 @@ def cycle(sizes=SIZES, times=TIMES, left_out=(), options=OPTIONS, reference=5):
     frames = {n: make_toy_heart(size=s).labels for n, s in enumerate(sizes) if n not in left_out}
     prepared = {n: prepare_target(each, options) for n, each in frames.items()}
     n_slices = ATLAS.shape[2]
-    return frames, make_cycle(prepared, times, reference, np.zeros((n_slices, 2)))
+    return frames, make_cycle(prepared, options, times, reference, np.zeros((n_slices, 2)))
 
 
 def track(made):
@@ -96,7 +96,8 @@ def test_an_atlas_far_away_is_not_tracked():
 
 def test_compositions_are_left_out():
     _, made = cycle(options=replace(OPTIONS, compositions=3))
-    assert all(each.options.compositions == 0 for each in made.prepared.values())
+    assert made.options == OPTIONS
+    assert OPTIONS.compositions == 0
 
 
 class TestLowPass:

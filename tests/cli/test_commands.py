@@ -140,7 +140,7 @@ def test_refine_prints_json_and_obeys_overwrite(tiny_files, tmp_path):
     before = (tmp_path / "out" / "labels.nii.gz").read_bytes()
     assert_one_line_error(run(*arguments), "OUTPUT_EXISTS")
     for preset in ("paper", "fast"):
-        assert run(*arguments, "--overwrite", "--options-preset", preset).exit_code == 0
+        assert run(*arguments, "--overwrite", "--method", preset).exit_code == 0
         after = (tmp_path / "out" / "labels.nii.gz").read_bytes()
         assert after != before
         before = after
@@ -276,8 +276,8 @@ def asked_of_refine(monkeypatch, tiny_result, *words):
         (("--coverage", "apex=partial"), ("partial", "auto")),
         (("--coverage", "apex=partial", "--coverage", "base=whole"), ("partial", "whole")),
         (("--coverage", "whole", "--coverage", "base=partial"), ("whole", "partial")),
-        (("--options-preset", "paper"), ("partial", "partial")),
-        (("--options-preset", "paper", "--coverage", "base=whole"), ("partial", "whole")),
+        (("--method", "paper"), ("partial", "partial")),
+        (("--method", "paper", "--coverage", "base=whole"), ("partial", "whole")),
     ],
 )
 def test_refine_is_told_the_coverage_of_each_end(
@@ -295,7 +295,7 @@ def test_refine_is_told_orientation_and_other_frames(
     asked = asked_of_refine(monkeypatch, tiny_result, *line)
     assert asked["options"].orientation == "mirrored"
     assert asked["frames"] == ("es.nii.gz", 12)
-    line = refine_arguments(tiny_files, tmp_path / "paper", "--options-preset", "paper")
+    line = refine_arguments(tiny_files, tmp_path / "paper", "--method", "paper")
     assert asked_of_refine(monkeypatch, tiny_result, *line)["options"] == RefineOptions.paper()
 
 
@@ -378,7 +378,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
     [
         ("refine",),
         ("refine", "-i", "a", "-o", "b", "--threads", "0"),
-        ("refine", "-i", "a", "-o", "b", "--options-preset", "best"),
+        ("refine", "-i", "a", "-o", "b", "--method", "best"),
         ("refine", "-i", "a", "-o", "b", "--only", "phase"),
         ("refine", "-i", "a", "-o", "b", "--select-by", "looks"),
         ("refine", "-i", "a", "-o", "b", "--coverage", "most"),

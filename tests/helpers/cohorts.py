@@ -15,7 +15,7 @@ from cardiacreg.cohort.task import DONE, FAILED, Outcome, Settings, Task
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("--orientation", "as-stored", "--spacing", "2.5", "2.5", "4", "--options-preset", "fast")
+QUICK = ("--orientation", "as-stored", "--spacing", "2.5", "2.5", "4", "--method", "fast")
 SPACING_MM = (2.5, 2.5, 4.0)
 
 

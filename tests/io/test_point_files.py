@@ -4,16 +4,18 @@ import base64
 import itertools
 import json
 import struct
+import warnings
 import zlib
 
 import numpy as np
 import pytest
 
-from cardiacreg import InvalidInputError
+from cardiacreg import InvalidInputError, landmarks_from_labels
 from cardiacreg.geometry import LANDMARK_NAMES
 from cardiacreg.io.landmark_files import landmark_of, read_landmarks
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 
-POINTS = np.random.default_rng(0).uniform(-90, 90, (6, 3)).round(4)
+POINTS = landmarks_from_labels(make_toy_heart().labels).points_mm.round(4)
 LPS = np.array([-1.0, -1.0, 1.0])
 SHUFFLED = [4, 2, 0, 5, 3, 1]
 
@@ -140,6 +142,22 @@ def test_points_named_by_slicer_keep_their_order(tmp_path):
     found = read_landmarks(write(tmp_path, "p.mrk.json", json.dumps(content)))
     np.testing.assert_allclose(found.points_mm, POINTS)
     assert found.names[0] == "F-1"
+
+
+def test_an_order_that_makes_no_heart_is_told_where_names_do_not_tell_it(tmp_path):
+    """All but one of the other orders: turned upside down without mirroring, a heart is a heart."""
+    silent = []
+    for order in itertools.permutations(range(6)):
+        points = {f"P{n}": POINTS[k].tolist() for n, k in enumerate(order)}
+        path = write(tmp_path, "l.json", json.dumps({"space": "RAS", "points": points}))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            assert read_landmarks(path).names == tuple(points)
+        if not told:
+            silent.append(order)
+        else:
+            assert "l.json" in str(told[0].message) and "order" in str(told[0].message)
+    assert silent == [(0, 1, 2, 3, 4, 5), (2, 1, 0, 3, 5, 4)]
 
 
 @pytest.mark.parametrize(
@@ -379,6 +397,7 @@ def test_tables_and_text_are_refused_with_the_form_shown(tmp_path, name, text):
     assert "mitral valve centre" in message
 
 
+@pytest.mark.filterwarnings("ignore:.*hardly make a heart:cardiacreg.InputWarning")
 def test_no_changed_byte_is_a_crash(tmp_path):
     rng = np.random.default_rng(0)
     files = {"p.fcsv": fcsv("LPS"), "p.mrk.json": json.dumps(markups()), "l.vtk": vtk("BINARY")}

@@ -10,7 +10,7 @@ import pytest
 
 from cardiacreg import sample_heart, wall_coordinates
 from cardiacreg.geometry import LV_CAVITY, LV_WALL
-from cardiacreg.measures.segments import heart_frame
+from cardiacreg.measures.segments import heart_directions
 
 theirs = pytest.importorskip("cardiac_coords.api", reason="needs cardiac-coords")
 EDGE_MM = 1.5
@@ -18,7 +18,7 @@ EDGE_MM = 1.5
 
 def test_coordinates_agree():
     heart = sample_heart(10_003, with_image=False, spacing_mm=(EDGE_MM,) * 3)
-    frame, to_voxel = heart_frame(heart.landmarks), np.linalg.inv(heart.labels.voxel_to_world)
+    frame, to_voxel = heart_directions(heart.landmarks), np.linalg.inv(heart.labels.voxel_to_world)
     centre_mm = frame.apex_mm + 0.6 * frame.base_mm * frame.axis
     cavity, wall = (heart.labels.array == label for label in (LV_CAVITY, LV_WALL))
     centre = EDGE_MM * (to_voxel @ [*centre_mm, 1])[:3]

@@ -8,7 +8,7 @@ import pytest
 from cardiacreg import LabelMap, sample_heart, wall_coordinates
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LANDMARK_NAMES, LV_CAVITY, LV_WALL, Landmarks
-from cardiacreg.measures.segments import heart_frame, segments_of
+from cardiacreg.measures.segments import heart_directions, segments_of
 from cardiacreg.results.saved_model import SavedModel
 
 SPACING_MM = np.array([1.25, 1.25, 2.0])
@@ -87,7 +87,7 @@ def test_a_heart():
         assert np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1
         spread = np.quantile(values, [0.02, 0.25, 0.5, 0.75, 0.98])
         assert (np.diff(spread) > 0.05).all() and spread[0] < 0.2 and spread[-1] > 0.85
-    frame = heart_frame(heart.landmarks)
+    frame = heart_directions(heart.landmarks)
     voxels = np.argwhere(wall)
     points = voxels @ found.voxel_to_world[:3, :3].T + found.voxel_to_world[:3, 3]
     assert np.corrcoef(frame.heights_mm(points), found.apex_base[wall])[0, 1] > 0.97
@@ -96,7 +96,7 @@ def test_a_heart():
 def test_angles_are_those_of_the_segments():
     model, wall, points = half_shell(25.0, 35.0)
     found = wall_coordinates(model)
-    segments = segments_of(points, heart_frame(model.landmarks), 10.0)
+    segments = segments_of(points, heart_directions(model.landmarks), 10.0)
     basal = segments <= 6
     sectors = (found.around_degrees[wall][basal] // 60).astype(int)
     np.testing.assert_array_equal(np.array([2, 1, 6, 5, 4, 3])[sectors], segments[basal])

@@ -10,7 +10,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LANDMARK_NAMES, LV_CAVITY, LV_WALL, Landmarks
 from cardiacreg.measures.laplace import Wall, field_lines
 from cardiacreg.measures.left_wall import measure_left_wall
-from cardiacreg.measures.segments import heart_frame, segments_of
+from cardiacreg.measures.segments import heart_directions, segments_of
 
 SPACING_MM = (1.25, 1.25, 2.0)
 
@@ -66,7 +66,7 @@ def test_open_shells_have_their_thickness_in_every_segment(inner, thickness):
     """Half of a hollow sphere as labels on voxels: the wall is as thick up to its rim."""
     outer = inner + thickness
     labels = shell(ball(*[inner] * 3), ball(*[outer] * 3), base_mm=0.1)
-    found = measure_left_wall(labels, heart_frame(landmarks(-outer, 1.0)))
+    found = measure_left_wall(labels, heart_directions(landmarks(-outer, 1.0)))
     assert found.mean_thickness_mm == pytest.approx(thickness, abs=0.1)
     np.testing.assert_allclose(found.thickness_mm, thickness, atol=0.25)
 
@@ -90,7 +90,7 @@ def test_a_wall_parallel_to_an_ellipsoid():
         return np.where(ball(*radii)(points) < 1, 0.0, far)
 
     labels = shell(ball(*radii), outer, base_mm=20.1)
-    found = measure_left_wall(labels, heart_frame(landmarks(-54.0, 21.0)))
+    found = measure_left_wall(labels, heart_directions(landmarks(-54.0, 21.0)))
     assert found.mean_thickness_mm == pytest.approx(thickness, abs=0.1)
     np.testing.assert_allclose(found.thickness_mm, thickness, atol=0.3)
 
@@ -102,7 +102,7 @@ def test_a_wall_of_two_thicknesses():
         return ball(20.0, 20.0, 20.0)(points - [-5.0, 0.0, 0.0])
 
     labels = shell(inner, ball(*[32.0] * 3), base_mm=0.1)
-    found = measure_left_wall(labels, heart_frame(landmarks(-32.0, 1.0))).thickness_mm
+    found = measure_left_wall(labels, heart_directions(landmarks(-32.0, 1.0))).thickness_mm
     septal, lateral = found[[1, 2]].mean(), found[[4, 5]].mean()
     assert septal < 10 < 12 < 14 < lateral
     assert found[0] == pytest.approx(found[3], abs=0.15)  # anterior and inferior are alike
@@ -114,7 +114,7 @@ def test_measures_turn_with_the_heart():
     found = [
         measure_left_wall(
             shell(inner, outer, base_mm=5.1, matrix=each),
-            heart_frame(landmarks(-50.0, 6.0, each)),
+            heart_directions(landmarks(-50.0, 6.0, each)),
         )
         for each in (None, matrix)
     ]
@@ -126,7 +126,7 @@ def test_measures_turn_with_the_heart():
 def test_eccentricity_of_ellipses(x, y):
     """The septum lies at -x, so that y is along it."""
     labels = shell(ball(x, y, 45.0), ball(x + 8, y + 8, 53.0), base_mm=10.1)
-    found = measure_left_wall(labels, heart_frame(landmarks(-53.0, 10.0)))
+    found = measure_left_wall(labels, heart_directions(landmarks(-53.0, 10.0)))
     assert found.eccentricity == pytest.approx(y / x, rel=0.02)
 
 
@@ -134,8 +134,8 @@ def test_no_wall_no_thickness():
     array = np.zeros((20, 20, 20), dtype=np.uint8)
     array[5:15, 5:15, 5:15] = LV_CAVITY
     labels = LabelMap(array, np.eye(4))
-    assert measure_left_wall(labels, heart_frame(landmarks(0, 20))) is None or np.isnan(
-        measure_left_wall(labels, heart_frame(landmarks(0, 20))).mean_thickness_mm
+    assert measure_left_wall(labels, heart_directions(landmarks(0, 20))) is None or np.isnan(
+        measure_left_wall(labels, heart_directions(landmarks(0, 20))).mean_thickness_mm
     )
 
 
@@ -143,7 +143,7 @@ def test_no_wall_no_thickness():
 
 
 def test_segments_by_height_and_angle():
-    frame = heart_frame(landmarks(0.0, 90.0))
+    frame = heart_directions(landmarks(0.0, 90.0))
     np.testing.assert_allclose(frame.septal, [-1, 0, 0], atol=1e-9)
     np.testing.assert_allclose(frame.anterior, [0, -1, 0], atol=1e-9)
     degrees = np.radians([30, 90, 150, 210, 270, 330])  # from the septum, anterior first
@@ -159,7 +159,9 @@ def test_segments_by_height_and_angle():
 
 def test_segments_of_a_synthetic_heart():
     """x runs from RV to LV, y from anterior to inferior."""
-    frame = heart_frame(sample_heart(10_003, with_image=False, spacing_mm=(2.5, 2.5, 4)).landmarks)
+    frame = heart_directions(
+        sample_heart(10_003, with_image=False, spacing_mm=(2.5, 2.5, 4)).landmarks
+    )
     assert frame.septal @ [-1, 0, 0] > 0.95 and frame.anterior @ [0, -1, 0] > 0.95
     assert frame.axis @ [0, 0, 1] > 0.95
 
@@ -167,11 +169,11 @@ def test_segments_of_a_synthetic_heart():
 def test_the_septum_is_on_the_side_of_the_rv_however_wide_it_is():
     wide = landmarks(0.0, 90.0).points_mm.copy()
     wide[[0, 2], 0] = 10.0  # insertions behind the LV's centre
-    frame = heart_frame(Landmarks(wide, LANDMARK_NAMES))
+    frame = heart_directions(Landmarks(wide, LANDMARK_NAMES))
     np.testing.assert_allclose(frame.septal, [-1, 0, 0], atol=1e-9)
     opposite = landmarks(0.0, 90.0).points_mm.copy()
     opposite[[0, 2], 0] = 0.0
-    frame = heart_frame(Landmarks(opposite, LANDMARK_NAMES))
+    frame = heart_directions(Landmarks(opposite, LANDMARK_NAMES))
     np.testing.assert_allclose(np.abs(frame.septal), [1, 0, 0], atol=1e-9)
 
 
@@ -179,5 +181,5 @@ def test_unusable_landmarks():
     same = np.tile([[1.0, 2.0, 3.0]], (6, 1))
     for points in (Landmarks(same, LANDMARK_NAMES), Landmarks(same[:3], ("a", "b", "c"))):
         with pytest.raises(InvalidInputError) as raised:
-            heart_frame(points)
+            heart_directions(points)
         assert raised.value.code == "BAD_LANDMARKS"

@@ -8,7 +8,7 @@ import pytest
 from cardiacreg import sample_heart, wall_coordinates
 from cardiacreg.geometry import LV_CAVITY, LV_WALL
 from cardiacreg.measures.left_wall import measure_left_wall
-from cardiacreg.measures.segments import heart_frame, segments_of
+from cardiacreg.measures.segments import heart_directions, segments_of
 
 pyezzi = pytest.importorskip("pyezzi.thickness", reason="needs pyezzi")
 MIDDLE = range(7, 13)
@@ -31,7 +31,7 @@ def solved(heart):
 
 def test_thickness_of_middle_segments(heart, solved):
     """Voxels round pyezzi's lengths by up to one, so that they agree within that."""
-    frame = heart_frame(heart.landmarks)
+    frame = heart_directions(heart.landmarks)
     found = measure_left_wall(heart.labels, frame)
     voxels = np.argwhere(heart.labels.array == LV_WALL)
     matrix = heart.labels.voxel_to_world

@@ -9,7 +9,7 @@ from scipy.optimize import least_squares
 from cardiacreg import LabelMap
 from cardiacreg.geometry import LANDMARK_NAMES, LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, Landmarks
 from cardiacreg.measures.left_wall import measure_left_wall, right_wall_mm
-from cardiacreg.measures.segments import heart_frame
+from cardiacreg.measures.segments import heart_directions
 from cardiacreg.measures.septum import septal_curvature
 
 SPACING_MM = np.array([1.25, 1.25, 2.0])
@@ -34,7 +34,7 @@ def frame(apex_mm, base_mm=BASE_MM):
         [0, 0, apex_mm],
         [0, 0, base_mm],
     ]
-    return heart_frame(Landmarks(places, LANDMARK_NAMES))
+    return heart_directions(Landmarks(places, LANDMARK_NAMES))
 
 
 def septum_of(x, y, z, *, cut=None):

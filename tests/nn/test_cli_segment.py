@@ -25,11 +25,11 @@ from cardiacreg.refinement import _refine
 from cardiacreg.results.files import FILE_NAMES
 from cardiacreg.results.guards import FAILED_AGREEMENT, Finding
 from cardiacreg_nn import save_weights
-from cardiacreg_nn.inference import prediction, shipped_weights
+from cardiacreg_nn.inference import cine_prediction, prediction, shipped_weights
 from cardiacreg_nn.inference.shipped_weights import weight_files
 from cardiacreg_nn.inference.weights import read_card
 from cardiacreg_nn.networks.sslln import SSLLN
-from tests.nn.tiny_training import PRESET, coded_heart, oracle_model, tiny_config
+from tests.nn.tiny_training import BOX, coded_heart, oracle_model, tiny_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,7 +51,8 @@ def picture(tmp_path):
 
 @pytest.fixture
 def oracle(monkeypatch):
-    monkeypatch.setattr(prediction, "load_model", lambda *_: oracle_model())
+    for module in (prediction, cine_prediction):
+        monkeypatch.setattr(module, "load_model", lambda *_: oracle_model())
 
 
 def test_segment_writes_labels_landmarks_and_the_licence(picture, oracle, tmp_path):
@@ -68,6 +69,41 @@ def test_segment_writes_labels_landmarks_and_the_licence(picture, oracle, tmp_pa
     card = json.loads((out / "segmentation.json").read_text())
     assert card["network"]["licence"] == "Apache-2.0" and len(card["landmarks"]) == 6
     assert "licence Apache-2.0" in result.stderr and "LV cavity" in result.stdout
+
+
+def test_segment_writes_probabilities_that_refine_takes(picture, oracle, tiny_files, tmp_path):
+    out = tmp_path / "out"
+    assert run("segment", "-i", picture, "-o", out, "-q", "--probabilities").exit_code == 0
+    shares = nibabel.load(out / "segmentation_probabilities.nii.gz")
+    assert shares.shape == (*coded_heart()[0].shape, 5)
+    given = ("-i", out / "segmentation.nii.gz", "--atlases", tiny_files.atlases, "--threads", 1)
+    told = ("--probabilities", out / "segmentation_probabilities.nii.gz", "-q")
+    done = run("refine", *given, *told, "-o", tmp_path / "model")
+    assert done.exit_code == 0, done.stderr
+    kept = json.loads((tmp_path / "model" / "result.json").read_text())
+    assert "sha256" in kept["provenance"]["inputs"]["probabilities"]
+    assert run("segment", "-i", picture, "-o", out, "-q", "--overwrite").exit_code == 0
+    assert not (out / "segmentation_probabilities.nii.gz").exists()
+    wrong = run("refine", *given, "--probabilities", picture, "-o", tmp_path / "no")
+    assert wrong.exit_code == 1 and "(i, j, k, classes)" in wrong.stderr
+
+
+def test_segment_writes_all_frames_of_a_cine(picture, oracle, tmp_path):
+    one = nibabel.load(picture)
+    cine = np.stack([one.get_fdata()] * 3, axis=-1).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(cine, one.affine), tmp_path / "cine.nii.gz")
+    out = tmp_path / "out"
+    done = run("segment", "-i", tmp_path / "cine.nii.gz", "-o", out, "--all-frames")
+    assert done.exit_code == 0, done.stderr
+    assert nibabel.load(out / "segmentation.nii.gz").shape == cine.shape
+    card = json.loads((out / "segmentation.json").read_text())
+    assert [each["frame"] for each in card["frames"]] == [0, 1, 2]
+    assert card["frames"][0]["slices_with_heart"] and card["network"]["licence"] == "Apache-2.0"
+    assert len(done.stdout.splitlines()) == 4 and "licence" in done.stderr
+    refused = run("segment", "-i", picture, "-o", tmp_path / "no", "--all-frames")
+    assert refused.exit_code == 1 and "NOT_4D" in refused.stderr
+    both = run("segment", "-i", picture, "-o", tmp_path / "no", "--all-frames", "--frame", 1)
+    assert both.exit_code == 2
 
 
 def test_segment_does_not_replace_without_being_told(picture, oracle, tmp_path):
@@ -168,7 +204,7 @@ def test_real_weights_that_find_nothing_end_with_one_line(picture, tmp_path):
         SSLLN(config).state_dict(),
         kind="sslln",
         network=config,
-        preset=PRESET,
+        box=BOX,
     )
     path.write_bytes(path.read_bytes()[:-5])
     result = run("segment", "-i", picture, "-o", tmp_path / "o", "--weights", path)

@@ -15,8 +15,10 @@ MODULES = {
     for p in sorted(PACKAGE.rglob("*.py"))
 }
 MEETS_CARDIACREG = {
-    "data.tissues",
+    "data.tissue_map",
     "data.training_hearts",
+    "inference.calibration",
+    "inference.cine_prediction",
     "inference.orientation_search",
     "inference.prediction",
     "inference.shipped_weights",

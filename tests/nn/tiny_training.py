@@ -13,15 +13,15 @@ from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg_nn.data.batches import TrainingData
 from cardiacreg_nn.data.training_hearts import source_from_pair
-from cardiacreg_nn.inference.preprocessing import Preset
+from cardiacreg_nn.inference.preprocessing import NetworkBox
 from cardiacreg_nn.inference.weights import Model
 from cardiacreg_nn.networks.sslln import NetworkConfig, Prediction
 from cardiacreg_nn.training.configuration import Config
 
-PRESET = Preset((48, 48, 8), (2.5, 2.5, 8.0), native_slices=True)
+BOX = NetworkBox((48, 48, 8), (2.5, 2.5, 8.0), native_slices=True)
 VALUES = {
     "network": {"slices": 8, "encoder": [4, 6, 8, 8, 8], "side": 4, "fused": 8},
-    "preset": {"shape": [48, 48, 8], "spacing_mm": [2.5, 2.5, 8.0], "native_slices": True},
+    "box": {"shape": [48, 48, 8], "spacing_mm": [2.5, 2.5, 8.0], "native_slices": True},
     "data": {"synthetic": 2, "held_out": 0},
     "training": {"steps": 6, "batch": 2, "log_every": 1, "checkpoint_every": 3, "warmup": 1},
 }
@@ -34,7 +34,7 @@ def tiny_config(**training):
 
 def tiny_data():
     hearts = [make_toy_heart(size=size) for size in (1.0, 0.9)]
-    sources = [source_from_pair(h.image, h.labels, PRESET, name=h.name) for h in hearts]
+    sources = [source_from_pair(h.image, h.labels, BOX, name=h.name) for h in hearts]
     return TrainingData(sources, [], sources[:1])
 
 
@@ -84,9 +84,9 @@ class Oracle(nn.Module):
 
 def oracle_model(**keywords):
     card = {"name": "oracle", "licence": "Apache-2.0", "sha256": "0" * 64}
-    return Model(Oracle(**keywords).eval(), PRESET, card)
+    return Model(Oracle(**keywords).eval(), BOX, card)
 
 
 def other_classes():
     network = SimpleNamespace(config=NetworkConfig(slices=8, structures=4))
-    return Model(network, PRESET, {"name": "other"})
+    return Model(network, BOX, {"name": "other"})

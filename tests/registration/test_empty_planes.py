@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 
 from cardiacreg import LabelMap, RegistrationOptions
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective
 from cardiacreg.registration.prepared_target import prepare_target
 from cardiacreg.registration.target_sampling import sample_target
 from cardiacreg.slices import EmptyPlane
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import lattice_over_box
 from tests.helpers import naive
 from tests.helpers.strategies import few, seeds
@@ -67,7 +67,7 @@ class Problem:
         objective = ConsistencyObjective(
             samples,
             build_lookup(self.atlas, codes.codes),
-            self.affine @ samples.frame_to_world,
+            self.affine @ samples.axes_to_world,
             codes.score,
         )
         moved = self.displacements_mm if displacements_mm is None else displacements_mm
@@ -75,11 +75,11 @@ class Problem:
         return objective(moved, self.origin_mm, self.spacing_mm, shifts[samples.slice_index])
 
     def oracle(self):
-        frame, target = self.prepared.samples.frame_to_world, self.target
+        axes, target = self.prepared.samples.axes_to_world, self.target
         local = np.diag([*self.spacing_mm, 1.0])
         local[:3, 3] = self.origin_mm
         transform = naive.deformation(
-            self.affine, self.displacements_mm @ frame[:3, :3].T, frame @ local
+            self.affine, self.displacements_mm @ axes[:3, :3].T, axes @ local
         )
         voxels = naive.counted_voxels(target.array, REACH)
         matrix = target.voxel_to_world
@@ -125,7 +125,7 @@ class TestSampling:
         planned = sample_target(target, CODES, margin_mm=MARGIN_MM, beyond=beyond)
         for name in ("labels", "spans", "slice_index"):
             np.testing.assert_array_equal(getattr(planned, name)[:-1], getattr(plain, name))
-        np.testing.assert_array_equal(planned.frame_to_world, plain.frame_to_world)
+        np.testing.assert_array_equal(planned.axes_to_world, plain.axes_to_world)
 
     def test_a_stride_keeps_every_nth_position_of_planes(self):
         target = small_target(np.random.default_rng(4))

@@ -8,7 +8,6 @@ from cardiacreg.io.nifti import write_labels
 from cardiacreg.metrics.overlap import dice
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
     StopReason,
@@ -19,6 +18,7 @@ from cardiacreg.registration.ffd_registration import (
 )
 from cardiacreg.registration.landmark_affine import fit_landmark_affine
 from cardiacreg.registration.multiresolution import MultiresolutionSolver
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.jacobian import jacobian_determinants
 from cardiacreg.transforms.resampling import Lattice, warp_labels
@@ -175,7 +175,7 @@ class TestRegistration:
         labels = heart()
         prepared = prepare_target(labels, OPTIONS)
         cells = build_lookup(labels, prepared.codes.codes)
-        run = MultiresolutionSolver(prepared, cells, Affine.identity(), 1)
+        run = MultiresolutionSolver(prepared, OPTIONS, cells, Affine.identity(), 1)
         start = run.start(16.0, np.zeros((labels.shape[2], 2)))
         change = 0.5 * np.random.default_rng(5).normal(size=start.displacements_mm.shape)
         change[4, 4, 4] = (60.0, -30.0, 0.0)
@@ -320,17 +320,34 @@ class TestShifts:
 class TestPreparedTarget:
     def test_gives_what_register_labels_gives(self):
         prepared = prepare_target(heart(), OPTIONS)
-        first = register_prepared(prepared, squeezed_heart(), Affine.identity())
+        first = register_prepared(prepared, squeezed_heart(), Affine.identity(), OPTIONS)
         second = register_labels(heart(), squeezed_heart(), options=OPTIONS)
         np.testing.assert_array_equal(
             first.target_to_atlas.displacements_mm, second.target_to_atlas.displacements_mm
         )
 
+    def test_one_sampling_serves_options_that_sample_alike(self):
+        prepared = prepare_target(heart(), OPTIONS)
+        other = dataclasses.replace(OPTIONS, bending_weight=30.0, minimum_jacobian=0.2)
+        found = register_prepared(prepared, squeezed_heart(), Affine.identity(), other)
+        asked = register_labels(heart(), squeezed_heart(), options=other)
+        np.testing.assert_array_equal(
+            found.target_to_atlas.displacements_mm, asked.target_to_atlas.displacements_mm
+        )
+
+    def test_another_sampling_is_refused(self):
+        prepared = prepare_target(heart(), OPTIONS)
+        wider = dataclasses.replace(OPTIONS, margin_mm=OPTIONS.margin_mm + 1)
+        with pytest.raises(ValueError, match="sampled with other options"):
+            register_prepared(prepared, squeezed_heart(), Affine.identity(), wider)
+
     def test_lattice_covers_the_domain_asked_for(self):
         domain = (np.array([-80.0, -60.0, -40.0]), np.array([180.0, 190.0, 140.0]))
         prepared = prepare_target(heart(), OPTIONS, domain_mm=domain)
-        ffd = register_prepared(prepared, squeezed_heart(), Affine.identity()).target_to_atlas
-        to_lattice = np.linalg.inv(ffd.lattice_to_world) @ prepared.samples.frame_to_world
+        ffd = register_prepared(
+            prepared, squeezed_heart(), Affine.identity(), OPTIONS
+        ).target_to_atlas
+        to_lattice = np.linalg.inv(ffd.lattice_to_world) @ prepared.samples.axes_to_world
         for corner, low in zip(domain, (True, False), strict=True):
             index = np.array(naive.move(to_lattice, corner))
             complete = (

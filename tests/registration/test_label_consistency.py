@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cardiacreg import InvalidInputError, LabelMap
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.label_consistency import ConsistencyObjective, sample_target
-from cardiacreg.slices import labelled_slices, target_frame
+from cardiacreg.slices import labelled_slices, stack_axes
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import lattice_over_box
 from tests.helpers import naive
 from tests.helpers.strategies import blobs, few, oblique_matrix, seeds, well_conditioned_matrix
@@ -41,7 +41,7 @@ class Problem:
         self.all_slices = all_slices
         self.weights, self.matches = dict(weights), matches
         self.samples = sample_target(self.target, CODES, margin_mm=3.0, all_slices=all_slices)
-        self.frame = self.samples.frame_to_world
+        self.axes = self.samples.axes_to_world
         self.spacing_mm = np.array([14.0, 11.0, 17.0])
         lower = [axis.min() - 6 for axis in self.samples.position_mm]
         upper = [axis.max() + 6 for axis in self.samples.position_mm]
@@ -60,7 +60,7 @@ class Problem:
     def objective(self, threads=1):
         cells = build_lookup(self.atlas, CODES)
         return ConsistencyObjective(
-            self.samples, cells, self.affine @ self.frame, self.score, threads
+            self.samples, cells, self.affine @ self.axes, self.score, threads
         )
 
     def value(self, displacements_mm=None, shifts_mm=None, threads=1):
@@ -74,7 +74,7 @@ class Problem:
         target, local = self.target, np.diag([*self.spacing_mm, 1.0])
         local[:3, 3] = self.origin_mm
         transform = naive.deformation(
-            self.affine, self.displacements_mm @ self.frame[:3, :3].T, self.frame @ local
+            self.affine, self.displacements_mm @ self.axes[:3, :3].T, self.axes @ local
         )
         voxels = naive.counted_voxels(target.array, np.ceil(3.0 / SPACING_MM[:2]), self.all_slices)
         samples = naive.slice_samples(target.array, target.voxel_to_world, voxels, self.shifts_mm)
@@ -214,7 +214,7 @@ def test_gradient_is_the_adjoint_of_the_spline():
     problem = Problem(31)
     problem.target = LabelMap(np.ones(problem.target.shape), problem.target.voxel_to_world)
     problem.samples = sample_target(problem.target, CODES, margin_mm=3.0)
-    problem.frame = problem.samples.frame_to_world
+    problem.axes = problem.samples.axes_to_world
     matrix = oblique_matrix(problem.rng, (1000.0, 1000.0, 1000.0), centre_of=(2, 2, 2))
     cube = np.zeros((2, 2, 2))
     cube[1] = 1
@@ -226,7 +226,7 @@ def test_gradient_is_the_adjoint_of_the_spline():
     at_rest = problem.value(0 * moved)
     local = np.diag([15.0, 15.0, 15.0, 1.0])
     local[:3, 3] = problem.origin_mm
-    to_voxel = np.linalg.inv(matrix) @ problem.affine @ problem.frame
+    to_voxel = np.linalg.inv(matrix) @ problem.affine @ problem.axes
     voxels = list(np.ndindex(problem.target.shape))
     spline = [
         naive.displacement(
@@ -304,16 +304,16 @@ class TestSampling:
         every = sample_target(target, CODES, margin_mm=1, all_slices=True)
         assert every.slice_index.tolist() == [0, 1, 2, 3, 4]
 
-    def test_frame_keeps_origin_and_directions_of_the_lattice(self):
+    def test_axes_keep_origin_and_directions_of_the_lattice(self):
         matrix = oblique_matrix(np.random.default_rng(44), SPACING_MM, left_handed=True)
-        frame = target_frame(matrix, "test")
-        np.testing.assert_allclose(frame @ np.diag([*SPACING_MM, 1.0]), matrix, atol=1e-12)
+        axes = stack_axes(matrix, "test")
+        np.testing.assert_allclose(axes @ np.diag([*SPACING_MM, 1.0]), matrix, atol=1e-12)
 
     def test_a_sheared_lattice_is_refused(self):
         matrix = np.diag([1.0, 1.0, 2.0, 1.0])
         matrix[0, 2] = 0.5
         with pytest.raises(InvalidInputError) as caught:
-            target_frame(matrix, "test")
+            stack_axes(matrix, "test")
         assert caught.value.code == "SHEARED_TARGET"
 
 

@@ -8,11 +8,11 @@ from cardiacreg import LabelMap, RegistrationOptions
 from cardiacreg.geometry import Affine, apply_matrix
 from cardiacreg.phantoms.long_axis_views import ViewAcquisition, simulate_views
 from cardiacreg.phantoms.toy_heart import make_toy_heart
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.ffd_registration import prepare_target, register_prepared
 from cardiacreg.registration.label_consistency import total_weight
 from cardiacreg.registration.target_objective import TargetObjective, ViewObjective
 from cardiacreg.registration.view_samples import ViewPlane
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.bspline import lattice_over_box
 from tests.helpers import naive
 from tests.helpers.strategies import blobs, few, oblique_matrix, seeds, well_conditioned_matrix
@@ -35,7 +35,7 @@ class Problem:
         self.prepared = prepare_target(
             self.stack, self.options, views=self.views, unknown_labels=missing
         )
-        self.frame = self.prepared.samples.frame_to_world
+        self.axes = self.prepared.samples.axes_to_world
         self.affine = well_conditioned_matrix(rng)
         self.spacing_mm = np.array([14.0, 11.0, 17.0])
         self.origin_mm, lattice = lattice_over_box(
@@ -56,7 +56,7 @@ class Problem:
     def objective(self):
         cells = build_lookup(self.atlas, self.prepared.codes.codes)
         views = self.prepared.views
-        return ViewObjective(views, cells, self.affine @ self.frame, views.total_weight)
+        return ViewObjective(views, cells, self.affine @ self.axes, views.total_weight)
 
     def value(self, displacements_mm=None, shifts_mm=None):
         displacements_mm = self.displacements_mm if displacements_mm is None else displacements_mm
@@ -68,7 +68,7 @@ class Problem:
         local = np.diag([*self.spacing_mm, 1.0])
         local[:3, 3] = self.origin_mm
         transform = naive.deformation(
-            self.affine, self.displacements_mm @ self.frame[:3, :3].T, self.frame @ local
+            self.affine, self.displacements_mm @ self.axes[:3, :3].T, self.axes @ local
         )
         weights, found, total = dict(self.options.class_weights), 0.0, 0.0
         for view, shift in zip(self.views, self.shifts_mm, strict=True):
@@ -130,7 +130,7 @@ def test_a_stride_keeps_the_pixels_of_a_coarser_plane():
 def test_slices_and_views_are_one_sum():
     problem = Problem(5)
     cells = build_lookup(problem.atlas, problem.prepared.codes.codes)
-    prepared, matrix = problem.prepared, problem.affine @ problem.frame
+    prepared, matrix = problem.prepared, problem.affine @ problem.axes
     lattice = (problem.displacements_mm, problem.origin_mm, problem.spacing_mm)
     shifts = problem.rng.normal(size=(len(prepared.shift_index), 2))
     both = TargetObjective(prepared, cells, matrix, 1)(*lattice, shifts)
@@ -164,7 +164,7 @@ def test_a_registration_finds_how_a_view_moved():
     prepared = prepare_target(heart.labels, options, views=[ViewPlane(view.subject.labels)])
     beside = np.eye(4)  # off the lattice that target and atlas share, where consistency has a kink
     beside[:3, 3] = (0.4, 0.3, 0.6)
-    found = register_prepared(prepared, heart.labels, Affine(beside))
+    found = register_prepared(prepared, heart.labels, Affine(beside), options)
     assert np.abs(view.shift_mm[:2]).max() > 1
     np.testing.assert_allclose(found.view_shifts_mm[0], view.shift_mm[:2], atol=0.7)
     assert np.abs(found.slice_shifts_mm).max() < 0.7

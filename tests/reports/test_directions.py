@@ -47,7 +47,7 @@ def as_in_people(result):
     apex = np.array([-1.0, 1.0, -1.0]) / np.sqrt(3)
     right = np.array([1.0, 1.0, 0.0]) / np.sqrt(2)
     people = np.stack([apex, right, np.cross(apex, right)])
-    turn = people.T @ own @ np.linalg.inv(axes.frame[:3, :3])
+    turn = people.T @ own @ np.linalg.inv(axes.to_world[:3, :3])
     return in_world(result, turn)
 
 

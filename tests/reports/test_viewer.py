@@ -84,7 +84,7 @@ def test_the_rv_is_on_the_left_of_a_heart_seen_from_the_front(tiny_result, flipp
     eye, aim, up = camera[:3], camera[3:6], camera[6:]
     right = np.cross(up, eye - aim)
     assert right @ heart.rv < 0
-    stored = axes.frame[:3, :3] @ np.array([*axes.rv, 0.0])
+    stored = axes.to_world[:3, :3] @ np.array([*axes.rv, 0.0])
     np.testing.assert_allclose(heart.from_world[:3, :3] @ stored, heart.rv, atol=1e-9)
 
 

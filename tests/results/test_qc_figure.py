@@ -31,7 +31,7 @@ from cardiacreg.results.qc_views import (
     cut_points,
     heart_axes,
     heart_points,
-    labels_in_frame,
+    labels_on_axes,
     long_axis_cuts,
     shown_slices,
     slice_box,
@@ -101,7 +101,7 @@ def cuts_and_slices(result):
         slice_points(slice_box(points, axes), axes, k * spacing)
         for k in shown_slices(result, axes, 6)
     ]
-    return [labels_in_frame(result.labels, axes.frame, plane) for plane in planes]
+    return [labels_on_axes(result.labels, axes.to_world, plane) for plane in planes]
 
 
 VARIANTS = {
@@ -144,8 +144,8 @@ def test_the_apex_is_at_the_bottom_and_the_rv_to_the_left(tiny_result):
 
 def test_anterior_is_up_in_slices_and_to_the_right_in_the_second_cut(tiny_result):
     axes = heart_axes(tiny_result)
-    frame_points = apply_matrix(np.linalg.inv(axes.frame), tiny_result.landmarks.points_mm)
-    insertions = (frame_points[0] - frame_points[2])[:2]
+    own_points = apply_matrix(np.linalg.inv(axes.to_world), tiny_result.landmarks.points_mm)
+    insertions = (own_points[0] - own_points[2])[:2]
     assert insertions @ axes.anterior > 0 and insertions @ axes.up > 0
 
 
@@ -164,8 +164,8 @@ def test_shifts_move_the_input_and_not_the_model(tiny_result):
     spacing = tiny_result.target.labels.spacing_mm
     true = slice_points(slice_box(points, axes), axes, k * spacing[2])
     shift = np.array([4 * spacing[0], 0.0, 0.0])
-    before = labels_in_frame(tiny_result.target.labels, axes.frame, true)
-    after = labels_in_frame(tiny_result.target.labels, axes.frame, true - shift)
+    before = labels_on_axes(tiny_result.target.labels, axes.to_world, true)
+    after = labels_on_axes(tiny_result.target.labels, axes.to_world, true - shift)
     moved_by = np.argwhere(after > 0).mean(axis=0) - np.argwhere(before > 0).mean(axis=0)
     assert np.linalg.norm(moved_by) * 0.6 == pytest.approx(shift[0], rel=0.1)
 

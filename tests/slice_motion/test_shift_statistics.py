@@ -7,8 +7,10 @@ from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.registration.ffd_registration import RegistrationOptions, prepare_target
 from cardiacreg.slice_motion.rotations import estimate_shifts_and_rotations
 from cardiacreg.slice_motion.shift_statistics import (
+    _SIZES_MM,
     FEWEST_ATLASES,
     ShiftModel,
+    _log_likelihoods,
     _measure,
     _near_labels,
     _regions,
@@ -51,14 +53,16 @@ def drawn_model(size_mm, seed, slices=9):
     modes = rng.normal(size=(numbers, 5)) * 2.0
     covariance = modes @ modes.T
     variance = np.full(numbers, 0.04)
-    moved_by = np.zeros((slices, 3, 3, 2, slices))
+    design_matrix = np.zeros((slices, 3, 3, 2, slices))
     for axis in range(2):
         for k in range(slices):
-            moved_by[k, :, axis, axis, k] = 1
-    moved_by = moved_by.reshape(numbers, -1)
+            design_matrix[k, :, axis, axis, k] = 1
+    design_matrix = design_matrix.reshape(numbers, -1)
     shifts = size_mm * rng.normal(size=(slices, 2))
     shape = modes @ rng.normal(size=5) + 0.2 * rng.normal(size=numbers)
-    return ShiftModel(shape - moved_by @ shifts.T.ravel(), covariance, variance, moved_by), shifts
+    return ShiftModel(
+        shape - design_matrix @ shifts.T.ravel(), covariance, variance, design_matrix
+    ), shifts
 
 
 class TestMeasuring:
@@ -96,16 +100,26 @@ class TestMeasuring:
 
 
 class TestShiftsGivenNumbers:
+    def test_likelihoods_are_those_of_the_normal_distribution(self):
+        model, _ = drawn_model(2.5, 1)
+        shape = 2.0 * model.covariance + np.diag(model.variance)
+        expected = []
+        for size in _SIZES_MM:
+            whole = shape + size**2 * model.design_matrix @ model.design_matrix.T
+            square = model.difference @ np.linalg.solve(whole, model.difference)
+            expected.append(-0.5 * (square + np.linalg.slogdet(whole)[1]))
+        np.testing.assert_allclose(_log_likelihoods(model, shape), expected, rtol=1e-9)
+
     @given(st.integers(0, 1000))
     def test_mean_is_that_of_the_joint_normal_distribution(self, seed):
         model, _ = drawn_model(2.5, seed)
         found, size, variance_ratio, precision = most_likely_shifts(model, rounds=0)
-        m, n = model.moved_by.shape
+        m, n = model.design_matrix.shape
         joint = np.zeros((n + m, n + m))  # of (s, y), y = -M s + e
         joint[:n, :n] = size**2 * np.eye(n)
-        joint[:n, n:] = -joint[:n, :n] @ model.moved_by.T
+        joint[:n, n:] = -joint[:n, :n] @ model.design_matrix.T
         joint[n:, :n] = joint[:n, n:].T
-        joint[n:, n:] = model.moved_by @ joint[:n, :n] @ model.moved_by.T
+        joint[n:, n:] = model.design_matrix @ joint[:n, :n] @ model.design_matrix.T
         joint[n:, n:] += variance_ratio * model.covariance
         joint[n:, n:] += np.diag(model.variance)
         mean = joint[:n, n:] @ np.linalg.inv(joint[n:, n:]) @ model.difference
@@ -178,11 +192,11 @@ class TestExpectedShifts:
         assert found is not None
         assert found.size_mm == 0
         assert not found.shifts_mm.any()
-        motion = estimate_slice_motion(target, atlases[:3], statistics=atlases)
+        motion = estimate_slice_motion(target, atlases[:3], OPTIONS, statistics=atlases)
         assert not motion.shifts_mm.any()
         assert not motion.deformations
         asked = estimate_shifts_and_rotations(
-            target.labels, lambda _: target, atlases[:3], statistics=atlases
+            target.labels, lambda _: target, atlases[:3], OPTIONS, statistics=atlases
         )
         assert not asked.turns_degrees.any()
 
@@ -197,8 +211,8 @@ class TestExpectedShifts:
     def test_too_few_atlases_tell_nothing(self):
         target = stored_away(self.OFFSETS)
         assert expected_shifts(target, bent_hearts(FEWEST_ATLASES - 1)) is None
-        alone = estimate_slice_motion(target, bent_hearts(2))
-        few = estimate_slice_motion(target, bent_hearts(2), statistics=bent_hearts(5))
+        alone = estimate_slice_motion(target, bent_hearts(2), OPTIONS)
+        few = estimate_slice_motion(target, bent_hearts(2), OPTIONS, statistics=bent_hearts(5))
         np.testing.assert_array_equal(alone.shifts_mm, few.shifts_mm)
 
     def test_atlases_elsewhere_tell_nothing(self):

@@ -50,20 +50,24 @@ def turned():
 @pytest.mark.parametrize("matrix", [None, turned()], ids=["straight", "oblique and left-handed"])
 def test_recovers_shifts_in_the_targets_own_axes(matrix):
     target, truth = moved_heart(matrix)
-    found = estimate_slice_motion(prepare_target(target, OPTIONS), atlases(matrix)).shifts_mm
+    found = estimate_slice_motion(
+        prepare_target(target, OPTIONS), atlases(matrix), OPTIONS
+    ).shifts_mm
     assert found.shape == (8, 2)
     assert spread((found - truth)[1:7]) < 0.5 * spread(truth[1:7])
 
 
 def test_sum_of_shifts_is_zero_and_unlabelled_slices_stay():
-    found = estimate_slice_motion(prepare_target(moved_heart()[0], OPTIONS), atlases()).shifts_mm
+    found = estimate_slice_motion(
+        prepare_target(moved_heart()[0], OPTIONS), atlases(), OPTIONS
+    ).shifts_mm
     np.testing.assert_allclose(found[1:7].mean(axis=0), 0, atol=1e-12)
     assert not found[[0, 7]].any()
 
 
 def test_a_heart_without_motion_stays():
     labels = make_toy_heart().labels
-    found = estimate_slice_motion(prepare_target(labels, OPTIONS), atlases()).shifts_mm
+    found = estimate_slice_motion(prepare_target(labels, OPTIONS), atlases(), OPTIONS).shifts_mm
     np.testing.assert_allclose(found, 0, atol=1e-9)
 
 
@@ -72,9 +76,9 @@ def test_agreement_is_the_median_so_that_one_bad_atlas_does_not_count():
     prepared = prepare_target(target, OPTIONS)
     stray = np.eye(4)
     stray[:3, 3] = (12.0, -9.0, 0.0)
-    good = estimate_slice_motion(prepared, atlases(count=3)).shifts_mm
+    good = estimate_slice_motion(prepared, atlases(count=3), OPTIONS).shifts_mm
     mixed = estimate_slice_motion(
-        prepared, [*atlases(count=3), (make_toy_heart().labels, Affine(stray))]
+        prepared, [*atlases(count=3), (make_toy_heart().labels, Affine(stray))], OPTIONS
     ).shifts_mm
     assert spread(mixed - good) < 1.0
 
@@ -85,15 +89,15 @@ def test_an_atlas_that_does_not_overlap_has_no_say():
     far = np.eye(4)
     far[0, 3] = 900.0
     away = (make_toy_heart().labels, Affine(far))
-    good = estimate_slice_motion(prepared, atlases()).shifts_mm
-    mixed = estimate_slice_motion(prepared, [away, *atlases(), away]).shifts_mm
+    good = estimate_slice_motion(prepared, atlases(), OPTIONS).shifts_mm
+    mixed = estimate_slice_motion(prepared, [away, *atlases(), away], OPTIONS).shifts_mm
     np.testing.assert_array_equal(mixed, good)
 
 
 def test_progress_is_reported_per_atlas():
     seen = []
     estimate_slice_motion(
-        prepare_target(moved_heart()[0], OPTIONS), atlases(count=2), progress=seen.append
+        prepare_target(moved_heart()[0], OPTIONS), atlases(count=2), OPTIONS, progress=seen.append
     )
     assert [(p.step, p.done, p.total) for p in seen] == [
         ("slice motion", 1, 2),
@@ -200,7 +204,9 @@ class TestTurns:
         def prepare(labels):
             return prepare_target(labels, OPTIONS)
 
-        return estimate_shifts_and_rotations(target, prepare, atlases(count=3), threads=threads)
+        return estimate_shifts_and_rotations(
+            target, prepare, atlases(count=3), OPTIONS, threads=threads
+        )
 
     def test_are_recovered_where_target_and_atlas_share_a_lattice(self):
         """A descent stops at no turn there: the objective has a kink at every voxel."""

@@ -90,7 +90,7 @@ def test_the_heart_itself_as_atlas_finds_the_common_shift_too():
     patient = Patient(names=("four_chamber", "two_chamber", "three_chamber"))
     patient.low.slice_shifts_mm.mean(axis=0)
     atlas = AlignedAtlas(patient.heart, Affine.identity())
-    found = estimate_motion_with_views(patient.prepared, patient.views, [atlas] * 3)
+    found = estimate_motion_with_views(patient.prepared, patient.views, [atlas] * 3, OPTIONS)
     slices = labelled_slices(patient.low.subject.labels.array)
     true = patient.low.slice_shifts_mm[slices]
     error = found.shifts_mm[slices] - true

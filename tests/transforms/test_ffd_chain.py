@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from cardiacreg import Affine, InvalidInputError, LabelMap
-from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.registration.composition import consistency_under
 from cardiacreg.registration.ffd_registration import (
     RegistrationOptions,
@@ -12,6 +11,7 @@ from cardiacreg.registration.ffd_registration import (
     prepare_target,
     register_labels,
 )
+from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.displacement_field import dense_displacement, jacobian_map
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain

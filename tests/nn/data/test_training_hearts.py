@@ -19,7 +19,7 @@ from cardiacreg_nn.data.training_hearts import (
     synthetic_source,
 )
 from cardiacreg_nn.inference.preprocessing import turns
-from tests.nn.tiny_training import PRESET
+from tests.nn.tiny_training import BOX
 
 DATA = Path(os.environ.get("CARDIACREG_DATA", "../shared/data"))
 needs_acdc = pytest.mark.skipif(
@@ -68,8 +68,8 @@ def test_hearts_are_turned_into_one_frame(turn, mirrored):
         landmarks_from_labels(heart.labels).points_mm,
         atol=0.5,
     )
-    source = source_from_pair(Volume(labels.array, labels.voxel_to_world), labels, PRESET)
-    plain = source_from_pair(heart.image, heart.labels, PRESET)
+    source = source_from_pair(Volume(labels.array, labels.voxel_to_world), labels, BOX)
+    plain = source_from_pair(heart.image, heart.labels, BOX)
     assert in_frame(source)
     for label in range(1, 5):  # the canvas' centre is a whole voxel, so that of another may differ
         assert (source.labels == label).sum() == (plain.labels == label).sum()
@@ -122,7 +122,7 @@ def test_labels_without_an_image_get_one(synthetic):
 
 
 def test_batches_pad_to_the_largest(synthetic):
-    small = source_from_pair(make_toy_heart().image, make_toy_heart().labels, PRESET)
+    small = source_from_pair(make_toy_heart().image, make_toy_heart().labels, BOX)
     batch = collate([small, synthetic])
     assert batch.image.shape == batch.labels.shape == (2, 60, 112, 112)
     assert batch.centre[0].tolist() == [3.5, 39.5, 39.5] and not batch.image[0, 8:].any()
@@ -140,7 +140,7 @@ def test_an_image_on_another_lattice_is_refused():
     heart = make_toy_heart()
     with pytest.raises(InvalidInputError, match="one lattice"):
         source_from_pair(
-            Volume(heart.image.array[1:], heart.image.voxel_to_world), heart.labels, PRESET
+            Volume(heart.image.array[1:], heart.image.voxel_to_world), heart.labels, BOX
         )
 
 
@@ -164,7 +164,7 @@ def test_folds_keep_patients_apart_and_diagnoses_even(tmp_path):
 
 @needs_acdc
 def test_acdc_is_read_in_the_frame():
-    found = acdc_sources(DATA / "acdc", [1, 60], PRESET)
+    found = acdc_sources(DATA / "acdc", [1, 60], BOX)
     assert len(found) == 4 and all(in_frame(source) for source in found)
     assert {source.phase for source in found} == {"ED", "ES"}
     assert all(source.known == (True, True, True, False, True) for source in found)

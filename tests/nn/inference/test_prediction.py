@@ -15,7 +15,7 @@ from cardiacreg_nn.inference.orientation_search import View
 from cardiacreg_nn.inference.prediction import checked_volume
 from cardiacreg_nn.inference.weights import Model
 from cardiacreg_nn.networks.sslln import Prediction
-from tests.nn.tiny_training import PRESET, Oracle, coded_heart, oracle_model, other_classes
+from tests.nn.tiny_training import BOX, Oracle, coded_heart, oracle_model, other_classes
 
 TURNS = ["as it is", "turned over", "mirrored", "quarter turn"]
 
@@ -195,7 +195,7 @@ def test_a_network_without_landmarks_also_sees_the_stack_mirrored(handedness):
     array = image.array.copy()
     array[:, array.shape[1] // 2 :][array[:, array.shape[1] // 2 :] == 4] = 0
     card = {"name": "handed", "licence": "Apache-2.0", "sha256": "0" * 64, "kind": "unet2d"}
-    model = Model(HandedOracle().eval(), PRESET, card)
+    model = Model(HandedOracle().eval(), BOX, card)
     matrix = image.voxel_to_world @ np.diag([1.0, 1.0, handedness, 1.0])
     found = predict(Volume(array, matrix), weights=model, views=1)
     assert (found.labels.array == array).all()

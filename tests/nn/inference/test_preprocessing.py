@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from cardiacreg_nn.inference.preprocessing import (
-    Preset,
+    NetworkBox,
     acquired,
     place,
     rescale,
@@ -17,7 +17,7 @@ from cardiacreg_nn.inference.preprocessing import (
     turns,
 )
 
-THICK = Preset((32, 32, 8), (2.0, 2.0, 10.0), native_slices=True)
+THICK = NetworkBox((32, 32, 8), (2.0, 2.0, 10.0), native_slices=True)
 
 
 def matrix(spacing, mirrored=False):
@@ -30,7 +30,7 @@ def matrix(spacing, mirrored=False):
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turn", range(8))
 def test_labels_come_back_as_they_went(turn, mirrored):
-    """On a lattice of the preset's spacing nothing is interpolated, whatever the turn."""
+    """On a lattice of the box's spacing nothing is interpolated, whatever the turn."""
     rng = np.random.default_rng(turn)
     labels = np.zeros((27, 24, 7), dtype=np.uint8)
     labels[3:23, 5:20] = rng.integers(0, 5, (20, 15, 7))
@@ -68,11 +68,11 @@ def test_turns_are_the_eight_proper_ones():
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-1, 1), st.floats(0.7, 2.2), st.floats(0.7, 2.2))
 def test_a_turned_box_is_turned_in_mm_about_its_centre(angle, first, second):
-    preset = Preset((32, 48, 8), (1.5, 2.5, 10.0), native_slices=True)
+    box = NetworkBox((32, 48, 8), (1.5, 2.5, 10.0), native_slices=True)
     spacing = np.array([first, second, 10.0])
-    placement = place((40, 36, 8), matrix(spacing), preset)
+    placement = place((40, 36, 8), matrix(spacing), box)
     turned = placement.turned(angle)
-    middle = (np.array(preset.shape) - 1) / 2
+    middle = (np.array(box.shape) - 1) / 2
     assert np.allclose(turned.points_to_native(middle), placement.points_to_native(middle))
     before, after = (p.to_native[:3, :3] * spacing[:, None] for p in (placement, turned))
     assert np.allclose(after.T @ after, before.T @ before)
@@ -104,8 +104,8 @@ def test_fine_pixels_are_averaged_not_skipped():
 
 
 def test_the_default_is_the_papers_lattice():
-    assert Preset().shape == (192, 192, 80) and Preset().spacing_mm == (1.25, 1.25, 2.0)
-    placement = place((100, 100, 10), matrix((1.25, 1.25, 10.0)), Preset())
+    assert NetworkBox().shape == (192, 192, 80) and NetworkBox().spacing_mm == (1.25, 1.25, 2.0)
+    placement = place((100, 100, 10), matrix((1.25, 1.25, 10.0)), NetworkBox())
     heights = placement.points_to_native(np.c_[np.zeros((80, 2)), np.arange(80)])[:, 2]
     assert np.allclose(np.diff(heights), 0.2)
 
@@ -113,7 +113,7 @@ def test_the_default_is_the_papers_lattice():
 @pytest.mark.parametrize("shape", [(30, 32, 8), (32, 32), (0, 32, 8)])
 def test_impossible_boxes_are_refused(shape):
     with pytest.raises(ValueError, match="needs"):
-        Preset(shape)
+        NetworkBox(shape)
 
 
 @settings(max_examples=60, deadline=None)
@@ -131,7 +131,7 @@ def test_parts_of_a_stack_hold_all_slices_as_far_apart_as_the_network_knows(slic
 
 def test_the_usual_stack_is_one_part_and_a_resampled_one_stays_whole():
     assert sub_stacks(8, 10.0, THICK) == [range(8)]
-    assert sub_stacks(40, 2.0, Preset((32, 32, 8), (2.0, 2.0, 2.0))) == [range(40)]
+    assert sub_stacks(40, 2.0, NetworkBox((32, 32, 8), (2.0, 2.0, 2.0))) == [range(40)]
     assert sub_stacks(7, 5.0, THICK) == [range(0, 7, 2), range(1, 7, 2)]
 
 

@@ -10,7 +10,7 @@ from cardiacreg import InvalidInputError
 from cardiacreg_nn.inference import weights as module
 from cardiacreg_nn.inference.weights import load_weights, save_weights
 from cardiacreg_nn.networks.sslln import SSLLN
-from tests.nn.tiny_training import PRESET, tiny_config
+from tests.nn.tiny_training import BOX, tiny_config
 
 CONFIG = tiny_config().network
 
@@ -21,7 +21,7 @@ def saved(tmp_path):
     network = SSLLN(CONFIG).eval()
     path = save_weights(
         tmp_path / "tiny.safetensors", network.state_dict(), kind="sslln", network=CONFIG,
-        preset=PRESET, half=False, about={"name": "tiny", "licence": "Apache-2.0"},
+        box=BOX, half=False, about={"name": "tiny", "licence": "Apache-2.0"},
     )  # fmt: skip
     return network, path
 
@@ -40,7 +40,7 @@ def test_loaded_weights_predict_what_saved_ones_did(saved):
     with torch.no_grad():
         first, second = network(stack).structures, model.network(stack).structures
     assert torch.allclose(first, second, atol=1e-5)
-    assert model.preset == PRESET and model.name == "tiny" and not model.network.training
+    assert model.box == BOX and model.name == "tiny" and not model.network.training
 
 
 def test_half_precision_halves_the_file(saved, tmp_path):
@@ -50,7 +50,7 @@ def test_half_precision_halves_the_file(saved, tmp_path):
         network.state_dict(),
         kind="sslln",
         network=CONFIG,
-        preset=PRESET,
+        box=BOX,
     )
     assert half.stat().st_size < 0.75 * path.stat().st_size
     own, other = load_weights(path).network, load_weights(half).network
@@ -79,7 +79,7 @@ def test_weights_of_other_classes_or_slices_are_refused(saved, change):
     card = json.loads(path.with_suffix(".json").read_text())
     card["network"] |= change
     if "slices" in change:
-        card["preset"]["shape"][2] = 9
+        card["box"]["shape"][2] = 9
     path.with_suffix(".json").write_text(json.dumps(card))
     assert error_code(path) == "WEIGHTS_MISMATCH"
 
@@ -123,11 +123,11 @@ def test_an_interrupted_write_leaves_the_old_file(saved, monkeypatch):
 
     monkeypatch.setattr(module.Path, "write_bytes", half_written)
     with pytest.raises(OSError, match="disk full"):
-        save_weights(path, network.state_dict(), kind="sslln", network=CONFIG, preset=PRESET)
+        save_weights(path, network.state_dict(), kind="sslln", network=CONFIG, box=BOX)
     monkeypatch.undo()
     assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 2
 
 
 def test_other_names_are_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="safetensors"):
-        save_weights(tmp_path / "x.pt", {}, kind="sslln", network=CONFIG, preset=PRESET)
+        save_weights(tmp_path / "x.pt", {}, kind="sslln", network=CONFIG, box=BOX)

@@ -25,7 +25,7 @@ slices = 8
 encoder = [4, 4, 4, 4, 4]
 side = 4
 fused = 4
-[preset]
+[box]
 shape = [48, 48, 8]
 spacing_mm = [4.0, 4.0, 16.0]
 [data]
@@ -231,7 +231,7 @@ class TestConfiguration:
             ("[training]\nkind = 'vgg'\n", "kind"),
             ("[training]\nsteps = 0\n", "need >= 1"),
             ("[loss]\ndice = 'x'\n", "dice"),
-            ("[preset\n", "x.toml"),
+            ("[box\n", "x.toml"),
         ],
     )
     def test_mistakes_are_named(self, text, match, tmp_path):
