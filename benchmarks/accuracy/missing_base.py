@@ -16,8 +16,10 @@ from benchmarks.harness.measuring import is_development
 from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.anatomy.cut_base import LARGEST_WIDENING, widening_at_base
 from cardiacreg.anatomy.segmentation import read_segmentation
+from cardiacreg.anatomy.slice_order import left_ventricle_along
 from cardiacreg.errors import kept_warnings
 from cardiacreg.geometry import LabelMap
+from cardiacreg.results.guards import find_problems
 from cardiacreg.slices import labelled_slices
 
 LOST = (0, 1, 2, 3)
@@ -37,13 +39,25 @@ def _unit(frame: Acquisition) -> Unit:
     def measure() -> Record:
         with kept_warnings():
             labels = read_segmentation(frame.labels, preset=frame.preset)
-        return key | {"group": frame.group, "widening": [_widening(labels, lost) for lost in LOST]}
+        stacks = [_without(labels, lost) for lost in LOST]
+        widening = [widening_at_base(each, base_at_last_slice=True) for each in stacks]
+        return key | {
+            "group": frame.group,
+            "widening": [None if each is None else round(each, 4) for each in widening],
+            "few_slices": [_is_short(each) for each in stacks],
+        }
 
     return Unit(key, measure)
 
 
-def _widening(labels: LabelMap, lost: int) -> float | None:
-    """How much the LV widens at the base of a stack that lost slices there."""
+def _is_short(stack: LabelMap) -> bool:
+    """Whether so few slices show the LV that this alone is told."""
+    distance_mm = float(stack.spacing_mm[2])
+    return bool(find_problems({}, {}, slice_distance_mm=distance_mm, **left_ventricle_along(stack)))
+
+
+def _without(labels: LabelMap, lost: int) -> LabelMap:
+    """A stack, base last, that lost slices there."""
     array = labels.array
     slices = labelled_slices(array)
     areas = (array > 0).sum(axis=(0, 1))[slices]
@@ -51,15 +65,17 @@ def _widening(labels: LabelMap, lost: int) -> float | None:
         array, slices = array[:, :, ::-1], array.shape[2] - 1 - slices[::-1]
     if lost:
         array = array[:, :, : int(slices[-lost])]
-    kept = LabelMap(np.ascontiguousarray(array), labels.voxel_to_world)
-    found = widening_at_base(kept, base_at_last_slice=True)
-    return None if found is None else round(found, 4)
+    return LabelMap(np.ascontiguousarray(array), labels.voxel_to_world)
 
 
 def alarms(records: list[Record], lost: int, limit: float = LARGEST_WIDENING) -> list[bool]:
-    """Return of every frame whether it raises an alarm; what cannot be judged raises none."""
-    found = [record["widening"][LOST.index(lost)] for record in records if "widening" in record]
-    return [each is not None and each > limit for each in found]
+    """Return of every frame whether it raises an alarm, by its base or by having few slices."""
+    number, good = LOST.index(lost), [record for record in records if "widening" in record]
+    return [
+        record["few_slices"][number]
+        or (record["widening"][number] is not None and record["widening"][number] > limit)
+        for record in good
+    ]
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from cardiacreg.reports import contents
 from cardiacreg.reports.case import Case, Inputs, Reported, open_case
 from cardiacreg.reports.page import render
 from cardiacreg.reports.reference_ranges import CITATION, POPULATION
-from cardiacreg.reports.signs import unusual_signs
+from cardiacreg.reports.signs import measured_signs, quality_score, unusual_signs
 from cardiacreg.reports.verdict import Verdict, judge, sentence
 from cardiacreg.reports.viewer import NEEDED, Viewer, is_installed, make_viewer
 from cardiacreg.results.qc_views import heart_axes
@@ -127,6 +127,24 @@ def verdict_of(case: Case) -> Verdict:
     return reached._replace(reasons=(*dict.fromkeys(told), *folds))
 
 
+def score_of(case: Case) -> float:
+    """Return the quality score of a case (`signs.quality_score`): the least over its phases."""
+    word = verdict_of(case).word
+    return min(
+        quality_score(
+            measured_signs(
+                phase.agreement,
+                phase.volumes,
+                case.slice_shifts_mm,
+                case.atlases,
+                case.atlas_diversity,
+            ),
+            word,
+        )
+        for phase in case.phases
+    )
+
+
 def patient_page(
     case: Case,
     *,
@@ -154,6 +172,7 @@ def patient_page(
         title=f"cardiacreg report: {case.name}",
         case=case,
         verdict=verdict_of(case),
+        score=score_of(case),
         warnings=[sentence(text) for text in (*case.warnings, *notes)],
         phases=[contents.phase_pictures(case, phase) for phase in case.phases],
         volumes=[(phase.title, contents.volume_rows(phase)) for phase in case.phases],

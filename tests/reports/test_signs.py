@@ -10,8 +10,16 @@ from cardiacreg.geometry import LabelMap
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.reports.case import Inputs, open_case
-from cardiacreg.reports.report import verdict_of
-from cardiacreg.reports.signs import LARGEST_SHIFT_MM, LEAST_CONSISTENCY, unusual_signs
+from cardiacreg.reports.report import score_of, verdict_of
+from cardiacreg.reports.signs import (
+    LARGEST_SHIFT_MM,
+    LEAST_CONSISTENCY,
+    LIMITS,
+    measured_signs,
+    quality_score,
+    unusual_signs,
+)
+from cardiacreg.results.guards import Finding
 
 STILL = np.zeros((8, 2))
 
@@ -108,3 +116,33 @@ def test_signs_make_the_verdict_a_look_with_their_words(tiny_result):
     assert verdict.word != "accept" and "SHIFTS_UNUSUAL" in verdict.codes
     assert any("slice 2 by 9.0 mm" in reason for reason in verdict.reasons)
     assert len(verdict.reasons) == len(set(verdict.reasons))
+
+
+@pytest.mark.parametrize(
+    ("measured", "word", "score"),
+    [
+        ({}, "accept", 1.0),
+        ({"largest_shift_mm": LARGEST_SHIFT_MM}, "accept", 0.5),
+        ({"largest_shift_mm": LARGEST_SHIFT_MM / 2, "volume_change": 0.01}, "accept", 0.75),
+        ({"largest_shift_mm": 5 * LARGEST_SHIFT_MM}, "accept", 0.0),
+        ({}, "look", 0.5),
+        ({}, "reject", 0.0),
+        ({"of another name": 9.0}, "accept", 1.0),
+    ],
+)
+def test_the_score_falls_with_the_worst_sign(measured, word, score):
+    assert quality_score(measured, word) == pytest.approx(score)
+
+
+def test_the_score_of_a_case_is_that_of_its_worst_sign_and_verdict(tiny_result):
+    case = open_case(tiny_result, Inputs())
+    signs = measured_signs(
+        tiny_result.agreement, tiny_result.volumes, tiny_result.slice_shifts_mm,
+        tiny_result.atlases, tiny_result.atlas_diversity,
+    )  # fmt: skip
+    assert set(signs) == set(LIMITS)
+    assert score_of(case) == quality_score(signs, verdict_of(case).word)
+    rejected = dataclasses.replace(
+        tiny_result, findings=(Finding("FAILED_AGREEMENT", "the model does not follow"),)
+    )
+    assert score_of(open_case(rejected, Inputs())) == 0.0
