@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from cardiacreg.arrays import Float
 from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
 from cardiacreg.results.result import ViewReport
 
@@ -152,7 +151,7 @@ def _plane(arrays: Any, number: int) -> Subject:
     return Subject(LabelMap(labels[:, :, None], matrix), image)
 
 
-def _in_steps(grey: Float) -> tuple[Any, float, float]:
+def _in_steps(grey: Any) -> tuple[Any, float, float]:
     """Grey levels in equal steps from the least to the largest, which gives the same again."""
     low, high = float(grey.min()), float(grey.max())
     step = (high - low) / _STEPS
