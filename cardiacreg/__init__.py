@@ -21,6 +21,7 @@ The rooms, from the bottom; a room imports only what stands above it in this lis
     surfaces/                  Closed surfaces of a model: nested level sets, and their files.
     doors/                     Doors to scanners and other tools: contours, DICOM, conversion of files.
     measures/                  Numbers of a model: volumes, masses, function, wall thickness by segment.
+    meshes/                    Tetrahedra of the walls for simulations, with fibres, and their files.
     refinement/                The method: from a thick-slice segmentation to a model.
     cine/                      A beating heart: all frames of a patient together.
     cohort/                    Many patients: folders, manifests, and what became of each.

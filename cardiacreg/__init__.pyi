@@ -90,6 +90,12 @@ from .measures import (
     write_measures_csv as write_measures_csv,
     write_measures_parquet as write_measures_parquet,
 )
+from .meshes import (
+    FibreAngles as FibreAngles,
+    VolumeMesh as VolumeMesh,
+    volume_mesh as volume_mesh,
+    write_volume_mesh as write_volume_mesh,
+)
 from .metrics import (
     average_surface_distance_mm as average_surface_distance_mm,
     compare as compare,

@@ -40,6 +40,7 @@ ROOMS = {
         "surfaces": (*NOUNS, "slices", "io", "transforms", "results"),
         "doors": (*NOUNS, "slices", "io", "anatomy", "transforms", "surfaces", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
+        "meshes": (*NOUNS, "io", "anatomy", "results", "surfaces", "measures"),
         "refinement": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "fusion", "metrics", "phantoms", "atlases", "results", "__init__",
@@ -58,7 +59,8 @@ ROOMS = {
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",
-            "surfaces", "doors", "measures", "refinement", "cine", "cohort", "reports", "__init__",
+            "surfaces", "doors", "measures", "meshes", "refinement", "cine", "cohort", "reports",
+            "__init__",
         ),
         "__main__": ("cli",),
         "__init__": (),

@@ -1,4 +1,4 @@
-"""``cardiacreg surfaces``, ``measure``, ``convert`` and ``evaluate``: models, their files and scores."""
+"""``cardiacreg surfaces``, ``mesh``, ``measure``, ``convert``, ``evaluate``: models, files and scores."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _FORMATS = ("vtp", "stl", "ply", "obj")
 """As in `results.files`, which takes time to load."""
+_MESH_FORMATS = ("vtu", "xdmf", "msh", "carp")
+"""As in `meshes.files`."""
 MEASURE_FILES = ("measures.csv", "bullseye.png", "measures_units.json")
 _SHOWN = ("LV", "RV", "BSA", "WT_Global", "Eccentricity", "Septal")
 _ENDS = (" low", " high")
@@ -123,6 +125,82 @@ def surfaces(
         area_cm2 = row["area_mm2"] / 100
         click.echo(f"{name:8s}{row['volume_ml']:9.1f}{area_cm2:9.1f}{row['triangles']:11d}")
     click.echo(f"written to {output} as {', '.join(formats)}, {space} mm")
+
+
+def _mesh_formats(context: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip().lower() for word in text.split(",") if word.strip()))
+    unknown = sorted(set(words) - set(_MESH_FORMATS))
+    if unknown or not words:
+        raise click.BadParameter(
+            f"{', '.join(unknown) or 'no format'}; needs some of {', '.join(_MESH_FORMATS)}."
+        )
+    return words
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument(
+    "model", type=click.Path(readable=False, path_type=Path), metavar="RESULT_OR_LABELS"
+)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(readable=False, path_type=Path), metavar="DIR",
+    help="Folder for the files; made when missing.",
+)  # fmt: skip
+@click.option(
+    "--format", "formats", metavar="FORMAT[,FORMAT]", callback=_mesh_formats, default="vtu",
+    show_default=True, help=f"Formats of the files, comma-separated: {', '.join(_MESH_FORMATS)}.",
+)  # fmt: skip
+@click.option(
+    "--edge-mm", type=float, default=1.5, show_default=True,
+    help="Edge of the tetrahedra's lattice, 0.75 to 5; walls are at least 1.5 edges thick.",
+)  # fmt: skip
+@click.option(
+    "--fibre-angles", nargs=2, type=float, default=(40.0, -50.0), show_default=True,
+    metavar="ENDO EPI", help="Helix angles at endo- and epicardium, degrees.",
+)  # fmt: skip
+@click.option(
+    "--preset", metavar="NAME", help="Meaning of the labels in a file; canonical if absent."
+)
+@click.option("--overwrite", is_flag=True, help="Replace files of these names in DIR.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def mesh(
+    model: Path,
+    output: Path,
+    formats: tuple[str, ...],
+    edge_mm: float,
+    fibre_angles: tuple[float, float],
+    preset: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Fill the walls of a model with tetrahedra and fibres, for simulations.
+
+    RESULT_OR_LABELS is a folder that cardiacreg refine wrote, or a file of labels (NIfTI). Regions are
+    the walls of both ventricles, surfaces LV_ENDO, RV_ENDO, EPI and BASE; fibres follow rules (Bayer
+    et al. 2012). Formats other than carp (openCARP) need the extra meshes.
+    """
+    from cardiacreg.meshes.fibres import FibreAngles
+    from cardiacreg.meshes.files import write_volume_mesh
+    from cardiacreg.meshes.volume_mesh import volume_mesh
+    from cardiacreg.results.saved_model import as_model
+
+    found = as_model(model, preset=preset)
+    angles = FibreAngles(*fibre_angles)
+    made = volume_mesh(found, edge_mm=edge_mm, angles=angles)
+    write_volume_mesh(output, made, formats, overwrite=overwrite, inputs=found.files)
+    volumes, quality = made.volumes_ml(), made.scaled_jacobians()
+    if as_json:
+        echo_json({
+            "folder": output, "nodes": len(made.nodes_mm), "tetrahedra": len(made.tetrahedra),
+            "volumes_ml": volumes, "least_scaled_jacobian": float(quality.min()),
+        })  # fmt: skip
+        return
+    for name, ml in volumes.items():
+        click.echo(f"{name:8s}{ml:9.1f} ml")
+    click.echo(
+        f"{len(made.tetrahedra)} tetrahedra, {len(made.nodes_mm)} nodes; scaled Jacobian at least "
+        f"{quality.min():.2f}, mean {quality.mean():.2f}"
+    )
+    click.echo(f"written to {output} as {', '.join(formats)}, RAS mm")
 
 
 @click.command(epilog=EXIT_CODES)

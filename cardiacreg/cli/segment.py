@@ -267,13 +267,15 @@ def _segment_cine(
 
 
 def _frame_summary(subject: Subject) -> dict[str, Any]:
+    import numpy as np
+
     from cardiacreg.anatomy.volumes import structure_volumes_ml
 
     held = subject.labels.array.any(axis=(0, 1))
     return {
         "frame": subject.metadata["frame"],
         "volumes_ml": structure_volumes_ml(subject.labels),
-        "slices_with_heart": [k for k, shown in enumerate(held.tolist()) if shown],
+        "slices_with_heart": np.flatnonzero(held).tolist(),
     }
 
 

@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Joint label counts of a target and an atlas, optionally through an affine look-up; and that look-up alone.
+"""Joint label counts of a target and an atlas, also through an affine look-up; that look-up alone.
 
 The counts serve atlas selection (NMI), label consistency and Dice alike: integers, no rounding
 questions, no warped copy, no start-up cost.
@@ -81,7 +81,10 @@ def labels_affine(
 
 
 cdef inline uint8 nearest_label(
-    const float[:, ::1] points, Py_ssize_t n, const uint8[:, :, ::1] atlas, const double[:, ::1] matrix
+    const float[:, ::1] points,
+    Py_ssize_t n,
+    const uint8[:, :, ::1] atlas,
+    const double[:, ::1] matrix,
 ) noexcept nogil:
     """Label of the atlas voxel nearest to one point; 0 outside."""
     cdef double x = points[n, 0], y = points[n, 1], z = points[n, 2]

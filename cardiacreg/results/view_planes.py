@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
 from cardiacreg.results.result import ViewReport
@@ -151,7 +152,7 @@ def _plane(arrays: Any, number: int) -> Subject:
     return Subject(LabelMap(labels[:, :, None], matrix), image)
 
 
-def _in_steps(grey: Any) -> tuple[Any, float, float]:
+def _in_steps(grey: NDArray[np.floating[Any]]) -> tuple[Any, float, float]:
     """Grey levels in equal steps from the least to the largest, which gives the same again."""
     low, high = float(grey.min()), float(grey.max())
     step = (high - low) / _STEPS

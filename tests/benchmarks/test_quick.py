@@ -18,7 +18,8 @@ from cardiacreg.phantoms.hearts import HeartSpecification
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
-    "cohort", "comparison", "fast_method", "initialisation", "long_axis", "pathology", "peers",
+    "cohort", "comparison", "fast_method", "initialisation", "long_axis", "meshes", "pathology",
+    "peers",
     "reliability", "startup", "surfaces",
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")

@@ -1,0 +1,5 @@
+"""Volume meshes of the walls for simulations: tetrahedra, their surfaces and fibres, and their files."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,165 @@
+"""Files of volume meshes: VTU, XDMF and Gmsh by meshio, and openCARP's, all complete or none."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cardiacreg.arrays import Float
+from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import LV_WALL, RV_WALL
+from cardiacreg.io.output_folder import all_or_nothing
+from cardiacreg.meshes.boundary import SURFACES
+from cardiacreg.meshes.volume_mesh import VolumeMesh
+
+FORMATS = ("vtu", "xdmf", "msh", "carp")
+REGIONS = {"LV_WALL": LV_WALL, "RV_WALL": RV_WALL}
+_STEM = "mesh"
+_CARP_PER_MM = 1000.0
+"""openCARP's points are in micrometres."""
+
+
+def write_volume_mesh(
+    folder: str | os.PathLike[str],
+    mesh: VolumeMesh,
+    formats: Sequence[str] = ("vtu",),
+    *,
+    overwrite: bool = False,
+    inputs: Sequence[Path] = (),
+) -> Path:
+    """Write a volume mesh into a folder, in every format: all files or none.
+
+    Coordinates are RAS mm, those of openCARP RAS micrometres.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made when missing.
+    mesh : VolumeMesh
+    formats : sequence of {"vtu", "xdmf", "msh", "carp"}
+        ``mesh.vtu`` and ``mesh.xdmf`` hold the tetrahedra with ``region``, ``fibre`` and ``sheet``, and
+        files ``mesh_surfaces`` beside them the boundary with ``surface``; ``mesh.msh`` (Gmsh 2.2) holds
+        both, with named physical groups, without fibres; openCARP has ``mesh.pts``, ``.elem`` and
+        ``.lon``, and for each surface ``mesh_LV_ENDO.surf`` and ``.vtx``, and so on.
+    overwrite : bool
+        Replace files of these names.
+    inputs : sequence of pathlib.Path
+        Files that must not be replaced.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    InvalidInputError
+        If a format is unknown (BAD_OPTION) or needs meshio where that is not installed (NO_MESHIO), files
+        exist and may not be replaced (OUTPUT_EXISTS), or the folder cannot be written
+        (OUTPUT_NOT_WRITABLE).
+
+    Examples
+    --------
+    >>> from cardiacreg import volume_mesh, write_volume_mesh
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> mesh = volume_mesh(make_toy_heart().labels, edge_mm=5)
+    >>> folder = write_volume_mesh("mesh", mesh, ["carp"])
+    >>> (folder / "mesh.elem").read_text().split()[1]
+    'Tt'
+    """
+    unknown = [each for each in formats if each not in FORMATS]
+    if unknown:
+        raise InvalidInputError(
+            f"write_volume_mesh: got the format {', '.join(map(str, unknown))}; needs some of "
+            f"{', '.join(FORMATS)} (formats= or --format).",
+            code="BAD_OPTION",
+        )
+    meshio = _meshio() if set(formats) - {"carp"} else None
+    names = [name for each in formats for name in _names(each, mesh)]
+    with all_or_nothing(Path(folder), names, overwrite=overwrite, inputs=inputs) as stage:
+        for each in formats:
+            if each == "carp":
+                for name, text in _carp_files(mesh).items():
+                    (stage / name).write_text(text, encoding="ascii")
+            elif each == "msh":
+                _both(meshio, mesh).write(stage / f"{_STEM}.msh", file_format="gmsh22")
+            else:
+                _tetrahedra(meshio, mesh).write(stage / f"{_STEM}.{each}")
+                _boundary(meshio, mesh).write(stage / f"{_STEM}_surfaces.{each}")
+    return Path(folder)
+
+
+def _meshio() -> Any:
+    try:
+        import meshio
+    except ImportError as error:
+        raise InvalidInputError(
+            "write_volume_mesh: VTU, XDMF and Gmsh files need meshio; install it (pip install "
+            "'cardiacreg[meshes]'), or take the format carp.",
+            code="NO_MESHIO",
+        ) from error
+    return meshio
+
+
+def _shown(mesh: VolumeMesh) -> list[str]:
+    """Names of the surfaces that the mesh has."""
+    return [name for name, number in SURFACES.items() if (mesh.surfaces == number).any()]
+
+
+def _names(ending: str, mesh: VolumeMesh) -> list[str]:
+    """Files of a format; the last marks it as complete."""
+    if ending == "carp":
+        parts = [f"{_STEM}_{name}.{kind}" for name in _shown(mesh) for kind in ("surf", "vtx")]
+        return [*parts, *(f"{_STEM}.{kind}" for kind in ("lon", "elem", "pts"))]
+    if ending == "msh":
+        return [f"{_STEM}.msh"]
+    data = [f"{_STEM}_surfaces.h5", f"{_STEM}.h5"] if ending == "xdmf" else []
+    return [*data, f"{_STEM}_surfaces.{ending}", f"{_STEM}.{ending}"]
+
+
+def _tetrahedra(meshio: Any, mesh: VolumeMesh) -> Any:
+    data = {"region": [mesh.regions], "fibre": [mesh.fibres], "sheet": [mesh.sheets]}
+    return meshio.Mesh(mesh.nodes_mm, [("tetra", mesh.tetrahedra)], cell_data=data)
+
+
+def _boundary(meshio: Any, mesh: VolumeMesh) -> Any:
+    used, rows = np.unique(mesh.triangles, return_inverse=True)
+    triangles = rows.reshape(-1, 3).astype(np.int32)
+    data = {"surface": [mesh.surfaces]}
+    return meshio.Mesh(mesh.nodes_mm[used], [("triangle", triangles)], cell_data=data)
+
+
+def _both(meshio: Any, mesh: VolumeMesh) -> Any:
+    """Tetrahedra and boundary in one mesh, with the names of regions and surfaces."""
+    cells = [("triangle", mesh.triangles), ("tetra", mesh.tetrahedra)]
+    groups = [mesh.surfaces, mesh.regions]
+    data = {"gmsh:physical": groups, "gmsh:geometrical": groups}
+    named = {name: np.array([number, 2]) for name, number in SURFACES.items()}
+    named |= {name: np.array([number, 3]) for name, number in REGIONS.items()}
+    return meshio.Mesh(mesh.nodes_mm, cells, cell_data=data, field_data=named)
+
+
+def _carp_files(mesh: VolumeMesh) -> dict[str, str]:
+    cells = np.column_stack([mesh.tetrahedra, mesh.regions])
+    found = {
+        f"{_STEM}.pts": _table(mesh.nodes_mm * _CARP_PER_MM, "%.3f", f"{len(mesh.nodes_mm)}"),
+        f"{_STEM}.elem": _table(cells, "Tt %d %d %d %d %d", f"{len(cells)}"),
+        f"{_STEM}.lon": _table(np.column_stack([mesh.fibres, mesh.sheets]), "%.6f", "2"),
+    }
+    for name in _shown(mesh):
+        own = mesh.triangles[mesh.surfaces == SURFACES[name]]
+        nodes = mesh.nodes_of(name)[:, None]
+        found[f"{_STEM}_{name}.surf"] = _table(own, "Tr %d %d %d", f"{len(own)}")
+        found[f"{_STEM}_{name}.vtx"] = _table(nodes, "%d", f"{len(nodes)}\nextra")
+    return found
+
+
+def _table(rows: Float | np.ndarray, form: str, head: str) -> str:
+    text = io.StringIO()
+    np.savetxt(text, rows, fmt=form, header=head, comments="")
+    return text.getvalue()
