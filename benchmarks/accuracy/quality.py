@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import tabulate
+from benchmarks.harness import plots, tabulate
 from benchmarks.harness.cases import (
     CLINICAL,
     Acquisition,
@@ -32,7 +32,7 @@ from cardiacreg.io.nifti import read_volume
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.reports.case import Inputs, open_case
 from cardiacreg.reports.report import verdict_of
-from cardiacreg.results.guards import GUARDED
+from cardiacreg.reports.signs import measured_signs, quality_score
 from cardiacreg.results.result import RefineResult
 
 GOOD = "none"
@@ -126,24 +126,25 @@ def outcome(result: RefineResult) -> Record:
 
 def features(result: RefineResult) -> dict[str, float]:
     """Return what may tell good results from failed ones; each is larger where a result is worse."""
-    lengths = np.linalg.norm(result.slice_shifts_mm, axis=1)
-    volumes = [v for name, v in result.volumes.items() if name in GUARDED and v.input_ml]
-    dice = [d for name, d in result.agreement.items() if name in GUARDED and d is not None]
-    return {
-        "disagreement": 1.0 - min(dice, default=1.0),
-        "volume_change": max(
-            (abs(v.total_ml / (v.input_ml or 1) - 1) for v in volumes), default=0.0
-        ),
-        "share_beyond": max(
-            ((v.beyond_apex_ml + v.beyond_base_ml) / max(v.total_ml, 1e-9) for v in volumes),
-            default=0.0,
-        ),
-        "largest_shift_mm": float(lengths.max(initial=0.0)),
+    return measured_signs(
+        result.agreement,
+        result.volumes,
+        result.slice_shifts_mm,
+        result.atlases,
+        result.atlas_diversity,
+    ) | {
         "landmark_residual_mm": min(each.landmark_residual_mm for each in result.atlases),
         "inconsistency_before": 1.0 - max(each.consistency_before for each in result.atlases),
-        "inconsistency_after": 1.0 - float(np.mean([e.consistency_after for e in result.atlases])),
-        "atlas_diversity": result.atlas_diversity or 0.0,
     }
+
+
+def score_of(record: Record) -> float:
+    """Return the quality score of a stack; 0 where it is refused, at most 0.5 where a warning tells."""
+    if "refused" in record:
+        return 0.0
+    told = how_caught(record) not in ("missed", "recognised")
+    word = record["verdict"] if record["verdict"] != "accept" or not told else "look"
+    return quality_score(record["features"], word)
 
 
 def how_caught(record: Record) -> str:
@@ -179,4 +180,38 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
             ["failure", "stacks", *ways[:-1], "passes unseen"], rows
         ),
         "quality-summary": tabulate.markdown(["", "count", "share"], summary),
+        "quality-score": _by_score(records),
     }
+
+
+def _shares(records: Sequence[Record], limit: float) -> tuple[float, float]:
+    """Percentages of good stacks and of failures with a score of at most a limit."""
+    good = [score_of(r) <= limit for r in records if r["failure"] == GOOD]
+    harmful = [r for r in records if r["failure"] != GOOD and how_caught(r) != "recognised"]
+    return 100 * float(np.mean(good)), 100 * float(np.mean([score_of(r) <= limit for r in harmful]))
+
+
+def _by_score(records: Sequence[Record]) -> str:
+    rows = []
+    for limit in (0.0, 0.25, 0.5, 0.6, 0.7, 0.8):
+        alarms, caught = _shares(records, limit)
+        rows.append([f"{limit:g}", f"{alarms:.0f} %", f"{caught:.0f} %"])
+    return tabulate.markdown(["score at most", "good stacks", "failures"], rows)
+
+
+def plots_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the share of failures found over that of good stacks, for every limit of the score."""
+    figure, axes = plots.panels(1, 1, width=4.2, height=3.2)
+    panel = axes[0, 0]
+    points = [_shares(result["records"], limit) for limit in np.linspace(0, 1, 201)]
+    panel.plot(*np.transpose(points), color=plots.METHOD_COLOURS[0])
+    panel.plot(
+        *_shares(result["records"], 0.5), "o", color=plots.METHOD_COLOURS[1], label="0.5, in use"
+    )
+    panel.axvline(5, color="0.6", lw=0.8, ls="--")
+    panel.set_xlim(-1, 50)
+    panel.set_ylim(0, 101)
+    panel.set_xlabel("false alarms, % of good stacks")
+    panel.set_ylabel("found, % of failures")
+    panel.legend(loc="lower right")
+    return {"quality-score": figure}

@@ -59,7 +59,7 @@ def report(
     needs nothing else.
     """
     from cardiacreg.reports.case import Inputs, open_case
-    from cardiacreg.reports.report import verdict_of, write_case
+    from cardiacreg.reports.report import score_of, verdict_of, write_case
 
     inputs = Inputs(
         more["segmentation"], more["image"], one_meaning(preset, mapping), more["frame"]
@@ -71,9 +71,9 @@ def report(
     )  # fmt: skip
     verdict = verdict_of(case)
     if as_json:
-        echo_json({"page": page, **verdict._asdict()})
+        echo_json({"page": page, **verdict._asdict(), "score": score_of(case)})
         return
-    click.echo(f"{verdict.word}: {verdict.meaning}")
+    click.echo(f"{verdict.word}: {verdict.meaning} Quality score {score_of(case):.2f}.")
     for reason in verdict.reasons:
         click.echo(f"  {reason}")
     if case.missing_input:

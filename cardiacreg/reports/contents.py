@@ -236,7 +236,7 @@ def view_pictures(case: Case) -> list[Picture]:
     for phase in case.phases:
         if not has_planes(phase.views):
             continue
-        believed = True
+        believed = False  # without the stack nothing tells whether the matrices can be believed
         if phase.refined is not None:
             axes = heart_axes(phase.refined)
             believed = directions_of(phase.refined, axes, case.orientation).believed

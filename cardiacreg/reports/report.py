@@ -14,9 +14,10 @@ from cardiacreg.reports import contents
 from cardiacreg.reports.case import Case, Inputs, Reported, open_case
 from cardiacreg.reports.page import render
 from cardiacreg.reports.reference_ranges import CITATION, POPULATION
-from cardiacreg.reports.signs import unusual_signs
+from cardiacreg.reports.signs import measured_signs, quality_score, unusual_signs
 from cardiacreg.reports.verdict import Verdict, judge, sentence
 from cardiacreg.reports.viewer import NEEDED, Viewer, is_installed, make_viewer
+from cardiacreg.results.qc_views import heart_axes
 
 
 def write_report(
@@ -108,7 +109,10 @@ def verdict_of(case: Case) -> Verdict:
     """Judge a case by its findings, those of frames among them, and by unusual signs."""
     stack = case.phases[0].refined
     signs = unusual_signs(
-        case.slice_shifts_mm, case.atlases, None if stack is None else stack.target.labels
+        case.slice_shifts_mm,
+        case.atlases,
+        None if stack is None else stack.target.labels,
+        base_at_last_slice=stack is None or heart_axes(stack).to_base > 0,
     )
     found = (*case.findings, *(("", sign) for sign in signs))
     reached = judge(
@@ -121,6 +125,24 @@ def verdict_of(case: Case) -> Verdict:
     told = [sentence(f"{where}: {f.message}" if where else f.message) for where, f in found]
     folds = reached.reasons[len(dict.fromkeys(finding for _, finding in found)) :]
     return reached._replace(reasons=(*dict.fromkeys(told), *folds))
+
+
+def score_of(case: Case) -> float:
+    """Return the quality score of a case (`signs.quality_score`): the least over its phases."""
+    word = verdict_of(case).word
+    return min(
+        quality_score(
+            measured_signs(
+                phase.agreement,
+                phase.volumes,
+                case.slice_shifts_mm,
+                case.atlases,
+                case.atlas_diversity,
+            ),
+            word,
+        )
+        for phase in case.phases
+    )
 
 
 def patient_page(
@@ -150,6 +172,7 @@ def patient_page(
         title=f"cardiacreg report: {case.name}",
         case=case,
         verdict=verdict_of(case),
+        score=score_of(case),
         warnings=[sentence(text) for text in (*case.warnings, *notes)],
         phases=[contents.phase_pictures(case, phase) for phase in case.phases],
         volumes=[(phase.title, contents.volume_rows(phase)) for phase in case.phases],

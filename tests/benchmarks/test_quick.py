@@ -23,7 +23,9 @@ CHEAP = (
     "reliability", "startup", "surfaces",
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")
-ABSENT = ("anatomy_transfer", "hidden_ends", "network_acdc", "orientation", "real", "volumes")
+ABSENT = (
+    "anatomy_transfer", "hidden_ends", "missing_base", "network_acdc", "orientation", "real", "volumes",
+)  # fmt: skip
 TIMES = "times fresh processes or every kernel for minutes"
 TRAINS = "trains or runs a network; the network has tests of its own"
 LEFT_OUT = {
