@@ -233,7 +233,7 @@ def _cohort() -> Work:
         command = [
             "-m", "cardiacreg", "cohort", place / "cohort.csv", "-o", place / "out", "--atlases",
             place / "bank", "--orientation", "as-stored", "--spacing", *_SPACING_MM,
-            "--options-preset", "fast", "--shard", "1/1",
+            "--method", "fast", "--shard", "1/1",
         ]  # fmt: skip
         subprocess.run(
             [sys.executable, *map(str, command)], cwd=machine.ROOT, check=True,
