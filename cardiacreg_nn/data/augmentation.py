@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cardiacreg_nn.data.contrast_randomisation import paint
+from cardiacreg_nn.data.scanner_effects import ScannerEffects, with_effects
 
 
 class Target(NamedTuple):
@@ -72,6 +73,8 @@ class AugmentationOptions:
         to fill gaps.
     gap_mm : float
         Height of the largest gap; all smaller ones are as likely.
+    coarse, ghosts, fold, crop : float
+        Probabilities of what other scanners do, see `ScannerEffects`.
     """
 
     rotation_deg: float = 15.0
@@ -94,6 +97,10 @@ class AugmentationOptions:
     stack_shift: float = 0.7
     gap: float = 0.0
     gap_mm: float = 40.0
+    coarse: float = 0.0
+    ghosts: float = 0.0
+    fold: float = 0.0
+    crop: float = 0.0
 
     @classmethod
     def none(cls) -> AugmentationOptions:
@@ -189,6 +196,9 @@ def augment(
     labels = _sample(sources.labels.float(), centre, nearest=True).long()
     image = _recolour(image, labels, sources.fine & ~painted, options, draw)
     image = _intensities(image, options, draw)
+    effects = ScannerEffects(options.coarse, options.ghosts, options.fold, options.crop)
+    if any(effects):
+        image = with_effects(image, labels, effects, draw.uniform)
     kept = _kept(sources, centre[..., 0].mean(dim=(2, 3)), options, draw)[:, :, None, None]
     points = _move_landmarks(sources.landmarks_mm, motion, shape)
     shown = kept & ~_gaps(kept[:, :, 0, 0], motion, options, draw)[:, :, None, None]

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy.label_presets import canonical_labels
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import base_is_at_last_slice, landmarks_from_labels
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.io.nifti import read_labels, read_volume
@@ -36,6 +36,7 @@ from cardiacreg_nn.inference.preprocessing import (
     rescale,
     sample_image,
     sample_labels,
+    sub_stacks,
     turns,
 )
 
@@ -44,6 +45,7 @@ _FINE_MM = (1.75, 1.75, 2.5)
 _FINE_SHAPE = (112, 112, 60)
 _LEVELS = np.array([0.35, 0.85, 0.33, 0.33, 0.85])
 _ALL_KNOWN = (True,) * 5
+_FEWEST_SLICES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,6 +149,8 @@ def source_from_pair(
     labels: LabelMap,
     box: NetworkBox,
     known: tuple[bool, ...] = _ALL_KNOWN,
+    *,
+    base_at_last_slice: bool | None = None,
     **about: Any,
 ) -> Source:
     """Lay an acquired stack and its labels on a canvas.
@@ -160,6 +164,8 @@ def source_from_pair(
         Of the network; the canvas is larger by 32 voxels in plane.
     known : tuple of bool
         Which labels the data set tells apart.
+    base_at_last_slice : bool, optional
+        Told by the labels when absent.
     **about : str
         ``name``, ``group``, ``phase``.
     """
@@ -168,7 +174,7 @@ def source_from_pair(
             f"source_from_pair: image {image.shape} and labels {labels.shape}; needs one lattice.",
             code="GRID_MISMATCH",
         )
-    points = landmarks_from_labels(labels).points_mm
+    points = landmarks_from_labels(labels, base_at_last_slice=base_at_last_slice).points_mm
     canvas = replace(
         box,
         shape=(box.shape[0] + CANVAS_MARGIN, box.shape[1] + CANVAS_MARGIN, box.shape[2]),
@@ -192,6 +198,46 @@ def source_from_pair(
         (int(held[0]), int(held[-1])),
         **about,
     )
+
+
+def sources_from_stack(
+    image: Volume,
+    labels: LabelMap,
+    box: NetworkBox,
+    known: tuple[bool, ...] = _ALL_KNOWN,
+    **about: Any,
+) -> list[Source]:
+    """Lay a stack on canvases as `predict` looks at it: a fine one as interleaved parts.
+
+    Parameters
+    ----------
+    image, labels, box, known, **about
+        As for `source_from_pair`.
+
+    Returns
+    -------
+    list of Source
+        One of a usual stack. Parts that show the LV in fewer than 3 slices are left out.
+    """
+    distance = float(labels.spacing_mm[2])
+    parts = sub_stacks(labels.shape[2], distance, box)
+    if len(parts) == 1:
+        return [source_from_pair(image, labels, box, known, **about)]
+    found, base = [], base_is_at_last_slice(labels)  # a part may lack an end
+    for slices in parts:
+        left = np.isin(labels.array[:, :, slices], (1, 2)).any(axis=(0, 1))
+        if left.sum() < _FEWEST_SLICES:
+            continue
+        matrix = np.array(labels.voxel_to_world)
+        matrix[:3, 3] += matrix[:3, 2] * slices[0]
+        matrix[:3, 2] *= slices.step
+        own = replace(box, spacing_mm=(*box.spacing_mm[:2], distance * slices.step))
+        pair = (
+            Volume(image.array[:, :, slices], matrix),
+            LabelMap(labels.array[:, :, slices], matrix),
+        )
+        found.append(source_from_pair(*pair, own, known, base_at_last_slice=base, **about))
+    return found
 
 
 def _canvas_spacing(placement: Placement, labels: LabelMap) -> NDArray[np.float64]:
@@ -231,16 +277,14 @@ def acdc_sources(folder: Path | str, patients: Iterable[int], box: NetworkBox) -
             image = read_volume(path)
             stored = read_labels(str(path).replace(".nii.gz", "_gt.nii.gz"))
         labels = canonical_labels(LabelMap(stored.array, image.voxel_to_world), "acdc")
-        found.append(
-            source_from_pair(
-                image,
-                labels,
-                box,
-                (True, True, True, False, True),
-                name=path.name.removesuffix(".nii.gz"),
-                group=row["group"],
-                phase="ED" if int(path.name[16:18]) == int(row["ED"]) else "ES",
-            )
+        found += sources_from_stack(
+            image,
+            labels,
+            box,
+            (True, True, True, False, True),
+            name=path.name.removesuffix(".nii.gz"),
+            group=row["group"],
+            phase="ED" if int(path.name[16:18]) == int(row["ED"]) else "ES",
         )
     return found
 

@@ -227,3 +227,32 @@ class TestVotes:
         between = (offsets[height(1)] * 2 + offsets[height(2)] * 3) / 5
         np.testing.assert_allclose(offsets[height(1.6)], between, atol=1e-5)
         assert offsets[height(2)][LV_CAVITY] > offsets[height(1)][LV_CAVITY] + 0.05
+
+
+class TestCertainty:
+    """A structure that is drawn with doubt is matched in part."""
+
+    def matched(self, sure):
+        drawn = np.repeat(plane(cavity=12.5, wall=16.0)[..., None], 3, axis=2)
+        matrix = np.diag([1.5, 1.5, 8.0, 1.0])
+        votes = (N_ATLASES * soft(np.repeat(plane()[..., None], 3, axis=2))).astype(np.float32)
+        certainty = None if sure is None else np.full(drawn.shape, sure, np.float32)
+        target = LabelMap(drawn, matrix)
+        found = match_areas(
+            votes.copy(), Lattice(drawn.shape, matrix), target, np.zeros((3, 2)), certainty
+        )
+        return found, votes
+
+    def test_half_sure_is_sure_enough(self):
+        plain, _ = self.matched(None)
+        for sure in (1.0, 0.5):
+            np.testing.assert_array_equal(self.matched(sure)[0], plain)
+
+    def test_less_is_matched_in_part_and_nothing_not_at_all(self):
+        plain, votes = self.matched(None)
+        part, none = self.matched(0.25)[0], self.matched(0.0)[0]
+        wall = LV_WALL
+        np.testing.assert_allclose(
+            (part - votes)[..., wall], 0.5 * (plain - votes)[..., wall], atol=1e-4
+        )
+        np.testing.assert_array_equal(none[..., wall], votes[..., wall])

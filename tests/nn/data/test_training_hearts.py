@@ -1,6 +1,7 @@
 """Training hearts: in one frame whatever their storage, with folds that keep patients apart."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from cardiacreg_nn.data.training_hearts import (
     anatomy_source,
     collate,
     source_from_pair,
+    sources_from_stack,
     synthetic_source,
 )
 from cardiacreg_nn.inference.preprocessing import turns
@@ -164,7 +166,7 @@ def test_folds_keep_patients_apart_and_diagnoses_even(tmp_path):
 
 @needs_acdc
 def test_acdc_is_read_in_the_frame():
-    found = acdc_sources(DATA / "acdc", [1, 60], BOX)
+    found = acdc_sources(DATA / "acdc", [1, 60], replace(BOX, shape=(48, 48, 16)))
     assert len(found) == 4 and all(in_frame(source) for source in found)
     assert {source.phase for source in found} == {"ED", "ES"}
     assert all(source.known == (True, True, True, False, True) for source in found)
@@ -175,3 +177,27 @@ def test_acdc_is_read_in_the_frame():
 def test_acdc_folds_are_twenty_patients_each():
     folds = acdc_folds(DATA / "acdc")
     assert [len(fold) for fold in folds] == [20] * 5
+
+
+def test_a_fine_stack_is_trained_on_in_the_parts_that_prediction_looks_at():
+    heart = make_toy_heart()
+    labels = LabelMap(np.repeat(heart.labels.array, 2, axis=2), fine_matrix(heart.labels))
+    image = Volume(labels.array.astype(np.float32), labels.voxel_to_world)
+    parts = sources_from_stack(image, labels, BOX)
+    assert len(parts) == 2
+    for part in parts:
+        np.testing.assert_allclose(part.spacing_mm, (8.0, 2.5, 2.5))
+        assert set(np.unique(part.labels)) == set(np.unique(labels.array))
+    whole = sources_from_stack(
+        Volume(heart.labels.array.astype(np.float32), heart.labels.voxel_to_world),
+        heart.labels,
+        BOX,
+    )
+    assert len(whole) == 1
+
+
+def fine_matrix(labels):
+    """The matrix of slices half as far apart."""
+    matrix = np.array(labels.voxel_to_world)
+    matrix[:3, 2] /= 2
+    return matrix
