@@ -157,6 +157,7 @@ from .transforms import (
     dense_displacement as dense_displacement,
     invert_points as invert_points,
     jacobian_map as jacobian_map,
+    mean_displacement as mean_displacement,
     read_displacement_field as read_displacement_field,
     read_dof as read_dof,
     read_itk_transform as read_itk_transform,

@@ -18,7 +18,7 @@ from benchmarks.harness.cases import DataAbsent, acdc
 from benchmarks.harness.measuring import refine_quietly, rounded
 from benchmarks.harness.store import Record, Unit, gather
 from cardiacreg.geometry import LV_WALL, RV_WALL, LabelMap
-from cardiacreg.meshes.volume_mesh import VolumeMesh, volume_mesh
+from cardiacreg.meshes.tetrahedral import VolumeMesh, volume_mesh
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, GROUPS, PHASES, sample_heart
 from cardiacreg.results.saved_model import Model
 

@@ -180,7 +180,7 @@ def mesh(
     """
     from cardiacreg.meshes.fibres import FibreAngles
     from cardiacreg.meshes.files import write_volume_mesh
-    from cardiacreg.meshes.volume_mesh import volume_mesh
+    from cardiacreg.meshes.tetrahedral import volume_mesh
     from cardiacreg.results.saved_model import as_model
 
     found = as_model(model, preset=preset)

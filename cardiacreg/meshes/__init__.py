@@ -1,4 +1,4 @@
-"""Volume meshes of the walls for simulations: tetrahedra, their surfaces and fibres, and their files."""
+"""Tetrahedra of the walls for simulations, with fibres, and their files."""
 
 import lazy_loader
 

@@ -15,7 +15,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_WALL, RV_WALL
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.meshes.boundary import SURFACES
-from cardiacreg.meshes.volume_mesh import VolumeMesh
+from cardiacreg.meshes.tetrahedral import VolumeMesh
 
 FORMATS = ("vtu", "xdmf", "msh", "carp")
 REGIONS = {"LV_WALL": LV_WALL, "RV_WALL": RV_WALL}

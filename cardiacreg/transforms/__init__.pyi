@@ -17,5 +17,6 @@ from .files_itk import (
 )
 from .files_mirtk import read_dof as read_dof, write_dof as write_dof
 from .inverse import invert_points as invert_points
+from .mean_field import mean_displacement as mean_displacement
 from .point_maps import BSplineMap as BSplineMap, TransformChain as TransformChain
 from .resampling import Lattice as Lattice, warp_labels as warp_labels, warp_volume as warp_volume

@@ -56,6 +56,27 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
+def test_the_mean_displacement_is_applied_by_simpleitk(oblique, tmp_path):
+    """Its meaning: the mean, over atlases, of where a point lies in the aligned atlas. ITK: in LPS."""
+    sitk = pytest.importorskip("SimpleITK", reason="needs SimpleITK")
+    field = cardiacreg.mean_displacement(oblique.transforms, oblique.labels)
+    points = model_points(oblique)
+    expected = np.mean(
+        [each.affine.inverse().apply(each.apply(points)) for each in oblique.transforms], axis=0
+    )
+    np.testing.assert_allclose(field.apply(points), expected, atol=1e-6)
+    assert np.abs(expected - points).max() > 0.5
+    cardiacreg.write_displacement_field(tmp_path / "mean.nii.gz", field)
+    image = sitk.ReadImage(str(tmp_path / "mean.nii.gz"), sitk.sitkVectorFloat64)
+    theirs = sitk.DisplacementFieldTransform(image)
+    inner = points[len(points) // 3 :: 200][:20]
+    found = np.array([theirs.TransformPoint(point) for point in (inner * LPS).tolist()]) * LPS
+    np.testing.assert_allclose(found, field.apply(inner), atol=1e-3)
+    with pytest.raises(InvalidInputError) as raised:
+        cardiacreg.mean_displacement([], oblique.labels)
+    assert raised.value.code == "NO_TRANSFORMS"
+
+
 def test_the_atlases_under_the_transforms_are_the_model(oblique):
     assert len(oblique.transforms) == len(oblique.atlases) == 2
     votes = np.zeros((*oblique.labels.shape, N_LABELS), dtype=np.float32)
