@@ -87,7 +87,8 @@ def _filtered(image: Tensor, effects: ScannerEffects, uniform: Uniform) -> Tenso
     if effects.ghosts:
         weight = weight * _lines(image, effects.ghosts, uniform)
     spectrum = torch.fft.fft2(image) * weight[:, None]
-    return torch.fft.ifft2(spectrum).real
+    filtered: Tensor = torch.fft.ifft2(spectrum).real
+    return filtered
 
 
 def _lines(image: Tensor, probability: float, uniform: Uniform) -> Tensor:

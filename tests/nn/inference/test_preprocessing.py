@@ -149,9 +149,9 @@ def test_a_box_over_other_slices_keeps_its_place_in_the_plane():
 @pytest.mark.parametrize("slices", [4, 7, 12, 20, 30])
 def test_the_end_slices_of_a_resampled_stack_are_kept(slices, distance):
     """A box slice on an end slice is acquired, whatever rounding makes of its place."""
-    preset = Preset((32, 32, 60), (2.0, 2.0, distance / 2))
+    box = NetworkBox((32, 32, 60), (2.0, 2.0, distance / 2))
     matrix = np.diag([2.0, 2.0, distance, 1.0])
-    placed = place((40, 40, slices), matrix, preset, centre=(19.5, 19.5, (slices - 1) / 2 + 0.25))
+    placed = place((40, 40, slices), matrix, box, centre=(19.5, 19.5, (slices - 1) / 2 + 0.25))
     depth = placed.to_native[2, 2] * np.arange(60) + placed.to_native[2, 3]
     inside = acquired(placed).any(axis=(1, 2))
     for end in (0, slices - 1):
