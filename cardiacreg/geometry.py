@@ -52,8 +52,9 @@ def as_numbers(values: ArrayLike, where: str) -> NDArray[np.float64]:
     where : str
         What the message begins with.
     """
+    whole = unmasked(values, where)
     try:
-        given = np.asarray(unmasked(values, where))
+        given = np.asarray(whole)
         if given.dtype.kind in "biufO":
             return np.array(given, dtype=np.float64)
     except (ValueError, TypeError, OverflowError):
@@ -117,8 +118,9 @@ def unmasked(values: Any, where: str) -> Any:
 
 
 def _as_array(values: ArrayLike, where: str) -> NDArray[Any]:
+    whole = unmasked(values, where)
     try:
-        return np.asarray(unmasked(values, where))
+        return np.asarray(whole)
     except ValueError:  # rows of different lengths
         return np.asarray(None)
 
