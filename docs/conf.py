@@ -34,7 +34,6 @@ extensions = [
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "figures", "_static", "_extensions"]
 root_doc = "index"
-default_role = "py:obj"
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block"]
 myst_heading_anchors = 3

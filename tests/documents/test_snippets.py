@@ -1,6 +1,7 @@
 """Every command and every block of code in the documents runs, on small hearts under its names."""
 
 import shutil
+from functools import partial
 
 import pytest
 
@@ -50,12 +51,24 @@ def reader(files, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore::cardiacreg.errors.ResultWarning")
 @pytest.mark.parametrize("document", WITH_BLOCKS, ids=name_of)
 def test_what_a_document_says_to_type_runs(document, reader):
+    """All of it is tried, so that one run tells of everything that fails."""
+    failed = []
+    for name, work in everything_typed(document, reader):
+        try:
+            work()
+        except (Exception, SystemExit) as error:
+            failed.append(f"{name}: {error!r}")
+    assert not failed, "\n".join(failed)
+
+
+def everything_typed(document, folder):
+    """What a document says to type, in order, as (name, work)."""
     for block in blocks(document):
         if block.language == "python":
-            snippets.run_python(block)
+            yield block.name, partial(snippets.run_python, block)
         elif block.language in snippets.COMMANDS:
             for typed in snippets.commands(block):
-                snippets.run_command(typed, reader)
+                yield f"{block.name} {typed}", partial(snippets.run_command, typed, folder)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
