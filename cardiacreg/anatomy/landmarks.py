@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.algebra import length, multiply, settled
+from cardiacreg.algebra import invert, length, multiply, settled
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import (
+    LANDMARK_NAMES,
     LV_CAVITY,
     LV_WALL,
     RV_CAVITY,
@@ -116,6 +117,23 @@ def _axes(labels: LabelMap) -> Float:
 def base_is_at_last_slice(labels: LabelMap) -> bool:
     """Return whether the base lies towards large k, by the growth of the ventricles' areas."""
     return _area_growth(labels, np.isin(labels.array, (LV_CAVITY, LV_WALL))) >= 0
+
+
+def base_by_landmarks(labels: LabelMap, landmarks: Landmarks) -> bool:
+    """Return whether the base lies towards large k: from apex to mitral valve, by areas without these.
+
+    Parameters
+    ----------
+    labels : LabelMap
+    landmarks : Landmarks
+        In any number; those of the paper are told by their names.
+    """
+    ends = LANDMARK_NAMES[4:6]
+    if not set(ends) <= set(landmarks.names):
+        return base_is_at_last_slice(labels)
+    apex, mitral = (landmarks.points_mm[landmarks.names.index(name)] for name in ends)
+    rise = multiply(invert(labels.voxel_to_world)[2, :3], mitral - apex)
+    return bool(rise > 0)
 
 
 def base_is_uncertain(labels: LabelMap) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cardiacreg.algebra import invert, multiply
+from cardiacreg.anatomy.landmarks import base_by_landmarks
 from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.arrays import Float
 from cardiacreg.cine.patient import Patient
@@ -174,10 +174,9 @@ def _model(
 def _measured(frame: CineFrame, context: RefinementContext, patient: Patient) -> CineFrame:
     """Compare the model of a labelled frame with its labels."""
     stack = context.target.labels
-    apex, mitral = context.landmarks.points_mm[4:6]
-    rise = multiply(invert(stack.voxel_to_world)[2, :3], mitral - apex)
+    at_last = base_by_landmarks(stack, context.landmarks)
     agreement = slice_agreement(stack, frame.labels, patient.shifts_mm)
-    volumes = stack_volumes(stack, frame.labels, base_at_last_slice=bool(rise > 0))
+    volumes = stack_volumes(stack, frame.labels, base_at_last_slice=at_last)
     findings = find_problems(agreement, volumes, slice_distance_mm=float(stack.spacing_mm[2]))
     return replace(frame, agreement=agreement, volumes=volumes, findings=findings)
 

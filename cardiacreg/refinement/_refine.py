@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cardiacreg.algebra import invert, multiply
 from cardiacreg.anatomy.label_probabilities import doubt_levels
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import base_by_landmarks, landmarks_from_labels
 from cardiacreg.anatomy.slice_order import left_ventricle_along
 from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
@@ -316,7 +315,7 @@ def _result(
     volumes = stack_volumes(
         stack,
         labels,
-        base_at_last_slice=_base_at_last_slice(stack, context.landmarks),
+        base_at_last_slice=base_by_landmarks(stack, context.landmarks),
         atlas_voxels=outcome.fusion.atlas_voxels,
     )
     scatter = diversity(
@@ -384,15 +383,8 @@ def oriented_context(
 
 
 def _coverage(labels: LabelMap, landmarks: Landmarks, options: RefineOptions) -> Coverage:
-    at_last = _base_at_last_slice(labels, landmarks)
+    at_last = base_by_landmarks(labels, landmarks)
     return stack_coverage(labels, options.coverages, base_at_last_slice=at_last)
-
-
-def _base_at_last_slice(labels: LabelMap, landmarks: Landmarks) -> bool:
-    """Return whether the way from apex to mitral valve leads towards large k."""
-    apex, mitral = landmarks.points_mm[4:6]
-    rise = multiply(invert(labels.voxel_to_world)[2, :3], mitral - apex)
-    return bool(rise > 0)
 
 
 def _reports(outcome: Outcome, bank: AtlasView) -> tuple[AtlasReport, ...]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.algebra import determinants, invert, multiply
-from cardiacreg.anatomy.landmarks import base_is_at_last_slice
+from cardiacreg.anatomy.landmarks import base_by_landmarks, base_is_at_last_slice
 from cardiacreg.anatomy.stack_coverage import End
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import (
@@ -175,9 +175,8 @@ class CanonicalAxes(NamedTuple):
         """
         held = labelled_slices(stored.array)
         beyond = int(held[0]), int(stored.shape[2] - 1 - held[-1])
-        points = self.landmarks_back(canonical).points_mm
-        rise = multiply(invert(stored.voxel_to_world)[2, :3], points[5] - points[4])
-        counts = beyond if rise > 0 else beyond[::-1]
+        at_last = base_by_landmarks(stored, self.landmarks_back(canonical))
+        counts = beyond if at_last else beyond[::-1]
         return tuple(end.beyond(n) for end, n in zip(ends, counts, strict=True))
 
     def shifts_back(self, shifts_mm: Float, n_slices: int) -> Float:

@@ -455,6 +455,19 @@ class TestInputs:
 
 
 class TestRefusals:
+    def test_five_landmarks_do_for_atlases_with_the_same_five(self):
+        def five(heart):
+            return Landmarks(landmarks_from_labels(heart.labels).points_mm[:5])
+
+        hearts = [make_toy_heart(size=size) for size in (0.85, 0.9, 1.0)]
+        atlases = [replace(heart, landmarks=five(heart)) for heart in hearts]
+        target = make_toy_heart(size=0.95)
+        options = RefineOptions(n_atlases=2)
+        found = refine(target.labels, landmarks=five(target), atlases=atlases, options=options)
+        assert min(found.agreement.values()) > 0.75
+        with pytest.raises(InvalidInputError, match="5 target points for 6 atlas points"):
+            refine(target.labels, landmarks=five(target), options=options)
+
     def test_landmarks_in_the_wrong_order_are_refused_before_memory_runs_out(self):
         points = landmarks_from_labels(tiny_target().labels).points_mm[::-1]
         with warnings.catch_warnings(), pytest.raises(InvalidInputError) as refused:
