@@ -19,6 +19,7 @@ from cardiacreg.meshes.smoothing import improved
 from cardiacreg.meshes.stuffing import stuffed
 from cardiacreg.meshes.wall_field import STEP_MM, WallFields, value_at, wall_fields
 from cardiacreg.results.saved_model import Model, as_model
+from cardiacreg.surfaces.level_fields import LV_ENDO, RV_ENDO
 
 DEFAULT_EDGE_MM = 1.5
 _THINNEST = 1.5
@@ -154,4 +155,10 @@ def volume_mesh(
 
 def _regions(centres: Float, fields: WallFields) -> NDArray[np.int32]:
     left = value_at(fields.left, centres) > 0
+    if RV_ENDO in fields.cavities:
+        # Where a wall was thickened past the epicardium, the nearer cavity tells whose it is.
+        near = [value_at(fields.cavities[name], centres) for name in (LV_ENDO, RV_ENDO)]
+        left |= near[0] > near[1]
+    else:
+        left[:] = True
     return np.where(left, LV_WALL, RV_WALL).astype(np.int32)
