@@ -127,6 +127,7 @@ LIGHT = (
 HELPERS = {
     "snippet_files",
     "snippets",
+    "wheels",
     "cvi42_workspaces",
     "dicom_studies",
     "interoperability",
