@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.volumes import structure_volumes_ml
 from cardiacreg.arrays import Float, MadeAnew
-from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import LV_WALL, RV_WALL, apply_matrix
+from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.geometry import LV_WALL, RV_WALL, LabelMap, apply_matrix
 from cardiacreg.measures.segments import heart_directions
 from cardiacreg.meshes.boundary import SURFACES, boundary_of, surface_numbers
 from cardiacreg.meshes.fibres import FibreAngles, rule_based_fibres
@@ -25,6 +26,7 @@ DEFAULT_EDGE_MM = 1.5
 _THINNEST = 1.5
 """Least thickness of a wall in edges: a thinner one would have holes."""
 _SHORTEST_MM, _LONGEST_MM = 0.75, 5.0
+_MOST_EXCESS = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,19 +113,30 @@ def volume_mesh(
     -------
     VolumeMesh
 
+    Warns
+    -----
+    InputWarning
+        If a wall holds over a tenth more than the model's because it was thickened.
+
     Raises
     ------
     InvalidInputError
-        If there is no LV wall around an LV cavity (NO_LV_WALL), the landmarks are unusable
-        (BAD_LANDMARKS), the edge is out of range (BAD_EDGE), or the model cannot be read.
+        If there is no LV wall around an LV cavity (NO_LV_WALL), a cavity is closed all around
+        (CLOSED_CAVITY), the landmarks are unusable (BAD_LANDMARKS), the edge is out of range (BAD_EDGE), or the model cannot be read.
 
     Examples
     --------
-    >>> from cardiacreg import volume_mesh
-    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
-    >>> mesh = volume_mesh(make_toy_heart().labels, edge_mm=4)
+    >>> from cardiacreg import sample_heart, volume_mesh
+    >>> heart = sample_heart(1, group="hypertrophic", spacing_mm=(2, 2, 3), with_image=False)
+    >>> mesh = volume_mesh(heart.labels)  # doctest: +SKIP
+
+    Of the left ventricle alone, whose thicker wall allows a longer edge:
+
+    >>> from cardiacreg import LabelMap
+    >>> left = LabelMap(heart.labels.array * (heart.labels.array < 3), heart.labels.voxel_to_world)
+    >>> mesh = volume_mesh(left, edge_mm=4)
     >>> bool(mesh.scaled_jacobians().min() > 0.1), sorted(set(mesh.surfaces.tolist()))
-    (True, [1, 2, 3, 4])
+    (True, [1, 3, 4])
     """
     if not _SHORTEST_MM <= edge_mm <= _LONGEST_MM:
         raise InvalidInputError(
@@ -142,7 +155,7 @@ def volume_mesh(
     surfaces = surface_numbers(nodes_mm, triangles, fields, frame)
     regions = _regions(made.nodes[tetrahedra].mean(axis=1), fields)
     laid = rule_based_fibres(nodes_mm, tetrahedra, triangles, surfaces, frame, angles)
-    return VolumeMesh(
+    mesh = VolumeMesh(
         nodes_mm,
         tetrahedra.astype(np.int32),
         regions,
@@ -151,6 +164,21 @@ def volume_mesh(
         laid.fibres,
         laid.sheets,
     )
+    _tell_of_thickened_walls(mesh, known.labels, edge_mm)
+    return mesh
+
+
+def _tell_of_thickened_walls(mesh: VolumeMesh, labels: LabelMap, edge_mm: float) -> None:
+    """Warn where a region holds much more muscle than the model has."""
+    model_ml = structure_volumes_ml(labels)
+    for name, found_ml in mesh.volumes_ml().items():
+        own_ml = model_ml.get(name) or 0.0
+        if own_ml > 0 and found_ml > (1 + _MOST_EXCESS) * own_ml:
+            warn(
+                f"volume_mesh: {name} has {found_ml:.0f} ml as tetrahedra and {own_ml:.0f} ml in the "
+                f"model, since walls thinner than {_THINNEST} edges of {edge_mm:g} mm are thickened; "
+                "take a smaller edge (edge_mm= or --edge-mm)."
+            )
 
 
 def _regions(centres: Float, fields: WallFields) -> NDArray[np.int32]:

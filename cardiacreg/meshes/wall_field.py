@@ -40,6 +40,7 @@ _INWARD = 8.0
 """How fast the opening narrows away from the valve, in mm of depth per mm of wall beside it."""
 _SMOOTH_OPENING = 1.0
 _LEAST_MM = 0.03
+_MOST_FILLED = 0.5
 
 
 class WallFields(NamedTuple):
@@ -84,7 +85,8 @@ def wall_fields(labels: LabelMap, frame: HeartDirections, thinnest_mm: float) ->
     Raises
     ------
     InvalidInputError
-        If the labels have no LV wall around an LV cavity (NO_LV_WALL).
+        If the labels have no LV wall around an LV cavity (NO_LV_WALL), or thickened walls close a cavity
+        all around (CLOSED_CAVITY).
     """
     fields = leveled(fine_fields(labels), STEP_MM)
     if not {LV_ENDO, LV_EPI, EPI} <= set(fields):
@@ -104,7 +106,21 @@ def wall_fields(labels: LabelMap, frame: HeartDirections, thinnest_mm: float) ->
     outside = np.maximum.reduce([outside, *(field + thinnest_mm for field in own.values())])
     wall = np.minimum.reduce([outside, *(-field for field in cavities.values())])
     carried = {name: field - own[name] for name, field in cavities.items()}
-    return WallFields(_in_one_piece(wall), outside, cavities, carried, fields[LV_EPI].field, matrix)
+    wall = _in_one_piece(wall)
+    _check_open(wall, cavities)
+    return WallFields(wall, outside, cavities, carried, fields[LV_EPI].field, matrix)
+
+
+def _check_open(wall: Field, cavities: dict[str, Field]) -> None:
+    """Raise where a cavity without a way out was taken for a hole in the wall."""
+    for name, field in cavities.items():
+        inside = field > 0
+        if (wall[inside] > 0).mean() > _MOST_FILLED:
+            raise InvalidInputError(
+                f"volume_mesh: walls close the cavity of {name} all around; needs a model on thin slices "
+                "with room beyond its base, or a smaller edge (edge_mm= or --edge-mm).",
+                code="CLOSED_CAVITY",
+            )
 
 
 def _carried_through(cavity: Field, outside: Field, up: Float, most_mm: float) -> Field:
