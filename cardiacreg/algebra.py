@@ -45,6 +45,8 @@ def _product(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> Float
 
 
 def _summed(rows: np.ndarray[Any, Any], columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if rows.shape[-1] == 0:
+        return np.asarray(rows @ columns)  # nothing is summed
     if columns.ndim == 2 and columns.shape[1] <= _FEW and rows.size > _MANY:
         parts = [_summed_column(rows, column) for column in columns.T]
         return np.stack(parts, axis=-1)

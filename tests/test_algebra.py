@@ -132,3 +132,8 @@ def test_settled_numbers_forget_their_last_bits():
     values = np.random.default_rng(5).normal(size=100)
     np.testing.assert_array_equal(settled(values * (1 + 1e-15)), settled(values))
     assert np.abs(settled(values) - values).max() <= 2.0**-21
+
+
+def test_a_product_over_nothing_is_zero():
+    np.testing.assert_array_equal(multiply(np.zeros((2, 0), bool), np.zeros(0, int)), [0, 0])
+    assert multiply(np.zeros((0, 3)), np.eye(3)).shape == (0, 3)

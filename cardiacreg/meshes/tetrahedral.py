@@ -122,7 +122,8 @@ def volume_mesh(
     ------
     InvalidInputError
         If there is no LV wall around an LV cavity (NO_LV_WALL), a cavity is closed all around
-        (CLOSED_CAVITY), the landmarks are unusable (BAD_LANDMARKS), the edge is out of range (BAD_EDGE), or the model cannot be read.
+        (CLOSED_CAVITY), the landmarks are unusable (BAD_LANDMARKS), the edge is out of range (BAD_EDGE),
+        or the model cannot be read.
 
     Examples
     --------

@@ -68,6 +68,7 @@ def record(failure, **more):
         "verdict": "accept",
         "warnings": [],
         "orientation": "as-stored",
+        "features": {"volume_change": 0.02},
     } | more
 
 
