@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -593,7 +594,6 @@ def test_doctor_checks_the_installation(own_cache):
     caches = found["caches"]
     assert Path(caches["atlases"]["folder"]) == SHIPPED and caches["atlases"]["state"] == "complete"
     assert caches["kernels"]["folder"] == str(cache_files.kernel_folder())
-    assert Path(caches["kernels"]["folder"]).is_relative_to(own_cache)
     assert caches["kernels"]["writable"]
     for cache in caches.values():
         assert cache["trouble"] is None and cache["damage"] is None
