@@ -84,6 +84,18 @@ KERNELS: tuple[Kernel, ...] = (
         "float64[2] float64[4] float64[4]",
     ),
     (
+        "compute.decompositions", "_rotate",
+        "float64[2] float64[2] int64",
+    ),
+    (
+        "compute.decompositions", "_factorise",
+        "float64[2]",
+    ),
+    (
+        "compute.decompositions", "_substitute",
+        "float64[2] float64[2]",
+    ),
+    (
         "transforms.bspline", "_fill_table",
         "float64[1] int64 int64 int64[1] float64[2]",
     ),
