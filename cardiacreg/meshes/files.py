@@ -65,9 +65,10 @@ def write_volume_mesh(
 
     Examples
     --------
-    >>> from cardiacreg import volume_mesh, write_volume_mesh
-    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
-    >>> mesh = volume_mesh(make_toy_heart().labels, edge_mm=5)
+    >>> from cardiacreg import LabelMap, sample_heart, volume_mesh, write_volume_mesh
+    >>> heart = sample_heart(1, group="hypertrophic", spacing_mm=(2, 2, 3), with_image=False).labels
+    >>> left = LabelMap(heart.array * (heart.array < 3), heart.voxel_to_world)
+    >>> mesh = volume_mesh(left, edge_mm=4)
     >>> folder = write_volume_mesh("mesh", mesh, ["carp"])
     >>> (folder / "mesh.elem").read_text().split()[1]
     'Tt'
