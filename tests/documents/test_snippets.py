@@ -37,6 +37,13 @@ def files(tmp_path_factory):
     return folder
 
 
+def restore(files, folder):
+    """Make a folder what it was at first."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copytree(files, folder, dirs_exist_ok=True)
+
+
 @pytest.fixture
 def reader(files, tmp_path, monkeypatch):
     """A folder of a reader, with the files that the documents speak of."""
@@ -50,10 +57,10 @@ def reader(files, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore::cardiacreg.errors.InputWarning")
 @pytest.mark.filterwarnings("ignore::cardiacreg.errors.ResultWarning")
 @pytest.mark.parametrize("document", WITH_BLOCKS, ids=name_of)
-def test_what_a_document_says_to_type_runs(document, reader):
+def test_what_a_document_says_to_type_runs(document, files, reader):
     """All of it is tried, so that one run tells of everything that fails."""
     failed = []
-    for name, work in everything_typed(document, reader):
+    for name, work in everything_typed(document, files, reader):
         try:
             work()
         except (Exception, SystemExit) as error:
@@ -61,9 +68,14 @@ def test_what_a_document_says_to_type_runs(document, reader):
     assert not failed, "\n".join(failed)
 
 
-def everything_typed(document, folder):
-    """What a document says to type, in order, as (name, work)."""
+def everything_typed(document, files, folder):
+    """What a document says to type, in order, as (name, work).
+
+    The blocks of usage are examples, each for itself; those of other pages build on each other.
+    """
     for block in blocks(document):
+        if document.name == "usage.md":
+            restore(files, folder)
         if block.language == "python":
             yield block.name, partial(snippets.run_python, block)
         elif block.language in snippets.COMMANDS:

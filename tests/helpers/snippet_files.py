@@ -44,6 +44,7 @@ def write_stacks(folder):
     scans = [cardiacreg.Degradation().of(heart, seed=1).subject for heart in hearts]
     for name, scan in (("seg", scans[0]), ("es_seg", scans[1])):
         cardiacreg.write_labels(folder / f"{name}.nii.gz", stored(scan.labels))
+    write_case(folder, stored(scans[0].labels, FOUR_CHAMBER))
     for name in ("sax", "image"):
         cardiacreg.write_volume(folder / f"{name}.nii.gz", scans[0].image)
     four, two = cardiacreg.simulate_views(hearts[0], ["four_chamber", "two_chamber"], seed=1)
@@ -55,6 +56,14 @@ def write_stacks(folder):
     ]
     write_series(folder / "cine_seg.nii.gz", series)
     return scans
+
+
+def write_case(folder, labels):
+    """Labels with the probabilities that nnU-Net keeps beside them: classes, then slices first."""
+    cardiacreg.write_labels(folder / "case.nii.gz", labels)
+    classes = np.arange(FOUR_CHAMBER.max() + 1)[:, None, None, None]
+    sure = 0.97 * (labels.array.transpose(2, 1, 0) == classes) + 0.03 / len(classes)
+    np.savez_compressed(folder / "case.npz", probabilities=sure.astype(np.float32))
 
 
 def write_series(place, series):

@@ -57,14 +57,19 @@ def blocks(document):
 
 
 def commands(block):
-    """Every command of a block, whole: what is said beside it is left out, options are added to it."""
+    """Every command of a block, whole: what is said beside it is left out, options are added to it.
+
+    What is run with further options goes to a folder of its own, so that ``out`` stays one result.
+    """
     whole, found = "", []
     for line in block.text.splitlines():
         typed = re.split(r"\s{2,}|\s# ", line.strip())[0]
         if not typed or typed.startswith("#"):
             continue
         if typed.startswith(CONTINUED):
-            typed = whole + typed.removeprefix(CONTINUED)
+            typed = whole.replace(" -o out ", f" -o out_{len(found)} ") + typed.removeprefix(
+                CONTINUED
+            )
         else:
             whole = typed
         found.append(typed.removeprefix("$ "))
