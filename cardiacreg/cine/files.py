@@ -18,14 +18,14 @@ from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import write_json
 from cardiacreg.io.nifti import write_label_frames
 from cardiacreg.io.output_folder import all_or_nothing
-from cardiacreg.results.files import REPORT
+from cardiacreg.results.files import CINE_SUMMARY, REPORT, RESULT_SUMMARY
 from cardiacreg.results.transform_files import BUNDLE
 from cardiacreg.results.view_planes import VIEWS, has_planes, planes_content, view_summary
 from cardiacreg.transforms.files_bundle import bundle_content
 
 SCHEMA_VERSION = 2
-FILE_NAMES = ("labels.nii.gz", "volumes.csv", "curves.png", "cine.json")
-ON_REQUEST = (REPORT, BUNDLE, VIEWS)
+FILE_NAMES = ("labels.nii.gz", "volumes.csv", "curves.png", CINE_SUMMARY)
+ON_REQUEST = (REPORT, BUNDLE, VIEWS, RESULT_SUMMARY)
 """What may be written beside them; that of an earlier result is removed with it."""
 
 

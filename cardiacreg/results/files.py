@@ -32,7 +32,10 @@ ON_INPUT = "labels_input_lattice.nii.gz"
 MESH_NAMES = ("LV_ENDO", "LV_EPI", "RV_ENDO", "RV_EPI", "EPI")
 MESH_FORMATS = ("vtp", "stl", "ply", "obj")
 REPORT = "report.html"
+RESULT_SUMMARY, CINE_SUMMARY = "result.json", "cine.json"
+"""What makes a folder a result or a cine: what takes the place of the other removes it."""
 ON_REQUEST = (
+    CINE_SUMMARY,
     SURFACE,
     ON_INPUT,
     REPORT,
@@ -40,7 +43,7 @@ ON_REQUEST = (
     *TRANSFORM_NAMES,
     *(f"{name}.{ending}" for name in MESH_NAMES for ending in MESH_FORMATS),
 )
-"""What may be written beside a result; the files of an earlier one are removed with it."""
+"""What may be written beside a result, and what would make a cine of it; an earlier one's are removed."""
 
 
 def save_result(

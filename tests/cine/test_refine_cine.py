@@ -193,6 +193,20 @@ class TestFiles:
         result.save(tmp_path, overwrite=True)
         assert json.loads((tmp_path / "cine.json").read_text())["schema_version"] == 2
 
+    def test_a_result_and_a_cine_replace_each_other(self, result, tmp_path):
+        atlases = [make_toy_heart(size=size) for size in (0.9, 1.0)]
+        options = RefineOptions(n_atlases=1, orientation="as-stored")
+        single = cardiacreg.refine(
+            make_toy_heart(size=0.95).labels, atlases=atlases, options=options
+        )
+        for made, there, gone in (
+            (result, "cine.json", "result.json"),
+            (single, "result.json", "cine.json"),
+            (result, "cine.json", "result.json"),
+        ):
+            made.save(tmp_path, overwrite=True)
+            assert (tmp_path / there).is_file() and not (tmp_path / gone).exists()
+
 
 class TestCommand:
     @pytest.fixture
