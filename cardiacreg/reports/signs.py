@@ -189,6 +189,6 @@ def _cut_base(target: LabelMap, base_at_last_slice: bool) -> Iterable[Finding]:
         yield Finding(
             BASE_MISSING,
             "the LV still widens in the outermost slice towards the base, and is short for its width; "
-            "slices seem to be missing there: give the whole stack, or say that it is cut (coverage= or "
-            "--coverage base=partial)",
+            "slices seem to be missing there: give the whole stack, or say that its base is cut, "
+            "base=partial (coverage= or --coverage)",
         )

@@ -127,6 +127,7 @@ class TestInChromium:
     )
     def test_opens_from_disk_without_complaints_and_fits_a_phone(self, site, browser, page):
         browser.set_window_size(420, 900)
+        browser.get_log("browser")  # what earlier pages left
         browser.get((site / f"{page}.html").as_uri())
         widths = "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
         held, shown = browser.execute_script(widths)
