@@ -25,8 +25,8 @@ def cycle(sizes=SIZES, times=TIMES, left_out=(), options=OPTIONS, reference=5):
     return frames, make_cycle(prepared, options, times, reference, np.zeros((n_slices, 2)))
 
 
-def track(made):
-    return track_atlas(made, ATLAS, dict.fromkeys(made.prepared, Affine.identity()))
+def track(made, atlas=ATLAS):
+    return track_atlas(made, atlas, dict.fromkeys(made.prepared, Affine.identity()))
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +35,23 @@ def tracked():
     return frames, track(made)
 
 
-def test_the_atlas_follows_every_frame(tracked):
-    frames, found = tracked
-    after = {n: warp_labels(ATLAS, found[n].target_to_atlas, f) for n, f in frames.items()}
-    means = []
+def test_atlases_follow_every_frame(tracked):
+    """Of four, since rounding alone moves the Dice of one by 0.014 in hearts of so few voxels."""
+    frames, made = cycle()
+    found = {0.92: tracked[1]}
+    for size in (0.9, 0.91, 0.93):
+        found[size] = track(made, make_toy_heart(size=size).labels)
     for label in (1, 2, 4):
-        scores = [dice(after[n], frame, label) for n, frame in frames.items()]
-        before = [dice(ATLAS, frame, label) for frame in frames.values()]
-        assert min(scores) > min(before), (label, scores)
-        means.append(np.mean(scores))
-    # Hearts of so few voxels: rounding alone moves the mean of one structure by 0.014.
-    assert np.mean(means) > 0.875 and min(means) > 0.84, means
-    assert min(each.minimum_jacobian for each in found) > 0
+        means = []
+        for size, each in found.items():
+            atlas = make_toy_heart(size=size).labels
+            after = [warp_labels(atlas, each[n].target_to_atlas, f) for n, f in frames.items()]
+            scores = [dice(a, f, label) for a, f in zip(after, frames.values(), strict=True)]
+            before = [dice(atlas, frame, label) for frame in frames.values()]
+            assert min(scores) > min(before), (size, label, scores)
+            means.append(np.mean(scores))
+        assert np.mean(means) > 0.85, (label, means)
+    assert min(frame.minimum_jacobian for each in found.values() for frame in each) > 0
 
 
 def test_all_frames_have_one_control_lattice(tracked):
