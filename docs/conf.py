@@ -46,6 +46,7 @@ numpydoc_show_class_members = False
 copybutton_prompt_text = "$ "
 
 sphinx_gallery_conf = {
+    "write_computation_times": False,
     "examples_dirs": ["../examples/gallery"],
     "gallery_dirs": ["gallery"],
     "filename_pattern": r"\.py$",
