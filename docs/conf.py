@@ -46,7 +46,6 @@ numpydoc_show_class_members = False
 copybutton_prompt_text = "$ "
 
 sphinx_gallery_conf = {
-    "write_computation_times": False,
     "examples_dirs": ["../examples/gallery"],
     "gallery_dirs": ["gallery"],
     "filename_pattern": r"\.py$",
