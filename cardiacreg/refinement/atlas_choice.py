@@ -67,8 +67,9 @@ def select_atlases(
     Returns
     -------
     list of SelectedAtlas
-        Best first: those to fuse, and behind them, without images, those that only help to estimate
-        slice motion, and at the end, with affines from landmarks alone, those that only serve statistics.
+        Best first: those to fuse, with their images where these vote, and behind them, without images,
+        those that only help to estimate slice motion, and at the end, with affines from landmarks alone,
+        those that only serve statistics.
 
     Raises
     ------
@@ -96,10 +97,9 @@ def select_atlases(
             ranking = ranking._replace(ranked=ranking.ranked[:improved])
     if by_image:
         ranking = _by_image(context, bank, ranking)
+    voting = context.options.n_atlases if context.images_vote else 0
     return [
-        SelectedAtlas(
-            r, ranking.fits[r.index], (bank if n < context.options.n_atlases else atlases)[r.index]
-        )
+        SelectedAtlas(r, ranking.fits[r.index], (bank if n < voting else atlases)[r.index])
         for n, r in enumerate(ranking.ranked[:wanted])
     ]
 

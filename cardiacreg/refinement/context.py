@@ -61,6 +61,11 @@ class RefinementContext(NamedTuple):
     """Direction of the slice axis in the patient's world, where the target lies on axes of its own."""
 
     @property
+    def images_vote(self) -> bool:
+        """Whether fusion compares images, for which the atlases' own are needed."""
+        return self.target.image is not None and self.options.fusion is not None
+
+    @property
     def certainty(self) -> NDArray[np.float32] | None:
         """How much each of the target's voxels counts, from 0 to 1; None where all count."""
         if self.doubt is None:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.stats import rankdata
 
 from cardiacreg.algebra import invert, multiply
 from cardiacreg.errors import InvalidInputError, warn
@@ -148,8 +147,9 @@ def _contrast(image: Volume, labels: LabelMap, shift: tuple[int, int]) -> float 
         inside, around = (_under(image.array[:, :, k], m[:, :, k], shift) for m in (cavity, wall))
         n, m = len(inside), len(around)
         if min(n, m) >= _FEWEST_PIXELS:
-            ranks = rankdata(np.concatenate([inside, around]))[:n].sum()
-            found.append(2 * (ranks - n * (n + 1) / 2) / (n * m) - 1)
+            around.sort()
+            below, up_to = (np.searchsorted(around, inside, side) for side in ("left", "right"))
+            found.append((below + up_to).sum() / (n * m) - 1)
     return float(np.mean(found)) if found else None
 
 
