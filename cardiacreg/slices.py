@@ -1,4 +1,4 @@
-"""The slices of a stack: which are labelled, how they lie in the world, where structures have ended."""
+"""The slices of a stack: which are labelled, how they lie in the world, where structures end."""
 
 from __future__ import annotations
 
@@ -36,6 +36,25 @@ class EmptyPlane(NamedTuple):
     slice_before: int
     structures: tuple[int, ...]
     weight: float = 1.0
+
+
+class SharedPlane(NamedTuple):
+    """A plane between two neighbouring slices, where structures are that both of them show.
+
+    Parameters
+    ----------
+    position : float
+        Along the slice axis, in slices from the target's first one.
+    outer, inner : int
+        The two slices. The plane moves with the outer one.
+    structures : tuple of int
+        Labels that count where both slices show the same one; elsewhere the plane says nothing.
+    """
+
+    position: float
+    outer: int
+    inner: int
+    structures: tuple[int, ...]
 
 
 def stack_axes(voxel_to_world: Float, where: str) -> Float:

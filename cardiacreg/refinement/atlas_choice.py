@@ -111,6 +111,7 @@ def prepared_for_affines(context: RefinementContext) -> PreparedTarget:
         context.options.registration,
         unknown_labels=context.unknown_labels,
         empty_planes=context.coverage.planes,
+        shared_planes=context.coverage.shared,
         views=context.views,
         doubt=context.doubt,
     )

@@ -214,6 +214,7 @@ def prepare_over_lattice(
         options,
         unknown_labels=context.unknown_labels,
         empty_planes=() if whole else context.coverage.planes,
+        shared_planes=() if whole else context.coverage.shared,
         views=context.views,
         domain_mm=lattice_box_mm(lattice, axes),
         doubt=context.doubt,

@@ -13,12 +13,14 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.registration.options import RegistrationOptions, Sampling
-from cardiacreg.registration.target_sampling import Doubt, TargetSamples, sample_target
+from cardiacreg.registration.target_sampling import Doubt, Shared, TargetSamples, sample_target
 from cardiacreg.registration.view_samples import ViewPlane, ViewSamples, sample_views
-from cardiacreg.slices import DOUBT_LEVELS, EmptyPlane, labelled_slices
+from cardiacreg.slices import DOUBT_LEVELS, EmptyPlane, SharedPlane, labelled_slices
 
 _MOST_CONTROL_POINTS = 5e6
 _REACH_MM = (15.0, 15.0, 30.0)
+_SHARED_WEIGHT = 0.5
+"""Of the voxels of a plane between two slices; those of a slice have 1."""
 
 
 class LabelCodes(NamedTuple):
@@ -27,9 +29,16 @@ class LabelCodes(NamedTuple):
     codes: NDArray[np.uint8]
     score: Float
     n_labels: int
-    """How many codes stand for labels of the target. The next one stands for all others in an atlas,
-    those behind it for the voxels of planes beyond the ends, and then for doubtful voxels."""
+    """How many codes stand for labels of the target. The next one stands for all others in an atlas, and
+    in the target for what says nothing; those behind it for voxels of planes beyond the ends."""
+    first_shared: int
+    """Behind those: what both slices beside a plane show. None without such planes."""
     first_doubtful: int
+    """Behind those: doubtful voxels."""
+
+    def shared(self, planes: Sequence[SharedPlane]) -> Shared | None:
+        """How such planes are sampled; None where there are none."""
+        return Shared(tuple(planes), self.first_shared, self.n_labels) if planes else None
 
     @property
     def of_structures(self) -> Float:
@@ -76,6 +85,7 @@ def prepare_target(
     *,
     unknown_labels: tuple[int, ...] = (),
     empty_planes: Sequence[EmptyPlane] = (),
+    shared_planes: Sequence[SharedPlane] = (),
     views: Sequence[ViewPlane] = (),
     domain_mm: tuple[Float, Float] | None = None,
     doubt: NDArray[np.uint8] | None = None,
@@ -91,6 +101,8 @@ def prepare_target(
         See `register_labels`.
     empty_planes : sequence of EmptyPlane
         Planes across the stack where structures have ended, see `anatomy.stack_coverage`.
+    shared_planes : sequence of SharedPlane
+        Planes between two slices, where structures are that both show.
     views : sequence of ViewPlane
         Planes at any orientation that show the same heart.
     domain_mm : pair of ndarray, optional
@@ -105,13 +117,16 @@ def prepare_target(
             code="EMPTY_LABELS",
         )
     sampling = options if isinstance(options, Sampling) else options.sampling
-    codes = _label_codes(target, sampling, unknown_labels, empty_planes, doubt is not None)
+    codes = _label_codes(
+        target, sampling, unknown_labels, empty_planes, bool(shared_planes), doubt is not None
+    )
     samples = sample_target(
         target,
         codes.codes,
         margin_mm=sampling.margin_mm,
         all_slices=sampling.background_slices,
         beyond=[(plane, codes.n_labels + 1 + n) for n, plane in enumerate(empty_planes)],
+        shared=codes.shared(shared_planes),
         doubt=None if doubt is None else Doubt(doubt, codes.first_doubtful),
     )
     seen = _view_samples(target, samples, codes, views, sampling) if views else None
@@ -154,13 +169,15 @@ def _label_codes(
     sampling: Sampling,
     unknown_labels: tuple[int, ...],
     empty_planes: Sequence[EmptyPlane],
+    with_shared: bool,
     with_doubt: bool,
 ) -> LabelCodes:
     labels = sorted({0, *target.present(), *unknown_labels})
     codes = np.full(256, len(labels), dtype=np.uint8)
     codes[labels] = np.arange(len(labels))
     weights = dict(sampling.class_weights)
-    size = len(labels) + 1 + len(empty_planes)
+    first_shared = len(labels) + 1 + len(empty_planes)
+    size = first_shared + (len(labels) if with_shared else 0)
     further = len(labels) * (DOUBT_LEVELS - 1) if with_doubt else 0
     score = np.zeros((size + further, size))
     for code, label in enumerate(labels):
@@ -170,10 +187,12 @@ def _label_codes(
     for row, plane in enumerate(empty_planes, start=len(labels) + 1):
         score[row, : len(labels) + 1] = plane.weight
         score[row, codes[list(plane.structures)]] = 0.0
+    if with_shared:
+        score[first_shared:size] = _SHARED_WEIGHT * score[: len(labels)]
     if with_doubt:
         counted = 1 - np.arange(1, DOUBT_LEVELS) / DOUBT_LEVELS
         score[size:] = (score[: len(labels), None] * counted[:, None]).reshape(further, size)
-    return LabelCodes(codes, score, len(labels), size)
+    return LabelCodes(codes, score, len(labels), first_shared, size)
 
 
 def _domain(

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap
-from cardiacreg.slices import DOUBT_LEVELS, EmptyPlane, labelled_slices, stack_axes
+from cardiacreg.slices import (
+    DOUBT_LEVELS,
+    EmptyPlane,
+    SharedPlane,
+    labelled_slices,
+    stack_axes,
+)
 
 
 class Doubt(NamedTuple):
@@ -38,6 +44,23 @@ class Doubt(NamedTuple):
         return np.ascontiguousarray(np.where(levels == 0, codes, doubtful).astype(np.uint8))
 
 
+class Shared(NamedTuple):
+    """Planes between two slices, and the label codes of what both show.
+
+    Parameters
+    ----------
+    planes : tuple of SharedPlane
+    first_code : int
+        Of what is label code 0 in a slice; the others follow.
+    nothing : int
+        The code of voxels that say nothing.
+    """
+
+    planes: tuple[SharedPlane, ...]
+    first_code: int
+    nothing: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetSamples:
     """The target voxels that count, along the target's own axes (mm, origin at voxel 0).
@@ -45,14 +68,14 @@ class TargetSamples:
     Parameters
     ----------
     labels : ndarray of uint8, shape (n_slices, ni, nj)
-        Label codes at the sampled in-plane positions; planes beyond the ends come last.
+        Label codes at the sampled in-plane positions; planes that are no slices come last.
     spans : ndarray of int64, shape (n_slices, ni, 2)
         First and last-plus-one j that count, per slice and row.
     position_mm : tuple of ndarray
         In-plane positions along i and j, and the position of each slice along k.
     slice_index : ndarray of int64, shape (n_slices,)
-        Target slice that each sampled slice is; for a plane beyond the ends the nearest labelled one,
-        with which it moves.
+        Target slice that each sampled slice is; for a plane that is none the outermost labelled one
+        beside it, with which it moves.
     axes_to_world : ndarray, shape (4, 4)
         Mm along these axes to world mm; they are orthonormal.
     """
@@ -89,6 +112,7 @@ def sample_target(
     margin_mm: float,
     all_slices: bool = False,
     beyond: Sequence[tuple[EmptyPlane, int]] = (),
+    shared: Shared | None = None,
     doubt: Doubt | None = None,
 ) -> TargetSamples:
     """Collect the target voxels within `margin_mm` in-plane of any label, and planes beyond the ends.
@@ -106,6 +130,8 @@ def sample_target(
     beyond : sequence of (EmptyPlane, int)
         Planes where structures have ended, and the label code of their voxels. They reach around the
         structures' outline in the slice that they lie beyond.
+    shared : Shared, optional
+        Planes between two slices, where structures are that both show.
     doubt : Doubt, optional
         How doubtful each voxel is; all are certain when absent.
     """
@@ -131,30 +157,72 @@ def sample_target(
         slices,
         stack_axes(target.voxel_to_world, "sample_target"),
     )
-    return _with_planes(samples, target, box, reach, beyond) if beyond else samples
+    near = target.array[box[0] : box[1], box[2] : box[3]]
+    if beyond:
+        samples = _with_planes_beyond(samples, near, target.spacing_mm[2], reach, beyond)
+    return samples if shared is None else _with_shared_planes(samples, near, target, codes, shared)
 
 
-def _with_planes(
+def _with_planes_beyond(
     samples: TargetSamples,
-    target: LabelMap,
-    box: tuple[int, int, int, int],
+    near: NDArray[np.uint8],
+    distance_mm: float,
     reach: NDArray[np.int64],
     beyond: Sequence[tuple[EmptyPlane, int]],
 ) -> TargetSamples:
     """Add planes where structures have ended, each around their outline in the slice before it."""
-    near = target.array[box[0] : box[1], box[2] : box[3]]
     shown = [np.isin(near[:, :, plane.slice_before], plane.structures) for plane, _ in beyond]
-    spans = _row_spans(np.array(shown, dtype=np.uint8), reach)
     codes = np.array([code for _, code in beyond], dtype=np.uint8)
-    planes = np.broadcast_to(codes[:, None, None], (len(codes), *samples.labels.shape[1:]))
-    depth = np.array([plane.position for plane, _ in beyond]) * target.spacing_mm[2]
-    before = np.array([plane.slice_before for plane, _ in beyond], dtype=np.int64)
+    return _with_planes(
+        samples,
+        np.broadcast_to(codes[:, None, None], (len(codes), *samples.labels.shape[1:])),
+        _row_spans(np.array(shown, dtype=np.uint8), reach),
+        np.array([plane.position for plane, _ in beyond]) * distance_mm,
+        np.array([plane.slice_before for plane, _ in beyond], dtype=np.int64),
+    )
+
+
+def _with_shared_planes(
+    samples: TargetSamples,
+    near: NDArray[np.uint8],
+    target: LabelMap,
+    codes: NDArray[np.uint8],
+    shared: Shared,
+) -> TargetSamples:
+    """Add planes between two slices, with the codes of what both show."""
+    held = []
+    for plane in shared.planes:
+        outer, inner = near[:, :, plane.outer], near[:, :, plane.inner]
+        held.append((outer == inner) & np.isin(outer, plane.structures))
+    kept = [n for n, both in enumerate(held) if both.any()]
+    if not kept:
+        return samples
+    planes, both = [shared.planes[n] for n in kept], np.array([held[n] for n in kept])
+    outer = np.moveaxis(near[:, :, [plane.outer for plane in planes]], 2, 0)
+    labels = np.where(both, shared.first_code + codes[outer], shared.nothing).astype(np.uint8)
+    return _with_planes(
+        samples,
+        labels,
+        _row_spans(both.astype(np.uint8), np.zeros(2, dtype=np.int64)),
+        np.array([plane.position for plane in planes]) * target.spacing_mm[2],
+        np.array([plane.outer for plane in planes], dtype=np.int64),
+    )
+
+
+def _with_planes(
+    samples: TargetSamples,
+    labels: NDArray[np.uint8],
+    spans: NDArray[np.int64],
+    depth_mm: Float,
+    slice_index: NDArray[np.int64],
+) -> TargetSamples:
+    """Add planes behind the slices: their codes, spans, positions and the slices they move with."""
     x, y, z = samples.position_mm
     return TargetSamples(
-        np.concatenate([samples.labels, planes]),
+        np.concatenate([samples.labels, labels]),
         np.concatenate([samples.spans, spans]),
-        (x, y, np.concatenate([z, depth])),
-        np.concatenate([samples.slice_index, before]),
+        (x, y, np.concatenate([z, depth_mm])),
+        np.concatenate([samples.slice_index, slice_index]),
         samples.axes_to_world,
     )
 
