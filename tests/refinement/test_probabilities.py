@@ -84,6 +84,7 @@ def test_options_that_move_the_voxels_are_refused(option):
         cardiacreg.refine(HEART, atlases=ATLASES, options=options, probabilities=softmax(HEART))
 
 
+@pytest.mark.filterwarnings("ignore:.*VOLUME_DIFFERS")  # so does a doubtful end of a tiny heart
 def test_an_end_that_is_doubted_is_told():
     shares = softmax(HEART, sure=0.99)
     last = basal_slice(HEART)
