@@ -167,7 +167,7 @@ for _command in (
     type=click.Choice(["default", "fast", "paper"]),
     default="default",
     show_default=True,
-    help="Recommended, nearly as good in about half the time, or the method as published.",
+    help="Recommended, nearly as good in two thirds of the time, or the method as published.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier result in OUT.")

@@ -102,7 +102,7 @@ def refine(
     spacing_mm : array_like, shape (3,)
         Spacing of the result along the target's (i, j, k).
     options : RefineOptions, optional
-        `RefineOptions` is recommended, `RefineOptions.fast` takes about half the time,
+        `RefineOptions` is recommended, `RefineOptions.fast` takes two thirds of the time,
         `RefineOptions.paper` is the published method.
     threads : int, optional
         All CPUs of this process when absent; the result is the same for any number.
