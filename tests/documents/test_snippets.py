@@ -64,7 +64,7 @@ def reader(files, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::cardiacreg.errors.InputWarning")
 @pytest.mark.filterwarnings("ignore::cardiacreg.errors.ResultWarning")
-@pytest.mark.parametrize("typed", pages())
+@pytest.mark.parametrize("typed", list(pages()))
 def test_what_a_document_says_to_type_runs(typed, reader):
     """All of it is tried, so that one run tells of everything that fails."""
     failed = []
@@ -107,6 +107,8 @@ def test_what_is_run_elsewhere_is_still_said():
         for t in snippets.commands(b)
     }
     assert set(snippets.ELSEWHERE) <= typed
+    python = "".join(b.text for d in WITH_BLOCKS for b in blocks(d) if b.language == "python")
+    assert all(said in python for said in snippets.LESS)
     assert all((ROOT / place).exists() for place in snippets.ELSEWHERE.values())
 
 
