@@ -23,8 +23,14 @@ export OPENBLAS_NUM_THREADS = 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Tests that run every kernel; they run a second time with every index checked.
-KERNEL_TESTS := $(addprefix tests/,compute transforms registration slice_motion fusion \
-  atlases/test_ranking.py phantoms/test_hearts.py refinement/test_refine.py anatomy/test_topology.py)
+KERNEL_TESTS := $(addprefix tests/,compute/test_decompositions.py compute/test_lbfgs.py transforms registration \
+  slice_motion fusion refinement/test_refine.py)
+
+# A worker runs tests that stand together, which share what they are given, and helps where it is done.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Once and side by side, before two processes would compile the same kernels.
+COMPILE := $(BIN)/python -c "from cardiacreg.compute.preparation import compile_kernels as c; c(2)"
 
 # Geometry, errors, the rules of the code, files there and back, and one refinement of the tiny heart.
 QUICK_TESTS := $(addprefix tests/,test_geometry.py test_architecture.py test_make.py io/test_nifti.py \
@@ -53,8 +59,10 @@ lint: $(INSTALLED)
 	$(BIN)/cython-lint cardiacreg
 
 test: lint
-	$(BIN)/python -m pytest -n 2
-	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS)
+	$(COMPILE)
+	$(PYTEST)
+	NUMBA_BOUNDSCHECK=1 $(COMPILE)
+	NUMBA_BOUNDSCHECK=1 $(PYTEST) $(KERNEL_TESTS)
 
 quick: lint
 	$(BIN)/python -m pytest -n 2 -q -k $(NOT_QUICK) $(QUICK_TESTS)

@@ -46,6 +46,17 @@ def tiny_result():
         )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def rays_of_surfaces(request):
+    """Draw surfaces by a ninth of the rays where tests are of commands, cohorts and documents."""
+    room = request.path.relative_to(Path(__file__).parent).parts[0]
+    with pytest.MonkeyPatch.context() as patch:
+        if room in ("cli", "cohort", "documents"):
+            patch.setattr("cardiacreg.results.surface_rays.PIXEL_MM", 1.2)
+            patch.setattr("cardiacreg.results.surface_figure.PIXEL_MM", 1.2)
+        yield
+
+
 @dataclass(frozen=True)
 class TinyFiles:
     """Files of the tiny heart and a folder with two atlases for it."""

@@ -44,7 +44,7 @@ def test_the_whole_check_runs_every_tool_and_every_test():
     text = commands("test")
     for tool in ("ruff check .", "ruff format --check .", "/mypy", "cython-lint cardiacreg"):
         assert tool in text
-    assert re.search(r"-m pytest -n 2$", text, flags=re.MULTILINE)
+    assert re.search(r"^\S*python -m pytest -n 2 --dist worksteal$", text, flags=re.MULTILINE)
     assert re.search(r"^NUMBA_BOUNDSCHECK=1 .*-m pytest", text, flags=re.MULTILINE)
 
 

@@ -27,6 +27,30 @@ with warnings.catch_warnings(record=True) as caught:
     {work}
 print(json.dumps([found[0], len(found[1]), [f"{{w.category.__name__}}: {{w.message}}" for w in caught]]))
 """
+FORKING = """
+import json, os, sys, traceback
+import numba
+numba.njit(lambda x: x + 1)(1)
+for line in sys.stdin:
+    script, folder, variables = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        try:
+            said = os.open(folder + "/said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(said, 1)
+            os.dup2(said, 2)
+            os.environ.clear()
+            os.environ.update(variables)
+            numba.core.config.reload_config()
+            sys.dont_write_bytecode, sys.argv = True, ["-c", folder]
+            exec(script, {"__name__": "__main__"})
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
 
 
 @pytest.fixture
@@ -37,19 +61,55 @@ def project(tmp_path):
     return tmp_path
 
 
-def call(folder, work=CALL_TOP, **variables):
+@pytest.fixture(scope="module")
+def forking():
+    """A process that has Numba loaded and forks; None where processes cannot."""
+    if sys.platform != "linux":
+        yield None
+        return
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", FORKING]
+    with subprocess.Popen(command, cwd=ROOT, env=variables_of(), text=True, **pipes) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def call(forking):
+    """A process of its own, forked where that can be: Numba and what hashes begin with are the same."""
+
+    def called(folder, work=CALL_TOP, **variables):
+        if forking is None:
+            return call_anew(folder, work, **variables)
+        order = REPORT.format(work=work), str(folder), variables_of(folder, **variables)
+        print(json.dumps(order), file=forking.stdin, flush=True)
+        status, said = forking.stdout.readline(), folder / "said"
+        text = said.read_text()
+        said.unlink()
+        assert status == "0\n", text
+        return tuple(json.loads(text))
+
+    return called
+
+
+def call_anew(folder, work=CALL_TOP, **variables):
     """A fresh process: what the kernel returned, how many signatures it found on disk, warnings."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA", "CARDIACREG"))}
-    settings = {"CARDIACREG_CACHE": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", REPORT.format(work=work), str(folder)],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=kept | settings | variables,
+        env=variables_of(folder, **variables),
     )
     assert done.returncode == 0, done.stderr
     return tuple(json.loads(done.stdout))
+
+
+def variables_of(folder=Path(), **variables):
+    """The variables of a process: nothing of this one about Numba or caches."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA", "CARDIACREG"))}
+    settings = {"CARDIACREG_CACHE": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return kept | settings | variables
 
 
 def edit(folder, name, old, new):
@@ -63,19 +123,19 @@ def stored(folder):
 
 
 def test_kernels_are_found_again_and_only_in_the_cache(project):
-    assert call(project) == (30, 0, [])
+    assert call_anew(project) == (30, 0, [])
     first = stored(project)
     assert [name.partition("-")[0] for name in first] == [
         "far._step",
         "near._two_steps",
         "top._all",
     ]
-    assert call(project) == (30, 1, [])
+    assert call_anew(project) == (30, 1, [])
     assert stored(project) == first
     assert {path.name for path in project.iterdir()} == {"cache", *(f"{n}.py" for n in FILES)}
 
 
-def test_edits_are_noticed_in_own_file_and_one_and_two_files_away(project):
+def test_edits_are_noticed_in_own_file_and_one_and_two_files_away(call, project):
     call(project)
     edit(project, "near", "_step(_step(x))", "_step(_step(_step(x)))")
     assert call(project) == (40, 0, [])
@@ -90,7 +150,7 @@ def test_edits_are_noticed_in_own_file_and_one_and_two_files_away(project):
     assert call(project) == (30, 1, [])
 
 
-def test_a_constant_that_comes_from_a_file_without_kernels_is_noticed(project):
+def test_a_constant_that_comes_from_a_file_without_kernels_is_noticed(call, project):
     (project / "sizes.py").write_text("FACTOR = 10\n")
     edit(project, "top", "FACTOR = 10", "from sizes import FACTOR")
     assert call(project) == (30, 0, [])
@@ -98,7 +158,7 @@ def test_a_constant_that_comes_from_a_file_without_kernels_is_noticed(project):
     assert call(project) == (33, 0, [])
 
 
-def test_kernels_that_a_function_closes_over_are_noticed(project):
+def test_kernels_that_a_function_closes_over_are_noticed(call, project):
     (project / "made.py").write_text(
         "from cardiacreg.compute.jit import kernel\nfrom far import _step\n"
         "def make(factor, step):\n    @kernel\n    def _made(x):\n        return factor * step(x)\n"
@@ -112,7 +172,7 @@ def test_kernels_that_a_function_closes_over_are_noticed(project):
     assert call(project, work) == (15, 0, [])
 
 
-def test_fields_of_a_named_tuple_from_another_file_are_noticed(project):
+def test_fields_of_a_named_tuple_from_another_file_are_noticed(call, project):
     shape = "from typing import NamedTuple\nclass Pair(NamedTuple):\n    {}: int\n    {}: int\n"
     (project / "pair.py").write_text(shape.format("first", "second"))
     edit(project, "top", "FACTOR * _two_steps(x)", "x.first")
@@ -122,7 +182,7 @@ def test_fields_of_a_named_tuple_from_another_file_are_noticed(project):
     assert call(project, work) == (2, 0, [])
 
 
-def test_checkouts_of_equal_content_share_and_others_do_not_meet(project, tmp_path_factory):
+def test_checkouts_of_equal_content_share_and_others_do_not_meet(call, project, tmp_path_factory):
     call(project)
     other = tmp_path_factory.mktemp("other")
     for name, text in FILES.items():
@@ -144,14 +204,14 @@ def test_checked_kernels_are_never_taken_for_unchecked_ones(project):
         "    except IndexError: first = 'checked'\n"
         "    found = first, beyond._read.stats.cache_hits"
     )
-    assert call(project, work.format(5)) == (1, 0, [])
+    assert call_anew(project, work.format(5)) == (1, 0, [])
     checked = {"NUMBA_BOUNDSCHECK": "1"}
-    assert call(project, work.format(5), **checked) == ("checked", 0, [])
-    assert call(project, work.format(5), **checked) == ("checked", 1, [])
-    assert call(project, work.format(5)) == (1, 1, [])
+    assert call_anew(project, work.format(5), **checked) == ("checked", 0, [])
+    assert call_anew(project, work.format(5), **checked) == ("checked", 1, [])
+    assert call_anew(project, work.format(5)) == (1, 1, [])
 
 
-def test_numbas_own_variable_says_where_kernels_are_kept(project):
+def test_numbas_own_variable_says_where_kernels_are_kept(call, project):
     elsewhere = {"NUMBA_CACHE_DIR": str(project / "elsewhere")}
     assert call(project, **elsewhere) == (30, 0, [])
     assert call(project, **elsewhere) == (30, 1, [])
@@ -159,7 +219,7 @@ def test_numbas_own_variable_says_where_kernels_are_kept(project):
     assert not (project / "cache").exists()
 
 
-def test_other_packages_keep_their_cache(project):
+def test_other_packages_keep_their_cache(call, project):
     (project / "theirs.py").write_text(
         "import numba\n@numba.njit(cache=True)\ndef add(x):\n    return x + 1\n"
     )
@@ -172,7 +232,7 @@ def test_other_packages_keep_their_cache(project):
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "changed"])
-def test_a_damaged_file_is_made_again(project, damage):
+def test_a_damaged_file_is_made_again(call, project, damage):
     call(project)
     (file,) = (project / "cache" / "kernels").glob("top._all-*")
     whole = file.read_bytes()
@@ -187,7 +247,7 @@ UNWRITABLE = ["/dev/null/cache", "/proc/cache"]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="these places are Linux's")
 @pytest.mark.parametrize("place", UNWRITABLE)
-def test_without_a_writable_folder_there_is_one_warning(project, place):
+def test_without_a_writable_folder_there_is_one_warning(call, project, place):
     value, hits, (warning,) = call(project, CARDIACREG_CACHE=place)
     assert (value, hits) == (30, 0)
     assert warning.startswith(f"CacheWarning: kernel cache: {place}/kernels cannot be written")
@@ -195,7 +255,7 @@ def test_without_a_writable_folder_there_is_one_warning(project, place):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="these places are Linux's")
-def test_without_a_writable_home_there_is_one_warning(project):
+def test_without_a_writable_home_there_is_one_warning(call, project):
     home = {"HOME": "/dev/null/home", "XDG_CACHE_HOME": "", "CARDIACREG_CACHE": ""}
     value, hits, warnings = call(project, **home)
     assert (value, hits, len(warnings)) == (30, 0, 1)
@@ -209,7 +269,7 @@ def test_a_user_without_a_home_gets_no_folder_in_the_working_directory(monkeypat
         assert cache_files.why_not_writable(cache_files.cache_folder())
 
 
-def test_kernels_in_a_folder_that_cannot_be_written_are_used_without_a_warning(project):
+def test_kernels_in_a_folder_that_cannot_be_written_are_used_without_a_warning(call, project):
     call(project)
     broken = (
         "import cardiacreg.compute.kernel_cache as k\n"
@@ -223,7 +283,7 @@ def test_kernels_in_a_folder_that_cannot_be_written_are_used_without_a_warning(p
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_leaves_nothing_behind(project):
+def test_a_full_disk_leaves_nothing_behind(call, project):
     full = (
         "import pathlib; opened = pathlib.Path.open\n"
         "    def open_full(path, *words, **more):\n"
@@ -238,7 +298,7 @@ def test_a_full_disk_leaves_nothing_behind(project):
 
 
 @pytest.mark.parametrize("gone", ["_rebuild", "_reduce"])
-def test_another_numba_means_no_cache_and_one_warning(project, gone):
+def test_another_numba_means_no_cache_and_one_warning(call, project, gone):
     value, hits, (warning,) = call(
         project, f"import numba.core.compiler as c; del c.CompileResult.{gone}\n    {CALL_TOP}"
     )
@@ -247,7 +307,7 @@ def test_another_numba_means_no_cache_and_one_warning(project, gone):
     assert not (project / "cache").exists()
 
 
-def test_a_stored_kernel_that_numba_does_not_take_is_compiled(project):
+def test_a_stored_kernel_that_numba_does_not_take_is_compiled(call, project):
     call(project)
     other = (
         "import numba.core.compiler as c\n    def rebuild(*_): raise TypeError('other arguments')\n"
@@ -259,4 +319,4 @@ def test_a_stored_kernel_that_numba_does_not_take_is_compiled(project):
 
 def test_kernels_work_without_compilation(project):
     work = "import top; found = top._all(1), {}"
-    assert call(project, work, NUMBA_DISABLE_JIT="1") == (30, 0, [])
+    assert call_anew(project, work, NUMBA_DISABLE_JIT="1") == (30, 0, [])

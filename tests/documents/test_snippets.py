@@ -26,6 +26,21 @@ def name_of(document):
     return document.relative_to(ROOT / "docs").as_posix()
 
 
+def pages():
+    """Blocks that are run after each other, in a folder of their own.
+
+    The blocks of usage are examples, each for itself; those of other pages build on each other.
+    """
+    for document in WITH_BLOCKS:
+        found = blocks(document)
+        if document.name != "usage.md":
+            yield pytest.param(found, id=name_of(document))
+            continue
+        for block in found:
+            if block.language in ("python", *snippets.COMMANDS):
+                yield pytest.param([block], id=f"{name_of(document)}:{block.number}")
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     for needed in ("SimpleITK", "pydicom", "highdicom", "dask", "distributed"):
@@ -35,13 +50,6 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("snippets")
     write_files(folder)
     return folder
-
-
-def restore(files, folder):
-    """Make a folder what it was at first."""
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.copytree(files, folder, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -56,11 +64,11 @@ def reader(files, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::cardiacreg.errors.InputWarning")
 @pytest.mark.filterwarnings("ignore::cardiacreg.errors.ResultWarning")
-@pytest.mark.parametrize("document", WITH_BLOCKS, ids=name_of)
-def test_what_a_document_says_to_type_runs(document, files, reader):
+@pytest.mark.parametrize("typed", list(pages()))
+def test_what_a_document_says_to_type_runs(typed, reader):
     """All of it is tried, so that one run tells of everything that fails."""
     failed = []
-    for name, work in everything_typed(document, files, reader):
+    for name, work in everything_typed(typed, reader):
         try:
             work()
         except (Exception, SystemExit) as error:
@@ -68,19 +76,14 @@ def test_what_a_document_says_to_type_runs(document, files, reader):
     assert not failed, "\n".join(failed)
 
 
-def everything_typed(document, files, folder):
-    """What a document says to type, in order, as (name, work).
-
-    The blocks of usage are examples, each for itself; those of other pages build on each other.
-    """
-    for block in blocks(document):
-        if document.name == "usage.md":
-            restore(files, folder)
+def everything_typed(typed, folder):
+    """What blocks say to type, in order, as (name, work)."""
+    for block in typed:
         if block.language == "python":
-            yield block.name, partial(snippets.run_python, block)
+            yield block.name, partial(snippets.run_python, block, folder)
         elif block.language in snippets.COMMANDS:
-            for typed in snippets.commands(block):
-                yield f"{block.name} {typed}", partial(snippets.run_command, typed, folder)
+            for each in snippets.commands(block):
+                yield f"{block.name} {each}", partial(snippets.run_command, each, folder)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
@@ -104,6 +107,8 @@ def test_what_is_run_elsewhere_is_still_said():
         for t in snippets.commands(b)
     }
     assert set(snippets.ELSEWHERE) <= typed
+    python = "".join(b.text for d in WITH_BLOCKS for b in blocks(d) if b.language == "python")
+    assert all(said in python for said in snippets.LESS)
     assert all((ROOT / place).exists() for place in snippets.ELSEWHERE.values())
 
 

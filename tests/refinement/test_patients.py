@@ -2,6 +2,7 @@
 
 import csv
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -104,6 +105,7 @@ class TestPatients:
         assert first.probability == pytest.approx(second.probability, abs=1e-9)
 
     @staticmethod
+    @cache
     def orientations(number):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputWarning)

@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ def reordered(grid, order):
     return type(grid)(grid.array.transpose(order), grid.voxel_to_world[:, [*order, 3]])
 
 
+@cache
 def thick_stack(seed=10_022):
     heart = sample_heart(seed, group="healthy")
     return simulate_low_resolution(heart, seed=2).subject.labels
