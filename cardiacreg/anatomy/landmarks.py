@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.algebra import invert, length, multiply, settled
+from cardiacreg.anatomy.label_presets import check_canonical
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import (
@@ -64,12 +65,14 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     Raises
     ------
     InvalidInputError
-        If fewer than 3 slices show the LV.
+        If fewer than 3 slices show the LV (TOO_FEW_SLICES), or the labels are not canonical
+        (UNEXPECTED_LABEL, WRONG_PRESET).
 
     Warns
     -----
     InputWarning
-        If there is no RV: its direction is then taken as the patient's right-anterior.
+        If there is no RV: its direction is then taken as the patient's right-anterior; if the labels
+        make no heart under any preset.
 
     Examples
     --------
@@ -80,6 +83,31 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     ('apex', array([ 10.,   0., -29.]))
     """
     check_argument(labels, LabelMap, "landmarks_from_labels: labels")
+    check_canonical(labels, "landmarks_from_labels")
+    return derive_landmarks(labels, base_at_last_slice=base_at_last_slice)
+
+
+def derive_landmarks(labels: LabelMap, *, base_at_last_slice: bool | None = None) -> Landmarks:
+    """Derive landmarks as `landmarks_from_labels` does, from labels that were checked before.
+
+    Parameters
+    ----------
+    labels, base_at_last_slice : as for `landmarks_from_labels`
+
+    Returns
+    -------
+    Landmarks
+
+    Raises
+    ------
+    InvalidInputError
+        If fewer than 3 slices show the LV (TOO_FEW_SLICES).
+
+    Warns
+    -----
+    InputWarning
+        If there is no RV.
+    """
     present = np.isin(labels.array, (LV_CAVITY, LV_WALL))
     if int(present.any(axis=(0, 1)).sum()) < 3:
         raise InvalidInputError(

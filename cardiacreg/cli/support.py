@@ -56,8 +56,12 @@ _WORDS = (
     ),
     (r"convert it, or read it with SimpleITK and pass the image", "convert it to NIfTI"),
     (
-        r"[;:] pass space=",
-        "; read it in Python, with read_landmarks(file, space='LPS') or 'RAS', and write it as JSON",
+        r"pass space='RAS' or space='LPS'",
+        "add --from RAS or --from LPS",
+    ),
+    (
+        r"pass space='LPS' or 'RAS' to cardiacreg\.read_landmarks",
+        "write it as JSON with cardiacreg convert FILE OUT.json --from LPS or --from RAS",
     ),
     (r"pass weights=", "name them with --weights"),
 )
@@ -81,7 +85,9 @@ def in_options(text: str, prefix: str = "") -> str:
     for pattern, words in _WORDS:
         text = re.sub(pattern, words.replace("{prefix}", prefix), text)
     return re.sub(
-        r"\{(\d+: \d(?:, \d+: \d)*)\}", lambda m: m[1].replace(": ", "=").replace(", ", ","), text
+        r"\{(-?\d+: \d(?:, -?\d+: \d)*)\}",
+        lambda m: m[1].replace(": ", "=").replace(", ", ","),
+        text,
     )
 
 

@@ -396,6 +396,22 @@ def test_names_of_slicer_segments_say_what_they_are(tmp_path, sitk):
         read_segmentation(path)
 
 
+def test_values_without_a_segment_are_told_and_not_lost(tmp_path, sitk):
+    heart = small_heart()
+    path = segmentation(sitk, tmp_path / "a.seg.nrrd", [heart.array], {"LV": (1, 0), "Myo": (2, 0)})
+    with pytest.raises(InvalidInputError, match=r"values \[4\] occur and belong to none") as error:
+        read_segmentation(path)
+    assert error.value.code == "UNKNOWN_SEGMENTS"
+    np.testing.assert_array_equal(
+        read_segmentation(path, preset={1: 1, 2: 2, 4: 4}).array, heart.array
+    )
+    layers = [heart.array, (heart.array == 4).astype(np.uint8)]
+    names = {"LV": (1, 0), "RV": (1, 1)}
+    path = segmentation(sitk, tmp_path / "b.seg.nrrd", layers, names)
+    with pytest.raises(InvalidInputError, match="layer 0 holds voxels of value 2"):
+        read_segmentation(path)
+
+
 def test_overlapping_layers_of_slicer_are_flattened_or_refused(tmp_path, sitk):
     array = small_heart().array
     solid, cavity, rv = ((np.isin(array, each)).astype(np.uint8) for each in ((1, 2), 1, 4))
