@@ -386,7 +386,7 @@ def check_anatomy(
     problem = contradiction(sight, roles)
     if problem is None and can_check(roles):
         if (found := doubt(sight, roles)) is not None:
-            warn(f"labels: read with {_spoken(preset)}, {found}; make sure that it is not a scar.")
+            warn(f"labels: read with {_spoken(preset)}, {found}; make sure it is no scar or wall.")
         return
     fitting = _fitting_names(sight, stored)
     if problem is None and fitting and isinstance(preset, str) and 0 in roles:

@@ -19,6 +19,8 @@ from cardiacreg.anatomy.label_presets import (
     segment_mapping,
 )
 from cardiacreg.anatomy.segmentation import read_segmentation
+from cardiacreg.phantoms.acquisition import simulate_low_resolution
+from cardiacreg.phantoms.hearts import sample_heart
 from tests.helpers.small_hearts import data_folder, matrix, relabelled, small_heart
 
 SCAR = 99
@@ -207,6 +209,16 @@ def test_swapped_wall_and_cavity_are_refused():
 def test_an_rv_wall_around_no_cavity_is_refused():
     with pytest.raises(InvalidInputError, match="no RV cavity.*'mms'"):
         check_anatomy(relabelled(small_heart(), {4: 3}))
+
+
+def test_no_rv_wall_is_taken_for_an_rv_cavity():
+    stack = simulate_low_resolution(sample_heart(10_022), seed=2).subject.labels
+    walls = relabelled(stack, {4: 0})
+    assert fitting_presets(walls) == ()
+    with pytest.raises(InvalidInputError, match="no RV cavity; no preset fits clearly"):
+        check_anatomy(walls)
+    with pytest.warns(InputWarning, match="a thin shell.*no scar or wall"):
+        check_anatomy(walls, "mms")
 
 
 def test_an_rv_cavity_inside_the_wall_is_refused_even_without_lv_cavity():

@@ -218,6 +218,16 @@ def test_one_hot_channels_without_background_begin_with_label_1():
     np.testing.assert_array_equal(labels.array, small_heart(rv_wall=True).array)
 
 
+@pytest.mark.parametrize("one_channel", [False, True])
+def test_a_batch_of_one_is_left_away(one_channel):
+    heart = small_heart(rv_wall=True)
+    array = heart.array[None, None] if one_channel else np.moveaxis(one_hot(), 3, 0)[None]
+    told = pytest.warns(InputWarning, match="an axis of length 1, as of a batch")
+    with told, pytest.warns(InputWarning, match="channel"):
+        labels = read_labels((array, matrix()))
+    np.testing.assert_array_equal(labels.array, heart.array)
+
+
 def test_probabilities_ask_for_the_argmax():
     soft = 0.9 * one_hot() + 0.02
     assert "numpy.argmax" in refused("FRACTIONAL_LABELS", (soft, matrix()))
