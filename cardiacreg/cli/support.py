@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import re
 import signal
@@ -137,12 +138,16 @@ def _any_name_can_be_printed() -> Iterator[None]:
 
 @contextmanager
 def _without_windows() -> Iterator[None]:
-    """Draw into files only: a MPLBACKEND that is not there does not matter."""
+    """Draw into files only: a MPLBACKEND, or a place for settings, that is not there does not matter."""
     before = os.environ.get("MPLBACKEND")
     os.environ["MPLBACKEND"] = "agg"
+    told = logging.getLogger("matplotlib")
+    level = told.level
+    told.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        told.setLevel(level)
         if before is None:
             os.environ.pop("MPLBACKEND", None)
         else:
