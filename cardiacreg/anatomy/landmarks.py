@@ -29,6 +29,7 @@ from cardiacreg.geometry import (
     Landmarks,
     apply_matrix,
 )
+from cardiacreg.slices import lattice_axes
 
 _APEX_FIT_SHARE = 0.8
 _FARTHEST_APEX_STEPS = 2.5
@@ -119,7 +120,7 @@ def derive_landmarks(labels: LabelMap, *, base_at_last_slice: bool | None = None
         base_at_last_slice = _area_growth(labels, present) >= 0
     sign = 1.0 if base_at_last_slice else -1.0
     profile = _measure(labels, present, sign)
-    axes = _axes(labels)
+    axes = lattice_axes(labels.voxel_to_world)
     axis_point, axis_slope = _long_axis(profile)
     apex_height = _apex_height(profile)
     base_height = _base_height(profile, labels.spacing_mm[2])
@@ -133,13 +134,6 @@ def derive_landmarks(labels: LabelMap, *, base_at_last_slice: bool | None = None
     points[:4] = mid_centre + np.column_stack([middle, np.zeros(4)])
     points[:, 2] *= sign
     return Landmarks(settled(apply_matrix(axes, points)), source="labels")
-
-
-def _axes(labels: LabelMap) -> Float:
-    """Matrix from mm along the lattice's axes (origin at voxel 0) to world mm."""
-    axes = np.array(labels.voxel_to_world)
-    axes[:3, :3] /= labels.spacing_mm
-    return axes
 
 
 def base_is_at_last_slice(labels: LabelMap) -> bool:
