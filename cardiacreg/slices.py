@@ -57,16 +57,22 @@ class SharedPlane(NamedTuple):
     structures: tuple[int, ...]
 
 
+def lattice_axes(voxel_to_world: Float) -> Float:
+    """Return the map from mm along a lattice's axes (origin at voxel 0) to world mm, sheared or not."""
+    axes = np.array(voxel_to_world)
+    axes[:3, :3] /= np.linalg.norm(axes[:3, :3], axis=0)
+    return axes
+
+
 def stack_axes(voxel_to_world: Float, where: str) -> Float:
-    """Return the map from mm along a lattice's axes (origin at voxel 0) to world mm.
+    """Return the axes of a lattice, as `lattice_axes`, where they are orthogonal.
 
     Raises
     ------
     InvalidInputError
         If the lattice's axes are not orthogonal.
     """
-    axes = np.array(voxel_to_world)
-    axes[:3, :3] /= np.linalg.norm(axes[:3, :3], axis=0)
+    axes = lattice_axes(voxel_to_world)
     if np.abs(multiply(axes[:3, :3].T, axes[:3, :3]) - np.eye(3)).max() > 2e-3:
         raise InvalidInputError(
             f"{where}: the target's axes are not orthogonal (a sheared header); resample it onto "

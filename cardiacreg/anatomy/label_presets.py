@@ -159,8 +159,8 @@ def _checked_mapping(mapping: Mapping[int, int]) -> dict[int, int]:
         if not good or (theirs == 0 != ours):
             names = ", ".join(f"{label} {name}" for label, name in STRUCTURES.items())
             raise InvalidInputError(
-                f"preset: the entry {theirs!r}: {ours!r} is not valid; needs whole numbers from 0 "
-                f"mapped to 0 background, {names}.",
+                f"preset: the entry {theirs!r}: {ours!r} is not valid; needs whole numbers mapped "
+                f"to 0 background, {names}, and 0 as background.",
                 code="BAD_PRESET",
             )
         checked[int(theirs)] = int(ours)
@@ -171,7 +171,7 @@ def _is_value(theirs: Any) -> bool:
     whole = isinstance(theirs, int | np.integer) or (
         isinstance(theirs, float) and theirs.is_integer()
     )
-    return whole and 0 <= theirs <= _LARGEST_VALUE
+    return whole and abs(theirs) <= _LARGEST_VALUE
 
 
 def segment_mapping(names: Mapping[int, str]) -> dict[int, int]:
@@ -386,7 +386,7 @@ def check_anatomy(
     problem = contradiction(sight, roles)
     if problem is None and can_check(roles):
         if (found := doubt(sight, roles)) is not None:
-            warn(f"labels: read with {_spoken(preset)}, {found}; make sure that it is not a scar.")
+            warn(f"labels: read with {_spoken(preset)}, {found}; make sure it is no scar or wall.")
         return
     fitting = _fitting_names(sight, stored)
     if problem is None and fitting and isinstance(preset, str) and 0 in roles:

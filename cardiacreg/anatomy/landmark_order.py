@@ -10,7 +10,7 @@ from itertools import permutations
 
 import numpy as np
 
-from cardiacreg.anatomy.landmarks import base_is_uncertain, landmarks_from_labels
+from cardiacreg.anatomy.landmarks import base_is_uncertain, derive_landmarks
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import (
@@ -92,7 +92,7 @@ def _witness(labels: LabelMap) -> Float | None:
     if slices < 3 or not (labels.array == RV_CAVITY).any():
         return None
     try:
-        return landmarks_from_labels(labels).points_mm
+        return derive_landmarks(labels).points_mm
     except InvalidInputError:
         return None
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.algebra import invert, length, multiply, settled
+from cardiacreg.anatomy.label_presets import check_canonical
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import (
@@ -28,6 +29,7 @@ from cardiacreg.geometry import (
     Landmarks,
     apply_matrix,
 )
+from cardiacreg.slices import lattice_axes
 
 _APEX_FIT_SHARE = 0.8
 _FARTHEST_APEX_STEPS = 2.5
@@ -64,12 +66,14 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     Raises
     ------
     InvalidInputError
-        If fewer than 3 slices show the LV.
+        If fewer than 3 slices show the LV (TOO_FEW_SLICES), or the labels are not canonical
+        (UNEXPECTED_LABEL, WRONG_PRESET).
 
     Warns
     -----
     InputWarning
-        If there is no RV: its direction is then taken as the patient's right-anterior.
+        If there is no RV: its direction is then taken as the patient's right-anterior; if the labels
+        make no heart under any preset.
 
     Examples
     --------
@@ -80,6 +84,31 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     ('apex', array([ 10.,   0., -29.]))
     """
     check_argument(labels, LabelMap, "landmarks_from_labels: labels")
+    check_canonical(labels, "landmarks_from_labels")
+    return derive_landmarks(labels, base_at_last_slice=base_at_last_slice)
+
+
+def derive_landmarks(labels: LabelMap, *, base_at_last_slice: bool | None = None) -> Landmarks:
+    """Derive landmarks as `landmarks_from_labels` does, from labels that were checked before.
+
+    Parameters
+    ----------
+    labels, base_at_last_slice : as for `landmarks_from_labels`
+
+    Returns
+    -------
+    Landmarks
+
+    Raises
+    ------
+    InvalidInputError
+        If fewer than 3 slices show the LV (TOO_FEW_SLICES).
+
+    Warns
+    -----
+    InputWarning
+        If there is no RV.
+    """
     present = np.isin(labels.array, (LV_CAVITY, LV_WALL))
     if int(present.any(axis=(0, 1)).sum()) < 3:
         raise InvalidInputError(
@@ -91,7 +120,7 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
         base_at_last_slice = _area_growth(labels, present) >= 0
     sign = 1.0 if base_at_last_slice else -1.0
     profile = _measure(labels, present, sign)
-    axes = _axes(labels)
+    axes = lattice_axes(labels.voxel_to_world)
     axis_point, axis_slope = _long_axis(profile)
     apex_height = _apex_height(profile)
     base_height = _base_height(profile, labels.spacing_mm[2])
@@ -105,13 +134,6 @@ def landmarks_from_labels(labels: LabelMap, *, base_at_last_slice: bool | None =
     points[:4] = mid_centre + np.column_stack([middle, np.zeros(4)])
     points[:, 2] *= sign
     return Landmarks(settled(apply_matrix(axes, points)), source="labels")
-
-
-def _axes(labels: LabelMap) -> Float:
-    """Matrix from mm along the lattice's axes (origin at voxel 0) to world mm."""
-    axes = np.array(labels.voxel_to_world)
-    axes[:3, :3] /= labels.spacing_mm
-    return axes
 
 
 def base_is_at_last_slice(labels: LabelMap) -> bool:

@@ -5,7 +5,8 @@ its wall and never its cavity; a scar is a part of the wall. Every test is a mea
 which the message tells. The limits come from the 200 maps of ACDC: there the wall covers all of the LV
 cavity's mid-slice outline and 18 to 46 % of the RV cavity's, which never touches the LV cavity; the RV
 cavity has at least 6 % of the LV's volume, and its far side (90th percentile) lies at least 1.1 LV radii
-from the LV's centre, in one map 1.05.
+from the LV's centre, in one map 1.05. Its area is at most 23 squares of its largest inscribed radius;
+that of an RV wall is at least 50 in the synthetic hearts.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ LEAST_RV_SHARE = 0.03
 LEAST_RV_REACH = 1.02
 DOUBTFUL_RV_REACH = 1.1
 DOUBTFUL_RV_ENCLOSED = 0.50
+DOUBTFUL_RV_SLENDERNESS = 36.0
 _SHORTEST_OUTLINE = 12
 _LEAST_HOLE = 0.05
 
@@ -104,6 +106,20 @@ class Sight:
             for k in _middle(np.flatnonzero(np.logical_and.reduce(shown)))
         ]
         return float(np.percentile(np.concatenate(found), 90)) if found else None
+
+    def slenderness(self, region: NDArray[np.bool_]) -> float:
+        """Return how long and thin a region is: area by the square of its largest inscribed radius.
+
+        The median over its middle slices; 3 for a disc, 0 for nothing.
+        """
+        cell_mm2 = float(np.prod(self.labels.spacing_mm[:2]))
+        found = []
+        for k in _middle(np.flatnonzero(region.any(axis=(0, 1)))):
+            (box,) = ndimage.find_objects(region[:, :, k].astype(np.uint8))
+            plane = np.pad(region[:, :, k][box], 1)
+            depth = ndimage.distance_transform_edt(plane, sampling=self.labels.spacing_mm[:2])
+            found.append(plane.sum() * cell_mm2 / depth.max() ** 2)
+        return float(np.median(found)) if found else 0.0
 
 
 def _middle(slices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -236,7 +252,7 @@ def _beside(sight: Sight, roles: Roles, part: int) -> str | None:
 
 
 def doubt(sight: Sight, roles: Roles) -> str | None:
-    """Say why the RV cavity, though possible, might be a scar in the LV wall; None where it is clear.
+    """Say why the RV cavity, though possible, might be a scar or the RV wall; None where it is clear.
 
     Parameters
     ----------
@@ -245,6 +261,9 @@ def doubt(sight: Sight, roles: Roles) -> str | None:
     """
     if not {LV_CAVITY, LV_WALL, RV_CAVITY} <= set(roles):
         return None
+    slenderness = sight.slenderness(sight.mask(roles, RV_CAVITY))
+    if slenderness >= DOUBTFUL_RV_SLENDERNESS:
+        return f"the RV cavity is a thin shell, as an RV wall is (slenderness {slenderness:.0f})"
     walled = sight.share_of_outline(_is(roles, RV_CAVITY), _is(roles, LV_WALL)) or 0.0
     reach = _rv_reach(sight, roles)
     if walled < DOUBTFUL_RV_ENCLOSED and (reach is None or reach >= DOUBTFUL_RV_REACH):

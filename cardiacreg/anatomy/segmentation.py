@@ -204,9 +204,17 @@ def _check_values(stored: StoredLabels) -> None:
 
 def _meaning(stored: StoredLabels, preset: Preset) -> Preset:
     """Return the preset that was given, or what the segments' names say where none was."""
-    if preset is None and stored.names:
-        return segment_mapping(stored.names)
-    return preset
+    if preset is not None or not stored.names:
+        return preset
+    if nameless := sorted(set(stored.values.values()) - set(stored.names)):
+        shown = ", ".join(f"{value} {name!r}" for value, name in stored.names.items())
+        raise InvalidInputError(
+            f"labels: the segments are {shown}; the values {nameless} occur and belong to none of them. "
+            "Make segments of them, or say what all values mean with a mapping {their label: canonical "
+            "label}.",
+            code="UNKNOWN_SEGMENTS",
+        )
+    return segment_mapping(stored.names)
 
 
 def _in_words(stored: StoredLabels, preset: Preset, meaning: Preset) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.algebra import invert
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.atlases.ranking import nmi_of_histograms
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError
@@ -245,7 +245,7 @@ def _nmi(labels: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDArray[np.float
 
 
 def _landmarks(subject: Subject) -> Landmarks:
-    return subject.landmarks or landmarks_from_labels(subject.labels)
+    return subject.landmarks or derive_landmarks(subject.labels)
 
 
 def _points_around(labels: LabelMap) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cardiacreg.algebra import invert, multiply
-from cardiacreg.anatomy.landmarks import base_is_at_last_slice, landmarks_from_labels
+from cardiacreg.anatomy.landmarks import base_is_at_last_slice, derive_landmarks
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
 from cardiacreg.arrays import Float
 from cardiacreg.atlases.view import AtlasView
@@ -154,7 +154,7 @@ def _contexts(
 
 
 def _landmarks(labels: LabelMap, base_at_last: bool, mirrored: bool) -> Landmarks:
-    found = landmarks_from_labels(labels, base_at_last_slice=base_at_last)
+    found = derive_landmarks(labels, base_at_last_slice=base_at_last)
     if not mirrored:
         return found
     return Landmarks(found.points_mm[[2, 1, 0, 3, 4, 5]], source="labels")

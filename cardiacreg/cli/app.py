@@ -91,7 +91,7 @@ for _command in (
     "segmentation",
     type=click.Path(readable=False),
     metavar="SEG",
-    help="Short-axis segmentation, NIfTI.",
+    help="Short-axis segmentation: NIfTI, .nrrd, .seg.nrrd, .mha or .mgz.",
 )
 @click.option(
     "-o",
@@ -112,7 +112,8 @@ for _command in (
     "--landmarks",
     type=click.Path(readable=False),
     metavar="FILE",
-    help="The six landmarks, JSON; derived from the segmentation when absent.",
+    help="The six landmarks: JSON, .mrk.json, .fcsv, or a .vtk or .vtp that states its space; derived "
+    "from the segmentation when absent.",
 )
 @click.option(
     "--probabilities",

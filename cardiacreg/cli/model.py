@@ -102,7 +102,7 @@ def surfaces(
 ) -> None:
     """Write closed surfaces of a refined model, or of labels on thin slices.
 
-    RESULT_OR_LABELS is a folder that cardiacreg refine wrote, or a file of labels (NIfTI). Writes
+    RESULT_OR_LABELS is a folder that cardiacreg refine wrote, or a file of labels. Writes
     LV_ENDO, LV_EPI, RV_ENDO, RV_EPI and EPI (the whole) in every format.
     """
     from cardiacreg.results.saved_model import as_model
@@ -174,7 +174,7 @@ def mesh(
 ) -> None:
     """Fill the walls of a model with tetrahedra and fibres, for simulations.
 
-    RESULT_OR_LABELS is a folder that cardiacreg refine wrote, or a file of labels (NIfTI). Regions are
+    RESULT_OR_LABELS is a folder that cardiacreg refine wrote, or a file of labels. Regions are
     the walls of both ventricles, surfaces LV_ENDO, RV_ENDO, EPI and BASE; fibres follow rules (Bayer
     et al. 2012). Formats other than carp (openCARP) need the extra meshes.
     """
@@ -330,7 +330,7 @@ def convert(
     required=True,
     type=click.Path(readable=False),
     metavar="PRED",
-    help="Labels to judge, NIfTI.",
+    help="Labels to judge: NIfTI, .nrrd, .seg.nrrd, .mha or .mgz.",
 )
 @click.option(
     "-r",
@@ -338,7 +338,7 @@ def convert(
     required=True,
     type=click.Path(readable=False),
     metavar="TRUTH",
-    help="True labels, NIfTI.",
+    help="True labels, in any of these formats.",
 )
 @meaning_options("PRED")
 @meaning_options("TRUTH", "reference-")

@@ -42,7 +42,7 @@ def mapping_words(
     found: dict[int, int] = {}
     for pair in (each.strip() for word in words for each in word.split(",") if each.strip()):
         theirs, _, ours = pair.partition("=")
-        if not (theirs.strip().isdecimal() and ours.strip().isdecimal()):
+        if not (theirs.strip().removeprefix("-").isdecimal() and ours.strip().isdecimal()):
             raise click.BadParameter(
                 f"{pair!r}; needs THEIRS=OURS in whole numbers, as 500=1,205=2,600=4 (1 LV cavity, 2 LV "
                 "wall, 3 RV wall, 4 RV cavity, 0 to be ignored)."

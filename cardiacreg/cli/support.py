@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import re
 import signal
@@ -56,8 +57,12 @@ _WORDS = (
     ),
     (r"convert it, or read it with SimpleITK and pass the image", "convert it to NIfTI"),
     (
-        r"[;:] pass space=",
-        "; read it in Python, with read_landmarks(file, space='LPS') or 'RAS', and write it as JSON",
+        r"pass space='RAS' or space='LPS'",
+        "add --from RAS or --from LPS",
+    ),
+    (
+        r"pass space='LPS' or 'RAS' to cardiacreg\.read_landmarks",
+        "write it as JSON with cardiacreg convert FILE OUT.json --from LPS or --from RAS",
     ),
     (r"pass weights=", "name them with --weights"),
 )
@@ -81,7 +86,9 @@ def in_options(text: str, prefix: str = "") -> str:
     for pattern, words in _WORDS:
         text = re.sub(pattern, words.replace("{prefix}", prefix), text)
     return re.sub(
-        r"\{(\d+: \d(?:, \d+: \d)*)\}", lambda m: m[1].replace(": ", "=").replace(", ", ","), text
+        r"\{(-?\d+: \d(?:, -?\d+: \d)*)\}",
+        lambda m: m[1].replace(": ", "=").replace(", ", ","),
+        text,
     )
 
 
@@ -131,12 +138,16 @@ def _any_name_can_be_printed() -> Iterator[None]:
 
 @contextmanager
 def _without_windows() -> Iterator[None]:
-    """Draw into files only: a MPLBACKEND that is not there does not matter."""
+    """Draw into files only: a MPLBACKEND, or a place for settings, that is not there does not matter."""
     before = os.environ.get("MPLBACKEND")
     os.environ["MPLBACKEND"] = "agg"
+    told = logging.getLogger("matplotlib")
+    level = told.level
+    told.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        told.setLevel(level)
         if before is None:
             os.environ.pop("MPLBACKEND", None)
         else:

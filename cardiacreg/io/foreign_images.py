@@ -289,7 +289,8 @@ def _flattened(
     ------
     InvalidInputError
         OVERLAPPING_SEGMENTS where two segments share more than 5 % of the smaller one, and neither
-        lies within the other; BAD_HEADER for a layer that is not there.
+        lies within the other; BAD_HEADER for a layer that is not there; UNKNOWN_SEGMENTS for voxels
+        without a segment whose value means a segment of another layer.
     """
     if len({value for _, value, _ in segments}) == len(segments):
         values = [value for _, value, _ in segments]
@@ -304,8 +305,35 @@ def _flattened(
     for n in np.argsort([-size for size in sizes], kind="stable"):
         _check_overlap(flat, masks[n], sizes, values, names, segments[n][0])
         flat[masks[n]] = values[n]
+    _keep_undescribed(flat, layers, segments, values)
     known = {value for value, size in zip(values, sizes, strict=True) if size}
     return flat, {value: name for value, name in names.items() if value in known}
+
+
+def _keep_undescribed(
+    flat: NDArray[np.int64],
+    layers: NDArray[Any],
+    segments: list[tuple[str, int, int]],
+    values: list[int],
+) -> None:
+    """Keep the voxels that no segment describes, so that they are told of.
+
+    Raises
+    ------
+    InvalidInputError
+        UNKNOWN_SEGMENTS where their value means a segment of another layer.
+    """
+    for layer, voxels in enumerate(layers):
+        described = [value for _, value, of in segments if of == layer]
+        alone = (voxels != 0) & ~np.isin(voxels, described) & (flat == 0)
+        for value in map(int, np.unique(voxels[alone])):
+            if value in values:
+                raise InvalidInputError(
+                    f"layer {layer} holds voxels of value {value} that belong to no segment: make a "
+                    "segment of them, or remove them.",
+                    code="UNKNOWN_SEGMENTS",
+                )
+            flat[alone & (voxels == value)] = value
 
 
 def _check_overlap(

@@ -133,10 +133,15 @@ def not_3d(shape: tuple[int, ...]) -> InvalidInputError:
 
 
 def with_three_or_four_axes(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array without axes of length 1 beyond the fourth or, in four, before the first."""
+    """Return an array without axes of length 1 beyond the fourth, or before the first of four or five."""
     shape = array.shape
     while array.ndim > 4 and array.shape[-1] == 1:
         array = array[..., 0]
+    if array.ndim == 5 and array.shape[0] == 1 and min(array.shape[2:4]) >= _SMALLEST_SIDE:
+        warn_about_source(
+            f"the shape {shape} begins with an axis of length 1, as of a batch; it is left away."
+        )
+        array = array[0]
     if array.ndim == 4 and array.shape[0] == 1 and min(array.shape[1:3]) >= _SMALLEST_SIDE:
         warn_about_source(
             f"the shape {shape} begins with a channel axis of length 1; it is left away, and the matrix "

@@ -38,9 +38,9 @@ _LARGEST_FILE_BYTES = 1_000_000
 _FORM = '{"space": "RAS", "unit": "mm", "points": {"name": [x, y, z], ...}}'
 _SIX = ", ".join(LANDMARK_NAMES)
 _TABLES = {
-    ".csv": "tables of points do not say their space (those of ANTs are LPS)",
-    ".txt": "plain text says neither the names of points nor their space",
-    ".tsv": "tables of points do not say their space",
+    ".csv": "a table of points, which does not say their space (those of ANTs are in LPS)",
+    ".txt": "plain text, which says neither the names of points nor their space",
+    ".tsv": "a table of points, which does not say their space",
 }
 _OTHER = ("tricusp", "aort", "sept", "papill", "infund", "pulm", "lvot", "rvot")
 _MITRAL = ("mv", "mvc", "mva", "mvcentre", "mvcenter", "mvplane", "mvannulus")
@@ -88,7 +88,7 @@ def read_landmarks(path: str | os.PathLike[str], *, space: str | None = None) ->
     with named_source(os.fspath(path)):
         if file.suffix.lower() in _TABLES:
             check_regular_file(file)
-            raise _bad_file(f"is one of {_TABLES[file.suffix.lower()]}")
+            raise _bad_file(f"is {_TABLES[file.suffix.lower()]}")
         content = _file_content(file)
         if name.endswith(".vtk"):
             return _from_points(legacy_vtk(content), space)
@@ -279,7 +279,7 @@ def _from_points(found: PointList, space: str | None) -> Landmarks:
             "correct the file.",
             code="UNKNOWN_SPACE",
         )
-    signs = _signs(found.space or space, "the file does not say: pass space=")
+    signs = _signs(found.space or space, "pass space='LPS' or 'RAS' to cardiacreg.read_landmarks")
     points = found.points * signs
     if found.names:
         return _ordered(points, found.names)
@@ -390,12 +390,14 @@ def _triple(name: str, value: Any) -> list[float]:
 
 
 def _signs(space: Any, advice: str) -> NDArray[np.float64]:
-    if not isinstance(space, str) or space not in _SIGNS:
+    known = _SIGNS.get(space) if isinstance(space, str) else None
+    if known is None:
+        shown = "not stated" if space is None else repr(space)
         raise InvalidInputError(
-            f'the space of the points is {space!r}; needs "RAS" or "LPS": {advice}.',
+            f'the space of the points is {shown}; needs "RAS" or "LPS": {advice}.',
             code="UNKNOWN_SPACE",
         )
-    return np.array(_SIGNS[space])
+    return np.array(known)
 
 
 def _bad_file(what: str) -> InvalidInputError:

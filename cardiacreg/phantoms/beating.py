@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.anatomy.topology import clean_topology
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
@@ -169,5 +169,5 @@ def _frame(
     array = np.array([0, *_VALUES.values()], dtype=np.uint8)[winner]
     labels = clean_topology(LabelMap(array, matrix))
     return Subject(
-        labels, landmarks=landmarks_from_labels(labels), name=name, metadata={"contraction": amount}
+        labels, landmarks=derive_landmarks(labels), name=name, metadata={"contraction": amount}
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, distance_transform_edt, label as connected_components
 
 from cardiacreg.algebra import settled
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.anatomy.volumes import voxel_ml
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap, Subject, Volume
@@ -132,7 +132,7 @@ def sample_heart(
     return Subject(
         labels,
         image=image,
-        landmarks=landmarks_from_labels(labels),
+        landmarks=derive_landmarks(labels),
         name=HeartSpecification(seed, group, phase).name,
         metadata=identity | {"rv_wall_mm": round(shape.rv_wall_mm, 2)} | measures(labels),
     )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import (
@@ -201,7 +201,7 @@ def plan_views(labels: LabelMap) -> dict[str, ViewAxes]:
     -------
     dict of str to ViewAxes
     """
-    points = landmarks_from_labels(labels).points_mm
+    points = derive_landmarks(labels).points_mm
     axis = _unit(points[5] - points[4])
     right = np.argwhere(np.isin(labels.array, (RV_CAVITY, RV_WALL))).mean(axis=0)
     towards = apply_matrix(labels.voxel_to_world, right[None])[0] - points[4]

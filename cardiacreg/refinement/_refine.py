@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cardiacreg.anatomy.label_probabilities import doubt_levels
-from cardiacreg.anatomy.landmarks import base_by_landmarks, landmarks_from_labels
+from cardiacreg.anatomy.landmarks import base_by_landmarks, derive_landmarks
 from cardiacreg.anatomy.slice_order import left_ventricle_along
 from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.anatomy.stack_coverage import Coverage, stack_coverage
@@ -364,7 +364,7 @@ def make_context(
     clock: Clock,
 ) -> RefinementContext:
     """Return what all steps share, for a heart that lies as stored where it has no landmarks."""
-    landmarks = target.landmarks or landmarks_from_labels(target.labels)
+    landmarks = target.landmarks or derive_landmarks(target.labels)
     coverage = _coverage(target.labels, landmarks, options)
     return RefinementContext(
         target, landmarks, coverage, unknown_labels(target.labels), spacing_mm, options, threads,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.atlases.ranking import RankedAtlas, rank_atlases
 from cardiacreg.atlases.ranking_by_image import image_of, rank_atlases_by_image
 from cardiacreg.atlases.view import AtlasView
@@ -200,7 +200,7 @@ def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
     own = atlas.landmarks
     if own is not None and (source != "labels" or own.source == "labels"):
         return own
-    return landmarks_from_labels(atlas.labels)
+    return derive_landmarks(atlas.labels)
 
 
 def fitted_by_landmarks(landmarks: Landmarks, atlas: Subject) -> tuple[LandmarkFit, Landmarks]:

@@ -22,7 +22,7 @@ from cardiacreg.algebra import exponential, multiply
 from cardiacreg.anatomy.landmarks import (
     base_is_at_last_slice,
     base_is_uncertain,
-    landmarks_from_labels,
+    derive_landmarks,
 )
 from cardiacreg.atlases.view import AtlasView
 from cardiacreg.errors import warn
@@ -198,7 +198,7 @@ def _oriented(context: RefinementContext, hypothesis: _Hypothesis) -> Refinement
 
 def _landmarks(labels: LabelMap, hypothesis: _Hypothesis) -> Landmarks:
     at_last = base_is_at_last_slice(labels) != hypothesis.turned
-    found = landmarks_from_labels(labels, base_at_last_slice=at_last)
+    found = derive_landmarks(labels, base_at_last_slice=at_last)
     if not hypothesis.mirrored:
         return found
     return Landmarks(found.points_mm[[2, 1, 0, 3, 4, 5]], source="labels")

@@ -18,6 +18,9 @@ from cardiacreg.anatomy.label_presets import (
     preset_mapping,
     segment_mapping,
 )
+from cardiacreg.anatomy.segmentation import read_segmentation
+from cardiacreg.phantoms.acquisition import simulate_low_resolution
+from cardiacreg.phantoms.hearts import sample_heart
 from tests.helpers.small_hearts import data_folder, matrix, relabelled, small_heart
 
 SCAR = 99
@@ -170,12 +173,20 @@ def test_a_mapping_of_their_own_is_used_and_may_drop_labels():
     assert labels.present() == (1, 2)
 
 
+def test_a_mapping_reads_negative_values_of_a_file(tmp_path):
+    heart = small_heart()
+    array = np.choose(heart.array, [-1, 1000, -5, 3, 7]).astype(np.int16)
+    nibabel.Nifti1Image(array, heart.voxel_to_world).to_filename(tmp_path / "a.nii.gz")
+    labels = read_segmentation(tmp_path / "a.nii.gz", preset={-1: 0, 1000: 1, -5: 2, 7: 4})
+    np.testing.assert_array_equal(labels.array, heart.array)
+
+
 def test_a_value_no_preset_knows_asks_for_a_mapping():
     with pytest.raises(InvalidInputError, match=r"values \[200\].*pass a mapping"):
         canonical_labels(relabelled(small_heart(), {4: 200}), "acdc")
 
 
-@pytest.mark.parametrize("mapping", [{1: 9}, {2**40: 1}, {"a": 1}, {1.5: 1}, {-1: 2}, {0: 1}])
+@pytest.mark.parametrize("mapping", [{1: 9}, {2**40: 1}, {"a": 1}, {1.5: 1}, {-(2**40): 2}, {0: 1}])
 def test_a_mapping_with_impossible_labels_is_refused(mapping):
     with pytest.raises(InvalidInputError) as error:
         preset_mapping(mapping)
@@ -198,6 +209,16 @@ def test_swapped_wall_and_cavity_are_refused():
 def test_an_rv_wall_around_no_cavity_is_refused():
     with pytest.raises(InvalidInputError, match="no RV cavity.*'mms'"):
         check_anatomy(relabelled(small_heart(), {4: 3}))
+
+
+def test_no_rv_wall_is_taken_for_an_rv_cavity():
+    stack = simulate_low_resolution(sample_heart(10_022), seed=2).subject.labels
+    walls = relabelled(stack, {4: 0})
+    assert fitting_presets(walls) == ()
+    with pytest.raises(InvalidInputError, match="no RV cavity; no preset fits clearly"):
+        check_anatomy(walls)
+    with pytest.warns(InputWarning, match="a thin shell.*no scar or wall"):
+        check_anatomy(walls, "mms")
 
 
 def test_an_rv_cavity_inside_the_wall_is_refused_even_without_lv_cavity():

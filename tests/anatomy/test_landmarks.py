@@ -4,6 +4,7 @@ import pytest
 from cardiacreg import InputWarning, InvalidInputError, LabelMap
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.geometry import LANDMARK_NAMES
+from tests.helpers.small_hearts import relabelled
 from tests.helpers.strategies import oblique_matrix
 
 SPACING_MM = (1.5, 1.5, 4.0)
@@ -105,3 +106,10 @@ def test_too_few_slices_are_refused():
     with pytest.raises(InvalidInputError) as caught:
         landmarks_from_labels(LabelMap(array, heart.voxel_to_world))
     assert caught.value.code == "TOO_FEW_SLICES"
+
+
+def test_labels_of_another_convention_are_refused():
+    theirs = relabelled(conical_heart(), {1: 3, 4: 1})
+    with pytest.raises(InvalidInputError, match="landmarks_from_labels.*preset='acdc'") as error:
+        landmarks_from_labels(theirs)
+    assert error.value.code == "WRONG_PRESET"

@@ -53,8 +53,11 @@ def test_a_name_that_is_not_there_is_told_in_any_locale(tmp_path):
 
 
 def test_commands_draw_whatever_backend_is_asked_for(tiny_files, tmp_path):
-    done = refine(tiny_files.labels, tmp_path / "out", tiny_files, MPLBACKEND="nonsense")
+    (tmp_path / "file").touch()
+    nowhere = {"MPLBACKEND": "nonsense", "MPLCONFIGDIR": str(tmp_path / "file" / "settings")}
+    done = refine(tiny_files.labels, tmp_path / "out", tiny_files, **nowhere)
     assert done.returncode == 0, done.stderr
+    assert b"Matplotlib" not in done.stderr
     assert (tmp_path / "out" / "qc.png").is_file()
 
 

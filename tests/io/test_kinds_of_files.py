@@ -218,6 +218,16 @@ def test_one_hot_channels_without_background_begin_with_label_1():
     np.testing.assert_array_equal(labels.array, small_heart(rv_wall=True).array)
 
 
+@pytest.mark.parametrize("one_channel", [False, True])
+def test_a_batch_of_one_is_left_away(one_channel):
+    heart = small_heart(rv_wall=True)
+    array = heart.array[None, None] if one_channel else np.moveaxis(one_hot(), 3, 0)[None]
+    told = pytest.warns(InputWarning, match="an axis of length 1, as of a batch")
+    with told, pytest.warns(InputWarning, match="channel"):
+        labels = read_labels((array, matrix()))
+    np.testing.assert_array_equal(labels.array, heart.array)
+
+
 def test_probabilities_ask_for_the_argmax():
     soft = 0.9 * one_hot() + 0.02
     assert "numpy.argmax" in refused("FRACTIONAL_LABELS", (soft, matrix()))
@@ -393,6 +403,22 @@ def test_names_of_slicer_segments_say_what_they_are(tmp_path, sitk):
         {"Segment_1" if name == "RV" else name: each for name, each in names.items()},
     )
     with pytest.raises(InvalidInputError, match="'Segment_1'"):
+        read_segmentation(path)
+
+
+def test_values_without_a_segment_are_told_and_not_lost(tmp_path, sitk):
+    heart = small_heart()
+    path = segmentation(sitk, tmp_path / "a.seg.nrrd", [heart.array], {"LV": (1, 0), "Myo": (2, 0)})
+    with pytest.raises(InvalidInputError, match=r"values \[4\] occur and belong to none") as error:
+        read_segmentation(path)
+    assert error.value.code == "UNKNOWN_SEGMENTS"
+    np.testing.assert_array_equal(
+        read_segmentation(path, preset={1: 1, 2: 2, 4: 4}).array, heart.array
+    )
+    layers = [heart.array, (heart.array == 4).astype(np.uint8)]
+    names = {"LV": (1, 0), "RV": (1, 1)}
+    path = segmentation(sitk, tmp_path / "b.seg.nrrd", layers, names)
+    with pytest.raises(InvalidInputError, match="layer 0 holds voxels of value 2"):
         read_segmentation(path)
 
 

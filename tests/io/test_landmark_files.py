@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cardiacreg import InputWarning, InvalidInputError, Landmarks
+from cardiacreg.cli.support import in_options
 from cardiacreg.geometry import LANDMARK_NAMES
 from cardiacreg.io.landmark_files import read_landmarks, write_json, write_landmarks
 
@@ -118,7 +119,9 @@ VTK = "# vtk DataFile Version 3.0\nvtk output\nASCII\nDATASET POLYDATA\nPOINTS 6
 
 def test_vtk_points_need_a_space(tmp_path):
     path = write(tmp_path, VTK + " ".join(map(str, POINTS.ravel())) + "\nVERTICES 0 0\n", "l.vtk")
-    assert "space=" in refused("UNKNOWN_SPACE", path)
+    message = refused("UNKNOWN_SPACE", path)
+    assert "not stated" in message and "to cardiacreg.read_landmarks" in message
+    assert "cardiacreg convert FILE OUT.json --from LPS" in in_options(message)
     with pytest.warns(InputWarning, match="hardly make a heart"):
         assert read_landmarks(path, space="RAS").names == LANDMARK_NAMES
     with pytest.warns(InputWarning, match="hardly make a heart"):
