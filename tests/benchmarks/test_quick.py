@@ -24,7 +24,8 @@ CHEAP = (
 )  # fmt: skip
 COARSE = ("long_axis", "pathology")
 ABSENT = (
-    "anatomy_transfer", "hidden_ends", "missing_base", "network_acdc", "orientation", "real", "volumes",
+    "anatomy_transfer", "hidden_ends", "missing_base", "network_acdc", "orientation",
+    "other_image", "real", "volumes",
 )  # fmt: skip
 TIMES = "times fresh processes or every kernel for minutes"
 TRAINS = "trains or runs a network; the network has tests of its own"
