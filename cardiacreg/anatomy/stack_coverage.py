@@ -121,7 +121,8 @@ def stack_coverage(
     )
     sides = (-1, 1) if base_at_last_slice else (1, -1)
     known = [side for side, end in zip(sides, ends, strict=True) if end.coverage != "partial"]
-    return Coverage((ends[0], ends[1]), _planes(labels, known), _shared_planes(labels, known))
+    shared = _shared_planes(labels, sides[1]) if sides[1] in known else ()
+    return Coverage((ends[0], ends[1]), _planes(labels, known), shared)
 
 
 def _left_areas_mm2(labels: LabelMap, base_at_last_slice: bool) -> Float:
@@ -195,16 +196,14 @@ def _planes(labels: LabelMap, sides: list[int]) -> tuple[EmptyPlane, ...]:
     return tuple(sorted(planes, key=lambda plane: (plane.structures, plane.position)))
 
 
-def _shared_planes(labels: LabelMap, sides: list[int]) -> tuple[SharedPlane, ...]:
-    """Planes between the outermost slice of each ventricle and its neighbour, where it shows little."""
-    found = []
-    for structures in (_LEFT, _RIGHT):
-        area = np.isin(labels.array, structures).sum(axis=(0, 1))
-        held = np.flatnonzero(area)
-        for side in sides if len(held) > 1 else ():
-            outer = int(held[0] if side < 0 else held[-1])
-            inner = outer - side
-            if 0 < area[outer] < _PARTLY_SHOWN * area[inner]:
-                steps = (outer - side * part for part in _BETWEEN)
-                found += [SharedPlane(step, outer, inner, structures) for step in steps]
-    return tuple(found)
+def _shared_planes(labels: LabelMap, side: int) -> tuple[SharedPlane, ...]:
+    """Planes between the LV's outermost slice on a side and its neighbour, where it shows little."""
+    area = np.isin(labels.array, _LEFT).sum(axis=(0, 1))
+    held = np.flatnonzero(area)
+    if len(held) < 2:
+        return ()
+    outer = int(held[0] if side < 0 else held[-1])
+    inner = outer - side
+    if area[outer] >= _PARTLY_SHOWN * area[inner]:
+        return ()
+    return tuple(SharedPlane(outer - side * part, outer, inner, _LEFT) for part in _BETWEEN)
