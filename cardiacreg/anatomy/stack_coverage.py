@@ -7,8 +7,9 @@ planned to cover both ventricles (Kramer et al., J Cardiovasc Magn Reson 22:17, 
 is taken to have been empty too, unless the outermost labelled slice shows a stack that was cut.
 
 Each ventricle ends by itself, also inside slices that still show the other one. It ends somewhere between
-its outermost labelled slice and the next one; where, the atlases decide. The LV has a weak preference for
-the nearer part: atlases alone end near the far side of the interval (`docs/design.md`).
+its outermost labelled slice and the next one; where, the atlases decide, with a weak preference for
+the nearer part: atlases alone end near the far side of the interval (`docs/design.md`). An RV that ends
+where the LV does needs none.
 
 An outermost slice that shows little of a ventricle, as one that a tilted valve's plane crosses does, is
 easily missed: an atlas that ends before it gains nothing by coming a little nearer. Planes between it and
@@ -31,10 +32,11 @@ EMPTY = "empty slice"
 _REACH_MM, _MOST_PLANES = 10.0, 10
 """Planes where a ventricle has ended reach so far beyond its labels; one slice at least, ten at most."""
 _LEFT, _RIGHT = (LV_CAVITY, LV_WALL), (RV_CAVITY, RV_WALL)
-_PREFERENCES_MM = ((_LEFT, 2.5), (_RIGHT, 0.0))
+_PREFERENCES_MM = {_LEFT: 2.5, _RIGHT: 1.0}
 _PREFERENCE = 0.12
 """So far before the next slice, but in the farther half of the interval, a ventricle's end is disfavoured
-with this weight; chosen on the volumes of the development patients of `benchmarks.accuracy.volumes`."""
+with this weight, an RV's only inside slices that still show the LV; chosen on the volumes of the
+development patients of `benchmarks.accuracy.volumes`."""
 _PARTLY_SHOWN, _BETWEEN = 0.6, (1 / 3, 2 / 3)
 """An outermost slice with less than this share of its neighbour's area is led to by planes at these parts
 of the way; chosen on synthetic hearts and random shapes that no table counts."""
@@ -181,19 +183,23 @@ def _width_mm(areas_mm2: Float) -> float:
 
 def _planes(labels: LabelMap, sides: list[int]) -> tuple[EmptyPlane, ...]:
     """Planes beyond each ventricle's outermost slice on the given sides (-1: low k, 1: high k)."""
-    count = int(np.ceil(_REACH_MM / labels.spacing_mm[2] - 1e-6))
-    count = min(max(1, count), _MOST_PLANES)
-    planes = []
     distance_mm = float(labels.spacing_mm[2])
-    for structures, before_mm in _PREFERENCES_MM:
+    count = min(max(1, int(np.ceil(_REACH_MM / distance_mm - 1e-6))), _MOST_PLANES)
+    planes = []
+    for structures, before_mm in _PREFERENCES_MM.items():
         held = np.flatnonzero(np.isin(labels.array, structures).any(axis=(0, 1)))
         for side in sides if len(held) else ():
             last = int(held[0] if side < 0 else held[-1])
             steps = [(float(step), 1.0) for step in range(1, count + 1)]
-            if before_mm:
+            if structures == _LEFT or _shows_left(labels, last + side):
                 steps.append((max(0.5, 1 - before_mm / distance_mm), _PREFERENCE))
             planes += [EmptyPlane(last + side * s, last, structures, w) for s, w in steps]
     return tuple(sorted(planes, key=lambda plane: (plane.structures, plane.position)))
+
+
+def _shows_left(labels: LabelMap, k: int) -> bool:
+    """Whether there is such a slice, and the LV in it."""
+    return 0 <= k < labels.shape[2] and bool(np.isin(labels.array[:, :, k], _LEFT).any())
 
 
 def _shared_planes(labels: LabelMap, side: int) -> tuple[SharedPlane, ...]:

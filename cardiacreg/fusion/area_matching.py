@@ -1,11 +1,12 @@
 """The last step of label fusion: every acquired slice shows each structure as large as it was drawn.
 
 Averaging deformed atlases shrinks what is convex and thickens thin walls, although the slices say how
-large both are. For every acquired slice one offset per
-structure is added to its votes, the one under which the structure wins as many pixels of the slice as its
-outline holds. Between slices offsets are interpolated, beyond the outermost ones they fade over one slice
-distance. Only areas are matched, so that the slice's own outline, shifted or noisy, leaves no trace.
-The RV wall, which most inputs lack and thick slices show too thin, keeps its own area.
+large both are. For every acquired slice one offset per structure is added to its votes, the one under
+which the structure wins as many pixels of the slice as its outline holds. Between slices offsets are
+interpolated, beyond the outermost ones they fade over one slice distance, unless they make a structure
+smaller: it would swell again before it ends. Only areas are matched, so that the slice's own outline,
+shifted or noisy, leaves no trace. The RV wall, which most inputs lack and thick slices show too thin,
+keeps its own area.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ def match_areas(
         offsets[row] = slice_offsets(shares, own, drawn)
         if certainty is not None:
             offsets[row] *= _parts(target.array[..., k], certainty[..., k], drawn, votes.shape[3])
+    _keep_small_beyond_ends(offsets, target.array[:, :, slices], drawn)
     heights = to_voxel[2, 2] * slices + to_voxel[2, 3]
     field = _between_slices(offsets, heights, abs(to_voxel[2, 2]), votes.shape[2])
     votes += (scene.total * field).astype(np.float32)
@@ -139,6 +141,22 @@ def slice_offsets(shares: Float, own: NDArray[np.uint8], drawn: tuple[int, ...])
     return offsets
 
 
+def _keep_small_beyond_ends(
+    offsets: Float, drawn_in: NDArray[np.uint8], drawn: tuple[int, ...]
+) -> None:
+    """Let a structure that was made smaller in its outermost slice not swell between it and the next.
+
+    Where a structure is not drawn it takes over a negative offset of the nearest slice that shows it.
+    """
+    rows = np.arange(len(offsets))
+    for label in drawn:
+        held = np.flatnonzero((drawn_in == label).any(axis=(0, 1)))
+        nearest = held[np.abs(rows[:, None] - held).argmin(axis=1)]
+        absent = ~np.isin(rows, held)
+        kept = np.minimum(offsets[nearest, label], 0.0)
+        offsets[absent, label] = np.minimum(offsets[absent, label], kept[absent])
+
+
 def _parts(
     own: NDArray[np.uint8], certainty: NDArray[np.float32], drawn: tuple[int, ...], n_labels: int
 ) -> Float:
@@ -165,10 +183,14 @@ def _between(values: Float, count: int) -> float:
 
 
 def _between_slices(offsets: Float, heights: Float, step: float, depth: int) -> Float:
-    """Interpolate offsets from slice heights to all voxel heights, shape (depth, n_labels)."""
+    """Interpolate offsets from slice heights to all voxel heights, shape (depth, n_labels).
+
+    Beyond the outermost slices positive ones fade and negative ones stay.
+    """
     order = np.argsort(heights)
     at = heights[order]
     known = np.concatenate([[at[0] - step], at, [at[-1] + step]])
-    padded = np.pad(offsets[order], ((1, 1), (0, 0)))
+    ends = np.minimum(offsets[order][[0, -1]], 0.0)
+    padded = np.concatenate([ends[:1], offsets[order], ends[1:]])
     voxels = np.arange(depth)
     return np.stack([np.interp(voxels, known, column) for column in padded.T], axis=-1)

@@ -186,18 +186,36 @@ class TestVotes:
                 wanted = int((drawn == label).sum())
                 assert abs(int(counted[label]) - wanted) <= 0.025 * wanted
 
-    def test_offsets_fade_over_one_slice_distance_beyond_the_labels(self):
+    def test_offsets_that_enlarge_fade_over_one_slice_distance_beyond_the_labels(self):
         votes, lattice = votes_of(plane())
         added = matched(votes, lattice, stack(plane(cavity=12.0)), NO_SHIFTS) - votes
         np.testing.assert_allclose(added, np.broadcast_to(added[:1, :1], added.shape), atol=1e-5)
         offsets = added[0, 0]
         at_slice = offsets[height(1)]
-        assert at_slice[LV_CAVITY] > 0.01
+        assert at_slice[LV_CAVITY] > 0.01 and at_slice.min() < -0.01
+        kept = np.minimum(at_slice, 0)
         for share in (0.2, 0.4, 0.8):
             for faded in (offsets[height(1 - share)], offsets[height(N_SLICES + share)]):
-                np.testing.assert_allclose(faded, (1 - share) * at_slice, atol=1e-5)
-        np.testing.assert_allclose(offsets[: height(0) + 1], 0, atol=1e-6)
-        np.testing.assert_allclose(offsets[height(N_SLICES + 1) :], 0, atol=1e-6)
+                expected = np.where(at_slice > 0, (1 - share) * at_slice, kept)
+                np.testing.assert_allclose(faded, expected, atol=1e-5)
+        for beyond in (offsets[: height(0) + 1], offsets[height(N_SLICES + 1) :]):
+            np.testing.assert_allclose(beyond, np.broadcast_to(kept, beyond.shape), atol=1e-5)
+
+    def test_a_small_structure_does_not_swell_before_it_ends(self):
+        """Drawn small in two slices; the atlases have it large until shortly before the third."""
+        votes, lattice = votes_of(plane())
+        gone = height(2.7)
+        votes[:, :, gone:, LV_WALL] += votes[:, :, gone:, LV_CAVITY]
+        votes[:, :, gone:, LV_CAVITY] = 0
+        shown, absent = plane(cavity=9.5), plane()
+        absent[absent == LV_CAVITY] = LV_WALL
+        drawn = stack(shown)
+        array = drawn.array.copy()
+        array[:, :, 3:-1] = absent[:, :, None]
+        found = matched(votes, lattice, LabelMap(array, drawn.voxel_to_world), NO_SHIFTS)
+        offsets = (found - votes)[0, 0, :, LV_CAVITY]
+        assert offsets[height(2)] < -0.01
+        np.testing.assert_allclose(offsets[height(2) : gone], offsets[height(2)], atol=1e-5)
 
     def test_a_stack_stored_from_the_other_end_gives_the_same(self):
         votes, lattice = votes_of(plane())
