@@ -62,7 +62,7 @@ def by_labels(heart: Heart) -> Propagated:
     warped = []
     for chosen, registration in zip(outcome.selected, outcome.registrations, strict=True):
         transform = registration.target_to_atlas
-        image = warp_volume(_image(chosen.subject), transform, lattice, threads=1)
+        image = warp_volume(_image(bank[chosen.ranked.index]), transform, lattice, threads=1)
         warped.append((image, warp_labels(chosen.subject.labels, transform, lattice, threads=1)))
     image = place_target_image(_image(context.target), outcome.slice_shifts_mm, lattice)
     return Propagated(image, warped, time.process_time() - start)
@@ -80,7 +80,7 @@ def by_intensity(heart: Heart) -> Propagated:
     )
     shifts = np.zeros((context.target.labels.shape[2], 2))
     image = place_target_image(_image(context.target), shifts, lattice)
-    warped = [_registered(image, each) for each in chosen]
+    warped = [_registered(image, each, _image(bank[each.ranked.index])) for each in chosen]
     return Propagated(image, warped, time.process_time() - start)
 
 
@@ -89,12 +89,12 @@ def _image(subject: Subject) -> Volume:
     return subject.image
 
 
-def _registered(fixed: Volume, atlas: SelectedAtlas) -> tuple[Volume, LabelMap]:
+def _registered(fixed: Volume, atlas: SelectedAtlas, moving: Volume) -> tuple[Volume, LabelMap]:
     """Deform one atlas onto the target by its intensities after its affine."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    moving, affine = _image(atlas.subject), _to_sitk_affine(atlas.ranked.target_to_atlas)
+    affine = _to_sitk_affine(atlas.ranked.target_to_atlas)
     target, source = to_sitk(fixed.array, fixed), to_sitk(moving.array, moving)
     aligned = sitk.Resample(source, target, affine, sitk.sitkLinear, 0.0)
     matched = sitk.HistogramMatching(aligned, target, 256, 15)

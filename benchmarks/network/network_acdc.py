@@ -28,7 +28,7 @@ from benchmarks.harness.store import Unit, gather
 from benchmarks.network.network import require_torch
 from benchmarks.network.network_groups import group_tables
 from cardiacreg.anatomy.label_presets import canonical_labels
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.errors import InputWarning, InvalidInputError, RefinementError
 from cardiacreg.geometry import LANDMARK_NAMES, STRUCTURES, LabelMap, Subject
 from cardiacreg.io.nifti import read_labels, read_volume
@@ -158,11 +158,11 @@ def _measure(
         return record | {"error": str(error)}
     found = without_rv_wall(subject.labels)
     record["scores"] = overlap.compare(found, truth, structures=LABELLED)
-    points = landmarks_from_labels(truth).points_mm
+    points = derive_landmarks(truth).points_mm
     if subject.landmarks is not None:
         own = subject.landmarks
         if own.source == "labels":  # by the rule on the same structures as the true ones
-            own = landmarks_from_labels(found)
+            own = derive_landmarks(found)
         record["landmarks_mm"] = {
             "true": in_heart_axes(points, points).tolist(),
             "found": in_heart_axes(own.points_mm, points).tolist(),

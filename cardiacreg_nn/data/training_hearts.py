@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from cardiacreg.anatomy.label_presets import canonical_labels
-from cardiacreg.anatomy.landmarks import base_is_at_last_slice, landmarks_from_labels
+from cardiacreg.anatomy.landmarks import base_is_at_last_slice, derive_landmarks
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.io.nifti import read_labels, read_volume
@@ -174,7 +174,7 @@ def source_from_pair(
             f"source_from_pair: image {image.shape} and labels {labels.shape}; needs one lattice.",
             code="GRID_MISMATCH",
         )
-    points = landmarks_from_labels(labels, base_at_last_slice=base_at_last_slice).points_mm
+    points = derive_landmarks(labels, base_at_last_slice=base_at_last_slice).points_mm
     canvas = replace(
         box,
         shape=(box.shape[0] + CANVAS_MARGIN, box.shape[1] + CANVAS_MARGIN, box.shape[2]),
@@ -355,7 +355,7 @@ def _fine_source(image: NDArray[np.float32], labels: LabelMap, **about: Any) -> 
     low, high = np.percentile(image, (1, 99))
     scaled = np.clip((image - low) / (high - low), 0, 1)
     spacing = np.array(_FINE_MM)[[2, 0, 1]]
-    points = landmarks_from_labels(labels, base_at_last_slice=True).points_mm
+    points = derive_landmarks(labels, base_at_last_slice=True).points_mm
     middle = labels.voxel_to_world[:3, 3] + labels.spacing_mm * (np.array(labels.shape) - 1) / 2
     held = np.flatnonzero(labels.array.any(axis=(0, 1)))
     return Source(

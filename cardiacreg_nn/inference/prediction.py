@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.anatomy.topology import largest_piece
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import (
@@ -287,7 +287,7 @@ def _landmarks(
 
 def _landmarks_of_labels(labels: LabelMap) -> tuple[Landmarks | None, list[dict[str, Any]]]:
     try:
-        landmarks = landmarks_from_labels(labels)
+        landmarks = derive_landmarks(labels)
     except InvalidInputError as error:
         warnings.warn(
             f"predict: the subject has no landmarks, since the labels do not tell them: {error}",
@@ -323,7 +323,7 @@ def _derived(labels: LabelMap, found: View, names: list[str]) -> NDArray[np.floa
     """Derive landmarks from the labels; the placement says where the base is."""
     up = found.placement.to_native[2, 2] > 0
     try:
-        points = landmarks_from_labels(labels, base_at_last_slice=bool(up)).points_mm
+        points = derive_landmarks(labels, base_at_last_slice=bool(up)).points_mm
     except InvalidInputError:
         warnings.warn(
             f"predict: the landmarks {', '.join(names)} were not found, and cannot be derived from "

@@ -104,7 +104,7 @@ def test_an_interleaved_order_is_put_right_with_a_warning(stack, first):
 def test_both_are_put_in_order_unless_the_image_is(scan, image_is_mixed):
     labels = scan.labels
     n = labels.shape[2]
-    image = 100.0 * (labels.array == 1) + 30 * (labels.array == 2)
+    image = 100.0 * np.isin(labels.array, (1, 4)) + 30 * (labels.array == 2)
     stored = np.concatenate([np.arange(0, n, 2), np.arange(1, n, 2)])
     mixed = restacked(labels, labels.array[:, :, stored])
     picture = Volume(image[:, :, stored] if image_is_mixed else image, labels.voxel_to_world)

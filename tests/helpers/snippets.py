@@ -25,7 +25,6 @@ STANDS_FOR = {
     "IN": "labels.nii.gz",
     "OUT": "labels_again.nii.gz",
     "$SLURM_ARRAY_TASK_ID/100": "1/2",
-    "8": "1",  # workers
 }
 """Words of a document that are a reader's own, and what they are here."""
 LESS = {"workers=4": "workers=1", "edge_mm=1.5": "edge_mm=3.0"}
@@ -129,6 +128,8 @@ def run_cardiacreg(words, folder):
     command, used = command_of(words)
     options = {name for each in command.params for name in each.opts}
     given = [STANDS_FOR.get(word, word) for word in words[1:]]
+    if "--workers" in given:
+        given[given.index("--workers") + 1] = "1"
     if "--frames" in given:
         given = ["cine_seg.nii.gz" if word == "seg.nii.gz" else word for word in given]
     if "--atlases" in options and "--atlases" not in given:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cardiacreg.anatomy.landmarks import landmarks_from_labels
+from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.geometry import LabelMap, Volume
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg_nn.data.batches import TrainingData
@@ -71,7 +71,7 @@ class Oracle(nn.Module):
                 continue
             matrix = np.diag([2.5, 2.5, 8.0, 1.0])
             found = LabelMap(own.permute(1, 2, 0).numpy().astype(np.uint8), matrix)
-            derived = landmarks_from_labels(found, base_at_last_slice=True).points_mm / (
+            derived = derive_landmarks(found, base_at_last_slice=True).points_mm / (
                 2.5,
                 2.5,
                 8.0,
