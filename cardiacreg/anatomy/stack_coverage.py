@@ -11,9 +11,9 @@ its outermost labelled slice and the next one; where, the atlases decide, with a
 the nearer part: atlases alone end near the far side of the interval (`docs/design.md`). An RV that ends
 where the LV does needs none.
 
-An outermost slice that shows little of a ventricle, as one that a tilted valve's plane crosses does, is
-easily missed: an atlas that ends before it gains nothing by coming a little nearer. Planes between it and
-its neighbour lead there: what both slices show is between them, too.
+A basal slice that shows little of the LV, as one that a tilted valve's plane crosses does, is easily
+missed: an atlas that ends before it gains nothing by coming a little nearer. Planes between it and its
+neighbour lead there: what both slices show is between them, too.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _PREFERENCE = 0.12
 with this weight, an RV's only inside slices that still show the LV; chosen on the volumes of the
 development patients of `benchmarks.accuracy.volumes`."""
 _PARTLY_SHOWN, _BETWEEN = 0.6, (1 / 3, 2 / 3)
-"""An outermost slice with less than this share of its neighbour's area is led to by planes at these parts
-of the way; chosen on synthetic hearts and random shapes that no table counts."""
+"""A basal slice with less than this share of its neighbour's LV area has planes at these parts of the way
+to it; chosen on synthetic hearts and random shapes that no table counts."""
 _CUT_AREA, _CUT_DISTANCE = 0.42, 2.0
 """An apex was cut where the outermost slice has this share of the LV's largest area and areas reach zero
 more than so many slices further on; `benchmarks.accuracy.real` counts the patients taken for cut."""
@@ -83,7 +83,7 @@ class Coverage(NamedTuple):
     """Apex, then base."""
     planes: tuple[EmptyPlane, ...]
     shared: tuple[SharedPlane, ...] = ()
-    """Planes between an outermost slice that shows little and its neighbour."""
+    """Planes between a basal slice that shows little of the LV and its neighbour."""
 
 
 def stack_coverage(
