@@ -45,7 +45,7 @@ def _shift_stage() -> RegistrationOptions:
 
 def _deformation() -> RegistrationOptions:
     return RegistrationOptions(
-        spacings_mm=(64.0, 32.0, 16.0, 8.0), strides=(2, 2, 2, 1), iterations=(8, 8, 14, 14)
+        spacings_mm=(64.0, 32.0, 16.0, 8.0), strides=(2, 2, 2, 1), iterations=(10, 10, 20, 20)
     )
 
 
