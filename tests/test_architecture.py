@@ -218,6 +218,19 @@ def is_kernel(function):
     return any(getattr(d, "id", "") == "kernel" for d in function.decorator_list)
 
 
+def constant_names(tree):
+    """Names that a module gives to constants: one by one, several at once, or counted by a range."""
+    found = set()
+    for node in (n for n in tree.body if isinstance(n, ast.Assign)):
+        values = getattr(node.value, "elts", None) or getattr(node.value, "args", [node.value])
+        counted = isinstance(node.value, ast.Call) and node.value.func.id == "range"
+        listed = isinstance(node.value, ast.Constant | ast.Tuple)
+        if (counted or listed) and all(isinstance(value, ast.Constant) for value in values):
+            names = [n for target in node.targets for n in ast.walk(target)]
+            found |= {n.id for n in names if isinstance(n, ast.Name)}
+    return found
+
+
 def kernels(tree):
     return {f.name: f for f in functions(tree) if is_kernel(f)}
 
@@ -341,12 +354,7 @@ class TestKernels:
         """Kernels of other files are imported by name; the kernel cache follows them."""
         tree = MODULES[module]
         everywhere = {name for each in MODULES.values() for name in kernels(each)}
-        constants = {
-            target.id
-            for node in tree.body
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-            for target in node.targets
-        }
+        constants = constant_names(tree)
         known = {"np", "math", "range", "min", "max", "abs", "int", "float", "len", "bool"}
         known |= set(kernels(tree)) | constants
         known |= everywhere & {name for *_, names in imports(tree) for name in names}

@@ -66,7 +66,7 @@ def conjugate_gradients(
         if not direction.any():
             break
         length = first_step / largest_change(direction) if step is None else step
-        found = lbfgs._line_search(function, x, value, direction, slope, length)
+        found = _line_search(function, x, value, direction, slope, length)
         if found is None:
             break
         new_x, value, new_gradient = found
@@ -80,6 +80,37 @@ def conjugate_gradients(
         if len(history) > 3 and history[-4] - value < tolerance:
             break
     return lbfgs.Minimum(x, value, len(history) - 1, "iteration limit")
+
+
+def _line_search(
+    function: Any,
+    x: np.ndarray,
+    value: float,
+    direction: np.ndarray,
+    slope: float,
+    step: float,
+) -> tuple[np.ndarray, float, np.ndarray] | None:
+    """Backtracking or extending, as the library's; None where no step goes down."""
+    for _ in range(12):
+        new_x = x + step * direction
+        new_value, gradient = function(new_x)
+        if new_value <= value + 1e-4 * step * slope:
+            break
+        curvature = new_value - value - step * slope
+        step *= min(0.5, max(0.1, -step * slope / (2 * curvature))) if curvature > 0 else 0.5
+    else:
+        return None
+    found = new_x, new_value, gradient
+    for _ in range(8):
+        if float(direction @ found[2]) >= 0.9 * slope:
+            break
+        step *= 4
+        new_x = x + step * direction
+        new_value, gradient = function(new_x)
+        if not new_value <= min(found[1], value + 1e-4 * step * slope):
+            break
+        found = new_x, new_value, gradient
+    return found
 
 
 METHODS: dict[str, tuple[Minimise, bool]] = {

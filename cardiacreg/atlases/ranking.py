@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.algebra import invert, multiply, settled
+from cardiacreg.algebra import settled
 from cardiacreg.arrays import Float
-from cardiacreg.compute.label_counts import joint_counts, joint_counts_affine, labels_affine
+from cardiacreg.compute.label_counts import joint_counts
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
 from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, LabelMap, Subject
+
+if TYPE_CHECKING:
+    from cardiacreg.atlases.scoring_points import ScoringPoints
 
 Counts = NDArray[np.int64]
 _MOST_SHOWN = 20
@@ -87,8 +90,8 @@ def normalized_mutual_information(
     check_argument(target, LabelMap, "normalized_mutual_information: target")
     check_argument(atlas, LabelMap, "normalized_mutual_information: atlas")
     if target_to_atlas is not None:
-        points = _ScoringPoints(target, whole=True)
-        return nmi_of_counts(points.counts(atlas, target_to_atlas, unknown_labels))
+        points = _scoring_points(target, whole=True)
+        return nmi_of_counts(_fold(points.counts(atlas, target_to_atlas), unknown_labels))
     if target.shape != atlas.shape:
         raise InvalidInputError(
             f"normalized_mutual_information: shapes {target.shape} and {atlas.shape} differ; give "
@@ -161,14 +164,14 @@ def rank_atlases(
             "least one atlas and one transform for each.",
             code="EMPTY_BANK",
         )
-    points = _ScoringPoints(target, whole=whole_lattice, empty_planes=empty_planes)
+    points = _scoring_points(target, whole=whole_lattice, empty_planes=empty_planes)
     read = getattr(atlases, "without_image", atlases.__getitem__)
 
     def score(index: int) -> RankedAtlas:
         affine, atlas = target_to_atlas[index], read(index)
         check_argument(affine, Affine, f"rank_atlases: transform {index}")
         check_argument(atlas, Subject, f"rank_atlases: atlas {index}")
-        counts = points.counts(atlas.labels, affine, unknown_labels)
+        counts = _fold(points.counts(atlas.labels, affine), unknown_labels)
         return RankedAtlas(index, affine, nmi_of_counts(counts), _dice(counts))
 
     scored = run_tasks(
@@ -264,7 +267,7 @@ def diversity(
     float
         0 (all the same, or one atlas) to 1.
     """
-    points = _ScoringPoints(target, whole=False)
+    points = _scoring_points(target, whole=False)
     pairs = zip(atlases, target_to_atlas, strict=True)
     seen = [points.read(atlas.labels, affine) for atlas, affine in pairs]
     shares = []
@@ -275,58 +278,13 @@ def diversity(
     return float(np.mean(shares)) if shares else 0.0
 
 
-class _ScoringPoints:
-    """The target voxels that selection looks at, listed once for a whole bank."""
+def _scoring_points(
+    target: LabelMap, *, whole: bool, empty_planes: Sequence[float] = ()
+) -> ScoringPoints:
+    """List a target's voxels; only what looks them up in an atlas loads Numba."""
+    from cardiacreg.atlases.scoring_points import ScoringPoints
 
-    def __init__(
-        self, target: LabelMap, *, whole: bool, empty_planes: Sequence[float] = ()
-    ) -> None:
-        array = target.array
-        if whole or not array.any():
-            box = [slice(0, n) for n in array.shape]
-        else:
-            margin = np.array([*np.ceil(10.0 / target.spacing_mm[:2] - 1e-6).astype(int), 0])
-            where = np.nonzero(array)
-            box = [
-                slice(max(0, int(w.min()) - m), int(w.max()) + m + 1)
-                for w, m in zip(where, margin, strict=True)
-            ]
-        labels = array[tuple(box)]
-        grid = np.indices(labels.shape, dtype=np.float32).reshape(3, -1).T
-        grid += np.array([b.start for b in box], dtype=np.float32)
-        keep = np.ones(labels.shape, dtype=bool)
-        if not whole:
-            keep &= (labels != 0).any(axis=(0, 1))
-        planes = [] if whole else [_plane(box, position) for position in empty_planes]
-        outside = np.zeros(sum(len(plane) for plane in planes), dtype=np.uint8)
-        self._labels = np.concatenate([labels[keep], outside])
-        self._points = np.concatenate([grid[keep.ravel()], *planes])
-        self._voxel_to_world = target.voxel_to_world
-
-    def read(self, atlas: LabelMap, affine: Affine) -> NDArray[np.uint8]:
-        """Label of the nearest atlas voxel at every point."""
-        found: NDArray[np.uint8] = labels_affine(
-            self._points, atlas.array, self._rows(atlas, affine)
-        )
-        return found
-
-    def counts(self, atlas: LabelMap, affine: Affine, unknown_labels: tuple[int, ...]) -> Counts:
-        """Joint label histogram: target labels in rows, atlas labels in columns."""
-        rows = self._rows(atlas, affine)
-        counts = joint_counts_affine(self._labels, self._points, atlas.array, rows)
-        return _fold(counts, unknown_labels)
-
-    def _rows(self, atlas: LabelMap, affine: Affine) -> Float:
-        """Target voxels to atlas voxels, shape (3, 4)."""
-        matrix = multiply(invert(atlas.voxel_to_world), affine.matrix, self._voxel_to_world)
-        return np.ascontiguousarray(matrix[:3])
-
-
-def _plane(box: Sequence[slice], position: float) -> NDArray[np.float32]:
-    """Voxel positions of a box's pixels at a position along the slice axis."""
-    rows, columns = (np.arange(side.start, side.stop) for side in box[:2])
-    i, j = np.meshgrid(rows, columns, indexing="ij")
-    return np.stack([i, j, np.full(i.shape, position)], axis=-1).reshape(-1, 3).astype(np.float32)
+    return ScoringPoints(target, whole=whole, empty_planes=empty_planes)
 
 
 def _fold(counts: Counts, unknown_labels: tuple[int, ...]) -> Counts:

@@ -36,8 +36,13 @@ KERNELS: tuple[Kernel, ...] = (
         "uint8[4] float64[2] float64[3] float64[2]",
     ),
     (
+        "registration.affine_score", "score_affine",
+        "float64[2] uint8[1] float64[2] float64[2] uint8[1] float64[2] uint8[4] float64[2] float64[2] "
+        "float64[2] float64[1] float64[1]",
+    ),
+    (
         "transforms.jacobian", "_folding_kernel",
-        "float64[4] float64[2] float64[2] float64[2] float64 float64[4] float64[1]",
+        "float64[4] float64[2] float64[2] float64[2] float64[1] float64 float64[4] float64[1]",
     ),
     (
         "transforms.jacobian", "_cubes_of_determinants",
@@ -52,8 +57,8 @@ KERNELS: tuple[Kernel, ...] = (
         "float64[2] float64[2] int64[1] float64[2] float64[4] int64 float64[4]",
     ),
     (
-        "compute.lbfgs", "_two_loops",
-        "float64[2] float64[2] float64[1] int64[1] float64[1]",
+        "compute.lbfgs", "_advance",
+        "int64[1] float64[1] float64[2] float64[2] float64[2] float64[1] float64 float64[1]",
     ),
     (
         "registration.label_consistency", "_collect_gradient",
@@ -102,6 +107,14 @@ KERNELS: tuple[Kernel, ...] = (
     (
         "transforms.jacobian", "_largest_steps",
         "float64[4] float64[1]",
+    ),
+    (
+        "atlases.scoring_points", "_count_pairs",
+        "uint8[1] float32[2] uint8[3]! float64[2] int64[3]",
+    ),
+    (
+        "atlases.scoring_points", "_read_labels",
+        "float32[2] uint8[3]! float64[2] uint8[1]",
     ),
     (
         "fusion.label_fusion", "_most_votes_kernel",

@@ -25,7 +25,7 @@ from cardiacreg.refinement.context import RefinementContext
 from cardiacreg.refinement.output_lattice import upsample_labels
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import PreparedTarget, prepare_target
-from cardiacreg.registration.label_affine import improve_affine
+from cardiacreg.registration.label_affine import AffineImprover
 from cardiacreg.registration.landmark_affine import LandmarkFit, fit_landmark_affine
 from cardiacreg.slice_motion.shifts_with_views import shifts_at_crossings
 from cardiacreg.slices import labelled_slices
@@ -220,17 +220,15 @@ def improve_affines(
     indices = [r.index for r in ranking.ranked[:candidates]]
     views, image = context.views, context.target.image
     shifts = shifts_at_crossings(prepared, views, image) if views else None
+    improver = AffineImprover(prepared, shifts_mm=shifts)
 
     def improve(index: int) -> Affine:
         atlas = atlases[index]
-        points = (ranking.landmarks, _atlas_landmarks(atlas, ranking.landmarks.source))
-        return improve_affine(
-            prepared,
+        return improver.improve(
             atlas.labels,
             ranking.fits[index].target_to_atlas,
-            landmarks=points,
+            (ranking.landmarks, _atlas_landmarks(atlas, ranking.landmarks.source)),
             landmark_weight=context.options.landmark_weight,
-            shifts_mm=shifts,
         )
 
     affines = run_tasks(

@@ -2,11 +2,12 @@
 
 Not in the paper, whose landmarks come from a network. Landmarks derived from thick slices of unusual
 hearts can be a centimetre off; twelve numbers are then improved on the acquired slices before atlases
-are chosen. The affine correction is written on a lattice of one cell, on which splines reproduce it
-exactly, so that objective and gradient are those of the deformation.
+are chosen. The target is sampled once for all atlases (`AffineImprover`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,8 +15,12 @@ from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import Float
 from cardiacreg.compute.lbfgs import minimise
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, apply_matrix
-from cardiacreg.registration.ffd_registration import PreparedTarget
-from cardiacreg.registration.target_objective import TargetObjective
+from cardiacreg.registration.affine_score import (
+    PointList,
+    sampled_points,
+    score_affine,
+)
+from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.transforms.atlas_lookup import build_lookup
 
 
@@ -58,68 +63,97 @@ def improve_affine(
     Affine
         Its objective is never worse, on the sampled voxels, than the start's.
     """
-    axes = prepared.samples.axes_to_world
-    to_atlas = multiply(target_to_atlas.matrix, axes)
-    objective = TargetObjective(
-        prepared, build_lookup(atlas, prepared.codes.codes), to_atlas, stride
+    improver = AffineImprover(prepared, shifts_mm=shifts_mm, stride=stride)
+    return improver.improve(
+        atlas, target_to_atlas, landmarks, landmark_weight=landmark_weight, iterations=iterations
     )
-    centre = (prepared.lower_mm + prepared.upper_mm) / 2
-    spacing = prepared.upper_mm - prepared.lower_mm
-    origin = prepared.lower_mm - spacing
-    ticks = [origin[a] + spacing[a] * np.arange(4) for a in range(3)]
-    points = _basis(np.stack(np.meshgrid(*ticks, indexing="ij"), axis=-1), centre, spacing)
-    rows = prepared.shift_index
-    shifts = np.zeros((len(rows), 2)) if shifts_mm is None else shifts_mm[rows]
-    anchor = _LandmarkTerm(landmarks, landmark_weight, to_atlas, axes, centre, spacing)
-
-    def function(x: Float) -> tuple[float, Float]:
-        correction = x.reshape(4, 3)
-        displacements = np.einsum("abcn,nd->abcd", points, correction)
-        c = objective(displacements, origin, spacing, shifts)
-        term, term_gradient = anchor(correction)
-        gradient = term_gradient - np.einsum("abcn,abcd->nd", points, c.displacement_gradient)
-        return 1 - c.value + term, gradient.ravel()
-
-    found = minimise(function, np.zeros(12), iterations=iterations, first_step=2.0, tolerance=1e-4)
-    linear, shift = found.x.reshape(4, 3)[:3].T / spacing, found.x[9:]
-    local = np.eye(4)
-    local[:3, :3] += linear
-    local[:3, 3] = shift - multiply(linear, centre)
-    return Affine(multiply(to_atlas, local, invert(axes)))
 
 
-def _basis(positions_mm: Float, centre_mm: Float, spacing_mm: Float) -> Float:
-    """Scaled coordinates and 1 for points of shape (..., 3): the correction is linear in them."""
-    scaled = (positions_mm - centre_mm) / spacing_mm
-    return np.concatenate([scaled, np.ones((*scaled.shape[:-1], 1))], axis=-1)
-
-
-class _LandmarkTerm:
-    """Weighted mean squared landmark distance as a function of the correction, with its gradient."""
+class AffineImprover:
+    """Improves the affines of many atlases to one target; see `improve_affine` for its parameters."""
 
     def __init__(
-        self,
-        landmarks: tuple[Landmarks, Landmarks] | None,
-        weight: float,
-        to_atlas: Float,
-        axes: Float,
-        centre_mm: Float,
-        spacing_mm: Float,
+        self, prepared: PreparedTarget, *, shifts_mm: Float | None = None, stride: int = 4
     ) -> None:
-        self._count = 0 if landmarks is None else len(landmarks[0].points_mm)
-        if landmarks is None:
-            return
-        positions = Affine(axes).inverse().apply(landmarks[0].points_mm)
-        self._gap = apply_matrix(to_atlas, positions) - landmarks[1].points_mm
-        self._basis = _basis(positions, centre_mm, spacing_mm)
-        self._linear = to_atlas[:3, :3]
-        self._weight = weight / self._count
+        self._codes = prepared.codes.codes
+        self._axes = prepared.samples.axes_to_world
+        self._centre = (prepared.lower_mm + prepared.upper_mm) / 2
+        self._extent = prepared.upper_mm - prepared.lower_mm
+        rows = prepared.shift_index
+        shifts = np.zeros((len(rows), 2)) if shifts_mm is None else shifts_mm[rows]
+        slices, views = sampled_points(prepared, stride, shifts)
+        self._slices, self._views = self._scaled(slices), self._scaled(views)
 
-    def __call__(self, correction: Float) -> tuple[float, Float]:
-        if self._count == 0:
-            return 0.0, np.zeros((4, 3))
-        moved = np.einsum("pn,nd->pd", self._basis, correction)
-        residual = self._gap + np.einsum("pd,ed->pe", moved, self._linear)
-        back = np.einsum("pe,ed->pd", residual, self._linear)
-        gradient = 2 * self._weight * np.einsum("pn,pd->nd", self._basis, back)
-        return self._weight * float((residual**2).sum()), gradient
+    def _scaled(self, points: PointList) -> PointList:
+        """The points by the extent of the heart around its centre: all twelve numbers are mm."""
+        positions = (points.positions - self._centre[:, None]) / self._extent[:, None]
+        return points._replace(positions=positions)
+
+    def improve(
+        self,
+        atlas: LabelMap,
+        target_to_atlas: Affine,
+        landmarks: tuple[Landmarks, Landmarks] | None = None,
+        *,
+        landmark_weight: float = 1e-4,
+        iterations: int = 30,
+    ) -> Affine:
+        """Return the improved affine of one atlas."""
+        to_atlas = multiply(target_to_atlas.matrix, self._axes)
+        anchor = self._landmark_term(landmarks, landmark_weight, to_atlas)
+        objective = self.objective(atlas, to_atlas, anchor)
+        found = minimise(
+            objective, np.zeros(12), iterations=iterations, first_step=2.0, tolerance=1e-4
+        )
+        correction = found.x.reshape(4, 3)
+        linear = correction[:3].T / self._extent
+        local = np.eye(4)
+        local[:3, :3] += linear
+        local[:3, 3] = correction[3] - multiply(linear, self._centre)
+        return Affine(multiply(to_atlas, local, invert(self._axes)))
+
+    def objective(
+        self, atlas: LabelMap, to_atlas: Float, anchor: Float
+    ) -> Callable[[Float], tuple[float, Float]]:
+        """Return what is minimised: a function of the correction of an affine.
+
+        Parameters
+        ----------
+        atlas : LabelMap
+        to_atlas : ndarray, shape (4, 4)
+            The affine, from mm along the target's axes.
+        anchor : ndarray, shape (13, 13)
+            Symmetric; ``y' anchor y`` is added to 1 - the consistency, y being the correction and a 1.
+        """
+        cells = build_lookup(atlas, self._codes)
+        to_voxel = multiply(invert(cells.voxel_to_world), to_atlas)
+        place = np.diag([*self._extent, 1.0])
+        place[:3, 3] = self._centre
+        base = np.ascontiguousarray(multiply(to_voxel, place)[:3])
+        linear = np.ascontiguousarray(to_voxel[:3, :3])
+        found = np.empty(13)
+
+        def function(correction: Float) -> tuple[float, Float]:
+            score_affine(
+                *self._slices, *self._views, cells.codes, base, linear, anchor, correction, found
+            )
+            return float(found[12]), found[:12].copy()
+
+        return function
+
+    def _landmark_term(
+        self, landmarks: tuple[Landmarks, Landmarks] | None, weight: float, to_atlas: Float
+    ) -> Float:
+        """Weighted mean squared distance of landmarks, a quadratic of the correction and a 1."""
+        anchor = np.zeros((13, 13))
+        if landmarks is None or len(landmarks[0].points_mm) == 0:
+            return anchor
+        positions = apply_matrix(invert(self._axes), landmarks[0].points_mm)
+        gap = apply_matrix(to_atlas, positions) - landmarks[1].points_mm
+        scaled = (positions - self._centre) / self._extent
+        basis, linear = np.column_stack([scaled, np.ones(len(scaled))]), to_atlas[:3, :3]
+        products = np.einsum("pn,pm,ed,ef->ndmf", basis, basis, linear, linear)
+        anchor[:12, :12] = products.reshape(12, 12)
+        anchor[:12, 12] = anchor[12, :12] = np.einsum("pn,pe,ed->nd", basis, gap, linear).ravel()
+        anchor[12, 12] = (gap**2).sum()
+        return anchor * (weight / len(scaled))

@@ -225,46 +225,57 @@ def _consistency_kernel(
     na, nb = coefficients.shape[1], coefficients.shape[2] // 3
     ni, nj = labels.shape[1], labels.shape[2]
     plane = np.empty((na, 3 * nb))
-    columns, column_gradient = np.empty((na, 3 * nj)), np.empty((na, 3 * nj))
+    columns, column_gradient = np.zeros((na, 3 * nj)), np.zeros((na, 3 * nj))
     points, indices = np.empty(3 * nj), np.empty(nj, np.int64)
     cells, codes = atlas[1].reshape(atlas[1].size), atlas[0].reshape(atlas[0].size)
     extent = np.array([atlas.shape[1], atlas.shape[2], atlas.shape[3]])
     # Voxels of a slice in mixed cells: column, and where each row's begin; corners and coordinates.
     mixed, begins = np.empty(ni * nj + 1, np.int64), np.zeros(ni + 1, np.int64)
     corners = np.empty((12, ni * nj))
+    used = np.empty(4, np.int64)
     for s in range(start, stop):
         which = int(table_k[s, 5])
+        rows, slice_labels, slice_spans = table_i[which], labels[s], spans[s]
+        _find_used(slice_spans, rows, nj, used)
         _contract_slice(coefficients, table_k[s], plane)
-        _contract_columns(plane, table_j[which], columns)
+        _contract_columns(plane, table_j[which], used, columns)
         for i in range(ni):
-            lo, hi, begin = spans[s, i, 0], spans[s, i, 1], begins[i]
+            lo, hi, begin = slice_spans[i, 0], slice_spans[i, 1], begins[i]
             begins[i + 1] = begin
             if lo < hi:
-                _contract_spans(columns, table_i[which, i], lo, hi, points)
+                _contract_spans(columns, rows[i], lo, hi, points)
                 find_cells(points, lo, hi, extent, indices)
                 value, end = match_uniform(
-                    indices, labels[s, i], cells, score, lo, hi, mixed, begin
+                    indices, slice_labels[i], cells, score, lo, hi, mixed, begin
                 )
                 sums[s, 0] += value
                 begins[i + 1] = end
                 gather_corners(
-                    points, indices, labels[s, i], codes, extent, score, mixed, begin, end, corners
-                )
+                    points, indices, slice_labels[i], codes, extent, score, mixed, begin, end,
+                    corners,
+                )  # fmt: skip
         sums[s, 0] += interpolate(corners, begins[ni])
-        column_gradient[:] = 0.0
+        column_gradient[used[2] : used[3]] = 0.0
         for i in range(ni):
-            sums[s, 1] += _spread_row(
-                corners,
-                mixed,
-                begins[i],
-                begins[i + 1],
-                table_i[which, i],
-                columns,
-                column_gradient,
-            )
+            if begins[i] < begins[i + 1]:
+                sums[s, 1] += _spread_row(
+                    corners, mixed, begins[i], begins[i + 1], rows[i], columns, column_gradient
+                )
         if table_j.shape[1] > 5:
-            sums[s, 2] += _slope_along_j(plane, table_j[which], column_gradient)
-        _spread_columns(column_gradient, table_j[which], planes[s])
+            sums[s, 2] += _slope_along_j(plane, table_j[which], used, column_gradient)
+        _spread_columns(column_gradient, table_j[which], used, planes[s])
+
+
+@kernel
+def _find_used(spans, table_i, nj, used):
+    """First and last-plus-one column that any row of a slice counts, and likewise planes of controls."""
+    used[0], used[1], used[2], used[3] = nj, 0, 0, 0
+    for i in range(spans.shape[0]):
+        if spans[i, 0] < spans[i, 1]:
+            used[0], used[1] = min(used[0], spans[i, 0]), max(used[1], spans[i, 1])
+            if used[3] == 0:
+                used[2] = int(table_i[i, 0])
+            used[3] = int(table_i[i, 0]) + 4
 
 
 @kernel
@@ -280,16 +291,16 @@ def _contract_slice(coefficients, table, plane):
 
 
 @kernel
-def _contract_columns(plane, table, columns):
-    """Spline along j: control points of a slice's plane to the columns of its voxels."""
+def _contract_columns(plane, table, used, columns):
+    """Spline along j: control points of a slice's plane to the columns of its voxels that count."""
     nj = table.shape[1]
     nb = plane.shape[1] // 3
     first = table[0]
     w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
-    for a in range(plane.shape[0]):
+    for a in range(used[2], used[3]):
         for d in range(3):
             given, out = plane[a, d * nb : (d + 1) * nb], columns[a, d * nj : (d + 1) * nj]
-            for j in range(nj):
+            for j in range(used[0], used[1]):
                 f = int(first[j])
                 out[j] = (
                     w0[j] * given[f]
@@ -301,16 +312,16 @@ def _contract_columns(plane, table, columns):
 
 @kernel
 def _contract_spans(columns, table, lo, hi, points):
-    """Spline along i: atlas voxel coordinates of a row of voxels, x then y then z."""
+    """Spline along i: atlas voxel coordinates of a row of voxels, x then y then z.
+
+    What lies between the spans of two coordinates is summed along: one long row is quicker than three.
+    """
     nj = points.size // 3
-    f = int(table[0])
-    w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
-    for d in range(3):
-        a, b = d * nj + lo, d * nj + hi
-        combine_rows(
-            columns[f, a:b], columns[f + 1, a:b], columns[f + 2, a:b], columns[f + 3, a:b],
-            w0, w1, w2, w3, points[a:b],
-        )  # fmt: skip
+    f, b = int(table[0]), 2 * nj + hi
+    combine_rows(
+        columns[f, lo:b], columns[f + 1, lo:b], columns[f + 2, lo:b], columns[f + 3, lo:b],
+        table[1], table[2], table[3], table[4], points[lo:b],
+    )  # fmt: skip
 
 
 @kernel
@@ -318,14 +329,19 @@ def _spread_row(corners, mixed, begin, end, table, columns, column_gradient):
     """Adjoint of `_contract_spans` for the listed voxels of a row; returns their gradient along i."""
     nj = columns.shape[1] // 3
     f = int(table[0])
+    w0, w1, w2, w3 = table[1], table[2], table[3], table[4]
+    out0, out1 = column_gradient[f], column_gradient[f + 1]
+    out2, out3 = column_gradient[f + 2], column_gradient[f + 3]
+    for n in range(begin, end):
+        j = mixed[n]
+        for d in range(3):
+            slope = corners[8 + d, n]
+            out0[j] += w0 * slope
+            out1[j] += w1 * slope
+            out2[j] += w2 * slope
+            out3[j] += w3 * slope
+            j += nj
     along = 0.0
-    for t in range(4):
-        weight, out = table[1 + t], column_gradient[f + t]
-        for n in range(begin, end):
-            j = mixed[n]
-            out[j] += weight * corners[8, n]
-            out[nj + j] += weight * corners[9, n]
-            out[2 * nj + j] += weight * corners[10, n]
     if table.size > 5:
         for t in range(4):
             row, slope = columns[f + t], table[5 + t]
@@ -340,14 +356,14 @@ def _spread_row(corners, mixed, begin, end, table, columns, column_gradient):
 
 
 @kernel
-def _spread_columns(column_gradient, table, plane):
+def _spread_columns(column_gradient, table, used, plane):
     """Adjoint of `_contract_columns`."""
     nj = table.shape[1]
     nb = plane.shape[1] // 3
-    for a in range(plane.shape[0]):
+    for a in range(used[2], used[3]):
         for d in range(3):
             given, out = column_gradient[a, d * nj : (d + 1) * nj], plane[a, d * nb : (d + 1) * nb]
-            for j in range(nj):
+            for j in range(used[0], used[1]):
                 if given[j] != 0.0:
                     f = int(table[0, j])
                     for t in range(4):
@@ -355,14 +371,14 @@ def _spread_columns(column_gradient, table, plane):
 
 
 @kernel
-def _slope_along_j(plane, table, column_gradient):
+def _slope_along_j(plane, table, used, column_gradient):
     """Gradient per mm along j of a slice: slopes along j, times the gradient of the columns."""
     nj = table.shape[1]
     nb = plane.shape[1] // 3
     total = 0.0
-    for a in range(plane.shape[0]):
+    for a in range(used[2], used[3]):
         for d in range(3):
-            for j in range(nj):
+            for j in range(used[0], used[1]):
                 given = column_gradient[a, d * nj + j]
                 if given != 0.0:
                     f = d * nb + int(table[0, j])

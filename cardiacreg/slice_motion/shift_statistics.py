@@ -40,6 +40,7 @@ from cardiacreg.geometry import (
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.slices import labelled_slices
+from cardiacreg.transforms.atlas_lookup import nearest_voxels
 
 FEWEST_ATLASES = 24
 """Below this a covariance says too little."""
@@ -259,20 +260,20 @@ def _sum_labels(labels, to_voxel, lower, upper, slices, sums):
 
     `to_voxel` maps pixels (i, j, k) of the slices to voxels of `labels`; background is left out.
     """
-    ni, nj, nk = labels.shape
-    m = to_voxel
+    first, last = lower[1], upper[1]
+    codes, size = labels.reshape(labels.size), last - first
+    row, at = np.empty((3, size)), np.empty(size, np.int64)
+    extent = np.array([labels.shape[0], labels.shape[1], labels.shape[2]])
+    for j in range(size):
+        row[1, j] = first + j
     for s in range(len(slices)):
-        k = slices[s]
+        row[2] = slices[s]
         for i in range(lower[0], upper[0]):
-            a0 = m[0, 0] * i + m[0, 2] * k + m[0, 3] + 0.5
-            b0 = m[1, 0] * i + m[1, 2] * k + m[1, 3] + 0.5
-            c0 = m[2, 0] * i + m[2, 2] * k + m[2, 3] + 0.5
-            for j in range(lower[1], upper[1]):
-                a, b, c = a0 + m[0, 1] * j, b0 + m[1, 1] * j, c0 + m[2, 1] * j
-                if a < 0 or b < 0 or c < 0 or a >= ni or b >= nj or c >= nk:
-                    continue
-                label = labels[int(a), int(b), int(c)]
+            row[0] = i
+            nearest_voxels(row, to_voxel, extent, at)
+            for j in range(size):
+                label = codes[at[j]] if at[j] < codes.size else 0
                 if label:
                     sums[s, label, 0] += i
-                    sums[s, label, 1] += j
+                    sums[s, label, 1] += first + j
                     sums[s, label, 2] += 1

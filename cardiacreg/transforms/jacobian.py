@@ -207,7 +207,9 @@ class FoldingPenalty:
             return 0.0, gradient
         total = np.zeros(1)
         i, j, k = self._tables
-        _folding_kernel(displacements_mm, i, j, k, self._threshold, gradient, total)
+        _folding_kernel(
+            displacements_mm, i, j, k, self._spacing_mm, self._threshold, gradient, total
+        )
         if total[0]:
             gradient /= self._n_points
         return float(total[0] / self._n_points), gradient
@@ -341,17 +343,62 @@ def _jacobian_row(planes, table, jacobian):
 
 
 @kernel
-def _folding_kernel(displacements, table_i, table_j, table_k, threshold, gradient, total):
+def _steepest_columns(displacements, spacing, steepest):
+    """Largest step per mm along each axis from the control points of every column, shape (3, na, nb)."""
+    na, nb, nc = displacements.shape[:3]
+    for axis in range(3):
+        di, dj, dk = int(axis == 0), int(axis == 1), int(axis == 2)
+        for a in range(na - di):
+            for b in range(nb - dj):
+                largest = 0.0
+                for c in range(nc - dk):
+                    for d in range(3):
+                        step = displacements[a + di, b + dj, c + dk, d] - displacements[a, b, c, d]
+                        largest = max(largest, abs(step))
+                steepest[axis, a, b] = largest / spacing[axis]
+
+
+@kernel
+def _may_fall_below(steepest, a, b, limit):
+    """Whether a determinant among 4 x 4 columns of control points may be below a limit.
+
+    Entries of du/dx are means of steps, so that those along an axis are at most p, q and r in size. While
+    any two of these sum to less than 1, the determinant is at least
+    (1 - p)(1 - q)(1 - r) - (1 - p) q r - (1 - q) p r - (1 - r) p q - 2 p q r.
+    """
+    p, q, r = 0.0, 0.0, 0.0
+    for m in range(a, a + 4):
+        for n in range(b, b + 4):
+            if m < a + 3:
+                p = max(p, steepest[0, m, n])
+            if n < b + 3:
+                q = max(q, steepest[1, m, n])
+            r = max(r, steepest[2, m, n])
+    if p + q >= 1.0 or p + r >= 1.0 or q + r >= 1.0:
+        return True
+    least = (1 - p) * (1 - q) * (1 - r) - (1 - p) * q * r - (1 - q) * p * r - (1 - r) * p * q
+    return least - 2 * p * q * r < limit + 1e-9
+
+
+@kernel
+def _folding_kernel(displacements, table_i, table_j, table_k, spacing, threshold, gradient, total):
     """Sum of squared shortfalls and its gradient over the product of three lists of positions."""
     na, nb = displacements.shape[:2]
     nk = table_k.shape[0]
+    steepest = np.zeros((3, na, nb))
+    _steepest_columns(displacements, spacing, steepest)
     value, slope = np.empty((na, nb, 3 * nk)), np.empty((na, nb, 3 * nk))
     _contract_k(displacements, table_k, value, slope)
     planes, jacobian = np.empty((3, nb, 3 * nk)), np.empty((3, 3 * nk))
     determinants, cofactor = np.empty(nk), np.empty((3, 3))
     for i in range(table_i.shape[0]):
-        _planes_at(value, slope, table_i[i], planes)
+        ready = False
         for j in range(table_j.shape[0]):
+            if not _may_fall_below(steepest, int(table_i[i, 8]), int(table_j[j, 8]), threshold):
+                continue
+            if not ready:
+                _planes_at(value, slope, table_i[i], planes)
+                ready = True
             _jacobian_row(planes, table_j[j], jacobian)
             _row_of_determinants(jacobian, determinants)
             for k in range(nk):

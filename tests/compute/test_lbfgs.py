@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from cardiacreg.compute.lbfgs import _Pairs, minimise
+from cardiacreg.compute import lbfgs
+from cardiacreg.compute.lbfgs import minimise
 
 
 def quadratic(rng, n=12):
@@ -132,15 +133,17 @@ def test_first_step_is_measured_as_asked():
 @pytest.mark.parametrize("size", [1, 2, 7, 8, 20, 8192, 8200])
 @pytest.mark.parametrize("steps", [0, 1, 3, 11])
 def test_direction_is_that_of_the_updated_inverse_hessian(size, steps):
-    """From y's / y'y, with each of three pairs: H <- (1 - s y' / y's) H (1 - y s' / y's) + s s' / y's."""
-    rng, memory = np.random.default_rng(size + steps), 3
-    pairs, kept = _Pairs(memory, size), []
+    """From y's / y'y, with each of eight pairs: H <- (1 - s y' / y's) H (1 - y s' / y's) + s s' / y's."""
+    rng = np.random.default_rng(size + steps)
+    search, kept = begun(np.zeros(size)), []
+    stored = (search.changes, search.differences, search.curvatures)
     for _ in range(steps):
         change = rng.normal(size=size)
         difference = change + 0.1 * rng.normal(size=size)
-        pairs.add(change, difference)
+        search.rows[lbfgs._FOUND], search.rows[lbfgs._FOUND_GRADIENT] = change, difference
+        lbfgs._keep_pair(search.counts, search.rows, *stored)
         kept.append((change, difference))
-    kept = [(s, y) for s, y in kept if s @ y > 1e-12 * (y @ y)][-memory:]
+    kept = [(s, y) for s, y in kept if s @ y > 1e-12 * (y @ y)][-len(search.curvatures) :]
     scale = kept[-1][0] @ kept[-1][1] / (kept[-1][1] @ kept[-1][1]) if kept else 1.0
 
     def applied(vector, known):
@@ -150,5 +153,104 @@ def test_direction_is_that_of_the_updated_inverse_hessian(size, steps):
         inner = applied(vector - y * (s @ vector) / (y @ s), known[:-1])
         return inner - s * (y @ inner) / (y @ s) + s * (s @ vector) / (y @ s)
 
-    gradient = rng.normal(size=size)
-    np.testing.assert_allclose(pairs.direction(gradient), -applied(gradient, kept), rtol=1e-8)
+    gradient, direction = rng.normal(size=size), np.empty(size)
+    lbfgs._quasi_newton(search.counts, *stored, gradient, direction)
+    np.testing.assert_allclose(direction, -applied(gradient, kept), rtol=1e-8, atol=1e-12)
+
+
+def begun(start):
+    return lbfgs._begin(start, iterations=5, first_step=1.0, tolerance=0.0)
+
+
+def two_loops(pairs, gradient):
+    """Minus the approximate inverse Hessian times the gradient, by its textbook recursion."""
+    out, coefficients = -gradient, []
+    for s, y in reversed(pairs):
+        coefficients.append((s @ out) / (s @ y))
+        out = out - coefficients[-1] * y
+    if pairs:
+        s, y = pairs[-1]
+        out = out * ((s @ y) / (y @ y))
+    for (s, y), coefficient in zip(pairs, reversed(coefficients), strict=True):
+        out = out + (coefficient - (y @ out) / (s @ y)) * s
+    return out
+
+
+def line_search(function, x, value, gradient, direction, step):
+    """Point, value and gradient of the step that is taken, backtracking or extending; None for none."""
+    slope = direction @ gradient
+    for _ in range(12):
+        new = function(x + step * direction)
+        if new[0] <= value + 1e-4 * step * slope:
+            break
+        curvature = new[0] - value - step * slope
+        step *= min(0.5, max(0.1, -step * slope / (2 * curvature))) if curvature > 0 else 0.5
+    else:
+        return None
+    found = (x + step * direction, *new)
+    for _ in range(8):
+        if direction @ found[2] >= 0.9 * slope:
+            break
+        step *= 4
+        new = function(x + step * direction)
+        if not new[0] <= min(found[1], value + 1e-4 * step * slope):
+            break
+        found = (x + step * direction, *new)
+    return found
+
+
+def plain_loop(function, start, iterations, first_step, tolerance):
+    """The same method as a plain loop with lists, without state: what the search must do."""
+    x, (value, gradient) = start, function(start)
+    pairs, history = [], [value]
+    for iteration in range(iterations):
+        direction = two_loops(pairs, gradient)
+        if direction @ gradient >= 0:
+            pairs, direction = [], -gradient
+        if not direction.any():
+            return x, value, iteration, "converged"
+        step = 1.0 if pairs else first_step / np.abs(direction).max()
+        found = line_search(function, x, value, gradient, direction, step)
+        if found is None and pairs:
+            pairs, step = [], first_step / np.abs(gradient).max()
+            found = line_search(function, x, value, gradient, -gradient, step)
+        if found is None:
+            return x, value, iteration, "step too small"
+        s, y = found[0] - x, found[2] - gradient
+        if s @ y > 1e-12 * (y @ y):
+            pairs = [*pairs, (s, y)][-8:]
+        x, value, gradient = found
+        history.append(value)
+        if len(history) > 3 and history[-4] - value < tolerance:
+            return x, value, iteration + 1, "converged"
+    return x, value, iterations, "iteration limit"
+
+
+def absolute(x):
+    return float(np.abs(x).sum()), np.sign(x)
+
+
+def walled(x):
+    if x[0] > 2:
+        return float("nan"), np.full(x.size, np.nan)
+    return float(((x - 1.9) ** 2).sum()), 2 * (x - 1.9)
+
+
+def uphill(x):
+    return float(x @ x), -2 * x
+
+
+@pytest.mark.parametrize("function", [rosenbrock, absolute, walled, uphill])
+@pytest.mark.parametrize("first_step", [1e-3, 0.1, 4.0])
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3])
+def test_takes_the_steps_of_a_plain_loop(function, first_step, tolerance):
+    """Up to how rounding adds up over a few iterations, with walls, kinks and wrong gradients."""
+    start = np.array([-1.2, 1.0])
+    for iterations in (0, 1, 2, 3, 4, 6, 9):
+        found = minimise(
+            function, start, iterations=iterations, first_step=first_step, tolerance=tolerance
+        )
+        x, value, count, reason = plain_loop(function, start, iterations, first_step, tolerance)
+        assert (found.iterations, found.reason) == (count, reason)
+        np.testing.assert_allclose(found.x, x, rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(found.value, value, rtol=1e-7, atol=1e-12)
