@@ -110,6 +110,7 @@ def rank_atlases(
     unknown_labels: tuple[int, ...] = (),
     whole_lattice: bool = False,
     empty_planes: Sequence[float] = (),
+    stride: int = 1,
     threads: int | None = None,
     progress: ProgressCallable | None = None,
 ) -> tuple[RankedAtlas, ...]:
@@ -131,6 +132,8 @@ def rank_atlases(
     empty_planes : sequence of float
         Planes beyond the labels that are scored as background, in slices from the first one; the heart
         ended before them. None of them counts with `whole_lattice`.
+    stride : int
+        Every so many pixels of a slice are scored, along i and j.
     threads : int, optional
     progress : callable, optional
 
@@ -164,7 +167,7 @@ def rank_atlases(
             "least one atlas and one transform for each.",
             code="EMPTY_BANK",
         )
-    points = _scoring_points(target, whole=whole_lattice, empty_planes=empty_planes)
+    points = _scoring_points(target, whole=whole_lattice, empty_planes=empty_planes, stride=stride)
     read = getattr(atlases, "without_image", atlases.__getitem__)
 
     def score(index: int) -> RankedAtlas:
@@ -279,12 +282,12 @@ def diversity(
 
 
 def _scoring_points(
-    target: LabelMap, *, whole: bool, empty_planes: Sequence[float] = ()
+    target: LabelMap, *, whole: bool, empty_planes: Sequence[float] = (), stride: int = 1
 ) -> ScoringPoints:
     """List a target's voxels; only what looks them up in an atlas loads Numba."""
     from cardiacreg.atlases.scoring_points import ScoringPoints
 
-    return ScoringPoints(target, whole=whole, empty_planes=empty_planes)
+    return ScoringPoints(target, whole=whole, empty_planes=empty_planes, stride=stride)
 
 
 def _fold(counts: Counts, unknown_labels: tuple[int, ...]) -> Counts:

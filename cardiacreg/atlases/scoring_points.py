@@ -26,7 +26,12 @@ class ScoringPoints:
     """The listed voxels of a target, or of its box alone, and those of empty planes beside them."""
 
     def __init__(
-        self, target: LabelMap, *, whole: bool, empty_planes: Sequence[float] = ()
+        self,
+        target: LabelMap,
+        *,
+        whole: bool,
+        empty_planes: Sequence[float] = (),
+        stride: int = 1,
     ) -> None:
         array = target.array
         if whole or not array.any():
@@ -44,7 +49,10 @@ class ScoringPoints:
         keep = np.ones(labels.shape, dtype=bool)
         if not whole:
             keep &= (labels != 0).any(axis=(0, 1))
-        planes = [] if whole else [_plane(box, position) for position in empty_planes]
+        coarse = np.zeros_like(keep)
+        coarse[::stride, ::stride] = True
+        keep &= coarse
+        planes = [] if whole else [_plane(box, position, stride) for position in empty_planes]
         outside = np.zeros(sum(len(plane) for plane in planes), dtype=np.uint8)
         self._labels = np.concatenate([labels[keep], outside])
         points = np.concatenate([grid[keep.ravel()], *planes])
@@ -70,9 +78,9 @@ class ScoringPoints:
         return np.ascontiguousarray(matrix[:3])
 
 
-def _plane(box: Sequence[slice], position: float) -> NDArray[np.float32]:
-    """Voxel positions of a box's pixels at a position along the slice axis."""
-    rows, columns = (np.arange(side.start, side.stop) for side in box[:2])
+def _plane(box: Sequence[slice], position: float, stride: int) -> NDArray[np.float32]:
+    """Voxel positions of every so many of a box's pixels, at a position along the slice axis."""
+    rows, columns = (np.arange(side.start, side.stop, stride) for side in box[:2])
     i, j = np.meshgrid(rows, columns, indexing="ij")
     return np.stack([i, j, np.full(i.shape, position)], axis=-1).reshape(-1, 3).astype(np.float32)
 

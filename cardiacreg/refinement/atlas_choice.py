@@ -30,6 +30,8 @@ from cardiacreg.registration.landmark_affine import LandmarkFit, fit_landmark_af
 from cardiacreg.slice_motion.shifts_with_views import shifts_at_crossings
 from cardiacreg.slices import labelled_slices
 
+_COARSE_MM = 3.0
+
 
 class SelectedAtlas(NamedTuple):
     """An atlas that was chosen: its place in the ranking, how it was aligned, and itself."""
@@ -120,7 +122,10 @@ def prepared_for_affines(context: RefinementContext) -> PreparedTarget:
 def rank_by_landmarks(
     context: RefinementContext, atlases: Sequence[Subject], landmarks: Landmarks
 ) -> Ranking:
-    """Align a whole bank by landmarks and rank it by NMI of labels."""
+    """Align a whole bank by landmarks and rank it by NMI of labels.
+
+    Where affines are improved afterwards, this order only says whose: fewer pixels tell.
+    """
 
     def fit(atlas: Subject) -> LandmarkFit | InvalidInputError:
         try:
@@ -135,7 +140,10 @@ def rank_by_landmarks(
     fits = {n: f for n, f in enumerate(found) if isinstance(f, LandmarkFit)}
     usable = list(fits)
     scored = _score(
-        context, [atlases[n] for n in usable], [fits[n].target_to_atlas for n in usable]
+        context,
+        [atlases[n] for n in usable],
+        [fits[n].target_to_atlas for n in usable],
+        stride=_coarse_stride(context) if context.options.affine_candidates else 1,
     )
     ranked = tuple(replace(r, index=usable[r.index]) for r in scored)
     return Ranking(landmarks, fits, ranked)
@@ -166,8 +174,17 @@ def _tell_unusable(
         warn(f"atlas {name} is left out: {problem}")
 
 
+def _coarse_stride(context: RefinementContext) -> int:
+    """So many pixels apart are points at most 3 mm apart."""
+    return max(1, int(_COARSE_MM / context.target.labels.spacing_mm[:2].max()))
+
+
 def _score(
-    context: RefinementContext, atlases: Sequence[Subject], affines: Sequence[Affine]
+    context: RefinementContext,
+    atlases: Sequence[Subject],
+    affines: Sequence[Affine],
+    *,
+    stride: int = 1,
 ) -> tuple[RankedAtlas, ...]:
     return rank_atlases(
         _scored_labels(context),
@@ -176,6 +193,7 @@ def _score(
         unknown_labels=context.unknown_labels,
         whole_lattice=context.options.upsample_target,
         empty_planes=_background_planes(context),
+        stride=stride,
         threads=context.threads,
         progress=context.progress,
     )

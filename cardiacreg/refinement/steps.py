@@ -182,7 +182,7 @@ def _register(
     def register(number: int) -> Registration:
         atlas, affine = aligned[number]
         start = motion.deformations[number] if motion.deformations else None
-        found = register_prepared(
+        return register_prepared(
             prepared,
             atlas,
             affine,
@@ -191,8 +191,6 @@ def _register(
             view_shifts_mm=motion.view_shifts_mm,
             start=start,
         )
-        lowest = found.target_to_atlas.minimum_jacobian(*lattice)
-        return replace(found, minimum_jacobian=min(lowest, found.minimum_jacobian))
 
     return run_tasks(
         register,
@@ -333,4 +331,8 @@ def _completed(context: RefinementContext, fusion: Fusion, target: LabelMap | No
 def _share_of_winner(votes: NDArray[np.float32], labels: LabelMap) -> Volume:
     """Share of the atlases' own votes that each voxel's label has, whatever made it win."""
     won = np.take_along_axis(votes, labels.array[..., None].astype(np.int64), axis=3)[..., 0]
-    return Volume(np.minimum(won / votes.sum(axis=3), 1), labels.voxel_to_world)
+    # One label after the other: NumPy sums short axes slowly.
+    total = votes[..., 0].copy()
+    for label in range(1, votes.shape[3]):
+        total += votes[..., label]
+    return Volume(np.minimum(won / total, 1), labels.voxel_to_world)

@@ -3,6 +3,7 @@ from hypothesis import given, strategies as st
 
 from cardiacreg import Affine, LabelMap
 from cardiacreg.atlases.scoring_points import ScoringPoints
+from tests.helpers.strategies import few
 
 
 def _case(seed):
@@ -25,6 +26,7 @@ def _naive_label(atlas, affine, target, voxel):
     return int(atlas.array[i, j, k]) if inside else 0
 
 
+@few
 @given(st.integers(0, 10_000))
 def test_labels_at_points_are_those_of_the_nearest_voxels(seed):
     target, atlas, affine = _case(seed)
@@ -35,6 +37,7 @@ def test_labels_at_points_are_those_of_the_nearest_voxels(seed):
         assert found[flat] == _naive_label(atlas, affine, target, voxel)
 
 
+@few
 @given(st.integers(0, 10_000), st.booleans())
 def test_counts_are_those_of_the_labels_at_the_points(seed, whole):
     target, atlas, affine = _case(seed)
@@ -56,3 +59,14 @@ def test_points_of_empty_planes_lie_at_their_positions():
     beyond = found[len(held.read(atlas, affine)) :].reshape(20, 18)
     for i, j in ((0, 0), (6, 5), (12, 10), (19, 17)):
         assert beyond[i, j] == _naive_label(atlas, affine, target, (i, j, 9.5))
+
+
+def test_a_stride_keeps_every_second_pixel_of_slices_and_planes():
+    target, atlas, affine = _case(4)
+    fine = ScoringPoints(target, whole=True).read(atlas, affine).reshape(target.shape)
+    coarse = ScoringPoints(target, whole=True, stride=2)
+    np.testing.assert_array_equal(coarse.read(atlas, affine), fine[::2, ::2].ravel())
+    expected = np.bincount(fine[::2, ::2][target.array[::2, ::2] == 3], minlength=256)
+    np.testing.assert_array_equal(coarse.counts(atlas, affine)[3], expected)
+    planes = ScoringPoints(target, whole=False, empty_planes=[9.5], stride=2)
+    assert len(planes.read(atlas, affine)) == 7 * 6 * 9 + 10 * 9
