@@ -7,8 +7,13 @@ from cardiacreg.registration.regularisation import (
     FoldingPenalty,
     WhitenedDisplacements,
 )
+from cardiacreg.transforms import jacobian
 from cardiacreg.transforms.bspline import bending_matrices
-from cardiacreg.transforms.jacobian import DenseDeterminants, minimum_jacobian
+from cardiacreg.transforms.jacobian import (
+    DenseDeterminants,
+    jacobian_determinants,
+    minimum_jacobian,
+)
 from tests.helpers import naive
 from tests.helpers.strategies import few, seeds
 
@@ -91,6 +96,30 @@ class TestFoldingPenalty:
         value, gradient = FoldingPenalty(SHAPE, SPACING_MM, 0.3)(moves)
         assert value == 0
         assert not gradient.any()
+
+    @few
+    @given(seeds)
+    def test_columns_that_are_left_out_hold_no_low_determinant(self, seed):
+        """Steps of every size, from gentle to folded; the bound is of determinants anywhere in a cell."""
+        rng, shape = np.random.default_rng(seed), (7, 6, 5, 3)
+        moves = rng.uniform(0.5, 6) * rng.normal(size=shape) * rng.uniform(0, 1, size=(7, 6, 5, 1))
+        positions = [np.linspace(1, n - 2, 4 * n) for n in shape[:3]]
+        lowest = jacobian_determinants(moves, SPACING_MM, positions).min(axis=2)
+        steepest = np.zeros((3, 7, 6))
+        jacobian._steepest_columns(moves, SPACING_MM, steepest)
+        i, j = (np.minimum(np.floor(each).astype(int) - 1, n - 4) for each, n in zip(
+            positions[:2], shape, strict=False))  # fmt: skip
+        for limit in (0.1, 0.3, 0.6, 0.9):
+            kept = [[jacobian._may_fall_below(steepest, a, b, limit) for b in j] for a in i]
+            assert lowest[~np.array(kept)].min(initial=np.inf) >= limit
+
+    def test_most_columns_of_a_gentle_deformation_are_left_out(self):
+        moves = np.zeros((12, 12, 5, 3))
+        moves[2, 2, 2] = -12.0
+        steepest = np.zeros((3, 12, 12))
+        jacobian._steepest_columns(moves, SPACING_MM, steepest)
+        kept = [jacobian._may_fall_below(steepest, a, b, 0.3) for a in range(9) for b in range(9)]
+        assert 0 < sum(kept) <= 9
 
 
 class TestWhitenedDisplacements:
