@@ -105,6 +105,10 @@ KERNELS: tuple[Kernel, ...] = (
         "float64[1] int64 int64 int64[1] float64[2]",
     ),
     (
+        "transforms.bspline", "_contract_middle",
+        "float64[3] int64[1] float64[2] float64[3]",
+    ),
+    (
         "transforms.jacobian", "_largest_steps",
         "float64[4] float64[1]",
     ),

@@ -49,12 +49,12 @@ def spline_table(positions: ArrayLike, n_control: int, *, derivative: int = 0) -
 
 def contract_axis(coefficients: Float, table: SplineTable, axis: int) -> Float:
     """Replace a lattice axis by positions: the four-term weighted sum of control points along it."""
-    moved = np.moveaxis(coefficients, axis, 0)
-    shape = (-1,) + (1,) * (moved.ndim - 1)
-    total = table.weights[:, 0].reshape(shape) * moved[table.first]
-    for tap in range(1, 4):
-        total += table.weights[:, tap].reshape(shape) * moved[table.first + tap]
-    return np.moveaxis(total, 0, axis)
+    before, after = coefficients.shape[:axis], coefficients.shape[axis + 1 :]
+    rows = (int(np.prod(before)), coefficients.shape[axis], int(np.prod(after)))
+    out = np.empty((rows[0], len(table.first), rows[2]))
+    given = np.ascontiguousarray(coefficients, dtype=np.float64).reshape(rows)
+    _contract_middle(given, table.first, table.weights, out)
+    return out.reshape(*before, len(table.first), *after)
 
 
 def lattice_over_box(
@@ -229,6 +229,18 @@ def _add_taps(coefficients, first, weight, slope, value, gradient):
                     gradient[d, 0] += da * weight[2, c] * point[d]
                     gradient[d, 1] += db * weight[2, c] * point[d]
                     gradient[d, 2] += both * slope[2, c] * point[d]
+
+
+@kernel
+def _contract_middle(values, first, weights, out):
+    """Weighted sums of four neighbours along the middle axis of a 3-D array."""
+    for p in range(out.shape[0]):
+        for m in range(out.shape[1]):
+            f = first[m]
+            combine_rows(
+                values[p, f], values[p, f + 1], values[p, f + 2], values[p, f + 3],
+                weights[m, 0], weights[m, 1], weights[m, 2], weights[m, 3], out[p, m],
+            )  # fmt: skip
 
 
 @kernel
