@@ -106,7 +106,7 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     (
         "transforms.bspline", "_contract_middle",
-        "float64[3] int64[1] float64[2] float64[3]",
+        "float64[3]! int64[1] float64[2] float64[3]",
     ),
     (
         "transforms.jacobian", "_largest_steps",

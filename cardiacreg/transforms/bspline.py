@@ -53,6 +53,7 @@ def contract_axis(coefficients: Float, table: SplineTable, axis: int) -> Float:
     rows = (int(np.prod(before)), coefficients.shape[axis], int(np.prod(after)))
     out = np.empty((rows[0], len(table.first), rows[2]))
     given = np.ascontiguousarray(coefficients, dtype=np.float64).reshape(rows)
+    given.setflags(write=False)  # this view alone: the kernel is compiled for one kind of array
     _contract_middle(given, table.first, table.weights, out)
     return out.reshape(*before, len(table.first), *after)
 
