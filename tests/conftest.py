@@ -57,6 +57,17 @@ def rays_of_surfaces(request):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def dots_of_pictures(request):
+    """Draw the picture of a saved result with two slices and few dots where tests are not of pictures."""
+    room = request.path.relative_to(Path(__file__).parent).parts[0]
+    with pytest.MonkeyPatch.context() as patch:
+        if room in ("cine", "cli", "cohort", "documents", "doors", "refinement"):
+            patch.setattr("cardiacreg.results.qc_figure._N_SLICES", 2)
+            patch.setattr("cardiacreg.results.qc_figure._DOTS_PER_INCH", 40)
+        yield
+
+
 @dataclass(frozen=True)
 class TinyFiles:
     """Files of the tiny heart and a folder with two atlases for it."""
