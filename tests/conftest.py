@@ -48,12 +48,15 @@ def tiny_result():
 
 @pytest.fixture(scope="module", autouse=True)
 def rays_of_surfaces(request):
-    """Draw surfaces by a ninth of the rays where tests are of commands, cohorts and documents."""
+    """Draw surfaces by few rays where tests are of commands, cohorts and documents."""
     room = request.path.relative_to(Path(__file__).parent).parts[0]
     with pytest.MonkeyPatch.context() as patch:
         if room in ("cli", "cohort", "documents"):
             patch.setattr("cardiacreg.results.surface_rays.PIXEL_MM", 1.2)
             patch.setattr("cardiacreg.results.surface_figure.PIXEL_MM", 1.2)
+            patch.setattr("cardiacreg.results.surface_rays._LATTICE_MM", 2.0)
+            patch.setattr("cardiacreg.results.surface_rays._STEP_MM", 2.0)
+            patch.setattr("cardiacreg.reports.before_after._DOTS_PER_INCH", 50)
         yield
 
 

@@ -33,6 +33,7 @@ COARSE_MM = (2.5, 2.5, 4.0)
 MODELS = ("refine", "refine_cine", "refine_patient", "refine_cohort")
 ELSEWHERE = {
     "cardiacreg demo": "tests/cli/test_demo_page.py",
+    "cardiacreg doctor": "tests/cli/test_commands.py",
     "cardiacreg cohort cohort.csv -o out --scheduler tcp://head:8786": "tests/cohort",
 }
 """Commands that are run by other tests, which have what they need."""
