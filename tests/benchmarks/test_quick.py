@@ -22,7 +22,15 @@ CHEAP = (
     "peers",
     "reliability", "startup", "surfaces",
 )  # fmt: skip
-COARSE = ("long_axis", "pathology")
+COARSE = (
+    "comparison",
+    "fast_method",
+    "initialisation",
+    "long_axis",
+    "pathology",
+    "reliability",
+    "surfaces",
+)
 ABSENT = (
     "anatomy_transfer", "hidden_ends", "missing_base", "network_acdc", "orientation",
     "other_image", "real", "volumes",
@@ -78,12 +86,20 @@ def test_all_leaves_settled_questions_out(monkeypatch, tmp_path):
     }
 
 
+@pytest.fixture(scope="module")
+def few_packed(tmp_path_factory):
+    """The file of a bank of five atlases, which is only read."""
+    file = tmp_path_factory.mktemp("few") / "few.zip"
+    packed.write_packed_bank(
+        file, tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
+    )
+    return file
+
+
 @pytest.fixture
-def few_hearts(monkeypatch, tmp_path):
+def few_hearts(few_packed, monkeypatch, tmp_path):
     """A bank of five atlases, no data, and nothing measured before."""
-    few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    packed.write_packed_bank(tmp_path / "few.zip", few)
-    monkeypatch.setattr(packed, "SHIPPED", tmp_path / "few.zip")
+    monkeypatch.setattr(packed, "SHIPPED", few_packed)
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     monkeypatch.setattr(store, "settings", store.Settings())
     monkeypatch.setenv(cases.DATA_VARIABLE, str(tmp_path))
