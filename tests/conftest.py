@@ -59,7 +59,7 @@ PAGES_ROUGHLY = {
     "cardiacreg.reports.before_after._DOTS_PER_INCH": 50,
 }
 """How the pictures of pages are."""
-SAVES = ("cine", "doors", "refinement")
+SAVES = ("benchmarks", "cine", "doors", "refinement")
 WRITES_PAGES = ("cli", "cohort", "documents", "nn", "reports/test_report.py")
 
 

@@ -11,10 +11,11 @@ from functools import partial
 import pytest
 
 from benchmarks import __main__ as runner
+from benchmarks.accuracy import surfaces
 from benchmarks.harness import cases, store
 from cardiacreg.atlases import packed
 from cardiacreg.errors import InputWarning
-from cardiacreg.phantoms.hearts import HeartSpecification
+from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
@@ -107,8 +108,11 @@ def few_hearts(few_packed, monkeypatch, tmp_path):
 
 @pytest.fixture
 def coarse_hearts(monkeypatch):
-    """Hearts of coarse voxels."""
-    monkeypatch.setattr(cases, "sample_heart", partial(cases.sample_heart, spacing_mm=COARSE_MM))
+    """Hearts of coarse voxels, and points of true surfaces farther apart."""
+    for module in (cases, surfaces):
+        coarse = partial(sample_heart, spacing_mm=COARSE_MM)
+        monkeypatch.setattr(module, "sample_heart", coarse)
+    monkeypatch.setattr(surfaces, "_TRUE_STEP_MM", 1.2)
     cases._synthetic_case.cache_clear()
     yield
     cases._synthetic_case.cache_clear()
