@@ -46,14 +46,32 @@ def tiny_result():
         )
 
 
+ROUGHLY = {
+    "cardiacreg.results.qc_figure._N_SLICES": 2,
+    "cardiacreg.results.qc_figure._DOTS_PER_INCH": 40,
+}
+"""How the picture of every saved result is drawn where tests are not of pictures."""
+PAGES_ROUGHLY = {
+    "cardiacreg.results.surface_rays.PIXEL_MM": 1.2,
+    "cardiacreg.results.surface_figure.PIXEL_MM": 1.2,
+    "cardiacreg.results.surface_rays._LATTICE_MM": 2.0,
+    "cardiacreg.results.surface_rays._STEP_MM": 2.0,
+    "cardiacreg.reports.before_after._DOTS_PER_INCH": 50,
+}
+"""How the pictures of pages are."""
+SAVES = ("benchmarks", "cine", "doors", "refinement")
+WRITES_PAGES = ("cli", "cohort", "documents", "nn", "reports/test_report.py")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def rays_of_surfaces(request):
-    """Draw surfaces by a ninth of the rays where tests are of commands, cohorts and documents."""
-    room = request.path.relative_to(Path(__file__).parent).parts[0]
+def rough_pictures(request):
+    """Draw few slices, rays and dots where tests are of files, commands and the words of pages."""
+    place = request.path.relative_to(Path(__file__).parent).as_posix()
+    wanted = ROUGHLY if place.startswith((*SAVES, *WRITES_PAGES)) else {}
+    wanted = wanted | (PAGES_ROUGHLY if place.startswith(WRITES_PAGES) else {})
     with pytest.MonkeyPatch.context() as patch:
-        if room in ("cli", "cohort", "documents"):
-            patch.setattr("cardiacreg.results.surface_rays.PIXEL_MM", 1.2)
-            patch.setattr("cardiacreg.results.surface_figure.PIXEL_MM", 1.2)
+        for name, value in wanted.items():
+            patch.setattr(name, value)
         yield
 
 

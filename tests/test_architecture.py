@@ -10,6 +10,7 @@ import fnmatch
 import statistics
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,7 @@ def own_imports(package, tree, **keywords):
     return found
 
 
+@cache
 def functions(tree):
     return [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
 

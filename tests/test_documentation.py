@@ -18,6 +18,7 @@ from benchmarks.documents import report
 from cardiacreg.atlases import packed
 from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms.hearts import HeartSpecification
+from tests.helpers.snippets import coarsely
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = sorted((ROOT / "docs" / "studies").glob("*.md"))
@@ -130,13 +131,14 @@ def test_stored_tables_are_the_documented_ones():
 
 def test_the_readme_example_runs(monkeypatch, tmp_path, capsys):
     few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    packed.write_packed_bank(tmp_path / "few.zip", few)
+    with coarsely():
+        packed.write_packed_bank(tmp_path / "few.zip", few)
     monkeypatch.setattr(packed, "SHIPPED", tmp_path / "few.zip")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
     assert len([line for line in example.splitlines() if line.strip()]) <= 10
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), coarsely():
         warnings.simplefilter("ignore", InputWarning)
         exec(compile(example, "README.md", "exec"), {})
     assert (tmp_path / "out" / "result.json").exists()

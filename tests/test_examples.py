@@ -9,6 +9,7 @@ import pytest
 
 from cardiacreg.atlases.bank_building import build_atlas_bank
 from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
+from tests.helpers.snippets import HEARTS_MM, coarsely
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -22,7 +23,8 @@ def test_refine_a_phantom(tmp_path, capsys):
     specifications = [HeartSpecification(seed, "hypertrophic") for seed in range(4)]
     bank = build_atlas_bank(tmp_path / "bank", specifications)
     main = runpy.run_path(str(EXAMPLES / "01_refine_a_phantom.py"))["main"]
-    result = main(tmp_path / "out", atlases=bank)
+    with coarsely():
+        result = main(tmp_path / "out", atlases=bank)
     assert (tmp_path / "out" / "qc.png").is_file()
     assert result.minimum_jacobian > 0
     assert "RV cavity  Dice" in capsys.readouterr().out
@@ -30,7 +32,7 @@ def test_refine_a_phantom(tmp_path, capsys):
 
 def test_bring_your_own_atlases(tmp_path, capsys):
     main = runpy.run_path(str(EXAMPLES / "02_bring_your_own_atlases.py"))["main"]
-    result = main(tmp_path)
+    result = main(tmp_path, spacing_mm=HEARTS_MM)
     assert len(result.atlases) == 3
     assert {report.name.split("_")[0] for report in result.atlases} == {"dilated"}
     assert (tmp_path / "refined" / "result.json").is_file()

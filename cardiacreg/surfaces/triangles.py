@@ -75,7 +75,7 @@ class Surface(MadeAnew):
     def euler_characteristic(self) -> int:
         """Return vertices minus edges plus triangles: 2 for a surface like a sphere, 0 like a ring."""
         (forward, _) = _directed_edges(self.triangles)
-        edges = np.unique(np.sort(forward, axis=1), axis=0)
+        edges = np.unique(_edge_numbers(np.sort(forward, axis=1), len(self.vertices_mm)))
         return len(np.unique(self.triangles)) - len(edges) + len(self.triangles)
 
 

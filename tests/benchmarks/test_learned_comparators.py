@@ -1,5 +1,7 @@
 """The networks of Table V and a network's labels, as the benchmarks use them; training takes seconds."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from benchmarks.harness import cases, measuring  # noqa: E402
 from benchmarks.network import learned_comparators as learned, network_labels  # noqa: E402
-from cardiacreg import LabelMap  # noqa: E402
+from cardiacreg import LabelMap, sample_heart  # noqa: E402
 from cardiacreg.geometry import STRUCTURES  # noqa: E402
 
 TINY = learned.Effort(hearts=1, steps=2, batch=1)
@@ -28,7 +30,13 @@ def shares():
 
 @pytest.fixture(scope="module")
 def heart():
-    return cases.synthetic_hearts(1)[0]
+    """A heart whose case has coarse voxels."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (cases, network_labels):
+            patch.setattr(module, "sample_heart", partial(sample_heart, spacing_mm=(2.5, 2.5, 4.0)))
+        cases._synthetic_case.cache_clear()
+        yield cases.synthetic_hearts(1)[0]
+        cases._synthetic_case.cache_clear()
 
 
 class TestLearned:

@@ -11,10 +11,11 @@ from functools import partial
 import pytest
 
 from benchmarks import __main__ as runner
+from benchmarks.accuracy import surfaces
 from benchmarks.harness import cases, store
 from cardiacreg.atlases import packed
 from cardiacreg.errors import InputWarning
-from cardiacreg.phantoms.hearts import HeartSpecification
+from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
@@ -22,7 +23,15 @@ CHEAP = (
     "peers",
     "reliability", "startup", "surfaces",
 )  # fmt: skip
-COARSE = ("long_axis", "pathology")
+COARSE = (
+    "comparison",
+    "fast_method",
+    "initialisation",
+    "long_axis",
+    "pathology",
+    "reliability",
+    "surfaces",
+)
 ABSENT = (
     "anatomy_transfer", "hidden_ends", "missing_base", "network_acdc", "orientation",
     "other_image", "real", "volumes",
@@ -78,12 +87,20 @@ def test_all_leaves_settled_questions_out(monkeypatch, tmp_path):
     }
 
 
+@pytest.fixture(scope="module")
+def few_packed(tmp_path_factory):
+    """The file of a bank of five atlases, which is only read."""
+    file = tmp_path_factory.mktemp("few") / "few.zip"
+    packed.write_packed_bank(
+        file, tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
+    )
+    return file
+
+
 @pytest.fixture
-def few_hearts(monkeypatch, tmp_path):
+def few_hearts(few_packed, monkeypatch, tmp_path):
     """A bank of five atlases, no data, and nothing measured before."""
-    few = tuple(HeartSpecification(seed, group) for seed, group in enumerate(GROUPS))
-    packed.write_packed_bank(tmp_path / "few.zip", few)
-    monkeypatch.setattr(packed, "SHIPPED", tmp_path / "few.zip")
+    monkeypatch.setattr(packed, "SHIPPED", few_packed)
     monkeypatch.setattr(store, "FOLDER", tmp_path)
     monkeypatch.setattr(store, "settings", store.Settings())
     monkeypatch.setenv(cases.DATA_VARIABLE, str(tmp_path))
@@ -91,8 +108,11 @@ def few_hearts(monkeypatch, tmp_path):
 
 @pytest.fixture
 def coarse_hearts(monkeypatch):
-    """Hearts of coarse voxels."""
-    monkeypatch.setattr(cases, "sample_heart", partial(cases.sample_heart, spacing_mm=COARSE_MM))
+    """Hearts of coarse voxels, and points of true surfaces farther apart."""
+    for module in (cases, surfaces):
+        coarse = partial(sample_heart, spacing_mm=COARSE_MM)
+        monkeypatch.setattr(module, "sample_heart", coarse)
+    monkeypatch.setattr(surfaces, "_TRUE_STEP_MM", 1.2)
     cases._synthetic_case.cache_clear()
     yield
     cases._synthetic_case.cache_clear()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 
@@ -29,24 +30,34 @@ def run(*arguments, **more):
     return result
 
 
-@pytest.fixture
-def folder(tmp_path, tmp_path_factory, monkeypatch):
-    """A cache with two kernels, two banks of earlier versions, and other things; a bank of one heart."""
+@pytest.fixture(scope="module")
+def banks(tmp_path_factory):
+    """A packed bank of one heart, its digest, and a built one; each test takes copies."""
+    place = tmp_path_factory.mktemp("banks")
     few = (HeartSpecification(FIRST_EVALUATION_SEED),)
+    digest = packed.write_packed_bank(place / "bank.zip", few, threads=1)
+    toy = make_toy_heart().labels
+    large = LabelMap(np.pad(toy.array, ((0, 20), (0, 20), (0, 20))), toy.voxel_to_world)
+    build_atlas_bank(place / "built", [Subject(large)], threads=1)
+    return place, digest
+
+
+@pytest.fixture
+def folder(banks, tmp_path, tmp_path_factory, monkeypatch):
+    """A cache with two kernels, two banks of earlier versions, and other things; a bank of one heart."""
+    place, digest = banks
     monkeypatch.setenv("CARDIACREG_CACHE", str(tmp_path))
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     shipped = tmp_path_factory.mktemp("installed") / "bank.zip"
-    digest = packed.write_packed_bank(shipped, few, threads=1)
+    shutil.copy(place / "bank.zip", shipped)
     monkeypatch.setattr(packed, "SHIPPED", shipped)
     monkeypatch.setattr(embedded, "CONTENT_SHA256", digest)
     monkeypatch.setattr(kernel_cache, "_troubles", [])
     monkeypatch.setattr(doctor, "_self_check", lambda: PASSED)
     for name in ("ours._one", "ours.part._two"):
         cache_files.write_kernel(tmp_path / "kernels" / f"{name}-{HEX}.kernel", b"code" * 9)
-    toy = make_toy_heart().labels
-    large = LabelMap(np.pad(toy.array, ((0, 20), (0, 20), (0, 20))), toy.voxel_to_world)
     for key in (KEY, KEY[::-1]):
-        build_atlas_bank(tmp_path / f"atlas_bank_{key}", [Subject(large)], threads=1)
+        shutil.copytree(place / "built", tmp_path / f"atlas_bank_{key}")
     for name in ("kernels/notes.txt", "kernels/numba.nbi", "atlas_bank_mine.txt", "thesis.txt"):
         (tmp_path / name).write_text("not ours")
     (tmp_path / "atlas_bank_mine").mkdir()

@@ -604,5 +604,6 @@ def test_doctor_reports_a_failed_check(monkeypatch):
 
     check = {"passed": False, "smallest_dice": 0.1, "seconds": 1.0}
     monkeypatch.setattr(doctor, "_self_check", lambda: check)
+    monkeypatch.setattr(doctor, "_damage", lambda: None)
     result = run("doctor")
     assert result.exit_code == 3 and "self-check FAILED" in result.stdout

@@ -8,16 +8,16 @@ import matplotlib
 import pytest
 
 from cardiacreg import build_atlas_bank, sample_heart
-from tests.helpers.snippets import COARSE_MM, coarsely
+from tests.helpers.snippets import HEARTS_MM, coarsely
 
 matplotlib.use("Agg")
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "examples" / "gallery").glob("*.py"))
 WITH_THE_SHIPPED_BANK = "01_refine_one_heart"
 COARSER = {
-    "(1.5, 1.5, 2.5)": str(COARSE_MM),
-    "(1.5, 1.5, 2.0)": str(COARSE_MM),
-    "(2.0, 2.0, 2.5)": str(COARSE_MM),
+    "(1.5, 1.5, 2.5)": str(HEARTS_MM),
+    "(1.5, 1.5, 2.0)": str(HEARTS_MM),
+    "(2.0, 2.0, 2.5)": str(HEARTS_MM),
     "n_frames=8": "n_frames=3",
     "range(6)": "range(3)",  # atlases of a group
 }
@@ -34,7 +34,7 @@ pytestmark = [
 def bank(tmp_path_factory):
     """A bank of few coarse hearts, of both phases."""
     hearts = [
-        sample_heart(seed, phase=phase, group=group, spacing_mm=COARSE_MM, with_image=False)
+        sample_heart(seed, phase=phase, group=group, spacing_mm=HEARTS_MM, with_image=False)
         for phase in ("ED", "ES")
         for seed, group in enumerate(("healthy", "dilated", "hypertrophic"))
     ]

@@ -12,8 +12,8 @@ import SimpleITK
 import cardiacreg
 from cardiacreg.phantoms.beating import beating_heart
 from tests.helpers.cvi42_workspaces import BOX, contour, workspace
+from tests.helpers.snippets import COARSE_MM, HEARTS_MM
 
-SPACING_MM = (2.5, 2.5, 4.0)
 ACDC = np.array([0, 3, 2, 0, 1], dtype=np.uint8)
 FOUR_CHAMBER = np.array([0, 1, 2, 0, 3], dtype=np.uint8)
 
@@ -38,8 +38,7 @@ def stored(labels, values=ACDC):
 def write_stacks(folder):
     """Stacks of a heart at end-diastole and end-systole, its views, a series."""
     hearts = [
-        cardiacreg.sample_heart(10_003, phase=phase, spacing_mm=SPACING_MM)
-        for phase in ("ED", "ES")
+        cardiacreg.sample_heart(10_003, phase=phase, spacing_mm=HEARTS_MM) for phase in ("ED", "ES")
     ]
     scans = [cardiacreg.Degradation().of(heart, seed=1).subject for heart in hearts]
     for name, scan in (("seg", scans[0]), ("es_seg", scans[1])):
@@ -50,7 +49,7 @@ def write_stacks(folder):
     four, two = cardiacreg.simulate_views(hearts[0], ["four_chamber", "two_chamber"], seed=1)
     cardiacreg.write_labels(folder / "4ch_seg.nii.gz", stored(four.subject.labels, FOUR_CHAMBER))
     cardiacreg.write_labels(folder / "2ch_seg.nii.gz", stored(two.subject.labels))
-    frames = beating_heart(10_003, n_frames=3, spacing_mm=SPACING_MM)
+    frames = beating_heart(10_003, n_frames=3, spacing_mm=HEARTS_MM)
     series = [
         stored(each.subject.labels) for each in cardiacreg.Degradation().of_frames(frames, seed=1)
     ]
@@ -78,7 +77,7 @@ def write_series(place, series):
 def write_atlases(folder):
     """Folders of atlases, and a bank that tells phases."""
     for number, group in enumerate(("dilated", "healthy", "hypertrophic")):
-        heart = cardiacreg.sample_heart(number, group=group, spacing_mm=SPACING_MM)
+        heart = cardiacreg.sample_heart(number, group=group, spacing_mm=HEARTS_MM)
         for root in ("my_atlases", "FOLDER"):
             place = folder / root / heart.name
             place.mkdir(parents=True)
@@ -98,13 +97,13 @@ def write_results(folder, stacks):
     bank = cardiacreg.AtlasBank(folder / "BANK")
     for phase, name in (("ed", "seg"), ("es", "es_seg")):
         result = cardiacreg.refine(
-            folder / f"{name}.nii.gz", preset="acdc", atlases=bank, spacing_mm=SPACING_MM
+            folder / f"{name}.nii.gz", preset="acdc", atlases=bank, spacing_mm=COARSE_MM
         )
         result.save(folder / f"{phase}_out", transforms=("npz", "dof"))
         shutil.copytree(folder / f"{phase}_out", folder / f"{phase.upper()}_OUT")
     shutil.copytree(folder / "ed_out", folder / "out")
     cine = cardiacreg.refine_cine(
-        folder / "cine_seg.nii.gz", preset="acdc", atlases=bank, spacing_mm=SPACING_MM
+        folder / "cine_seg.nii.gz", preset="acdc", atlases=bank, spacing_mm=COARSE_MM
     )
     cine.save(folder / "cine_out", transforms=True)
     model = cardiacreg.read_labels(folder / "out" / "labels.nii.gz")

@@ -115,9 +115,9 @@ def test_a_heart_without_a_right_ventricle(phases):
     assert found["LVEDV (mL)"] > 100 and found["WT_Global (mm)"] > 5
 
 
-def test_swapped_phases_are_told(phases):
+def test_swapped_phases_are_told():
     with pytest.warns(InputWarning, match="swapped"):
-        measure(phases[1], phases[0])
+        measure(*(make_toy_heart(size=size).labels for size in (0.85, 1.0)))
 
 
 @pytest.mark.parametrize(

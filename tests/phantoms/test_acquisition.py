@@ -15,7 +15,7 @@ from cardiacreg.slices import rotation, slice_axis_mm
 
 @pytest.fixture(scope="module")
 def heart():
-    return sample_heart(FIRST_EVALUATION_SEED)
+    return sample_heart(FIRST_EVALUATION_SEED, spacing_mm=(2.0, 2.0, 2.0))
 
 
 def centre_mm(labels, k, value=1):

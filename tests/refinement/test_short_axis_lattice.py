@@ -37,7 +37,7 @@ from tests.helpers.turned_hearts import (
 
 pytestmark = expect_tiny_findings
 
-QUICK = replace(RefineOptions.fast(), n_atlases=4, affine_candidates=4)
+QUICK = replace(RefineOptions.fast(), n_atlases=3, affine_candidates=3)
 ORDERS = list(itertools.permutations(range(3)))
 
 
@@ -47,9 +47,13 @@ def reordered(grid, order):
 
 
 @cache
+def healthy_heart(seed, phase="ED"):
+    return sample_heart(seed, group="healthy", phase=phase, with_image=False)
+
+
+@cache
 def thick_stack(seed=10_022):
-    heart = sample_heart(seed, group="healthy")
-    return simulate_low_resolution(heart, seed=2).subject.labels
+    return simulate_low_resolution(healthy_heart(seed), seed=2).subject.labels
 
 
 # ---- the long axis
@@ -103,23 +107,29 @@ def test_the_matrix_says_where_the_slices_lie(order, make):
         assert f"slices lie along axis {order.index(2)}" in told[0] and "matrix" in told[0]
 
 
-@pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1), (1, 0, 2)])
-def test_another_order_of_axes_gives_the_same_model(order):
+def refined_tiny(labels, image):
+    return refine(
+        labels, image=image, atlases=tiny_atlases(), spacing_mm=SPACING_MM,
+        options=tiny_options(), threads=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The tiny target and its model."""
     target = tiny_target()
+    return target, refined_tiny(target.labels, target.image)
 
-    def refined(labels, image):
-        return refine(
-            labels, image=image, atlases=tiny_atlases(), spacing_mm=SPACING_MM,
-            options=tiny_options(), threads=1,
-        )  # fmt: skip
 
-    expected = refined(target.labels, target.image)
+@pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1), (1, 0, 2)])
+def test_another_order_of_axes_gives_the_same_model(tiny, order):
+    target, expected = tiny
     labels, image = reordered(target.labels, order), reordered(target.image, order)
     if order[2] == 2:
-        found = refined(labels, image)
+        found = refined_tiny(labels, image)
     else:
         with pytest.warns(InputWarning, match="slices lie along axis"):
-            found = refined((labels.array, labels.voxel_to_world), image)
+            found = refined_tiny((labels.array, labels.voxel_to_world), image)
     assert dice_in_world(found.labels, expected.labels, 1) > 0.995
     np.testing.assert_allclose(found.landmarks.points_mm, expected.landmarks.points_mm, atol=0.5)
 
@@ -159,7 +169,7 @@ def test_a_heart_across_a_volume_is_refined_in_short_axis_slices(degrees):
     expected = apply_matrix(rotation_matrix(degrees), landmarks_from_labels(fine_heart()).points_mm)
     with kept_warnings() as notes:
         result = refine(
-            labels, atlases=few_atlases(), options=QUICK, spacing_mm=(2, 2, 2), threads=2
+            labels, atlases=few_atlases(4), options=QUICK, spacing_mm=(2, 2, 2), threads=1
         )
     assert [note for note in notes if "turned onto a short-axis lattice" in note.message or
             "slices lie along axis" in note.message]  # fmt: skip
@@ -192,7 +202,7 @@ def turned_model(labels):
     with kept_warnings():
         return refine(
             labels, atlases=few_atlases()[:3], options=replace(QUICK, n_atlases=2),
-            spacing_mm=(2, 2, 2), threads=2,
+            spacing_mm=(2, 2, 2), threads=1,
         )  # fmt: skip
 
 
@@ -286,8 +296,9 @@ def test_thick_slices_across_the_heart_are_refused(degrees):
 @pytest.mark.parametrize("phase", ["ED", "ES"])
 @pytest.mark.parametrize("thickness_mm", [5.0, 10.0])
 def test_short_axis_stacks_are_left_as_they_are(seed, phase, thickness_mm):
-    heart = sample_heart(seed, group="healthy", phase=phase)
-    scan = simulate_low_resolution(heart, seed=seed, slice_thickness_mm=thickness_mm)
+    scan = simulate_low_resolution(
+        healthy_heart(seed, phase), seed=seed, slice_thickness_mm=thickness_mm
+    )
     with kept_warnings() as notes:
         found = placement(scan.subject.labels)
     assert not notes and found.labels(scan.subject.labels) is scan.subject.labels

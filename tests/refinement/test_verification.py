@@ -1,6 +1,7 @@
 """A saved result can be made again, and what differs is told."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -29,17 +30,31 @@ OPTIONS = tiny_options(
 )
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where a result is made once, and a copy of it as it was."""
+    folder = tmp_path_factory.mktemp("made")
+    make(folder / "here")
+    shutil.copytree(folder / "here", folder / "copy")
+    return folder
+
+
 @pytest.fixture
-def made(tmp_path):
-    """A folder with a result, made from files in another one."""
-    target, inputs = tiny_target(), tmp_path / "inputs"
-    inputs.mkdir()
+def made(kept):
+    """A folder with a result, made from files in another one; both as they were."""
+    shutil.rmtree(kept / "here")
+    shutil.copytree(kept / "copy", kept / "here")
+    return kept / "here" / "out", kept / "here" / "inputs"
+
+
+def make(folder):
+    target, inputs = tiny_target(), folder / "inputs"
+    inputs.mkdir(parents=True)
     cardiacreg.build_atlas_bank(inputs / "bank", tiny_atlases(3))
     cardiacreg.write_labels(inputs / "seg.nii.gz", target.labels)
     cardiacreg.write_volume(inputs / "image.nii.gz", target.image)
     cardiacreg.write_landmarks(inputs / "points.json", landmarks_from_labels(target.labels))
-    result = refined(inputs / "seg.nii.gz", inputs)
-    return result.save(tmp_path / "out"), inputs
+    refined(inputs / "seg.nii.gz", inputs).save(folder / "out")
 
 
 def refined(segmentation, inputs, **more):
