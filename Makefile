@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Tests that run every kernel; they run a second time with every index checked.
 KERNEL_TESTS := $(addprefix tests/,compute/test_decompositions.py compute/test_lbfgs.py transforms registration \
-  slice_motion fusion refinement/test_refine.py)
+  slice_motion fusion atlases/test_scoring_points.py refinement/test_refine.py)
 
 # A worker runs tests that stand together, which share what they are given, and helps where it is done.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
