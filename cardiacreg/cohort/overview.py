@@ -256,7 +256,12 @@ def _write_tables(
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "" if value is None else " ".join(str(value).split())
+    return "" if value is None else " ".join(_text(value).split())
+
+
+def _text(value: Any) -> str:
+    """Return a value as text; bytes of names that are no UTF-8 are escaped, as in our other files."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _has_pyarrow() -> bool:
@@ -272,10 +277,11 @@ class _Parquet:
         import pyarrow
         from pyarrow.parquet import ParquetWriter
 
+        self._file = place.open("wb")  # pyarrow opens no names that are not UTF-8
         fields = [(name, pyarrow.string()) for name in _TEXTS]
         fields += [(name, pyarrow.float64()) for name in _NUMBERS]
         self._schema = pyarrow.schema(fields)
-        self._writer = ParquetWriter(place, self._schema)
+        self._writer = ParquetWriter(self._file, self._schema)
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> _Parquet:
@@ -284,10 +290,11 @@ class _Parquet:
     def __exit__(self, *error: object) -> None:
         self._flush()
         self._writer.close()
+        self._file.close()
 
     def add(self, row: dict[str, Any]) -> None:
         """Take a row."""
-        texts = {n: None if row.get(n) is None else str(row[n]) for n in _TEXTS}
+        texts = {n: None if row.get(n) is None else _text(row[n]) for n in _TEXTS}
         numbers = {n: None if row.get(n) is None else float(row[n]) for n in _NUMBERS}
         self._rows.append(texts | numbers)
         if len(self._rows) >= _BATCH:

@@ -93,7 +93,8 @@ def _writing(task: Task) -> Iterator[None]:
 
 def _stops(task: Task, error: BaseException | None) -> bool:
     full = isinstance(error, OSError) and error.errno in FULL
-    return full or not os.access(task.settings.output, os.W_OK)
+    places = (task.settings.output, task.folder.parent)
+    return full or not all(os.access(place, os.W_OK) for place in places)
 
 
 def _alone(task: Task) -> Outcome:
@@ -105,7 +106,7 @@ def _alone(task: Task) -> Outcome:
         again = Outcome(task.subject, SKIPPED, findings=tuple(before.get("findings") or ()))
         if before["state"] == DONE:
             return again
-        return Outcome(task.subject, FAILED, str(before["code"]), str(before["message"]))
+        return Outcome(task.subject, FAILED, before.get("code") or "", before.get("message") or "")
     if patient is None:
         assert problem is not None
         return _failed(task, made_from, problem.code, str(problem), final=True)
