@@ -32,11 +32,12 @@ MEASURES = (
 )  # fmt: skip
 _STRUCTURES = ("LV cavity", "LV wall", "RV wall", "RV cavity")
 _TEXTS = (
-    "subject", "state", "code", "message", "findings", "frames", "folder", "ended", "computer",
+    "subject", "state", "code", "message", "verdict", "findings", "frames", "folder", "ended", "computer",
     "cardiacreg", "options_sha256",
 )  # fmt: skip
+QUALITY = "quality score"
 _NUMBERS = (
-    "attempts", "warnings", "seconds", "processor_seconds", "process_peak_memory_mib",
+    QUALITY, "attempts", "warnings", "seconds", "processor_seconds", "process_peak_memory_mib",
     *(f"agreement {name}" for name in _STRUCTURES), *MEASURES,
 )  # fmt: skip
 COLUMNS = (*_TEXTS, *_NUMBERS)
@@ -221,6 +222,7 @@ def _row(subject: str, folder: Path, status: dict[str, Any] | None) -> dict[str,
         "findings": " ".join(status.get("findings") or ()),
         "frames": " ".join(frames),
         "folder": os.fspath(shown if shown.is_dir() else folder),
+        QUALITY: status.get("quality_score"),
         "cardiacreg": made_from.get("cardiacreg"),
         "options_sha256": made_from.get("options_sha256"),
     }

@@ -105,9 +105,16 @@ def _is_origin(value: Any) -> bool:
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("subject", "code", "message", "computer", "ended"), _is_text),
+    **dict.fromkeys(("subject", "code", "message", "computer", "ended", "verdict"), _is_text),
     **dict.fromkeys(
-        ("attempts", "warnings", "seconds", "processor_seconds", "process_peak_memory_mib"),
+        (
+            "attempts",
+            "warnings",
+            "seconds",
+            "processor_seconds",
+            "process_peak_memory_mib",
+            "quality_score",
+        ),
         _is_number,
     ),
     **dict.fromkeys(("frames", "findings", "outdated"), _are_texts),

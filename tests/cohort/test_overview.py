@@ -26,7 +26,8 @@ def write_status(output, subject, state="done", **more):
 def output(tmp_path):
     place = tmp_path / "out"
     done = {
-        "findings": ["LOW_AGREEMENT"], "processor_seconds": 7.0, "frames": ["ED", "ES"],
+        "findings": ["LOW_AGREEMENT"], "verdict": "look", "quality_score": 0.4375,
+        "processor_seconds": 7.0, "frames": ["ED", "ES"],
         "agreement_dice": {"LV cavity": 0.9}, "measures": {"LVEDV (mL)": 101.5, "WT": None},
     }  # fmt: skip
     write_status(place, "a", **done)
@@ -56,6 +57,8 @@ class TestOneFolder:
         table = {row["subject"]: row for row in rows(output / "cohort.csv")}
         assert list(table) == ["a", "b", "c", "d"] and tuple(table["a"]) == COLUMNS
         assert table["a"]["LVEDV (mL)"] == "101.5" and table["a"]["agreement LV cavity"] == "0.9"
+        assert (table["a"]["verdict"], table["a"]["quality score"]) == ("look", "0.4375")
+        assert (table["b"]["verdict"], table["b"]["quality score"]) == ("", "")
         assert table["a"]["frames"] == "ED ES" and table["b"]["message"] == "no labels, at all"
         assert (table["c"]["state"], table["c"]["message"]) == ("unfinished", "")
         assert "damaged" in table["d"]["message"]
@@ -74,7 +77,8 @@ class TestDamagedStatuses:
     @pytest.mark.parametrize(
         "field",
         ["code", "message", "computer", "ended", "attempts", "warnings", "seconds",
-         "processor_seconds", "process_peak_memory_mib", "frames", "findings", "agreement_dice",
+         "processor_seconds", "verdict", "quality_score", "process_peak_memory_mib", "frames",
+         "findings", "agreement_dice",
          "measures", "made_from"],
     )  # fmt: skip
     @pytest.mark.parametrize("value", [[[1]], {"cardiacreg": []}, "\udcff", "a\0b"])

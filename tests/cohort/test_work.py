@@ -64,6 +64,7 @@ def test_a_patient_is_refined_for_real(task):
     assert (outcome.state, outcome.code) == (DONE, "")
     found = status.read_status(task.folder)
     assert found["agreement_dice"]["LV cavity"] > 0.9 and found["measures"]["LVEDV (mL)"] > 10
+    assert found["verdict"] in ("accept", "look") and 0 < found["quality_score"] < 1
     assert found["processor_seconds"] > 0 and found["versions"]["numpy"]
     assert set(found["outputs_sha256"]) == names_in(task.folder) - {"status.json"}
     assert found["made_from"]["inputs_sha256"].keys() == {"ED labels", "patient.csv"}
