@@ -56,7 +56,7 @@ ROOMS = {
         ),
         "cohort": (
             *NOUNS, "compute", "io", "anatomy", "atlases", "results", "measures", "refinement", "cine",
-            "__init__",
+            "reports", "__init__",
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",

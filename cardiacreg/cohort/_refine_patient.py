@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import ArrayLike
 
@@ -369,6 +369,45 @@ def measured(result: PatientResult) -> dict[str, float | None]:
     """Return every measure by the head of its column; empty where nothing was measured."""
     rows = () if result.measures is None else result.measures.table()
     return {row.column: row.value for row in rows}
+
+
+class Judged(NamedTuple):
+    """What is advised about a patient: the worst verdict of its frames, its reasons, the least score."""
+
+    verdict: str
+    codes: tuple[str, ...]
+    score: float
+
+
+def judged(result: PatientResult, preset: Preset = None) -> Judged:
+    """Judge every frame by itself, or the series, as its report does.
+
+    Parameters
+    ----------
+    result : PatientResult
+    preset : str or mapping, optional
+        With which the labels of a series were read; its stack is read again.
+
+    Raises
+    ------
+    InvalidInputError
+        If a series can no longer be read, or has changed.
+    """
+    from cardiacreg.reports.case import Inputs, open_case
+    from cardiacreg.reports.report import score_of, verdict_of
+    from cardiacreg.reports.verdict import WORDS
+
+    if result.cine is None:
+        cases = [open_case(frame, Inputs()) for frame in result.frames.values()]
+    else:
+        frame = result.patient.frames[0]
+        cases = [open_case(result.cine, Inputs(frame.labels, frame.image, preset))]
+    verdicts = [verdict_of(case) for case in cases]
+    return Judged(
+        max((each.word for each in verdicts), key=WORDS.index),
+        tuple(sorted({code for each in verdicts for code in each.codes})),
+        min(map(score_of, cases)),
+    )
 
 
 def agreements(result: PatientResult) -> dict[str, float | None]:

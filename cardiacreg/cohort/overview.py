@@ -32,11 +32,12 @@ MEASURES = (
 )  # fmt: skip
 _STRUCTURES = ("LV cavity", "LV wall", "RV wall", "RV cavity")
 _TEXTS = (
-    "subject", "state", "code", "message", "findings", "frames", "folder", "ended", "computer",
+    "subject", "state", "code", "message", "verdict", "findings", "frames", "folder", "ended", "computer",
     "cardiacreg", "options_sha256",
 )  # fmt: skip
+QUALITY = "quality score"
 _NUMBERS = (
-    "attempts", "warnings", "seconds", "processor_seconds", "process_peak_memory_mib",
+    QUALITY, "attempts", "warnings", "seconds", "processor_seconds", "process_peak_memory_mib",
     *(f"agreement {name}" for name in _STRUCTURES), *MEASURES,
 )  # fmt: skip
 COLUMNS = (*_TEXTS, *_NUMBERS)
@@ -221,6 +222,7 @@ def _row(subject: str, folder: Path, status: dict[str, Any] | None) -> dict[str,
         "findings": " ".join(status.get("findings") or ()),
         "frames": " ".join(frames),
         "folder": os.fspath(shown if shown.is_dir() else folder),
+        QUALITY: status.get("quality_score"),
         "cardiacreg": made_from.get("cardiacreg"),
         "options_sha256": made_from.get("options_sha256"),
     }
@@ -256,7 +258,12 @@ def _write_tables(
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "" if value is None else " ".join(str(value).split())
+    return "" if value is None else " ".join(_text(value).split())
+
+
+def _text(value: Any) -> str:
+    """Return a value as text; bytes of names that are no UTF-8 are escaped, as in our other files."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _has_pyarrow() -> bool:
@@ -272,10 +279,11 @@ class _Parquet:
         import pyarrow
         from pyarrow.parquet import ParquetWriter
 
+        self._file = place.open("wb")  # pyarrow opens no names that are not UTF-8
         fields = [(name, pyarrow.string()) for name in _TEXTS]
         fields += [(name, pyarrow.float64()) for name in _NUMBERS]
         self._schema = pyarrow.schema(fields)
-        self._writer = ParquetWriter(place, self._schema)
+        self._writer = ParquetWriter(self._file, self._schema)
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> _Parquet:
@@ -284,10 +292,11 @@ class _Parquet:
     def __exit__(self, *error: object) -> None:
         self._flush()
         self._writer.close()
+        self._file.close()
 
     def add(self, row: dict[str, Any]) -> None:
         """Take a row."""
-        texts = {n: None if row.get(n) is None else str(row[n]) for n in _TEXTS}
+        texts = {n: None if row.get(n) is None else _text(row[n]) for n in _TEXTS}
         numbers = {n: None if row.get(n) is None else float(row[n]) for n in _NUMBERS}
         self._rows.append(texts | numbers)
         if len(self._rows) >= _BATCH:

@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +37,8 @@ from cardiacreg.results.files import FILE_NAMES, ON_REQUEST
 STATUS = "status.json"
 SCHEMA_VERSION = 1
 _LARGEST = 10_000_000
+_LARGEST_NUMBER = 1e300
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _RESULT_FILES = {*FILE_NAMES, *ON_REQUEST, *CINE_NAMES}
 _LIBRARIES = ("numpy", "scipy", "numba", "nibabel", "scikit-image")
 
@@ -55,8 +58,71 @@ def read_status(folder: Path) -> dict[str, Any] | None:
         found = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(found, dict) and found.get("schema_version") == SCHEMA_VERSION
-    return found if whole and found.get("state") in (DONE, FAILED) else None
+    return found if _is_whole(found) else None
+
+
+def _is_whole(found: Any) -> bool:
+    """Whether this is a status as we write them: everything that is there is of its kind."""
+    return (
+        isinstance(found, dict)
+        and found.get("schema_version") == SCHEMA_VERSION
+        and found.get("state") in (DONE, FAILED)
+        and all(
+            is_kind(found[name]) for name, is_kind in _KINDS.items() if found.get(name) is not None
+        )
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not _NO_TEXT.search(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether this is a number that a table can hold; NaN is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) <= _LARGEST_NUMBER
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_named_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _is_text(name) and (number is None or _is_number(number)) for name, number in value.items()
+    )
+
+
+def _are_hashes(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, (*value, *value.values())))
+
+
+def _is_origin(value: Any) -> bool:
+    names = ("cardiacreg", "options_sha256")
+    return isinstance(value, dict) and all(
+        value.get(name) is None or _is_text(value[name]) for name in names
+    )
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("subject", "code", "message", "computer", "ended", "verdict"), _is_text),
+    **dict.fromkeys(
+        (
+            "attempts",
+            "warnings",
+            "seconds",
+            "processor_seconds",
+            "process_peak_memory_mib",
+            "quality_score",
+        ),
+        _is_number,
+    ),
+    **dict.fromkeys(("frames", "findings", "outdated"), _are_texts),
+    **dict.fromkeys(("agreement_dice", "measures"), _are_named_numbers),
+    "outputs_sha256": _are_hashes,
+    "made_from": _is_origin,
+}
+"""What each field of a status is, where it is there; whatever reads a status relies on it."""
 
 
 def fingerprint(task: Task, patient: PatientFiles | None) -> dict[str, Any]:
@@ -118,8 +184,8 @@ def is_settled(found: dict[str, Any] | None, now: Mapping[str, Any], folder: Pat
         return False
     if found["state"] == FAILED:
         return bool(found.get("final"))
-    outputs = found.get("outputs_sha256")
-    return isinstance(outputs, dict) and all(
+    outputs = found.get("outputs_sha256") or {}
+    return bool(outputs) and all(
         file_sha256(folder / name) == digest for name, digest in outputs.items()
     )
 

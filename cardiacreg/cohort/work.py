@@ -93,7 +93,8 @@ def _writing(task: Task) -> Iterator[None]:
 
 def _stops(task: Task, error: BaseException | None) -> bool:
     full = isinstance(error, OSError) and error.errno in FULL
-    return full or not os.access(task.settings.output, os.W_OK)
+    places = (task.settings.output, task.folder.parent)
+    return full or not all(os.access(place, os.W_OK) for place in places)
 
 
 def _alone(task: Task) -> Outcome:
@@ -105,7 +106,7 @@ def _alone(task: Task) -> Outcome:
         again = Outcome(task.subject, SKIPPED, findings=tuple(before.get("findings") or ()))
         if before["state"] == DONE:
             return again
-        return Outcome(task.subject, FAILED, str(before["code"]), str(before["message"]))
+        return Outcome(task.subject, FAILED, before.get("code") or "", before.get("message") or "")
     if patient is None:
         assert problem is not None
         return _failed(task, made_from, problem.code, str(problem), final=True)
@@ -122,18 +123,20 @@ def _found(task: Task) -> tuple[PatientFiles | None, InvalidInputError | None]:
 
 
 def _refined(task: Task, patient: PatientFiles, made_from: Mapping[str, Any]) -> Outcome:
-    from cardiacreg.cohort._refine_patient import refine_patient
+    from cardiacreg.cohort._refine_patient import judged, refine_patient
 
     settings, clock = task.settings, (time.perf_counter(), time.process_time())
+    preset = patient.preset if _is_said(task) else settings.preset or patient.preset
     try:
         with kept_warnings():
             result = refine_patient(
                 patient,
-                preset=patient.preset if _is_said(task) else settings.preset or patient.preset,
+                preset=preset,
                 view_preset=settings.view_preset, use_views=settings.use_views,
                 atlases=settings.atlases, check_spacing=settings.check_spacing,
                 spacing_mm=settings.spacing_mm, options=settings.options, threads=settings.threads,
             )  # fmt: skip
+            quality = judged(result, preset)
     except (InvalidInputError, RefinementError) as error:
         return _failed(task, made_from, error.code, str(error), final=True)
     except MemoryError as error:
@@ -144,7 +147,7 @@ def _refined(task: Task, patient: PatientFiles, made_from: Mapping[str, Any]) ->
         return _failed(task, made_from, FILE_ERROR, str(error), final=False)
     except Exception:  # the others go on; the traceback tells what to mend
         return _failed(task, made_from, UNEXPECTED, traceback.format_exc(limit=-6), final=True)
-    return _saved(task, result, made_from, clock)
+    return _saved(task, result, quality, made_from, clock)
 
 
 def _is_said(task: Task) -> bool:
@@ -153,7 +156,7 @@ def _is_said(task: Task) -> bool:
 
 
 def _saved(
-    task: Task, result: Any, made_from: Mapping[str, Any], clock: tuple[float, float]
+    task: Task, result: Any, quality: Any, made_from: Mapping[str, Any], clock: tuple[float, float]
 ) -> Outcome:
     """Write a result, its status last."""
     from cardiacreg.cohort._refine_patient import PATIENT_FILES, agreements, measured
@@ -165,7 +168,6 @@ def _saved(
             result.save(folder, overwrite=True)
             names = [*PATIENT_FILES, *_files_of_frames(folder, result)]
             remove_outdated(folder, old - set(names))
-            codes = sorted({finding.code for _, finding in result.findings})
             status = about(task, made_from, DONE) | {
                 "final": True,
                 "attempts": 2 if task.alone else 1,
@@ -173,7 +175,9 @@ def _saved(
                 "processor_seconds": time.process_time() - clock[1],
                 "process_peak_memory_mib": _peak_memory_mib(),
                 "frames": list(result.frames) or [CINE],
-                "findings": codes,
+                "findings": list(quality.codes),
+                "verdict": quality.verdict,
+                "quality_score": quality.score,
                 "warnings": len(result.warnings),
                 "agreement_dice": agreements(result),
                 "measures": measured(result),
@@ -183,7 +187,7 @@ def _saved(
             write_json(folder / STATUS, status)
     except InvalidInputError as error:
         return _failed(task, made_from, error.code, str(error), final=False)
-    return Outcome(task.subject, DONE, findings=tuple(codes))
+    return Outcome(task.subject, DONE, findings=quality.codes)
 
 
 def _peak_memory_mib() -> float | None:

@@ -73,6 +73,11 @@ class Phase:
         None where the acquired stack is not known.
     views : tuple of ViewReport
         That took part in this frame.
+    slice_shifts_mm : ndarray, shape (n_slices, 2)
+        Of this frame; of a cine those that its frames share.
+    atlases : tuple of AtlasReport
+        Chosen for this frame; empty for a cine.
+    atlas_diversity : float or None
     """
 
     title: str
@@ -83,6 +88,9 @@ class Phase:
     masses_g: dict[str, float | None]
     refined: Refined | None
     views: tuple[ViewReport, ...] = ()
+    slice_shifts_mm: Float = field(default_factory=lambda: np.zeros((0, 2)))
+    atlases: tuple[AtlasReport, ...] = ()
+    atlas_diversity: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -334,6 +342,7 @@ def _phase(result: RefineResult | SavedResult) -> Phase:
         "", result.labels, result.landmarks, result.agreement, result.volumes,
         structure_masses_g(result.labels),
         None if result.target is None else _refined(result, result.target), result.views,
+        np.asarray(result.slice_shifts_mm), result.atlases, result.atlas_diversity,
     )  # fmt: skip
 
 
@@ -421,7 +430,7 @@ def _cine_phase(
         )
     return Phase(
         title, frame.labels, cine.landmarks, frame.agreement, volumes,
-        structure_masses_g(frame.labels), refined,
+        structure_masses_g(frame.labels), refined, slice_shifts_mm=np.asarray(cine.slice_shifts_mm),
     )  # fmt: skip
 
 

@@ -25,6 +25,8 @@ from cardiacreg.results.files import REPORT
 from cardiacreg.results.guards import FAILED_AGREEMENT
 
 SUBJECT, FOLDER, STATE, FINDINGS, VERDICT = "subject", "folder", "state", "findings", "verdict"
+QUALITY = "quality score"
+"""From 0 to 1, the best (`signs.quality_score`); only low ones are outliers."""
 FAILED = "failed"
 THUMBNAILS = ("qc.png", "curves.png")
 FEWEST_FOR_OUTLIERS = 8
@@ -197,6 +199,8 @@ def _page(rows: Sequence[Mapping[str, Any]], root: Path, here: Path, title: str)
     columns = _measures(rows)
     values = {name: np.array([_number(row.get(name)) for row in rows]) for name in columns}
     far = {name: outliers(column) for name, column in values.items()}
+    if QUALITY in far:
+        far[QUALITY] &= values[QUALITY] < np.nanmedian(values[QUALITY])
     patients = [
         _patient(row, root, here, tuple(
             Cell(None if np.isnan(values[name][n]) else float(values[name][n]), bool(far[name][n]))
@@ -276,7 +280,7 @@ def _histograms(values: Mapping[str, Float]) -> Picture | None:
     for panel, name in zip(
         np.ravel(figure.subplots(rows, columns, squeeze=False)), names, strict=False
     ):
-        panel.hist(shown[name], bins="auto", color="#0a5fa8")
+        _histogram(panel, name, shown[name])
         panel.set_title(name, fontsize=9, parse_math=False)
         panel.tick_params(labelsize=7)
     for panel in figure.axes[len(names) :]:
@@ -288,3 +292,13 @@ def _histograms(values: Mapping[str, Float]) -> Picture | None:
     return as_svg(
         figure, "How the measures are distributed over the patients.", f"Histograms. {words}."
     )
+
+
+def _histogram(panel: Any, name: str, values: Float) -> None:
+    """Draw one distribution; that of scores over their whole range, with what asks for a look."""
+    if name != QUALITY:
+        panel.hist(values, bins="auto", color="#0a5fa8")
+        return
+    panel.hist(values, bins=np.linspace(0.0, 1.0, 21), color="#0a5fa8")
+    panel.axvline(0.5, color="#a33a00", linestyle="--", linewidth=1)
+    panel.set_xlabel("0.5 and less: look", fontsize=7)

@@ -17,6 +17,7 @@ from cardiacreg.reports.reference_ranges import CITATION, POPULATION
 from cardiacreg.reports.signs import measured_signs, quality_score, unusual_signs
 from cardiacreg.reports.verdict import Verdict, judge, sentence
 from cardiacreg.reports.viewer import NEEDED, Viewer, is_installed, make_viewer
+from cardiacreg.results.guards import Finding
 from cardiacreg.results.qc_views import heart_axes
 
 
@@ -106,15 +107,8 @@ def write_case(
 
 
 def verdict_of(case: Case) -> Verdict:
-    """Judge a case by its findings, those of frames among them, and by unusual signs."""
-    stack = case.phases[0].refined
-    signs = unusual_signs(
-        case.slice_shifts_mm,
-        case.atlases,
-        None if stack is None else stack.target.labels,
-        base_at_last_slice=stack is None or heart_axes(stack).to_base > 0,
-    )
-    found = (*case.findings, *(("", sign) for sign in signs))
+    """Judge a case by its findings, those of frames among them, and by unusual signs of every phase."""
+    found = (*case.findings, *_signs(case))
     reached = judge(
         [finding for _, finding in found],
         agreement=case.agreement,
@@ -127,6 +121,21 @@ def verdict_of(case: Case) -> Verdict:
     return reached._replace(reasons=(*dict.fromkeys(told), *folds))
 
 
+def _signs(case: Case) -> list[tuple[str, Finding]]:
+    """Signs of each frame that was refined by itself, with its title; of a cine those of end-diastole."""
+    phases = case.phases if case.cine is None else case.phases[:1]
+    return [
+        (phase.title.lower() if len(phases) > 1 else "", sign)
+        for phase in phases
+        for sign in unusual_signs(
+            phase.slice_shifts_mm,
+            phase.atlases,
+            None if phase.refined is None else phase.refined.target.labels,
+            base_at_last_slice=phase.refined is None or heart_axes(phase.refined).to_base > 0,
+        )
+    ]
+
+
 def score_of(case: Case) -> float:
     """Return the quality score of a case (`signs.quality_score`): the least over its phases."""
     word = verdict_of(case).word
@@ -135,9 +144,9 @@ def score_of(case: Case) -> float:
             measured_signs(
                 phase.agreement,
                 phase.volumes,
-                case.slice_shifts_mm,
-                case.atlases,
-                case.atlas_diversity,
+                phase.slice_shifts_mm,
+                phase.atlases,
+                phase.atlas_diversity,
             ),
             word,
         )

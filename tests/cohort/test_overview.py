@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +26,8 @@ def write_status(output, subject, state="done", **more):
 def output(tmp_path):
     place = tmp_path / "out"
     done = {
-        "findings": ["LOW_AGREEMENT"], "processor_seconds": 7.0, "frames": ["ED", "ES"],
+        "findings": ["LOW_AGREEMENT"], "verdict": "look", "quality_score": 0.4375,
+        "processor_seconds": 7.0, "frames": ["ED", "ES"],
         "agreement_dice": {"LV cavity": 0.9}, "measures": {"LVEDV (mL)": 101.5, "WT": None},
     }  # fmt: skip
     write_status(place, "a", **done)
@@ -53,6 +57,8 @@ class TestOneFolder:
         table = {row["subject"]: row for row in rows(output / "cohort.csv")}
         assert list(table) == ["a", "b", "c", "d"] and tuple(table["a"]) == COLUMNS
         assert table["a"]["LVEDV (mL)"] == "101.5" and table["a"]["agreement LV cavity"] == "0.9"
+        assert (table["a"]["verdict"], table["a"]["quality score"]) == ("look", "0.4375")
+        assert (table["b"]["verdict"], table["b"]["quality score"]) == ("", "")
         assert table["a"]["frames"] == "ED ES" and table["b"]["message"] == "no labels, at all"
         assert (table["c"]["state"], table["c"]["message"]) == ("unfinished", "")
         assert "damaged" in table["d"]["message"]
@@ -65,6 +71,40 @@ class TestOneFolder:
         found = parquet.read_table(output / "cohort.parquet").to_pylist()
         assert [row["subject"] for row in found] == ["a", "b", "c", "d"]
         assert found[0]["LVEDV (mL)"] == 101.5 and found[1]["LVEDV (mL)"] is None
+
+
+class TestDamagedStatuses:
+    @pytest.mark.parametrize(
+        "field",
+        ["code", "message", "computer", "ended", "attempts", "warnings", "seconds",
+         "processor_seconds", "verdict", "quality_score", "process_peak_memory_mib", "frames",
+         "findings", "agreement_dice",
+         "measures", "made_from"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("value", [[[1]], {"cardiacreg": []}, "\udcff", "a\0b"])
+    def test_are_named_and_disturb_no_other(self, output, field, value):
+        write_status(output, "e", **{field: value})
+        found = cohort_status(output, tables=output)
+        assert found.counts == {"done": 1, "failed": 1, "unfinished": 3}
+        table = {row["subject"]: row for row in rows(output / "cohort.csv")}
+        assert "damaged" in table["e"]["message"] and table["a"]["state"] == "done"
+
+    @pytest.mark.parametrize("value", ["5", "true", "NaN", "1e400", "1" + "0" * 400])
+    def test_hold_numbers_that_are_none(self, output, value):
+        write_status(output, "e", measures={"LVEF (%)": 61.0})
+        place = output / "patients/e/status.json"
+        place.write_text(place.read_text().replace("61.0", value))
+        found = cohort_status(output, tables=output)
+        assert found.counts["done"] == (2 if value == "5" else 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_a_name_that_is_no_text_is_escaped(output, tmp_path):
+    place = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    output.rename(place)
+    cohort_status(place, tables=place)
+    folders = {row["subject"]: row["folder"] for row in rows(place / "cohort.csv")}
+    assert folders["b"].endswith("\\udcff/patients/b")
 
 
 def test_several_folders_are_merged(output, tmp_path):

@@ -16,11 +16,13 @@ from cardiacreg import (
     refine_patient,
     write_labels,
 )
-from cardiacreg.cohort._refine_patient import _phases, agreements
+from cardiacreg.cohort._refine_patient import _phases, agreements, judged
 from cardiacreg.errors import InputWarning
 from cardiacreg.io.nifti import write_label_frames
 from cardiacreg.phantoms.long_axis_views import simulate_views
 from cardiacreg.phantoms.toy_heart import make_toy_heart
+from cardiacreg.reports.case import Inputs, open_case
+from cardiacreg.reports.report import score_of
 from tests.helpers.cohorts import SPACING_MM, quick_options, write_patient
 
 QUIET = pytest.mark.filterwarnings("ignore::cardiacreg.errors.InputWarning")
@@ -118,6 +120,32 @@ class TestPhases:
         assert list(found.frames) == ["ED", "ES"]
         volumes = [found.frames[name].volumes["LV cavity"].total_ml for name in ("ED", "ES")]
         assert volumes[0] > volumes[1]
+
+
+class TestJudged:
+    def test_the_worst_frame_decides(self, refined):
+        good = judged(refined)
+        shifts = np.array(refined.frames["ES"].slice_shifts_mm)
+        shifts[1] = (12.0, 0.0)
+        es = replace(refined.frames["ES"], slice_shifts_mm=shifts)
+        found = judged(replace(refined, frames=refined.frames | {"ES": es}))
+        assert "SHIFTS_UNUSUAL" in found.codes and found.verdict == "look"
+        assert set(good.codes) < set(found.codes)
+        assert found.score <= 0.25 < good.score
+
+    @QUIET
+    def test_a_series_is_judged_with_its_stack(self, how, tmp_path):
+        series(tmp_path / "x_sa_gt.nii.gz", (1.0, 0.95, 0.9))
+        files = replace(find_patient(tmp_path, subject="x"), series="all")
+        found = refine_patient(files, preset="sslln", **how)
+        whole = open_case(found.cine, Inputs(files.frames[0].labels, preset="sslln"))
+        assert (
+            judged(found, "sslln").score
+            == score_of(whole)
+            < score_of(open_case(found.cine, Inputs()))
+        )
+        with pytest.raises(InvalidInputError):
+            judged(found, "acdc")
 
 
 @QUIET

@@ -64,6 +64,7 @@ def test_a_patient_is_refined_for_real(task):
     assert (outcome.state, outcome.code) == (DONE, "")
     found = status.read_status(task.folder)
     assert found["agreement_dice"]["LV cavity"] > 0.9 and found["measures"]["LVEDV (mL)"] > 10
+    assert found["verdict"] in ("accept", "look") and 0 < found["quality_score"] < 1
     assert found["processor_seconds"] > 0 and found["versions"]["numpy"]
     assert set(found["outputs_sha256"]) == names_in(task.folder) - {"status.json"}
     assert found["made_from"]["inputs_sha256"].keys() == {"ED labels", "patient.csv"}
@@ -118,10 +119,28 @@ class TestResume:
         (task.folder / "status.json").write_text('{"schema_version": 1, "state": "done"}')
         return task
 
+    def alter_the_status(self, task, name, value):
+        place = task.folder / "status.json"
+        place.write_text(json.dumps(json.loads(place.read_text()) | {name: value}))
+        return task
+
+    def forget_the_outputs(self, task, monkeypatch):
+        return self.alter_the_status(task, "outputs_sha256", {})
+
+    def claim_files_that_cannot_be(self, task, monkeypatch):
+        return self.alter_the_status(task, "outputs_sha256", {"ED/absent.nii.gz": None})
+
+    def claim_files_of_no_name(self, task, monkeypatch):
+        return self.alter_the_status(task, "outputs_sha256", {"a\0b": "0"})
+
+    def list_numbers_as_outdated(self, task, monkeypatch):
+        return self.alter_the_status(task, "outdated", [[1]])
+
     @pytest.mark.parametrize(
         "change",
         [change_input, change_options, change_preset, change_version, change_atlases, damage_an_output,
-         remove_an_output, cut_the_status, garble_the_status],
+         remove_an_output, cut_the_status, garble_the_status, forget_the_outputs,
+         claim_files_that_cannot_be, claim_files_of_no_name, list_numbers_as_outdated],
     )  # fmt: skip
     def test_does_again_what_changed(self, change, task, quick, monkeypatch):
         carry_out(task)

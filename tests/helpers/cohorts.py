@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from cardiacreg.phantoms.toy_heart import make_toy_heart
 ROOT = Path(__file__).parents[2]
 QUICK = ("--orientation", "as-stored", "--spacing", "2.5", "2.5", "4", "--method", "fast")
 SPACING_MM = (2.5, 2.5, 4.0)
+_PR_CAPBSET_DROP, _DAC_OVERRIDE, _DAC_READ_SEARCH = 24, 1, 2
 
 
 def quick_options():
@@ -50,18 +53,46 @@ def write_cohort(folder, count):
     return folder
 
 
-def start_cohort(cohort, output, atlases, *how):
-    """The command in a process and a group of its own."""
+def start_cohort(cohort, output, atlases, *how, environment=None, before=None):
+    """The command in a process and a group of its own; `before` is called in it before it begins."""
     command = [sys.executable, "-m", "cardiacreg", "cohort", cohort, "-o", output, "--atlases",
                atlases, *QUICK, *how]  # fmt: skip
+
+    def begin():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if before is not None:
+            before()
+
     return subprocess.Popen(
         list(map(str, command)), cwd=ROOT, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_with_interrupts,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=begin,
+        env=os.environ | (environment or {}),
     )  # fmt: skip
 
 
-def _with_interrupts():
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def obey_permissions():
+    """Let files' permissions hold for the superuser too, from the next program on (Linux)."""
+    if os.geteuid() == 0:
+        for right in (_DAC_OVERRIDE, _DAC_READ_SEARCH):
+            if ctypes.CDLL(None, use_errno=True).prctl(_PR_CAPBSET_DROP, right, 0, 0, 0):
+                raise OSError(ctypes.get_errno(), "the right to write everywhere stays")
+
+
+@contextmanager
+def read_only(folder):
+    """Nothing in a folder can be changed by those who obey permissions."""
+    places = [folder, *folder.rglob("*")]
+    for place in places:
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    try:
+        refused = subprocess.run(
+            ["touch", folder / "new"], preexec_fn=obey_permissions, capture_output=True
+        )
+        assert refused.returncode, "permissions do not hold here"
+        yield
+    finally:
+        for place in places:
+            place.chmod(0o755 if place.is_dir() else 0o644)
 
 
 def wait_until(condition, seconds=120.0):

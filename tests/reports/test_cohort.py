@@ -19,7 +19,7 @@ def rows(count=12):
         {
             "subject": f"P{n:03d}", "state": "done", "code": "", "message": "", "findings": "",
             "folder": f"patients/P{n:03d}", "attempts": 1, "LVEF (%)": 55 + n % 4,
-            "LVEDV (mL)": 130 + 3 * (n % 5),
+            "LVEDV (mL)": 130 + 3 * (n % 5), "quality score": round(0.8 - 0.01 * n, 2),
         }
         for n in range(count)
     ]  # fmt: skip
@@ -27,6 +27,7 @@ def rows(count=12):
     found[5] |= {"state": "failed", "code": "WRONG_PRESET", "message": "labels <b>differ</b>"}
     found[5]["LVEF (%)"] = found[5]["LVEDV (mL)"] = ""
     found[7]["LVEDV (mL)"] = 400
+    found[3]["quality score"], found[5]["quality score"], found[9]["quality score"] = 0.31, "", 1.0
     return found
 
 
@@ -61,9 +62,15 @@ def test_the_worst_come_first(page):
 def test_measures_are_the_columns_of_numbers(page):
     text = unescape(page.read_text(encoding="utf-8"))
     assert re.findall(r'data-kind="number">([^<]+)</button>', text) == [
-        "Verdict", "LVEF (%)", "LVEDV (mL)"
+        "Verdict", "LVEF (%)", "LVEDV (mL)", "quality score"
     ]  # fmt: skip
-    assert text.count('class="outside"') == 1 and "labels <b>differ" in text
+    assert re.findall(r'class="outside" data-value="([\d.]+)"', text) == ["0.31", "400.0"]
+    assert "labels <b>differ" in text
+
+
+def test_scores_have_their_distribution(page):
+    text = unescape(page.read_text(encoding="utf-8"))
+    assert "quality score: median 0.74, 0.31 to 1" in text
 
 
 def test_text_of_the_table_is_no_markup(page):
@@ -148,6 +155,24 @@ class TestInChromium:
         cell = head.find_element("xpath", "..")
         assert cell.get_attribute("aria-sort") == "descending"
 
+    def test_the_lowest_scores_come_first(self, opened):
+        head = self.heads(opened)["quality score"]
+        head.click()
+        assert self.subjects(opened)[:2] == ["P003", "P011"]
+        assert self.subjects(opened)[-2:] == ["P009", "P005"]
+
+    @pytest.mark.parametrize("width", [1280, 400])
+    def test_nothing_is_wider_than_the_screen(self, opened, width):
+        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        try:
+            wide = opened.execute_script("return document.documentElement.scrollWidth")
+            table = opened.find_element("css selector", "[aria-label='Table of patients']")
+            assert wide <= width
+            assert opened.execute_script("return arguments[0].clientWidth", table) <= width
+        finally:
+            opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
     def test_text_and_keyboard_sort_too(self, opened):
         from selenium.webdriver.common.keys import Keys
 
@@ -160,5 +185,5 @@ class TestInChromium:
         opened.find_element("id", "search").clear()
         opened.find_element("id", "outliers").click()
         opened.find_element("id", "search").send_keys("p")
-        assert self.subjects(opened) == ["P007"]
-        assert opened.find_element("id", "shown").text == "1 of 12 shown"
+        assert self.subjects(opened) == ["P003", "P007"]
+        assert opened.find_element("id", "shown").text == "2 of 12 shown"

@@ -134,6 +134,36 @@ def test_the_score_falls_with_the_worst_sign(measured, word, score):
     assert quality_score(measured, word) == pytest.approx(score)
 
 
+class TestEndSystole:
+    """Each frame is judged by what was found for it, not by what was found for end-diastole."""
+
+    @pytest.fixture
+    def moved(self, tiny_result):
+        shifts = np.array(tiny_result.slice_shifts_mm)
+        shifts[2] = (9.0, 0.0)
+        return dataclasses.replace(tiny_result, slice_shifts_mm=shifts)
+
+    def test_shifts_there_count(self, tiny_result, moved):
+        still = open_case(tiny_result, Inputs(), tiny_result)
+        case = open_case(tiny_result, Inputs(), moved)
+        assert score_of(case) <= 0.5 - (9.0 / LARGEST_SHIFT_MM - 1.0) / 2
+        assert "SHIFTS_UNUSUAL" not in verdict_of(still).codes
+        (told,) = [r for r in verdict_of(case).reasons if "slice 2 by 9.0 mm" in r]
+        assert told.startswith("End-systole: ")
+
+    def test_atlases_there_count(self, tiny_result):
+        poor = [dataclasses.replace(a, consistency_after=0.9) for a in tiny_result.atlases]
+        case = open_case(
+            tiny_result, Inputs(), dataclasses.replace(tiny_result, atlases=tuple(poor))
+        )
+        assert "ATLASES_MISFIT" in verdict_of(case).codes and score_of(case) == 0.0
+
+    def test_shifts_at_end_diastole_do_not_count_twice(self, tiny_result, moved):
+        case = open_case(moved, Inputs(), tiny_result)
+        told = [r for r in verdict_of(case).reasons if "slice 2 by 9.0 mm" in r]
+        assert len(told) == 1 and told[0].startswith("End-diastole: ")
+
+
 def test_the_score_of_a_case_is_that_of_its_worst_sign_and_verdict(tiny_result):
     case = open_case(tiny_result, Inputs())
     signs = measured_signs(
