@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
@@ -214,6 +215,8 @@ def _page(rows: Sequence[Mapping[str, Any]], root: Path, here: Path, title: str)
         title=title,
         patients=sorted(patients, key=lambda each: -WORDS.index(each.verdict)),
         columns=columns,
+        lead=columns[:1].count(QUALITY),
+        digits=[_digits(values[name]) for name in columns],
         counts={word: counts[word] for word in reversed(WORDS)},
         meanings=MEANINGS,
         n_outliers=sum(patient.is_outlier for patient in patients),
@@ -224,7 +227,7 @@ def _page(rows: Sequence[Mapping[str, Any]], root: Path, here: Path, title: str)
 
 
 def _measures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the columns that hold numbers and nothing else, at least one."""
+    """Names of the columns that hold numbers and nothing else, at least one; the score comes first."""
     names = dict.fromkeys(name for row in rows for name in row)
     known = (SUBJECT, FOLDER, STATE, FINDINGS, VERDICT, "message", "code", *_LEFT_OUT)
     found = []
@@ -232,7 +235,15 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         cells = [row.get(name) for row in rows if row.get(name) not in (None, "")]
         if name not in known and cells and not any(np.isnan(_number(cell)) for cell in cells):
             found.append(str(name))
-    return found
+    return sorted(found, key=lambda name: name != QUALITY)
+
+
+def _digits(values: Float) -> int:
+    """Decimals that a whole column is shown with."""
+    known = values[np.isfinite(values)]
+    if (known == np.round(known)).all():
+        return 0
+    return 3 if np.abs(known).max() < 2 else 1
 
 
 def _number(cell: Any) -> float:
@@ -283,6 +294,7 @@ def _histograms(values: Mapping[str, Float]) -> Picture | None:
         _histogram(panel, name, shown[name])
         panel.set_title(name, fontsize=9, parse_math=False)
         panel.tick_params(labelsize=7)
+        panel.xaxis.set_major_locator(MaxNLocator(5))
     for panel in figure.axes[len(names) :]:
         panel.axis("off")
     words = "; ".join(

@@ -62,10 +62,19 @@ def test_the_worst_come_first(page):
 def test_measures_are_the_columns_of_numbers(page):
     text = unescape(page.read_text(encoding="utf-8"))
     assert re.findall(r'data-kind="number">([^<]+)</button>', text) == [
-        "Verdict", "LVEF (%)", "LVEDV (mL)", "quality score"
+        "Verdict", "quality score", "LVEF (%)", "LVEDV (mL)"
     ]  # fmt: skip
     assert re.findall(r'class="outside" data-value="([\d.]+)"', text) == ["0.31", "400.0"]
     assert "labels <b>differ" in text
+
+
+def test_a_column_has_the_same_decimals_in_every_row(tmp_path):
+    table = [
+        {"subject": str(n), "count": n, "share": n / 9, "LVEDV (mL)": 50.25 * n} for n in range(3)
+    ]
+    text = cardiacreg.write_cohort_report(table, tmp_path / "c.html").read_text(encoding="utf-8")
+    cells = re.findall(r'<td data-value="[^"]+">([^<]+)</td>', text)
+    assert cells == ["0", "0.000", "0.0", "1", "0.111", "50.2", "2", "0.222", "100.5"]
 
 
 def test_scores_have_their_distribution(page):

@@ -35,7 +35,7 @@
     const far = byId("outliers").checked;
     let shown = 0;
     rows.forEach(function (row) {
-      const text = (row.cells[0].textContent + " " + row.cells[2].textContent).toLowerCase();
+      const text = (row.cells[0].textContent + " " + row.querySelector(".findings").textContent).toLowerCase();
       const fits = text.includes(words) && (!verdict || row.dataset.verdict === verdict) &&
         (!far || row.dataset.outlier === "yes");
       row.hidden = !fits;
