@@ -10,6 +10,7 @@ import tarfile
 import tomllib
 import zipfile
 from email import message_from_bytes
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
@@ -261,3 +262,50 @@ class TestHabits:
         import cardiacreg
 
         assert f"version: {cardiacreg.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+class TestLicences:
+    """The page of licences names all that users install, each as its package does."""
+
+    FAMILIES = ("BSD", "MIT", "Apache", "MPL", "PSF", "Python Software Foundation")
+
+    @pytest.fixture
+    def told(self):
+        text = (ROOT / "docs/licences.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| ([\w-]+) \| ([^|]+) \| ([^|]+) \|$", text, flags=re.MULTILINE)
+        return {name.lower(): (wanted_by, licence) for name, wanted_by, licence in rows}
+
+    @staticmethod
+    def wanted():
+        """Package and who needs it, of the library and of the extras that users install."""
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        extras = project["optional-dependencies"]
+        developers = {"dev", "docs", "coverage", "test-peers", "bench-peers"}
+        groups = {"the library": project["dependencies"]}
+        groups |= {f"`{name}`": extras[name] for name in extras.keys() - developers}
+        return [
+            (re.split(r"[<>=!~;\[ ]", requirement)[0], name)
+            for name, requirements in groups.items()
+            for requirement in requirements
+        ]
+
+    def test_name_every_package_that_users_install(self, told):
+        for package, wanted_by in self.wanted():
+            assert wanted_by in told[package.lower()][0], package
+
+    def test_are_those_that_the_packages_state(self, told):
+        for package in {package for package, _ in self.wanted()} | {"llvmlite"}:
+            try:
+                found = metadata(package)
+            except PackageNotFoundError:  # an extra that is not installed here
+                continue
+            words = " ".join(
+                [found.get("License-Expression") or "", found.get("License") or ""]
+                + [c for c in found.get_all("Classifier") or [] if c.startswith("License")]
+            )
+            licence = told[package.lower()][1].split(", parts")[0]
+            named = {family for family in self.FAMILIES if family in licence}
+            assert named and all(
+                family in words or (family == "PSF" and "Python Software" in words)
+                for family in named
+            ), (package, licence, words[:200])
