@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from cardiacreg.metrics import baselines, overlap
 from cardiacreg.phantoms.beating import beating_heart
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 from cardiacreg.refinement.atlas_choice import select_atlases
+from cardiacreg.refinement.canonical_axes import CanonicalAxes
 from cardiacreg.refinement.context import Clock
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.steps import prepare_over_lattice
@@ -93,10 +94,11 @@ def measure_heart(seed: int, group: str, n_frames: int) -> Record:
             found["own_shift_error_mm"] = [
                 _error(own, true_mm, stack) for own, stack in zip(shifts, stacks, strict=True)
             ]
-    estimates, ed, es = _estimates(stacks)
+    told = _estimates(stacks)
+    ed, es = told.ed, told.es
     for count, chosen in ((1, [ed]), (2, [ed, es]), (n_frames, range(n_frames))):
         confidence = [1.0 if n == ed else CONFIDENCE_PAST_ED for n in chosen]
-        shared = shared_shifts([estimates[n] for n in chosen], len(true_mm), confidence)
+        shared = told.shared([told.frames[n] for n in chosen], confidence)
         found[f"shift_error_{count}_mm"] = [_error(shared, true_mm, each) for each in stacks]
     return found
 
@@ -140,8 +142,26 @@ def _error(estimated_mm: np.ndarray, true_mm: np.ndarray, stack: LabelMap) -> fl
     return scoring.shift_errors_mm(estimated_mm, true_mm, slices)["trend_removed"]
 
 
-def _estimates(stacks: Sequence[LabelMap]) -> tuple[list[FrameShifts | None], int, int]:
-    """Return what every frame by itself tells of the shifts, and which frames are ED and ES."""
+class _Told(NamedTuple):
+    """What every frame by itself tells of the shifts, and which frames are ED and ES."""
+
+    frames: list[FrameShifts | None]
+    ed: int
+    es: int
+    axes: CanonicalAxes
+    n_slices: tuple[int, int]
+    """Of the axes on which shifts are found, and of the stacks as stored."""
+
+    def shared(
+        self, chosen: Sequence[FrameShifts | None], confidence: Sequence[float]
+    ) -> np.ndarray:
+        """Return the shifts that frames tell together, along the axes of the stacks as stored."""
+        found = shared_shifts(chosen, self.n_slices[0], confidence)
+        return self.axes.shifts_back(found, self.n_slices[1])
+
+
+def _estimates(stacks: Sequence[LabelMap]) -> _Told:
+    """Return what every frame by itself tells of the shifts."""
     options, clock = RefineOptions(), Clock()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)
@@ -156,7 +176,8 @@ def _estimates(stacks: Sequence[LabelMap]) -> tuple[list[FrameShifts | None], in
         prepared = prepare_over_lattice(context, context.target.labels, stage, patient.lattice)
         few = aligned[: options.n_motion_atlases]
         found.append(frame_shifts(prepared, few, stage, statistics=aligned[:96]))
-    return found, gathered.ed, gathered.es
+    counts = (patient.context.target.labels.shape[2], stacks[0].shape[2])
+    return _Told(found, gathered.ed, gathered.es, patient.axes, counts)
 
 
 def _acdc_units(quick: bool) -> list[Unit]:
