@@ -108,8 +108,9 @@ def fuse_every_way(
     shared, _, ranking = oriented_context(shared, (), bank)
     outcome = steps.run_steps(shared, bank, ranking)
     lattice = Lattice(outcome.fusion.labels.shape, outcome.fusion.labels.voxel_to_world)
+    # Labels alone vote in a refinement by default, so that it leaves the atlases' images out.
     used = [
-        (atlas.subject, registration)
+        (bank[atlas.ranked.index], registration)
         for atlas, registration in zip(outcome.selected, outcome.registrations, strict=True)
         if registration.stop_reason is not StopReason.NO_OVERLAP
     ]

@@ -23,10 +23,13 @@ from benchmarks.harness import (
 )
 from benchmarks.settled import selection_large
 from cardiacreg import LabelMap, RefineOptions, Subject, Volume
+from cardiacreg.atlases.view import AtlasView
+from cardiacreg.fusion.label_fusion import FusionOptions
 from cardiacreg.io.nifti import read_labels
 from cardiacreg.metrics import baselines, overlap
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED, sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
+from tests.helpers.tiny_bank import tiny_atlases, tiny_target
 
 MARKED = [
     found
@@ -579,6 +582,19 @@ class TestCases:
 
     def test_fusion_variants_start_without_an_image(self):
         assert fusion_modes.variants()[fusion_modes.LABEL_VOTES] is None
+
+    @pytest.mark.filterwarnings("ignore::cardiacreg.errors.InputWarning")
+    def test_fusions_by_image_look_at_the_atlases_images(self, monkeypatch):
+        """A default refinement leaves them out; without them all fusions are the same votes."""
+        bank = AtlasView(tiny_atlases(6))
+        monkeypatch.setattr(fusion_modes, "gather_atlases", lambda *_: bank)
+        monkeypatch.setattr(fusion_modes, "SPACING_MM", (3.0, 3.0, 4.0))
+        target, patches = tiny_target(), FusionOptions(search=(3, 3, 1), bandwidth=200.0)
+        found, _ = fusion_modes.fuse_every_way(
+            target.labels, target.image, {"votes": None, "patches": patches}
+        )
+        votes, looked = (each.labels.array for each in found)
+        assert 0 < (votes != looked).mean() < 0.05
 
     def test_fusion_sees_the_image_of_the_kept_slices_only(self):
         array = np.zeros((6, 5, 9), dtype=np.uint8)
