@@ -61,7 +61,8 @@ def best_by_labels(labels: LabelMap, image: Volume, count: int) -> list[Subject]
     bank = gather_atlases(default_atlases(), target, count)
     context = make_context(target, SPACING_MM, options, 1, None, Clock())
     context, _, ranking = oriented_context(context, (), bank)
-    return [chosen.subject for chosen in select_atlases(context, bank, ranking)[:count]]
+    chosen = select_atlases(context, bank, ranking)[:count]
+    return [bank[each.ranked.index] for each in chosen]
 
 
 def _measure(labels: LabelMap, image: Volume, score: Score) -> Record:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import __main__ as runner
 from benchmarks.accuracy import ablation, pathology, real, simulated
-from benchmarks.atlases import selection
+from benchmarks.atlases import selection, selection_by_image
 from benchmarks.documents import excerpts, report
 from benchmarks.fusion import fusion_modes
 from benchmarks.harness import (
@@ -595,6 +595,14 @@ class TestCases:
         )
         votes, looked = (each.labels.array for each in found)
         assert 0 < (votes != looked).mean() < 0.05
+
+    @pytest.mark.filterwarnings("ignore::cardiacreg.errors.InputWarning")
+    def test_atlases_to_choose_from_by_image_have_theirs(self, monkeypatch):
+        bank = AtlasView(tiny_atlases(4))
+        monkeypatch.setattr(selection_by_image, "gather_atlases", lambda *_: bank)
+        target = tiny_target()
+        found = selection_by_image.best_by_labels(target.labels, target.image, 2)
+        assert len(found) == 2 and all(atlas.image is not None for atlas in found)
 
     def test_fusion_sees_the_image_of_the_kept_slices_only(self):
         array = np.zeros((6, 5, 9), dtype=np.uint8)
