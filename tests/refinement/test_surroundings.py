@@ -195,11 +195,11 @@ class TestOrientation:
 
     @pytest.mark.parametrize(("blood", "name"), [("first", "upside-down"), ("last", "as-stored")])
     def test_blood_past_one_end_turns_a_heart_in_doubt(self, bank, blood, name):
-        """A barrel, in a scanner whose header calls its last slice apical, if weakly."""
+        """A barrel, whose ends look alike: whatever three atlases say of it, the image decides."""
         labels = self.barrel()
         assert base_is_uncertain(labels)
         alone = orientation(bank, labels)
-        assert alone.name == "as-stored" and alone.probability < 0.9
+        assert alone.name in ("as-stored", "upside-down") and alone.probability < 0.9
         found = orientation(bank, labels, scene(labels, lung="both", blood=(blood,)))
         assert found.name == name
         if name == alone.name:
