@@ -36,6 +36,10 @@ KERNELS: tuple[Kernel, ...] = (
         "uint8[4] float64[2] float64[3] float64[2]",
     ),
     (
+        "compute.lbfgs", "_advance",
+        "int64[1] float64[1] float64[2] float64[2] float64[2] float64[1] float64 float64[1]",
+    ),
+    (
         "registration.affine_score", "score_affine",
         "float64[2] uint8[1] float64[2] float64[2] uint8[1] float64[2] uint8[4] float64[2] float64[2] "
         "float64[2] float64[1] float64[1]",
@@ -45,36 +49,44 @@ KERNELS: tuple[Kernel, ...] = (
         "float64[4] float64[2] float64[2] float64[2] float64[1] float64 float64[4] float64[1]",
     ),
     (
-        "transforms.jacobian", "_cubes_of_determinants",
-        "float64[4] float64[2] float64[2] float64[2] float64[4]",
-    ),
-    (
         "registration.regularisation", "_bending_kernel",
         "float64[4] float64[3]! float64[3]! float64[3] float64 float64 float64[4]",
     ),
     (
-        "transforms.resampling", "_points_kernel",
-        "float64[2] float64[2] int64[1] float64[2] float64[4] int64 float64[4]",
+        "transforms.jacobian", "_cubes_of_determinants",
+        "float64[4] float64[2] float64[2] float64[2] float64[4]",
     ),
     (
-        "compute.lbfgs", "_advance",
-        "int64[1] float64[1] float64[2] float64[2] float64[2] float64[1] float64 float64[1]",
-    ),
-    (
-        "registration.label_consistency", "_collect_gradient",
-        "float64[3] float64[2] float64[2] float64[4]",
-    ),
-    (
-        "registration.regularisation", "_multiply_leading",
-        "float64[2] float64[3] float64[3]",
+        "atlases.scoring_points", "_count_pairs",
+        "uint8[1] float32[2] uint8[3]! float64[2] int64[3]",
     ),
     (
         "transforms.jacobian", "_determinant_kernel",
         "float64[4] float64[2] float64[2] float64[2] float64[3]",
     ),
     (
-        "transforms.atlas_lookup", "_code_cells",
-        "uint8[3]! uint8[1] uint8[4]",
+        "transforms.bspline", "_fill_table",
+        "float64[1] int64 int64 int64[1] float64[2]",
+    ),
+    (
+        "registration.regularisation", "_multiply_leading",
+        "float64[2] float64[3] float64[3]",
+    ),
+    (
+        "transforms.jacobian", "_largest_steps",
+        "float64[4] float64[1]",
+    ),
+    (
+        "transforms.resampling", "_points_kernel",
+        "float64[2] float64[2] int64[1] float64[2] float64[4] int64 float64[4]",
+    ),
+    (
+        "registration.regularisation", "_multiply_last",
+        "float64[2] float64[4] float64[4]",
+    ),
+    (
+        "registration.label_consistency", "_collect_gradient",
+        "float64[3] float64[2] float64[2] float64[4]",
     ),
     (
         "transforms.resampling", "_votes_kernel",
@@ -85,40 +97,28 @@ KERNELS: tuple[Kernel, ...] = (
         "float64[4] float64[2] float64[1] float64[1] float64[3]",
     ),
     (
-        "registration.regularisation", "_multiply_last",
-        "float64[2] float64[4] float64[4]",
-    ),
-    (
-        "compute.decompositions", "_rotate",
-        "float64[2] float64[2] int64",
-    ),
-    (
         "compute.decompositions", "_factorise",
         "float64[2]",
-    ),
-    (
-        "compute.decompositions", "_substitute",
-        "float64[2] float64[2]",
-    ),
-    (
-        "transforms.bspline", "_fill_table",
-        "float64[1] int64 int64 int64[1] float64[2]",
     ),
     (
         "transforms.bspline", "_contract_middle",
         "float64[3]! int64[1] float64[2] float64[3]",
     ),
     (
-        "transforms.jacobian", "_largest_steps",
-        "float64[4] float64[1]",
+        "compute.decompositions", "_substitute",
+        "float64[2] float64[2]",
     ),
     (
-        "atlases.scoring_points", "_count_pairs",
-        "uint8[1] float32[2] uint8[3]! float64[2] int64[3]",
+        "compute.decompositions", "_rotate",
+        "float64[2] float64[2] int64",
     ),
     (
         "atlases.scoring_points", "_read_labels",
         "float32[2] uint8[3]! float64[2] uint8[1]",
+    ),
+    (
+        "transforms.atlas_lookup", "_code_cells",
+        "uint8[3]! uint8[1] uint8[4]",
     ),
     (
         "fusion.label_fusion", "_most_votes_kernel",
