@@ -8,6 +8,9 @@ Volumes, masses, ejection fractions with intervals, and the thickness of the wal
 # %%
 # End-diastole and end-systole of one heart, refined.
 
+import matplotlib.pyplot as plt
+import numpy as np
+
 import cardiacreg
 
 models = {}
@@ -17,14 +20,15 @@ for phase in ("ED", "ES"):
     models[phase] = cardiacreg.refine(scan.subject.labels)
 
 # %%
-# All measures of the patient. What an interval holds is explained in the usage.
+# Measures of the patient, and 90 % intervals of the first three.
 
 measures = cardiacreg.measure(models["ED"], models["ES"], height_cm=172, weight_kg=70)
 intervals = measures.intervals()
 for row in measures.table():
-    if row.column in ("LVEDV (mL)", "LVESV (mL)", "LVEF (%)", "RVEF (%)", "LVM (g)", "LVMi (g/m2)"):
+    if row.column in ("LVEDV (mL)", "LVESV (mL)", "LVEF (%)", "LVM (g)", "LVMi (g/m2)"):
         print(f"{row.column}: {row.value:.1f}")
-print(*list(intervals.items())[:3], sep="\n")
+for name, interval in list(intervals.items())[:3]:
+    print(f"{name}: {interval.low:.1f} to {interval.high:.1f} ml")
 
 # %%
 # Wall thickness of the 17 segments, and how much they thicken.
@@ -33,9 +37,6 @@ figure = cardiacreg.draw_bullseye(measures)
 
 # %%
 # Where a voxel lies in the wall: from apex to base, around, and from endo- to epicardium.
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
 
 where = cardiacreg.wall_coordinates(models["ED"])
 k = int(np.isfinite(where.around_degrees).sum(axis=(0, 1)).argmax())
