@@ -144,9 +144,8 @@ def _advance(counts, numbers, rows, changes, differences, curvatures, told, grad
         numbers[_FOUND_VALUE] = told
         _copy(rows[_TRIAL], rows[_FOUND])
         _copy(gradient, rows[_FOUND_GRADIENT])
-    if (
-        doing == _EXTEND
-    ):  # too short a step teaches nothing: on while it is as steep as at the start
+    # Too short a step teaches nothing: further while the way down is as steep as at the start.
+    if doing == _EXTEND:
         steepness = _sum_of_products(rows[_DIRECTION], rows[_FOUND_GRADIENT])
         doing = _ACCEPT
         if counts[_ATTEMPT] < _MOST_EXTENSIONS and steepness < 0.9 * numbers[_SLOPE]:
@@ -168,7 +167,7 @@ def _advance(counts, numbers, rows, changes, differences, curvatures, told, grad
     if doing == _DOWNHILL:
         _point_downhill(counts, numbers, rows)
         doing = _ASK
-    if doing != _END and numbers[_SLOPE] == 0.0:  # there is no way down
+    if doing != _END and numbers[_SLOPE] == 0.0:  # no way down
         counts[_REASON] = _CONVERGED
         doing = _END
     if doing == _TRY:

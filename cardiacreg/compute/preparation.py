@@ -46,7 +46,7 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     (
         "transforms.jacobian", "_folding_kernel",
-        "float64[4] float64[2] float64[2] float64[2] float64[1] float64 float64[4] float64[1]",
+        "float64[4] float64[2] float64[2] float64[2] float64[3] float64 float64[4] float64[1]",
     ),
     (
         "registration.regularisation", "_bending_kernel",
@@ -73,8 +73,8 @@ KERNELS: tuple[Kernel, ...] = (
         "float64[2] float64[3] float64[3]",
     ),
     (
-        "transforms.jacobian", "_largest_steps",
-        "float64[4] float64[1]",
+        "transforms.jacobian", "_steepest_columns",
+        "float64[4] float64[1] float64[3]",
     ),
     (
         "transforms.resampling", "_points_kernel",

@@ -31,6 +31,7 @@ from cardiacreg.slice_motion.shifts_with_views import shifts_at_crossings
 from cardiacreg.slices import labelled_slices
 
 _COARSE_MM = 3.0
+"""Largest distance of the points that rank a bank by landmarks, where this order is preliminary."""
 
 
 class SelectedAtlas(NamedTuple):
@@ -124,7 +125,8 @@ def rank_by_landmarks(
 ) -> Ranking:
     """Align a whole bank by landmarks and rank it by NMI of labels.
 
-    Where affines are improved afterwards, this order only says whose: fewer pixels tell.
+    Where affines are improved afterwards, the order only says which atlases' are, and points up to 3 mm
+    apart are scored.
     """
 
     def fit(atlas: Subject) -> LandmarkFit | InvalidInputError:
@@ -175,7 +177,7 @@ def _tell_unusable(
 
 
 def _coarse_stride(context: RefinementContext) -> int:
-    """So many pixels apart are points at most 3 mm apart."""
+    """Stride at which scored points are at most 3 mm apart; 1 where pixels are larger."""
     return max(1, int(_COARSE_MM / context.target.labels.spacing_mm[:2].max()))
 
 

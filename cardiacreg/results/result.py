@@ -43,7 +43,7 @@ class AtlasReport:
     consistency_before, consistency_after : float
         Class-weighted label consistency under the affine and under the deformation.
     minimum_jacobian : float
-        Smallest det(I + du/dx) over the output lattice and the control lattice's domain.
+        Smallest det(I + du/dx) over the control lattice's domain, which covers the output lattice.
     iterations : tuple of int
         Per level.
     stop_reason : str

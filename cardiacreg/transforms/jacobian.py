@@ -203,46 +203,31 @@ class FoldingPenalty:
     def __call__(self, displacements_mm: Float) -> tuple[float, Float]:
         """Return the penalty and its gradient per mm of each control point."""
         gradient = np.zeros_like(displacements_mm)
-        if self._is_gentle(displacements_mm):
+        steepest = _steepest(displacements_mm, self._spacing_mm)
+        # While all |du/dx| entries are below 0.2 no determinant can fall below 0.3.
+        if self._threshold <= 0.3 and steepest.max() < 0.2:
             return 0.0, gradient
         total = np.zeros(1)
         i, j, k = self._tables
-        _folding_kernel(
-            displacements_mm, i, j, k, self._spacing_mm, self._threshold, gradient, total
-        )
+        _folding_kernel(displacements_mm, i, j, k, steepest, self._threshold, gradient, total)
         if total[0]:
             gradient /= self._n_points
         return float(total[0] / self._n_points), gradient
 
-    def _is_gentle(self, displacements_mm: Float) -> bool:
-        """Whether all |du/dx| entries are so small that no determinant can fall below 0.3."""
-        return self._threshold <= 0.3 and steepest_slope(displacements_mm, self._spacing_mm) < 0.2
-
 
 def steepest_slope(displacements_mm: Float, spacing_mm: Float) -> float:
     """Return a bound of all entries of |du/dx|: the largest step between neighbouring control points."""
-    slopes = np.zeros(3)
-    _largest_steps(displacements_mm, slopes)
-    return float((slopes / spacing_mm).max())
+    return float(_steepest(displacements_mm, spacing_mm).max())
+
+
+def _steepest(displacements_mm: Float, spacing_mm: Float) -> Float:
+    """Largest step per mm along each axis from the control points of every column, shape (3, na, nb)."""
+    steepest = np.zeros((3, *displacements_mm.shape[:2]))
+    _steepest_columns(displacements_mm, spacing_mm, steepest)
+    return steepest
 
 
 # ---------------------------------------------------------------------------------------------- kernels
-
-
-@kernel
-def _largest_steps(displacements, slopes):
-    """Largest difference of neighbouring control points along each axis."""
-    na, nb, nc = displacements.shape[:3]
-    for axis in range(3):
-        di, dj, dk = int(axis == 0), int(axis == 1), int(axis == 2)
-        largest = 0.0
-        for a in range(na - di):
-            for b in range(nb - dj):
-                for c in range(nc - dk):
-                    for d in range(3):
-                        step = displacements[a + di, b + dj, c + dk, d] - displacements[a, b, c, d]
-                        largest = max(largest, abs(step))
-        slopes[axis] = largest
 
 
 @kernel
@@ -381,12 +366,10 @@ def _may_fall_below(steepest, a, b, limit):
 
 
 @kernel
-def _folding_kernel(displacements, table_i, table_j, table_k, spacing, threshold, gradient, total):
+def _folding_kernel(displacements, table_i, table_j, table_k, steepest, threshold, gradient, total):
     """Sum of squared shortfalls and its gradient over the product of three lists of positions."""
     na, nb = displacements.shape[:2]
     nk = table_k.shape[0]
-    steepest = np.zeros((3, na, nb))
-    _steepest_columns(displacements, spacing, steepest)
     value, slope = np.empty((na, nb, 3 * nk)), np.empty((na, nb, 3 * nk))
     _contract_k(displacements, table_k, value, slope)
     planes, jacobian = np.empty((3, nb, 3 * nk)), np.empty((3, 3 * nk))

@@ -105,8 +105,7 @@ class TestFoldingPenalty:
         moves = rng.uniform(0.5, 6) * rng.normal(size=shape) * rng.uniform(0, 1, size=(7, 6, 5, 1))
         positions = [np.linspace(1, n - 2, 4 * n) for n in shape[:3]]
         lowest = jacobian_determinants(moves, SPACING_MM, positions).min(axis=2)
-        steepest = np.zeros((3, 7, 6))
-        jacobian._steepest_columns(moves, SPACING_MM, steepest)
+        steepest = jacobian._steepest(moves, SPACING_MM)
         i, j = (np.minimum(np.floor(each).astype(int) - 1, n - 4) for each, n in zip(
             positions[:2], shape, strict=False))  # fmt: skip
         for limit in (0.1, 0.3, 0.6, 0.9):
@@ -116,8 +115,7 @@ class TestFoldingPenalty:
     def test_most_columns_of_a_gentle_deformation_are_left_out(self):
         moves = np.zeros((12, 12, 5, 3))
         moves[2, 2, 2] = -12.0
-        steepest = np.zeros((3, 12, 12))
-        jacobian._steepest_columns(moves, SPACING_MM, steepest)
+        steepest = jacobian._steepest(moves, SPACING_MM)
         kept = [jacobian._may_fall_below(steepest, a, b, 0.3) for a in range(9) for b in range(9)]
         assert 0 < sum(kept) <= 9
 
