@@ -111,6 +111,24 @@ def labelled_box(labels: LabelMap) -> tuple[slice, slice, slice]:
     return i, j, k
 
 
+def within_slices(labels: LabelMap) -> LabelMap:
+    """Return the part of a map that holds its labels, with a border of a pixel, and all of its slices.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        Any label map; one without labels is returned as it is.
+    """
+    plane = (labels.array != 0).any(axis=2)
+    if not plane.any():
+        return labels
+    held = [np.flatnonzero(plane.any(axis=1 - axis)) for axis in range(2)]
+    i, j = (slice(max(0, int(at[0]) - 1), int(at[-1]) + 2) for at in held)
+    matrix = labels.voxel_to_world.copy()
+    matrix[:3, 3] += multiply(matrix[:3, :2], np.array([i.start, j.start], dtype=np.float64))
+    return LabelMap(labels.array[i, j], matrix)
+
+
 def slice_axis_mm(target: LabelMap) -> Float:
     """Return where the axis of the turns crosses the slices: the mean in-plane position of all labels.
 

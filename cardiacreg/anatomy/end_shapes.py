@@ -97,21 +97,43 @@ def _end_zones(labels: LabelMap, target: LabelMap, structures: tuple[int, ...]) 
 
 
 def _smooth(
-    array: NDArray[np.uint8], zone: slice, spacing_mm: Float, structures: tuple[int, ...]
+    array: NDArray[np.uint8], zone: slice, spacing_mm: Float, structures: tuple[int, int]
 ) -> None:
     """Smooth one ventricle in a range of k, in place."""
     sigma = _WIDTH_MM / spacing_mm
-    reach = int(np.ceil(_REACH * sigma[2]))
-    near = slice(max(0, zone.start - reach), min(array.shape[2], zone.stop + reach))
-    part = array[:, :, near]
+    reach = np.ceil(_REACH * sigma).astype(int)
+    near = slice(max(0, zone.start - reach[2]), min(array.shape[2], zone.stop + reach[2]))
+    box = _held(array[:, :, near], structures, reach)
+    if box is None:
+        return
+    part = array[:, :, near][box]
     inside = slice(zone.start - near.start, zone.stop - near.start)
     whole, cavity = (
         ndimage.gaussian_filter(mask.astype(np.float32), sigma, truncate=_REACH)[:, :, inside]
-        for mask in (np.isin(part, structures), part == structures[0])
+        for mask in (_either(part, structures), part == structures[0])
     )
     own = part[:, :, inside]
+    held = _either(own, structures)
     ours = whole > 0.5
-    lost = np.isin(own, structures) & ~ours
-    gained = ours & ((own == 0) | np.isin(own, structures))
-    own[lost] = 0
+    gained = ours & ((own == 0) | held)
+    own[held & ~ours] = 0
     own[gained] = np.where(cavity > 0.5 * whole, structures[0], structures[1])[gained]
+
+
+def _either(array: NDArray[np.uint8], structures: tuple[int, int]) -> Mask:
+    return np.asarray((array == structures[0]) | (array == structures[1]))
+
+
+def _held(
+    array: NDArray[np.uint8], structures: tuple[int, int], reach: NDArray[np.int64]
+) -> tuple[slice, slice] | None:
+    """Where along i and j a ventricle lies, with room to smooth it; None where there is none."""
+    seen = _either(array, structures).any(axis=2)
+    found = [np.flatnonzero(seen.any(axis=1 - axis)) for axis in range(2)]
+    if not len(found[0]):
+        return None
+    i, j = (
+        slice(max(0, int(at[0] - room)), int(at[-1] + room) + 1)
+        for at, room in zip(found, reach, strict=False)
+    )
+    return i, j

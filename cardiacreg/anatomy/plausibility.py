@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
+from cardiacreg.slices import within_slices
 
 Roles = tuple[int, ...]
 """Canonical label of each value present, 0 for what is to be ignored."""
@@ -52,7 +53,8 @@ class Sight:
 
     @classmethod
     def of(cls, labels: LabelMap) -> Sight:
-        """Look at a map."""
+        """Look at the labelled part of a map."""
+        labels = within_slices(labels)
         return cls(labels, labels.present())
 
     @cached_property

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, LabelMap, Volume
-from cardiacreg.slices import labelled_slices
+from cardiacreg.slices import labelled_slices, within_slices
 
 _FEWEST = 4
 _ORDERLY, _DISORDERLY = 1.2, 1.4
@@ -54,11 +54,11 @@ def slice_order(labels: LabelMap) -> tuple[int, ...] | None:
     InputWarning
         If slices repeat as after resampling by nearest neighbour, are put in order, or look odd.
     """
-    array = labels.array
-    if len(labelled_slices(array)) < _FEWEST:
+    labels = within_slices(labels)
+    if len(labelled_slices(labels.array)) < _FEWEST:
         return None
     _check_repeats(labels)
-    _check_copied(array)
+    _check_copied(labels.array)
     order = _order_if_interleaved(labels)
     if order is None:
         _check_one_heart(labels)

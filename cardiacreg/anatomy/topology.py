@@ -51,12 +51,10 @@ def clean_topology(labels: LabelMap) -> LabelMap:
     if box is None:
         return labels
     array = np.array(labels.array[box])
-    for _ in range(_MOST_ROUNDS):
-        before = array.copy()
-        _close_septum(array)
-        _drop_small_components(array)
-        _fill_holes(array)
-        if np.array_equal(before, array):
+    idle = 0
+    for clean in _MOST_ROUNDS * _STEPS:
+        idle = 0 if clean(array) else idle + 1
+        if idle == len(_STEPS):
             break
     out = np.array(labels.array)
     out[box] = array
@@ -87,38 +85,51 @@ def _largest(pieces: NDArray[np.int32]) -> int:
 
 
 def _bounding_box(array: NDArray[np.uint8]) -> Box | None:
-    found = ndimage.find_objects((array != 0).astype(np.uint8))
-    if not found:
+    held = array != 0
+    seen = (held.any(axis=(1, 2)), (plane := held.any(axis=0)).any(axis=1), plane.any(axis=0))
+    found = [np.flatnonzero(along) for along in seen]
+    if not len(found[0]):
         return None
-    return tuple(slice(max(0, s.start - 2), s.stop + 2) for s in found[0])
+    return tuple(slice(max(0, int(at[0]) - 2), int(at[-1]) + 3) for at in found)
 
 
-def _close_septum(array: NDArray[np.uint8]) -> None:
-    right = np.isin(array, (RV_CAVITY, RV_WALL))
-    array[(array == LV_CAVITY) & ndimage.binary_dilation(right, _FACES)] = LV_WALL
+def _close_septum(array: NDArray[np.uint8]) -> bool:
+    box = _boxes(array).get(LV_CAVITY)
+    if box is None:
+        return False
+    part = array[_with_shell(box)]
+    right = (part == RV_CAVITY) | (part == RV_WALL)
+    if not right.any():
+        return False
+    closed = (part == LV_CAVITY) & ndimage.binary_dilation(right, _FACES)
+    part[closed] = LV_WALL
+    return bool(closed.any())
 
 
-def _drop_small_components(array: NDArray[np.uint8]) -> None:
+def _drop_small_components(array: NDArray[np.uint8]) -> bool:
     """Give every component but the largest of each structure to the nearest other label."""
     stray = np.zeros(array.shape, dtype=bool)
     for label, box in _boxes(array).items():
         components, count = ndimage.label(array[box] == label, _FACES)
         if count > 1:
             stray[box] |= (components > 0) & (components != _largest(components))
-    if stray.any():
-        _assign_nearest(array, stray)
+    return _assign_nearest(array, stray)
 
 
-def _fill_holes(array: NDArray[np.uint8]) -> None:
+def _fill_holes(array: NDArray[np.uint8]) -> bool:
     """Fill closed pockets of background, and pockets of other labels inside a cavity."""
-    holes = _pockets(array == 0)
-    if holes.any():
-        _assign_nearest(array, holes)
+    filled = _assign_nearest(array, _pockets(array == 0))
     boxes = _boxes(array)
     for label in (LV_CAVITY, RV_CAVITY):
         if label in boxes:
             part = array[boxes[label]]
-            part[_pockets(part != label)] = label
+            holes = _pockets(part != label)
+            part[holes] = label
+            filled |= bool(holes.any())
+    return filled
+
+
+_STEPS = (_close_septum, _drop_small_components, _fill_holes)
 
 
 def _pockets(mask: Mask) -> Mask:
@@ -128,8 +139,8 @@ def _pockets(mask: Mask) -> Mask:
     closed[0] = False
     for axis in range(3):
         for end in (0, -1):
-            closed[np.unique(pieces.take(end, axis=axis))] = False
-    return np.asarray(closed[pieces])
+            closed[pieces.take(end, axis=axis)] = False
+    return np.asarray(closed[pieces]) if closed.any() else np.zeros_like(mask)
 
 
 def _boxes(array: NDArray[np.uint8]) -> dict[int, Box]:
@@ -138,13 +149,23 @@ def _boxes(array: NDArray[np.uint8]) -> dict[int, Box]:
     return {label: box for label, box in found if box is not None}
 
 
-def _assign_nearest(array: NDArray[np.uint8], where: Mask) -> None:
-    """Give voxels the label of the nearest other one; it lies in their box, or in the shell around it."""
+def _with_shell(box: Box) -> Box:
+    return tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
+
+
+def _assign_nearest(array: NDArray[np.uint8], where: Mask) -> bool:
+    """Give voxels the label of the nearest other one; it lies in their box, or in the shell around it.
+
+    Returns whether there were any.
+    """
+    if not where.any():
+        return False
     (box,) = ndimage.find_objects(where.astype(np.uint8))
-    box = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in box)
+    box = _with_shell(box)
     part, own = array[box], where[box]
     nearest = ndimage.distance_transform_edt(own, return_distances=False, return_indices=True)
     part[own] = part[tuple(nearest)][own]
+    return True
 
 
 class TopologyCounts(NamedTuple):

@@ -200,6 +200,20 @@ def fusion_from_votes(
     return Fusion(LabelMap(labels, voxel_to_world), Volume(share, voxel_to_world))
 
 
+def share_of_labels(votes: NDArray[np.float32], labels: LabelMap) -> Volume:
+    """Return the share of the votes that each voxel's label has, whatever made it win.
+
+    Parameters
+    ----------
+    votes : ndarray of float32, shape (i, j, k, n_labels)
+    labels : LabelMap, shape (i, j, k)
+        Labels below n_labels.
+    """
+    share = np.empty(votes.shape[:3], dtype=np.float32)
+    _share_kernel(votes.reshape(-1, votes.shape[3]), labels.array.ravel(), share.ravel())
+    return Volume(share, labels.voxel_to_world)
+
+
 def _check_lattices(
     target_image: Volume | None, warped: Sequence[tuple[Volume | None, LabelMap]]
 ) -> None:
@@ -428,6 +442,16 @@ def _most_votes_kernel(votes, values, labels, share):
                 best = label
         labels[v] = values[best]
         share[v] = min(votes[v, best] / max(total, np.float32(1e-30)), np.float32(1))
+
+
+@kernel
+def _share_kernel(votes, labels, share):
+    """The part of all votes that the given labels have."""
+    for v in range(votes.shape[0]):
+        total = np.float32(0)
+        for label in range(votes.shape[1]):
+            total += votes[v, label]
+        share[v] = min(votes[v, labels[v]] / total, np.float32(1))
 
 
 @kernel

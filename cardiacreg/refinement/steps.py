@@ -14,7 +14,7 @@ from cardiacreg.anatomy.topology import clean_topology
 from cardiacreg.compute.threads import Progress, ProgressCallable, run_tasks
 from cardiacreg.errors import RefinementError, warn
 from cardiacreg.fusion.area_matching import match_areas
-from cardiacreg.fusion.label_fusion import Fusion, fuse_labels, fusion_from_votes
+from cardiacreg.fusion.label_fusion import Fusion, fuse_labels, fusion_from_votes, share_of_labels
 from cardiacreg.fusion.slice_evidence import add_slice_evidence
 from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
 from cardiacreg.refinement.atlas_choice import Ranking, SelectedAtlas, select_atlases
@@ -274,13 +274,12 @@ def _voted(
     progress: ProgressCallable | None = None,
 ) -> Fusion:
     votes = np.zeros((*lattice.shape, N_LABELS), dtype=np.float32)
-    sums = []
+    added = []
     for labels, transform in deformed:
-        add_label_votes(votes, labels, transform, lattice, threads=context.threads)
-        sums.append(votes.sum(axis=(0, 1)))
+        added.append(add_label_votes(votes, labels, transform, lattice, threads=context.threads))
         if progress is not None:
-            progress(Progress("fuse", len(sums), len(deformed)))
-    voxels = np.diff(np.stack(sums), axis=0, prepend=np.float32(0))
+            progress(Progress("fuse", len(added), len(deformed)))
+    voxels = np.stack(added).astype(np.float32)
     values = np.arange(N_LABELS, dtype=np.uint8)
     if context.probabilities is not None and turned is not None:
         add_slice_evidence(votes, lattice, context.probabilities, turned.voxel_to_world, shifts)
@@ -289,7 +288,7 @@ def _voted(
         return replace(fusion, atlas_voxels=voxels)
     matched = match_areas(votes.copy(), lattice, turned, shifts, context.certainty)
     labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
-    return Fusion(labels, _share_of_winner(votes, labels), atlas_voxels=voxels)
+    return Fusion(labels, share_of_labels(votes, labels), atlas_voxels=voxels)
 
 
 def fuse_deformed(
@@ -327,12 +326,3 @@ def _completed(context: RefinementContext, fusion: Fusion, target: LabelMap | No
         fusion = replace(fusion, labels=clean_topology(fusion.labels))
     return fusion
 
-
-def _share_of_winner(votes: NDArray[np.float32], labels: LabelMap) -> Volume:
-    """Share of the atlases' own votes that each voxel's label has, whatever made it win."""
-    won = np.take_along_axis(votes, labels.array[..., None].astype(np.int64), axis=3)[..., 0]
-    # One label after the other: NumPy sums short axes slowly.
-    total = votes[..., 0].copy()
-    for label in range(1, votes.shape[3]):
-        total += votes[..., label]
-    return Volume(np.minimum(won / total, 1), labels.voxel_to_world)

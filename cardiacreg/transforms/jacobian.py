@@ -98,14 +98,15 @@ class DenseDeterminants:
 
         Where the minimum is at least the limit, no control point is.
         """
-        where = np.nonzero(self._values < limit)
-        points = np.stack([a[n] for a, n in zip(self._positions, where, strict=True)], axis=-1)
-        if len(points) == 0:
-            closer, determinants = self._closer()
-            points = closer[determinants < limit]
         shape = self.displacements_mm.shape[:3]
         found = np.zeros(shape, dtype=np.bool_)
-        first = np.minimum(np.floor(points).astype(int) - 1, np.array(shape) - 4)
+        i, j, k = (_first_taps(*each) for each in zip(self._positions, shape, strict=True))
+        _mark_low(self._values, limit, i, j, k, found)
+        if found.any():
+            return found
+        closer, determinants = self._closer()
+        points = closer[determinants < limit]
+        first = np.stack([_first_taps(*each) for each in zip(points.T, shape, strict=True)], axis=-1)
         for tap in np.ndindex(4, 4, 4):
             found[tuple((first + tap).T)] = True
         return found
@@ -121,6 +122,11 @@ class DenseDeterminants:
             _cubes_of_determinants(np.ascontiguousarray(self.displacements_mm), i, j, k, found)
             self._known_closer = _product(along), found.ravel()
         return self._known_closer
+
+
+def _first_taps(positions: Float, n_control: int) -> NDArray[np.int64]:
+    """Index of the first of the four control points that act at each position along an axis."""
+    return np.minimum(np.floor(positions).astype(np.int64) - 1, n_control - 4)
 
 
 def dense_positions(shape: tuple[int, ...]) -> list[Float]:
@@ -285,6 +291,17 @@ def _determinant_kernel(displacements, table_i, table_j, table_k, out):
         for j in range(table_j.shape[0]):
             _jacobian_row(planes, table_j[j], jacobian)
             _row_of_determinants(jacobian, out[i, j])
+
+
+@kernel
+def _mark_low(values, limit, first_i, first_j, first_k, found):
+    """Mark the control points that act where values lie below a limit."""
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            for k in range(values.shape[2]):
+                if values[i, j, k] < limit:
+                    a, b, c = first_i[i], first_j[j], first_k[k]
+                    found[a : a + 4, b : b + 4, c : c + 4] = True
 
 
 @kernel

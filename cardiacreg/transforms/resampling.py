@@ -23,6 +23,8 @@ from cardiacreg.transforms.atlas_lookup import build_lookup
 from cardiacreg.transforms.ffd import FFD
 
 _SLICES_PER_SLAB = 8
+_TILE, _BIN = 8, 4
+"""Columns along i and j that are looked at together, and atlas cells along each axis likewise."""
 
 
 class _Lattice(NamedTuple):
@@ -71,6 +73,7 @@ class PointMap(Protocol):
 
 
 Grid = Lattice | Volume | LabelMap
+Mask = NDArray[np.bool_]
 GRIDS = (Lattice, Volume, LabelMap)
 Transform = FFD | Affine | PointMap
 
@@ -128,7 +131,7 @@ def warp_labels(
     out = np.zeros(grid.shape, dtype=np.uint8)
     linear = interpolation == "linear"
 
-    def write(points: Float, first: int) -> None:
+    def write(points: Float, first: int, _: Mask) -> None:
         _labels_kernel(points, atlas.array, linear, out, first)
 
     _warp(atlas.voxel_to_world, target_to_atlas, grid, write, check_threads(threads))
@@ -168,7 +171,7 @@ def warp_volume(
     check_argument(grid, GRIDS, "warp_volume: grid")
     out = np.zeros(grid.shape, dtype=np.float32)
 
-    def write(points: Float, first: int) -> None:
+    def write(points: Float, first: int, _: Mask) -> None:
         _volume_kernel(points, atlas.array, out, first)
 
     _warp(atlas.voxel_to_world, target_to_atlas, grid, write, check_threads(threads))
@@ -182,24 +185,45 @@ def add_label_votes(
     grid: Grid,
     *,
     threads: int = 1,
-) -> None:
+) -> Float:
     """Add an atlas's trilinear label weights, warped onto a lattice, to `votes` in place.
 
     Parameters
     ----------
     votes : ndarray of float32, shape (i, j, k, n_labels)
         Labels at or above n_labels are ignored.
+
+    Returns
+    -------
+    ndarray, shape (k, n_labels)
+        What was added to every slice of the lattice.
     """
     ignored = votes.shape[3]
     cells = build_lookup(atlas, np.minimum(np.arange(256), ignored).astype(np.uint8)).codes
+    bins = np.zeros([1 + n // _BIN for n in cells.shape[1:]], dtype=np.bool_)
+    _bins_kernel(cells[1], bins)
+    added = np.zeros(votes.shape[2:])
 
-    def write(points: Float, first: int) -> None:
-        _votes_kernel(points, cells, votes, first)
+    def write(points: Float, first: int, reached: Mask) -> None:
+        _votes_kernel(points, cells, reached, votes, first, added)
 
-    _warp(atlas.voxel_to_world, target_to_atlas, grid, write, threads)
+    _warp(atlas.voxel_to_world, target_to_atlas, grid, write, threads, bins)
+    return added
 
 
-def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, threads: int) -> None:  # type: ignore[no-untyped-def]
+def _warp(
+    voxel_to_world: Float,
+    transform: Transform,
+    grid: Grid,
+    write: Callable[[Float, int, Mask], None],
+    threads: int,
+    bins: Mask | None = None,
+) -> None:
+    """Give `write` the atlas voxel positions of slab after slab.
+
+    Where bins of atlas cells with labels are given, tiles of columns that surely lie in none of them are
+    left out: their positions are not computed, and the mask of tiles that `write` gets is False there.
+    """
     if not isinstance(transform, FFD | Affine):
         _warp_points(voxel_to_world, transform, grid, write, threads)
         return
@@ -209,21 +233,28 @@ def _warp(voxel_to_world: Float, transform: Transform, grid: Grid, write, thread
 
     def run(slab: tuple[int, int]) -> None:
         points = np.empty((*grid.shape[:2], slab[1] - slab[0], 3))
+        reached = _all_tiles(grid)
         rows = None
         if isinstance(transform, FFD):
             rows = transform.grid_rows(grid.shape, grid.voxel_to_world, slice(*slab))
         if rows is not None:
             table, sums = rows
-            _points_kernel(onto, to_voxel, table.first, table.weights, sums, slab[0], points)
+            if bins is not None:
+                _reach_kernel(onto, to_voxel, table.first, sums, slab[0], bins, reached)
+            _points_kernel(onto, to_voxel, *table, sums, slab[0], reached, points)
         else:
             _affine_kernel(onto, slab[0], points)
             if isinstance(transform, FFD):
                 u = transform.grid_displacement(grid.shape, grid.voxel_to_world, slice(*slab))
                 for c, d in np.ndindex(3, 3):
                     points[..., c] += to_voxel[c, d] * u[..., d]
-        write(points, slab[0])
+        write(points, slab[0], reached)
 
     run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
+
+
+def _all_tiles(grid: Grid) -> Mask:
+    return np.ones([-(-n // _TILE) for n in grid.shape[:2]], dtype=np.bool_)
 
 
 def check_map(transform: object, where: str) -> None:
@@ -240,7 +271,7 @@ def _warp_points(
     voxel_to_world: Float,
     transform: PointMap,
     grid: Grid,
-    write: Callable[[Float, int], None],
+    write: Callable[[Float, int, Mask], None],
     threads: int,
 ) -> None:
     """Any map of points: evaluated at the voxel centres of one slab after the other."""
@@ -252,7 +283,7 @@ def _warp_points(
         start[:3, 3] += slab[0] * start[:3, 2]
         world = voxel_grid((*grid.shape[:2], slab[1] - slab[0]), start)
         points = apply_matrix(to_voxel, transform.apply(world))
-        write(np.ascontiguousarray(points), slab[0])
+        write(np.ascontiguousarray(points), slab[0], _all_tiles(grid))
 
     run_tasks(run, slab_ranges(grid.shape[2], _SLICES_PER_SLAB), threads=threads)
 
@@ -272,12 +303,77 @@ def _affine_kernel(onto, first, points):
 
 
 @kernel
-def _points_kernel(onto, to_voxel, start, weights, sums, first, points):
+def _bins_kernel(cells, bins):
+    """Whether any cell of a bin holds a label; the last cells along each axis stand for nothing."""
+    ni, nj, nk = cells.shape
+    for i in range(ni - 1):
+        for j in range(nj - 1):
+            for k in range(nk - 1):
+                if cells[i, j, k]:
+                    bins[i // _BIN, j // _BIN, k // _BIN] = True
+
+
+@kernel
+def _reach_kernel(onto, to_voxel, start, sums, first, bins, reached):
+    """Whether points of each tile of columns may lie in bins with labels.
+
+    A spline lies between the least and the largest of the control points that it is summed from.
+    """
+    low, high, of_tile = np.empty(3), np.empty(3), np.empty((3, 2))
+    of_tile[2, 0], of_tile[2, 1] = first, first + sums.shape[2] - 1
+    for p in range(reached.shape[0]):
+        of_tile[0, 0], of_tile[0, 1] = p * _TILE, min((p + 1) * _TILE, start.size) - 1
+        a, b = start[p * _TILE], start[int(of_tile[0, 1])] + 4
+        for q in range(reached.shape[1]):
+            of_tile[1, 0], of_tile[1, 1] = q * _TILE, min((q + 1) * _TILE, sums.shape[1]) - 1
+            _range_of_sums(sums[a:b, int(of_tile[1, 0]) : int(of_tile[1, 1]) + 1], low, high)
+            reached[p, q] = _may_hold_labels(onto, to_voxel, of_tile, low, high, bins)
+
+
+@kernel
+def _range_of_sums(sums, low, high):
+    """Least and largest displacement along each axis among sums of control points."""
+    for c in range(3):
+        low[c], high[c] = np.inf, -np.inf
+    for a in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            for k in range(sums.shape[2]):
+                for c in range(3):
+                    low[c] = min(low[c], sums[a, j, k, c])
+                    high[c] = max(high[c], sums[a, j, k, c])
+
+
+@kernel
+def _may_hold_labels(onto, to_voxel, of_tile, low, high, bins):
+    """Whether a box of lattice voxels that move by some range can meet a bin with labels."""
+    first, last = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for c in range(3):
+        least, most = onto[c, 3] - 1e-6, onto[c, 3] + 1e-6
+        for d in range(3):
+            x, y = onto[c, d] * of_tile[d, 0], onto[c, d] * of_tile[d, 1]
+            u, v = to_voxel[c, d] * low[d], to_voxel[c, d] * high[d]
+            least += min(x, y) + min(u, v)
+            most += max(x, y) + max(u, v)
+        # Padded cells begin one voxel earlier.
+        first[c] = max(int(np.floor(least)) + 1, 0) // _BIN
+        last[c] = min((int(np.floor(most)) + 1) // _BIN, bins.shape[c] - 1)
+    for a in range(first[0], last[0] + 1):
+        for b in range(first[1], last[1] + 1):
+            for c in range(first[2], last[2] + 1):
+                if bins[a, b, c]:
+                    return True
+    return False
+
+
+@kernel
+def _points_kernel(onto, to_voxel, start, weights, sums, first, reached, points):
     """The same with a spline, summed along j and k, before the affine."""
     for i in range(points.shape[0]):
         w0, w1, w2, w3 = weights[i, 0], weights[i, 1], weights[i, 2], weights[i, 3]
         s0, s1, s2, s3 = sums[start[i]], sums[start[i] + 1], sums[start[i] + 2], sums[start[i] + 3]
         for j in range(points.shape[1]):
+            if not reached[i // _TILE, j // _TILE]:
+                continue
             for k in range(points.shape[2]):
                 u = w0 * s0[j, k, 0] + w1 * s1[j, k, 0] + w2 * s2[j, k, 0] + w3 * s3[j, k, 0]
                 v = w0 * s0[j, k, 1] + w1 * s1[j, k, 1] + w2 * s2[j, k, 1] + w3 * s3[j, k, 1]
@@ -357,36 +453,50 @@ def _labels_kernel(points, atlas, linear, out, first):
 
 
 @kernel
-def _votes_kernel(points, atlas, votes, first):
+def _votes_kernel(points, atlas, reached, votes, first, added):
     """Add the trilinear weight of each label at each point; outside the atlas label 0 gets it."""
-    _, ni, nj, nk = atlas.shape
-    n_labels = votes.shape[3]
-    codes, uniform = atlas[0].reshape(ni * nj * nk), atlas[1].reshape(ni * nj * nk)
     for i in range(points.shape[0]):
         for j in range(points.shape[1]):
-            row, own = points[i, j], votes[i, j, first : first + points.shape[2]]
-            for k in range(own.shape[0]):
-                x, y, z = row[k, 0], row[k, 1], row[k, 2]
-                a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
-                # Padded cells begin one voxel earlier; the last one stands for everything outside.
-                inside = (a >= -1) & (b >= -1) & (c >= -1)
-                inside &= (a < ni - 2) & (b < nj - 2) & (c < nk - 2)
-                cell = ((a + 1) * nj + b + 1) * nk + c + 1 if inside else ni * nj * nk - 1
-                code = uniform[cell]
-                if code < n_labels:
-                    own[k, code] += 1.0
-                elif code == 255:
-                    _add_corners(codes, cell, nk, nj * nk, x - a, y - b, z - c, own[k])
+            own, sums = votes[i, j, first:], added[first:]
+            if reached[i // _TILE, j // _TILE]:
+                _votes_of_column(points[i, j], atlas, own, sums)
+                continue
+            for k in range(points.shape[2]):
+                own[k, 0] += 1.0
+                sums[k, 0] += 1.0
 
 
 @kernel
-def _add_corners(codes, cell, step_j, step_i, x, y, z, votes):
+def _votes_of_column(points, atlas, votes, added):
+    """The same for points along k."""
+    _, ni, nj, nk = atlas.shape
+    n_labels = votes.shape[1]
+    codes, uniform = atlas[0].reshape(ni * nj * nk), atlas[1].reshape(ni * nj * nk)
+    for k in range(points.shape[0]):
+        x, y, z = points[k, 0], points[k, 1], points[k, 2]
+        a, b, c = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+        # Padded cells begin one voxel earlier; the last one stands for everything outside.
+        inside = (a >= -1) & (b >= -1) & (c >= -1)
+        inside &= (a < ni - 2) & (b < nj - 2) & (c < nk - 2)
+        cell = ((a + 1) * nj + b + 1) * nk + c + 1 if inside else ni * nj * nk - 1
+        code = uniform[cell]
+        if code < n_labels:
+            votes[k, code] += 1.0
+            added[k, code] += 1.0
+        elif code == 255:
+            _add_corners(codes, cell, nk, nj * nk, x - a, y - b, z - c, votes[k], added[k])
+
+
+@kernel
+def _add_corners(codes, cell, step_j, step_i, x, y, z, votes, added):
     """Add the trilinear weights of the eight corners of a cell to the votes of one point."""
     for n in range(8):
         p, q, r = n >> 2, (n >> 1) & 1, n & 1
         code = codes[cell + p * step_i + q * step_j + r]
         if code < votes.size:
-            votes[code] += (x if p else 1 - x) * (y if q else 1 - y) * (z if r else 1 - z)
+            weight = (x if p else 1 - x) * (y if q else 1 - y) * (z if r else 1 - z)
+            votes[code] += weight
+            added[code] += weight
 
 
 @kernel
