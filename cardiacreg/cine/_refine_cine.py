@@ -55,7 +55,9 @@ def refine_cine(
     Orientation, ends of the stack, slice shifts and atlases are decided once. The frames of a slice are
     acquired in one breath-hold, so that its shift is one unknown for the whole cycle; it is estimated
     at end-diastole and at end-systole. The atlases are those that fit best at end-systole, and the
-    same in every frame: each frame is the same atlas points moved (`CineResult.follow`).
+    same in every frame: each frame is the same atlas points moved (`CineResult.follow`). Over a whole
+    cycle of at least eight labelled frames motion is smooth in time, and the LV wall, as muscle, keeps its
+    volume: deviations of 1 % from the median are nearly taken away, those of 10 % nearly stay.
 
     Parameters
     ----------

@@ -12,10 +12,12 @@ from cardiacreg.anatomy.slice_volumes import stack_volumes
 from cardiacreg.arrays import Float
 from cardiacreg.cine.patient import Patient
 from cardiacreg.cine.result import CineFrame
-from cardiacreg.cine.tracking import TrackedFrame, make_cycle, track_atlas
+from cardiacreg.cine.tracking import Cycle, TrackedFrame, make_cycle, track_atlas
+from cardiacreg.cine.wall_volume import FusedWall, WallRim, even_walls, wall_rim
 from cardiacreg.compute.threads import run_tasks
 from cardiacreg.errors import RefinementError
-from cardiacreg.geometry import LV_WALL, STRUCTURES, Affine, LabelMap
+from cardiacreg.fusion.label_fusion import Fusion
+from cardiacreg.geometry import LV_WALL, STRUCTURES, Affine
 from cardiacreg.metrics.agreement import slice_agreement
 from cardiacreg.refinement.atlas_choice import (
     SelectedAtlas,
@@ -23,7 +25,7 @@ from cardiacreg.refinement.atlas_choice import (
     prepared_for_affines,
 )
 from cardiacreg.refinement.context import RefinementContext
-from cardiacreg.refinement.steps import fuse_deformed, prepare_over_lattice
+from cardiacreg.refinement.steps import complete, prepare_over_lattice, vote_deformed
 from cardiacreg.registration.label_affine import improve_affine
 from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.results.guards import Finding, find_problems
@@ -60,7 +62,8 @@ def model_frames(
     """
     context = patient.context
     with context.clock.step("register"):
-        tracked = _tracked(patient, times)
+        cycle = _cycle(patient, times)
+        tracked = _tracked(patient, cycle)
     kept = [
         (atlas, frames) for atlas, frames in zip(patient.selected, tracked, strict=True) if frames
     ]
@@ -71,36 +74,35 @@ def model_frames(
             code="NO_OVERLAP",
         )
 
-    def model(position: int) -> CineFrame:
-        own = [(atlas.subject.labels, frames[position]) for atlas, frames in kept]
-        number = patient.gathered.numbers[position]
+    def model(fused: tuple[int, Fusion]) -> CineFrame:
+        number = patient.gathered.numbers[fused[0]]
         time = None if times_ms is None else float(times_ms[number] - times_ms[0])
-        return _model(patient, position, own, time)
+        return _model(patient, *fused, [frames[fused[0]] for _, frames in kept], time)
 
     with context.clock.step("fuse"):
-        models = run_tasks(
-            model,
-            range(len(times)),
-            threads=context.threads,
-            step="fuse",
-            progress=context.progress,
-        )
+        fused = _fused(patient, cycle, kept)
+        models = run_tasks(model, list(enumerate(fused)), threads=context.threads, step="fuse")
     return models, tuple(each.subject.name or f"atlas {each.ranked.index}" for each, _ in kept)
 
 
-def _tracked(patient: Patient, times: Sequence[float]) -> list[list[TrackedFrame]]:
-    """Deform every atlas onto every frame."""
-    contexts, options = patient.contexts, patient.context.options
+def _cycle(patient: Patient, times: Sequence[float]) -> Cycle:
+    """Prepare every labelled frame for registration, on one domain."""
+    options = patient.context.options
     prepared = {
         position: prepare_over_lattice(
             each, each.target.labels, options.registration, patient.lattice
         )
-        for position, each in contexts.items()
+        for position, each in patient.contexts.items()
     }
-    ready = {position: prepared_for_affines(each) for position, each in contexts.items()}
     shifts = np.concatenate([patient.shifts_mm, patient.view_shifts_mm])
-    cycle = make_cycle(prepared, options.registration, times, patient.gathered.es, shifts)
-    moved = shifts if patient.context.views else None
+    return make_cycle(prepared, options.registration, times, patient.gathered.es, shifts)
+
+
+def _tracked(patient: Patient, cycle: Cycle) -> list[list[TrackedFrame]]:
+    """Deform every atlas onto every frame."""
+    contexts = patient.contexts
+    ready = {position: prepared_for_affines(each) for position, each in contexts.items()}
+    moved = cycle.shifts_mm if patient.context.views else None
 
     def track(atlas: SelectedAtlas) -> list[TrackedFrame]:
         affines = {
@@ -140,22 +142,43 @@ def _affine(
     )
 
 
+def _fused(
+    patient: Patient, cycle: Cycle, kept: Sequence[tuple[SelectedAtlas, list[TrackedFrame]]]
+) -> list[Fusion]:
+    """Fuse the atlases in every frame; over a whole cycle walls are drawn to one volume."""
+    context = patient.context
+    evened = cycle.is_whole and context.options.match_areas
+
+    def fuse(position: int) -> tuple[Fusion, WallRim | None]:
+        own = patient.contexts.get(position, None)
+        target = None if own is None else own.target.labels
+        deformed = [(a.subject.labels, frames[position].target_to_atlas) for a, frames in kept]
+        voted = vote_deformed(own or context, patient.lattice, deformed, target, patient.shifts_mm)
+        return voted.fusion, wall_rim(voted) if evened else None
+
+    found = run_tasks(
+        fuse,
+        range(len(cycle.times)),
+        threads=context.threads,
+        step="fuse",
+        progress=context.progress,
+    )
+    if not evened:
+        return [fusion for fusion, _ in found]
+    return even_walls([FusedWall(fusion, rim) for fusion, rim in found if rim is not None])
+
+
 def _model(
     patient: Patient,
     position: int,
-    tracked: Sequence[tuple[LabelMap, TrackedFrame]],
+    fusion: Fusion,
+    tracked: Sequence[TrackedFrame],
     time_ms: float | None,
 ) -> CineFrame:
     gathered = patient.gathered
     context = patient.contexts.get(position)
-    used = [(labels, each.target_to_atlas) for labels, each in tracked]
-    fusion = fuse_deformed(
-        patient.context if context is None else context,
-        patient.lattice,
-        used,
-        None if context is None else context.target.labels,
-        patient.shifts_mm,
-    )
+    target = None if context is None else context.target.labels
+    fusion = complete(context or patient.context, fusion, target)
     found = CineFrame(
         number=gathered.numbers[position],
         labels=fusion.labels,
@@ -163,10 +186,10 @@ def _model(
         agreement={},
         volumes={},
         findings=(),
-        minimum_jacobian=min(each.minimum_jacobian for _, each in tracked),
+        minimum_jacobian=min(each.minimum_jacobian for each in tracked),
         filled_in=context is None,
         time_ms=time_ms,
-        transforms=tuple(each.target_to_atlas for _, each in tracked),
+        transforms=tuple(each.target_to_atlas for each in tracked),
     )
     return found if context is None else _measured(found, context, patient)
 

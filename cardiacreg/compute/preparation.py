@@ -61,8 +61,8 @@ KERNELS: tuple[Kernel, ...] = (
         "uint8[1] float32[2] uint8[3]! float64[2] int64[3]",
     ),
     (
-        "transforms.jacobian", "_determinant_kernel",
-        "float64[4] float64[2] float64[2] float64[2] float64[3]",
+        "transforms.jacobian", "_low_determinant_kernel",
+        "float64[4] float64[2] float64[2] float64[2] float64[3] float64 float64[3]",
     ),
     (
         "transforms.bspline", "_fill_table",
@@ -78,7 +78,7 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     (
         "transforms.resampling", "_points_kernel",
-        "float64[2] float64[2] int64[1] float64[2] float64[4] int64 float64[4]",
+        "float64[2] float64[2] int64[1] float64[2] float64[4] int64 bool[2] float64[4]",
     ),
     (
         "registration.regularisation", "_multiply_last",
@@ -90,7 +90,7 @@ KERNELS: tuple[Kernel, ...] = (
     ),
     (
         "transforms.resampling", "_votes_kernel",
-        "float64[4] uint8[4] float32[4] int64",
+        "float64[4] uint8[4] bool[2] float32[4] int64 float64[2]",
     ),
     (
         "registration.label_consistency", "place_control_points",
@@ -123,6 +123,18 @@ KERNELS: tuple[Kernel, ...] = (
     (
         "fusion.label_fusion", "_most_votes_kernel",
         "float32[2] uint8[1] uint8[1] float32[1]",
+    ),
+    (
+        "transforms.resampling", "_reach_kernel",
+        "float64[2] float64[2] int64[1] float64[4] int64 bool[3] bool[2]",
+    ),
+    (
+        "fusion.label_fusion", "_share_kernel",
+        "float32[2] uint8[1]! float32[1]",
+    ),
+    (
+        "transforms.resampling", "_bins_kernel",
+        "uint8[3] bool[3]",
     ),
 )  # fmt: skip
 """Module, kernel and types of its arguments, in an order in which every second one takes about half of

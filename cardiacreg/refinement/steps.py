@@ -16,7 +16,7 @@ from cardiacreg.errors import RefinementError, warn
 from cardiacreg.fusion.area_matching import match_areas
 from cardiacreg.fusion.label_fusion import Fusion, fuse_labels, fusion_from_votes, share_of_labels
 from cardiacreg.fusion.slice_evidence import add_slice_evidence
-from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
+from cardiacreg.geometry import N_LABELS, LabelMap, Subject
 from cardiacreg.refinement.atlas_choice import Ranking, SelectedAtlas, select_atlases
 from cardiacreg.refinement.context import RefinementContext
 from cardiacreg.refinement.output_lattice import (
@@ -102,7 +102,7 @@ def run_steps(
     used = [(selected[n].subject, registrations[n]) for n in kept]
     with context.clock.step("fuse"):
         fusion = _fuse(context, lattice, used, motion.shifts_mm, turns, turned)
-        fusion = _completed(context, fusion, turned)
+        fusion = complete(context, fusion, turned)
     shifts = motion.shifts_mm
     return Outcome(
         fusion, shifts, turns, motion.view_shifts_mm, turned, tuple(selected), tuple(registrations),
@@ -262,43 +262,28 @@ def _label_votes(
 ) -> Fusion:
     """Label-only fusion: the atlases' warped trilinear label weights, summed."""
     deformed = [(atlas.labels, registration.target_to_atlas) for atlas, registration in used]
-    return _voted(context, lattice, deformed, turned, shifts, context.progress)
+    return vote_deformed(context, lattice, deformed, turned, shifts, context.progress).fusion
 
 
-def _voted(
-    context: RefinementContext,
-    lattice: Lattice,
-    deformed: Sequence[tuple[LabelMap, FFD | FFDChain]],
-    turned: LabelMap | None,
-    shifts: NDArray[np.float64],
-    progress: ProgressCallable | None = None,
-) -> Fusion:
-    votes = np.zeros((*lattice.shape, N_LABELS), dtype=np.float32)
-    added = []
-    for labels, transform in deformed:
-        added.append(add_label_votes(votes, labels, transform, lattice, threads=context.threads))
-        if progress is not None:
-            progress(Progress("fuse", len(added), len(deformed)))
-    voxels = np.stack(added).astype(np.float32)
-    values = np.arange(N_LABELS, dtype=np.uint8)
-    if context.probabilities is not None and turned is not None:
-        add_slice_evidence(votes, lattice, context.probabilities, turned.voxel_to_world, shifts)
-    if turned is None or not context.options.match_areas:
-        fusion = fusion_from_votes(votes, values, lattice.voxel_to_world)
-        return replace(fusion, atlas_voxels=voxels)
-    matched = match_areas(votes.copy(), lattice, turned, shifts, context.certainty)
-    labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
-    return Fusion(labels, share_of_labels(votes, labels), atlas_voxels=voxels)
+class Voted(NamedTuple):
+    """What the votes of deformed atlases say."""
+
+    fusion: Fusion
+    votes: NDArray[np.float32]
+    """Of the atlases, and of the acquired slices where they count, shape (i, j, k, N_LABELS)."""
+    decided: NDArray[np.float32]
+    """The same after areas were matched: the labels are those with most of them."""
 
 
-def fuse_deformed(
+def vote_deformed(
     context: RefinementContext,
     lattice: Lattice,
     deformed: Sequence[tuple[LabelMap, FFD | FFDChain]],
     target: LabelMap | None,
     slice_shifts_mm: NDArray[np.float64],
-) -> Fusion:
-    """Fuse the labels of deformed atlases, as the last step of a refinement does.
+    progress: ProgressCallable | None = None,
+) -> Voted:
+    """Fuse the labels of deformed atlases; `complete` follows, as the last step of a refinement.
 
     Parameters
     ----------
@@ -309,20 +294,46 @@ def fuse_deformed(
     target : LabelMap or None
         The acquired slices whose areas are matched; None where there are none.
     slice_shifts_mm : ndarray, shape (n_slices, 2)
+    progress : callable, optional
 
     Returns
     -------
-    Fusion
+    Voted
     """
-    fusion = _voted(context, lattice, deformed, target, slice_shifts_mm)
-    return _completed(context, fusion, target)
+    votes = np.zeros((*lattice.shape, N_LABELS), dtype=np.float32)
+    added = []
+    for labels, transform in deformed:
+        added.append(add_label_votes(votes, labels, transform, lattice, threads=context.threads))
+        if progress is not None:
+            progress(Progress("fuse", len(added), len(deformed)))
+    voxels = np.stack(added).astype(np.float32)
+    values = np.arange(N_LABELS, dtype=np.uint8)
+    if context.probabilities is not None and target is not None:
+        add_slice_evidence(
+            votes, lattice, context.probabilities, target.voxel_to_world, slice_shifts_mm
+        )
+    if target is None or not context.options.match_areas:
+        fusion = fusion_from_votes(votes, values, lattice.voxel_to_world)
+        return Voted(replace(fusion, atlas_voxels=voxels), votes, votes)
+    matched = match_areas(votes.copy(), lattice, target, slice_shifts_mm, context.certainty)
+    labels = fusion_from_votes(matched, values, lattice.voxel_to_world).labels
+    return Voted(
+        Fusion(labels, share_of_labels(votes, labels), atlas_voxels=voxels), votes, matched
+    )
 
 
-def _completed(context: RefinementContext, fusion: Fusion, target: LabelMap | None) -> Fusion:
-    """Smooth the ends and clean the topology of fused labels, where the options ask for it."""
+def complete(context: RefinementContext, fusion: Fusion, target: LabelMap | None) -> Fusion:
+    """Smooth the ends and clean the topology of fused labels, where the options ask for it.
+
+    Parameters
+    ----------
+    context : RefinementContext
+    fusion : Fusion
+    target : LabelMap or None
+        The acquired slices, if any.
+    """
     if context.options.match_areas and target is not None:
         fusion = replace(fusion, labels=smooth_ends(fusion.labels, target))
     if context.options.clean_topology:
         fusion = replace(fusion, labels=clean_topology(fusion.labels))
     return fusion
-

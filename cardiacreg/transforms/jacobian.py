@@ -71,8 +71,17 @@ class DenseDeterminants:
     def __init__(self, displacements_mm: Float, spacing_mm: Float) -> None:
         self.displacements_mm, self._spacing_mm = displacements_mm, spacing_mm
         self._positions = dense_positions(displacements_mm.shape)
-        self._values = jacobian_determinants(displacements_mm, spacing_mm, self._positions)
+        self._values = self._low_ones(self._positions)
         self._known_closer: tuple[Float, Float] | None = None
+
+    def _low_ones(self, positions: Sequence[Float]) -> Float:
+        """Determinants below 0.3 at the product of three lists of positions; others may be infinite."""
+        moved = np.ascontiguousarray(self.displacements_mm)
+        i, j, k = _tables(moved.shape, self._spacing_mm, positions)
+        steepest = _steepest(moved, self._spacing_mm)
+        out = np.full([len(along) for along in positions], np.inf)
+        _low_determinant_kernel(moved, i, j, k, steepest, _LOW, out)
+        return out
 
     def move(self, displacements_mm: Float, moved: NDArray[np.bool_]) -> None:
         """Take over displacements that differ where `moved`, shape (na, nb, nc), says."""
@@ -83,15 +92,20 @@ class DenseDeterminants:
             first = np.searchsorted(along, changed[0] - 2)
             near.append(slice(first, np.searchsorted(along, changed[-1] + 2, side="right")))
         positions = [along[part] for along, part in zip(self._positions, near, strict=True)]
-        found = jacobian_determinants(displacements_mm, self._spacing_mm, positions)
-        self._values[tuple(near)] = found
+        self._values[tuple(near)] = self._low_ones(positions)
 
     def minimum(self, *, enough: float = -np.inf) -> float:
         """Return the smallest determinant; below `enough` nobody looks between the points."""
         lowest = float(self._values.min())
+        if lowest >= _LOW:
+            return float(self._all_of_them().min())
         if lowest < enough:
             return lowest
         return min(lowest, float(self._closer()[1].min(initial=np.inf)))
+
+    def _all_of_them(self) -> Float:
+        """Determinants at all points, also where none is low."""
+        return jacobian_determinants(self.displacements_mm, self._spacing_mm, self._positions)
 
     def control_points_below(self, limit: float) -> NDArray[np.bool_]:
         """Return which control points act where the determinant is below a limit, shape (na, nb, nc).
@@ -101,12 +115,14 @@ class DenseDeterminants:
         shape = self.displacements_mm.shape[:3]
         found = np.zeros(shape, dtype=np.bool_)
         i, j, k = (_first_taps(*each) for each in zip(self._positions, shape, strict=True))
-        _mark_low(self._values, limit, i, j, k, found)
+        _mark_low(self._values if limit <= _LOW else self._all_of_them(), limit, i, j, k, found)
         if found.any():
             return found
         closer, determinants = self._closer()
         points = closer[determinants < limit]
-        first = np.stack([_first_taps(*each) for each in zip(points.T, shape, strict=True)], axis=-1)
+        first = np.stack(
+            [_first_taps(*each) for each in zip(points.T, shape, strict=True)], axis=-1
+        )
         for tap in np.ndindex(4, 4, 4):
             found[tuple((first + tap).T)] = True
         return found
@@ -289,6 +305,26 @@ def _determinant_kernel(displacements, table_i, table_j, table_k, out):
     for i in range(table_i.shape[0]):
         _planes_at(value, slope, table_i[i], planes)
         for j in range(table_j.shape[0]):
+            _jacobian_row(planes, table_j[j], jacobian)
+            _row_of_determinants(jacobian, out[i, j])
+
+
+@kernel
+def _low_determinant_kernel(displacements, table_i, table_j, table_k, steepest, limit, out):
+    """The same only in columns where it may fall below a limit."""
+    na, nb = displacements.shape[:2]
+    nk = table_k.shape[0]
+    value, slope = np.empty((na, nb, 3 * nk)), np.empty((na, nb, 3 * nk))
+    _contract_k(displacements, table_k, value, slope)
+    planes, jacobian = np.empty((3, nb, 3 * nk)), np.empty((3, 3 * nk))
+    for i in range(table_i.shape[0]):
+        ready = False
+        for j in range(table_j.shape[0]):
+            if not _may_fall_below(steepest, int(table_i[i, 8]), int(table_j[j, 8]), limit):
+                continue
+            if not ready:
+                _planes_at(value, slope, table_i[i], planes)
+                ready = True
             _jacobian_row(planes, table_j[j], jacobian)
             _row_of_determinants(jacobian, out[i, j])
 

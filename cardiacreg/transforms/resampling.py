@@ -455,15 +455,18 @@ def _labels_kernel(points, atlas, linear, out, first):
 @kernel
 def _votes_kernel(points, atlas, reached, votes, first, added):
     """Add the trilinear weight of each label at each point; outside the atlas label 0 gets it."""
+    left_out = 0.0
     for i in range(points.shape[0]):
         for j in range(points.shape[1]):
-            own, sums = votes[i, j, first:], added[first:]
+            own = votes[i, j, first:]
             if reached[i // _TILE, j // _TILE]:
-                _votes_of_column(points[i, j], atlas, own, sums)
+                _votes_of_column(points[i, j], atlas, own, added[first:])
                 continue
+            left_out += 1.0
             for k in range(points.shape[2]):
                 own[k, 0] += 1.0
-                sums[k, 0] += 1.0
+    for k in range(points.shape[2]):
+        added[first + k, 0] += left_out
 
 
 @kernel
