@@ -48,7 +48,7 @@ ROOMS = {
         ),
         "cine": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
-            "slice_motion", "metrics", "atlases", "results", "refinement",
+            "slice_motion", "fusion", "metrics", "atlases", "results", "refinement",
         ),
         "reports": (
             *NOUNS, "slices", "io", "anatomy", "results", "surfaces", "measures", "refinement", "cine",
@@ -424,6 +424,9 @@ from cardiacreg.transforms.atlas_lookup import build_lookup
 ready = prepare_target(atlas.labels, RegistrationOptions())
 cells = build_lookup(atlas.labels, ready.codes.codes)
 consistency_under(ready, cells, chain, np.zeros((atlas.labels.shape[2], 2)))
+from cardiacreg.transforms.jacobian import DenseDeterminants
+folded = DenseDeterminants(np.random.default_rng(0).normal(size=(6, 6, 6, 3)), np.ones(3))
+folded.minimum(), folded.control_points_below(0.2)
 for path in {called!r}:
     module, _, name = path.rpartition(".")
     kernel = getattr(importlib.import_module("cardiacreg." + module), name)

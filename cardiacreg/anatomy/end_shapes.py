@@ -128,8 +128,8 @@ def _held(
     array: NDArray[np.uint8], structures: tuple[int, int], reach: NDArray[np.int64]
 ) -> tuple[slice, slice] | None:
     """Where along i and j a ventricle lies, with room to smooth it; None where there is none."""
-    seen = _either(array, structures).any(axis=2)
-    found = [np.flatnonzero(seen.any(axis=1 - axis)) for axis in range(2)]
+    seen: Mask = np.asarray(_either(array, structures).any(axis=2))
+    found = [np.flatnonzero(seen.any(axis=other)) for other in (1, 0)]
     if not len(found[0]):
         return None
     i, j = (

@@ -56,8 +56,8 @@ def refine_cine(
     acquired in one breath-hold, so that its shift is one unknown for the whole cycle; it is estimated
     at end-diastole and at end-systole. The atlases are those that fit best at end-systole, and the
     same in every frame: each frame is the same atlas points moved (`CineResult.follow`). Over a whole
-    cycle of at least eight labelled frames motion is smooth in time, and the LV wall, as muscle, keeps its
-    volume: deviations of 1 % from the median are nearly taken away, those of 10 % nearly stay.
+    cycle of at least eight labelled frames motion is smooth in time, and the LV wall keeps its volume:
+    deviations of 1 % from the median are nearly taken away, those of 10 % nearly stay.
 
     Parameters
     ----------

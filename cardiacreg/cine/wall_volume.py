@@ -29,7 +29,7 @@ _OUTSIDE = np.array([0, RV_WALL], dtype=np.uint8)
 class WallRim(NamedTuple):
     """Voxels that the LV wall may gain or lose."""
 
-    index: NDArray[np.int64]
+    voxels: NDArray[np.int64]
     """Positions in the flattened lattice, shape (n,)."""
     lead: Float
     """Votes of the wall less those of the label outside it, in votes; not negative where the wall is."""
@@ -131,7 +131,7 @@ def _with_wall(frame: FusedWall, more: int) -> Fusion:
         return fusion
     changed = at[np.argsort(np.abs(rim.lead[at]), kind="stable")[:count]]
     labels, confidence = fusion.labels.array.copy(), fusion.confidence.array.copy()
-    labels.reshape(-1)[rim.index[changed]] = LV_WALL if more > 0 else rim.outside[changed]
-    confidence.reshape(-1)[rim.index[changed]] = rim.shares[changed, 0 if more > 0 else 1]
+    labels.reshape(-1)[rim.voxels[changed]] = LV_WALL if more > 0 else rim.outside[changed]
+    confidence.reshape(-1)[rim.voxels[changed]] = rim.shares[changed, 0 if more > 0 else 1]
     matrix = fusion.labels.voxel_to_world
     return replace(fusion, labels=LabelMap(labels, matrix), confidence=Volume(confidence, matrix))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cardiacreg.cine.wall_volume import FusedWall, drawn_together, even_walls, wall_rim
 from cardiacreg.fusion.label_fusion import fusion_from_votes, share_of_labels
