@@ -12,6 +12,7 @@ from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning, s
 from cardiacreg.cli.support import EXIT_CODES, about, as_cell, echo_json, say
 
 if TYPE_CHECKING:
+    from cardiacreg.measures.heart import Measures
     from cardiacreg.metrics.evaluation import Evaluation
     from cardiacreg.results.result import RefineResult
 
@@ -232,17 +233,15 @@ def measure(
     """Measure a refined heart at end-diastole and, when given, end-systole.
 
     ED_RESULT and ES_RESULT are folders that cardiacreg refine wrote, or files of labels on thin slices.
+    In place of both goes the folder of a patient or of a cine, which hold the two.
     """
     from cardiacreg.io.output_folder import all_or_nothing
     from cardiacreg.measures.bullseye import draw_bullseye
     from cardiacreg.measures.csv_files import write_measures_csv
-    from cardiacreg.measures.heart import measure as run
     from cardiacreg.results.qc_figure import png_bytes
-    from cardiacreg.results.saved_model import as_model
 
-    models = [as_model(each, preset=preset) for each in (ed_result, es_result) if each is not None]
-    found = run(*models, height_cm=height_cm, weight_kg=weight_kg)
-    inputs = [file for model in models for file in model.files]
+    body: Any = {"height_cm": height_cm, "weight_kg": weight_kg}
+    found, inputs = _measured(ed_result, es_result, preset, body)
     with all_or_nothing(output, MEASURE_FILES, overwrite=overwrite, inputs=inputs) as stage:
         write_measures_csv(stage / MEASURE_FILES[0], {name or ed_result.name: found})
         (stage / MEASURE_FILES[1]).write_bytes(png_bytes(draw_bullseye(found)))
@@ -263,6 +262,25 @@ def measure(
             "[low, high]: 90 % intervals of the truth, corrected for the mean error of models"
         )
     click.echo(f"thickness by segment, and the rest, written to {output}")
+
+
+def _measured(
+    ed_result: Path, es_result: Path | None, preset: str | None, body: Any
+) -> tuple[Measures, list[Path]]:
+    """Measure two phases, those of a patient's folder, or a cine; and name the files that were read."""
+    from cardiacreg.cine.saved import load_cine
+    from cardiacreg.measures.heart import measure as run
+    from cardiacreg.reports.contents import measure_phases
+    from cardiacreg.results.folders import CINE, phases_of_patient
+    from cardiacreg.results.saved_model import as_model
+
+    given = [each for each in (ed_result, es_result) if each is not None]
+    phases = phases_of_patient(ed_result) if es_result is None else ()
+    first, *others = phases or given
+    if not others and (first / CINE).is_file():
+        return measure_phases(load_cine(first), **body), [first / CINE, first / "labels.nii.gz"]
+    models = [as_model(each, preset=preset) for each in (first, *others)]
+    return run(*models, **body), [file for model in models for file in model.files]
 
 
 @click.command(epilog=EXIT_CODES)
@@ -297,7 +315,7 @@ def convert(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Convert a file or folder into another format, told by the name of OUT.
+    """Convert a file or folder into another format, told by the name of OUT.
 
     \b
     labels       NIfTI, .mha, .nrrd, .seg.nrrd, MGH, DICOM-SEG, a result's folder
@@ -310,7 +328,7 @@ def convert(
     surfaces     .vtp, .stl, .ply, .obj -> any of them
 
     Label values stay as they are unless --preset, --map or names of segments say what they mean.
-    """
+    """  # noqa: D301 - click looks for the character
     from cardiacreg.doors.conversion import convert as run
 
     found = run(source, destination, preset=one_meaning(preset, mapping), **options)

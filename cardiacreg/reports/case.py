@@ -20,10 +20,12 @@ from cardiacreg.cine.saved import SUMMARY as CINE_SUMMARY, SavedCine, SavedFrame
 from cardiacreg.errors import InvalidInputError, kept_warnings
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.refinement.target import gather_target
+from cardiacreg.results.folders import phases_of_patient
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.qc_views import heart_axes
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult, ViewReport
 from cardiacreg.results.saved import SavedResult, load_result
+from cardiacreg.results.saved_model import model_of_frame
 
 Reported: TypeAlias = RefineResult | SavedResult | CineResult | SavedCine | str | os.PathLike[str]
 """What a report can be written of."""
@@ -162,7 +164,7 @@ def open_case(source: Reported, inputs: Inputs, es_result: Reported | None = Non
     Parameters
     ----------
     source : RefineResult, SavedResult, CineResult, SavedCine or path-like
-        A folder is read as `load_result` or `load_cine` does.
+        A folder is read as `load_result` or `load_cine` does; that of a patient stands for its phases.
     inputs : Inputs
         The acquired stack, for what does not hold it.
     es_result : as `source`, optional
@@ -180,8 +182,12 @@ def open_case(source: Reported, inputs: Inputs, es_result: Reported | None = Non
     """
     files: tuple[Path, ...] = ()
     missing = ""
+    subject = ""
     if isinstance(source, str | os.PathLike):
         place = Path(source)
+        if es_result is None and (phases := phases_of_patient(place)):
+            subject = place.resolve().name
+            place, es_result = phases[0], phases[1] if len(phases) > 1 else None
         files = (place / "labels.nii.gz",)
         if (place / CINE_SUMMARY).is_file():
             source = load_cine(place)
@@ -190,8 +196,10 @@ def open_case(source: Reported, inputs: Inputs, es_result: Reported | None = Non
         else:
             source, missing = _load(place, inputs)
     if isinstance(source, _ANY_CINE):
-        return _cine_case(source, inputs, missing, files)
+        case = _cine_case(source, inputs, missing, files)
+        return replace(case, name=subject or case.name)
     case = _frame_case(source, es_result, missing, files)
+    case = replace(case, name=subject or case.name)
     if isinstance(es_result, str | os.PathLike):
         es_result = _load(Path(es_result), Inputs())[0]
     if es_result is None or isinstance(es_result, _ANY_CINE):
@@ -230,11 +238,18 @@ def _load(place: Path, inputs: Inputs) -> tuple[SavedResult, str]:
 
 def noted_inputs(place: Path, provenance: Mapping[str, Any]) -> Inputs:
     """Return the stack that a folder of results says it was made from; paths are relative to it."""
-    noted = provenance.get("stack") or {}
+    noted = provenance.get("stack") or _recorded(provenance.get("inputs") or {})
     segmentation, image = (
         None if noted.get(key) is None else place / noted[key] for key in ("segmentation", "image")
     )
     return Inputs(segmentation, image, _noted_preset(noted.get("preset")), noted.get("frame"))
+
+
+def _recorded(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of the inputs that `verify_result` goes by, whose files are named by absolute paths."""
+    files = {key: inputs.get(key) or {} for key in ("segmentation", "image")}
+    found = {key: file.get("path") for key, file in files.items() if isinstance(file, Mapping)}
+    return {"preset": inputs.get("preset"), "frame": inputs.get("frame"), **found}
 
 
 def note_inputs(place: Path, inputs: Inputs) -> dict[str, Any]:
@@ -397,7 +412,7 @@ def _cine_case(
         phases=phases,
         movie=tuple(frame.labels for frame in cine.frames),
         movie_titles=_titles(cine),
-        measured=tuple(cine.frames[position].labels for position in chosen.values()),
+        measured=tuple(model_of_frame(cine.frames[position]) for position in chosen.values()),
         cine=cine,
         findings=tuple(found),
         agreement=_least_agreement([frame.agreement for frame in cine.frames]),
@@ -407,6 +422,7 @@ def _cine_case(
         ),
         atlas_names=tuple(cine.atlases),
         orientation=cine.orientation,
+        structures_from_atlases=_unseen(cine),
         views=cine.views,
         slice_shifts_mm=np.asarray(cine.slice_shifts_mm),
         minimum_jacobian=cine.minimum_jacobian,
@@ -418,11 +434,18 @@ def _cine_case(
     )
 
 
+def _unseen(cine: CineResult | SavedCine) -> tuple[str, ...]:
+    """Return the structures that no labelled frame shows, but the model has."""
+    told = [frame.volumes for frame in cine.frames if frame.volumes]
+    names = dict.fromkeys(name for each in told for name in each)
+    return tuple(n for n in names if all(e[n].input_ml is None for e in told if n in e))
+
+
 def _cine_phase(
     cine: CineResult | SavedCine, title: str, position: int, stack: Subject | None
 ) -> Phase:
     frame = cine.frames[position]
-    refined, volumes = None, {}
+    refined, volumes = None, frame.volumes
     if stack is not None:
         refined = Refined(frame.labels, stack, cine.landmarks, np.asarray(cine.slice_shifts_mm))
         volumes = stack_volumes(

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cardiacreg.cine.curves_figure import draw_curves
+from cardiacreg.cine.result import CineResult
+from cardiacreg.cine.saved import SavedCine
 from cardiacreg.errors import kept_warnings
 from cardiacreg.geometry import STRUCTURES, Subject
 from cardiacreg.io.landmark_files import json_text
 from cardiacreg.measures.bullseye import draw_bullseye
+from cardiacreg.measures.cycle import measure_cine
 from cardiacreg.measures.heart import Measures, measure
 from cardiacreg.reports.before_after import draw_cuts, draw_slices
 from cardiacreg.reports.case import Case, Phase, Refined
@@ -24,6 +27,7 @@ from cardiacreg.reports.views_figure import draw_views
 from cardiacreg.results.corrected import corrected_stack
 from cardiacreg.results.qc_figure import COLOURS
 from cardiacreg.results.qc_views import HeartAxes, heart_axes
+from cardiacreg.results.saved_model import model_of_frame
 from cardiacreg.results.surface_figure import LOOKS, draw_looks, make_scene
 from cardiacreg.results.view_planes import has_planes
 
@@ -35,6 +39,23 @@ CITATIONS = (
     "models from thick-slice cardiac MR segmentations.",
 )
 _MODEL = "model"
+_INPUTS = {
+    "segmentation": "segmentation",
+    "image": "image",
+    "landmarks": "landmarks",
+    "probabilities": "probabilities",
+    "preset": "preset",
+    "frame": "frame",
+    "frames": "other frames",
+    "views": "views",
+    "atlases": "atlases",
+}
+"""What provenance calls the inputs, and what a page does."""
+_MADE_OF = {
+    "bank_size": "atlases to choose from",
+    "labels_sha256": "SHA-256 of the labels",
+    "image_sha256": "SHA-256 of the image",
+}
 _SHOWN = (
     "LVEDV", "LVESV", "LVSV", "LVEF", "RVEDV", "RVESV", "RVSV", "RVEF", "LVM", "RVM", "BSA",
     *(name for name in RANGES if name.endswith("i")), "WT_Global", "WT_Global ES",
@@ -70,12 +91,13 @@ class VolumeRow(NamedTuple):
 
 
 class MeasureRow(NamedTuple):
-    """A measure, what its name means, its published range and where it lies in it."""
+    """A measure, what its name means, its 90 % interval, its published range and where it lies in it."""
 
     name: str
     words: str
     value: float
     unit: str
+    interval: tuple[float, float] | None
     normal: Range | None
     place: str
 
@@ -119,14 +141,36 @@ def measure_case(
     case: Case, *, height_cm: float | None = None, weight_kg: float | None = None
 ) -> tuple[Measures, list[str]]:
     """Measure the heart, and return what was told meanwhile."""
+    body: Any = {"height_cm": height_cm, "weight_kg": weight_kg}
     with kept_warnings() as notes:
-        found = measure(*case.measured, height_cm=height_cm, weight_kg=weight_kg)
+        if case.cine is None:
+            found = measure(*case.measured, **body)
+        else:
+            found = measure_phases(case.cine, **body)
     return found, [note.message for note in notes]
+
+
+def measure_phases(
+    cine: CineResult | SavedCine,
+    *,
+    height_cm: float | None = None,
+    weight_kg: float | None = None,
+) -> Measures:
+    """Measure a cine; one that was saved without its transforms is measured at its two phases alone.
+
+    Landmarks of end-systole then are those of its labels, in place of those of end-diastole moved.
+    """
+    body: Any = {"height_cm": height_cm, "weight_kg": weight_kg}
+    diastole, systole = (cine.frames[position] for position in (cine.ed, cine.es))
+    if diastole.transforms and systole.transforms:
+        return measure_cine(cine, **body)
+    return measure(model_of_frame(diastole, cine.landmarks), model_of_frame(systole), **body)
 
 
 def measure_rows(measures: Measures) -> list[MeasureRow]:
     """Return the measures that a reader looks for first, with their published ranges."""
     rows = {row.name: row for row in measures.table()}
+    intervals = measures.intervals()
     found = []
     for name in _SHOWN:
         row = rows.get(name)
@@ -134,7 +178,12 @@ def measure_rows(measures: Measures) -> list[MeasureRow]:
             continue
         normal = RANGES.get(name)
         place = "" if normal is None else normal.place(row.value)
-        found.append(MeasureRow(name, measure_words(name), row.value, row.unit, normal, place))
+        ends = intervals.get(name)
+        interval = None if ends is None else (ends.low, ends.high)
+        unit = row.unit.replace("m2", "m²")
+        found.append(
+            MeasureRow(name, measure_words(name), row.value, unit, interval, normal, place)
+        )
     return found
 
 
@@ -260,6 +309,33 @@ def curves_picture(case: Case) -> Picture | None:
         draw_curves(case.cine),  # type: ignore[arg-type]
         "Volume of every structure over the frames; hollow marks are frames that were filled in.",
     )
+
+
+def provenance_rows(
+    provenance: Mapping[str, Any], seconds: Mapping[str, float]
+) -> list[tuple[str, str]]:
+    """Return what a result came of, in words: its inputs first, then versions and times.
+
+    Examples
+    --------
+    >>> from cardiacreg.reports.contents import provenance_rows
+    >>> provenance_rows({"stack": {"segmentation": "seg.nii.gz", "preset": None}}, {"read": 0.52})
+    [('segmentation', 'seg.nii.gz'), ('time, read', '0.5 s')]
+    """
+    rows: dict[str, Any] = {}
+    for name, value in {**provenance.get("stack", {}), **provenance.get("inputs", {})}.items():
+        if name in _INPUTS and value not in (None, [], ()):
+            several = value if isinstance(value, list | tuple) else [value]
+            rows[_INPUTS[name]] = ", ".join(map(_file_of, several))
+    for name, value in provenance.items():
+        if name not in ("stack", "inputs"):
+            rows[_MADE_OF.get(name, name)] = value
+    rows |= {f"time, {name}": f"{value:.1f} s" for name, value in seconds.items()}
+    return [(name, str(value)) for name, value in rows.items()]
+
+
+def _file_of(value: Any) -> str:
+    return str(value["path"] if isinstance(value, Mapping) and "path" in value else value)
 
 
 def options_text(options: Any) -> str:
