@@ -18,7 +18,8 @@ from benchmarks.harness import tabulate
 from benchmarks.harness.cases import Acquisition, acdc, siblings
 from benchmarks.harness.measuring import is_development, refine_quietly, rounded
 from benchmarks.harness.store import Record, Unit, gather
-from cardiacreg.reports.case import Inputs, open_case
+from cardiacreg.reports.case import open_case
+from cardiacreg.reports.inputs import Inputs
 from cardiacreg.reports.report import score_of, verdict_of
 from cardiacreg.results.result import RefineResult
 

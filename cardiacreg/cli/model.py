@@ -12,6 +12,7 @@ from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning, s
 from cardiacreg.cli.support import EXIT_CODES, about, as_cell, echo_json, say
 
 if TYPE_CHECKING:
+    from cardiacreg.io.label_values import Frame
     from cardiacreg.measures.heart import Measures
     from cardiacreg.metrics.evaluation import Evaluation
     from cardiacreg.results.result import RefineResult
@@ -89,6 +90,7 @@ def meshes_of(result: RefineResult, formats: tuple[str, ...]) -> dict[str, bytes
 @click.option(
     "--preset", metavar="NAME", help="Meaning of the labels in a file; canonical if absent."
 )
+@frame_option
 @click.option("--overwrite", is_flag=True, help="Replace files of these names in DIR.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def surfaces(
@@ -98,6 +100,7 @@ def surfaces(
     space: str,
     triangles: int,
     preset: str | None,
+    frame: Frame,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -110,7 +113,7 @@ def surfaces(
     from cardiacreg.surfaces.extraction import surfaces_of
     from cardiacreg.surfaces.files import write_surfaces
 
-    found = as_model(model, preset=preset)
+    found = as_model(model, preset=preset, frame=frame)
     made = surfaces_of(found, triangles=triangles)
     write_surfaces(output, made, formats, space=space, overwrite=overwrite, inputs=found.files)
     rows = {
@@ -161,6 +164,7 @@ def _mesh_formats(context: click.Context, parameter: click.Parameter, text: str)
 @click.option(
     "--preset", metavar="NAME", help="Meaning of the labels in a file; canonical if absent."
 )
+@frame_option
 @click.option("--overwrite", is_flag=True, help="Replace files of these names in DIR.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def mesh(
@@ -170,6 +174,7 @@ def mesh(
     edge_mm: float,
     fibre_angles: tuple[float, float],
     preset: str | None,
+    frame: Frame,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -184,7 +189,7 @@ def mesh(
     from cardiacreg.meshes.tetrahedral import volume_mesh
     from cardiacreg.results.saved_model import as_model
 
-    found = as_model(model, preset=preset)
+    found = as_model(model, preset=preset, frame=frame)
     angles = FibreAngles(*fibre_angles)
     made = volume_mesh(found, edge_mm=edge_mm, angles=angles)
     write_volume_mesh(output, made, formats, overwrite=overwrite, inputs=found.files)
@@ -295,7 +300,7 @@ def _measured(
     help="Space of the coordinates in OUT, where the format has a choice: surfaces and landmarks (RAS "
     "when absent), dense fields (LPS when absent).",
 )  # fmt: skip
-@meaning_options()
+@meaning_options(absent="values stay as they are")
 @frame_option
 @click.option(
     "--like", type=click.Path(readable=False), metavar="IMG",

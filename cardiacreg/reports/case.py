@@ -20,6 +20,7 @@ from cardiacreg.cine.saved import SUMMARY as CINE_SUMMARY, SavedCine, SavedFrame
 from cardiacreg.errors import InvalidInputError, kept_warnings
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.refinement.target import gather_target
+from cardiacreg.reports.inputs import Inputs, noted_inputs
 from cardiacreg.results.folders import phases_of_patient
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.qc_views import heart_axes
@@ -30,23 +31,6 @@ from cardiacreg.results.saved_model import model_of_frame
 Reported: TypeAlias = RefineResult | SavedResult | CineResult | SavedCine | str | os.PathLike[str]
 """What a report can be written of."""
 _ANY_CINE = (CineResult, SavedCine)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Inputs:
-    """The stack as it was given to the refinement; a folder of results does not hold it.
-
-    Parameters
-    ----------
-    segmentation, image : path-like or object in memory, optional
-    preset : str or mapping, optional
-    frame : int, "ED" or "ES", optional
-    """
-
-    segmentation: Any = None
-    image: Any = None
-    preset: str | Mapping[int, int] | None = None
-    frame: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -236,50 +220,6 @@ def _load(place: Path, inputs: Inputs) -> tuple[SavedResult, str]:
         return found, f"the segmentation it was made from cannot be read again ({error})"
 
 
-def noted_inputs(place: Path, provenance: Mapping[str, Any]) -> Inputs:
-    """Return the stack that a folder of results says it was made from; paths are relative to it."""
-    noted = provenance.get("stack") or _recorded(provenance.get("inputs") or {})
-    segmentation, image = (
-        None if noted.get(key) is None else place / noted[key] for key in ("segmentation", "image")
-    )
-    return Inputs(segmentation, image, _noted_preset(noted.get("preset")), noted.get("frame"))
-
-
-def _recorded(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of the inputs that `verify_result` goes by, whose files are named by absolute paths."""
-    files = {key: inputs.get(key) or {} for key in ("segmentation", "image")}
-    found = {key: file.get("path") for key, file in files.items() if isinstance(file, Mapping)}
-    return {"preset": inputs.get("preset"), "frame": inputs.get("frame"), **found}
-
-
-def note_inputs(place: Path, inputs: Inputs) -> dict[str, Any]:
-    """Return what `noted_inputs` understands, of inputs that are files.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from cardiacreg.reports.case import Inputs, note_inputs
-    >>> note_inputs(Path("study/out"), Inputs("study/seg.nii.gz", preset="acdc"))
-    {'segmentation': '../seg.nii.gz', 'image': None, 'preset': 'acdc', 'frame': None}
-    """
-    preset: Any = inputs.preset
-    if isinstance(preset, Mapping):
-        preset = {str(theirs): ours for theirs, ours in preset.items()}
-    segmentation, image = (
-        None if path is None else _relative(path, place)
-        for path in (inputs.segmentation, inputs.image)
-    )
-    return {"segmentation": segmentation, "image": image, "preset": preset, "frame": inputs.frame}
-
-
-def _relative(path: str | os.PathLike[str], place: Path) -> str:
-    """The way from a folder to a file, so that both can be moved together; absolute on another drive."""
-    try:
-        return Path(os.path.relpath(path, place)).as_posix()
-    except ValueError:
-        return Path(path).absolute().as_posix()
-
-
 def _with_inputs(place: Path, inputs: Inputs) -> SavedResult:
     """Read the stack as `refine` did; what it warned of then is in the result already."""
     found = load_result(place)
@@ -304,13 +244,6 @@ def _check_same(labels: LabelMap, provenance: Mapping[str, Any]) -> None:
             "the preset.",
             code="TARGET_DIFFERS",
         )
-
-
-def _noted_preset(noted: Any) -> str | dict[int, int] | None:
-    """Undo what JSON does to a mapping: names of entries are text there."""
-    if isinstance(noted, Mapping):
-        return {int(key): int(value) for key, value in noted.items()}
-    return noted  # type: ignore[no-any-return]
 
 
 def _frame_case(

@@ -19,8 +19,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.io.regular_file import check_regular_file
-from cardiacreg.reports.page import render
-from cardiacreg.reports.pictures import Picture, as_svg
+from cardiacreg.reports.page import Picture, as_svg, render
 from cardiacreg.reports.verdict import ACCEPT, LOOK, MEANINGS, REJECT, WORDS
 from cardiacreg.results.files import REPORT
 from cardiacreg.results.guards import FAILED_AGREEMENT

@@ -13,6 +13,7 @@ from cardiacreg.cine.result import CineResult
 from cardiacreg.cine.saved import SavedCine
 from cardiacreg.errors import kept_warnings
 from cardiacreg.geometry import STRUCTURES, Subject
+from cardiacreg.io.input_records import IN_MEMORY, PATH
 from cardiacreg.io.landmark_files import json_text
 from cardiacreg.measures.bullseye import draw_bullseye
 from cardiacreg.measures.cycle import measure_cine
@@ -20,7 +21,7 @@ from cardiacreg.measures.heart import Measures, measure
 from cardiacreg.reports.before_after import draw_cuts, draw_slices
 from cardiacreg.reports.case import Case, Phase, Refined
 from cardiacreg.reports.directions import directions_of
-from cardiacreg.reports.pictures import Picture, as_png, as_svg
+from cardiacreg.reports.page import Picture, as_png, as_svg
 from cardiacreg.reports.reference_ranges import RANGES, Range
 from cardiacreg.reports.shifts_figure import draw_shifts
 from cardiacreg.reports.views_figure import draw_views
@@ -323,10 +324,12 @@ def provenance_rows(
     [('segmentation', 'seg.nii.gz'), ('time, read', '0.5 s')]
     """
     rows: dict[str, Any] = {}
-    for name, value in {**provenance.get("stack", {}), **provenance.get("inputs", {})}.items():
-        if name in _INPUTS and value not in (None, [], ()):
-            several = value if isinstance(value, list | tuple) else [value]
-            rows[_INPUTS[name]] = ", ".join(map(_file_of, several))
+    noted, recorded = (provenance.get(key) or {} for key in ("stack", "inputs"))
+    for name, words in _INPUTS.items():
+        values = [each for each in (recorded.get(name), noted.get(name)) if each not in (None, [])]
+        if values:  # what was in memory has a file beside it where the command line read it
+            value = min(values, key=lambda each: isinstance(each, Mapping) and IN_MEMORY in each)
+            rows[words] = _in_words(value)
     for name, value in provenance.items():
         if name not in ("stack", "inputs"):
             rows[_MADE_OF.get(name, name)] = value
@@ -334,8 +337,16 @@ def provenance_rows(
     return [(name, str(value)) for name, value in rows.items()]
 
 
-def _file_of(value: Any) -> str:
-    return str(value["path"] if isinstance(value, Mapping) and "path" in value else value)
+def _in_words(value: Any) -> str:
+    """Say what a recorded input was: files by their path."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value))
+    if not isinstance(value, Mapping):
+        return str(value)
+    if IN_MEMORY in value:
+        return f"in memory, {value[IN_MEMORY]}"
+    files = [value[key] for key in (PATH, "segmentation", "image") if value.get(key)]
+    return _in_words(files[0]) if files else "given"
 
 
 def options_text(options: Any) -> str:

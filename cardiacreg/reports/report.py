@@ -11,7 +11,8 @@ from cardiacreg.errors import InvalidInputError, merged
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.io.output_folder import all_or_nothing, check_output
 from cardiacreg.reports import contents
-from cardiacreg.reports.case import Case, Inputs, Reported, open_case
+from cardiacreg.reports.case import Case, Reported, open_case
+from cardiacreg.reports.inputs import Inputs
 from cardiacreg.reports.page import render
 from cardiacreg.reports.reference_ranges import CITATION, POPULATION
 from cardiacreg.reports.signs import measured_signs, quality_score, unusual_signs

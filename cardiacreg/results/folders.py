@@ -28,8 +28,8 @@ def no_result(place: Path, wanted: str = RESULT) -> InvalidInputError:
         told = "no such folder; check the path"
     elif wanted != CINE and is_file(place / CINE):
         told = (
-            f"holds no {wanted}, but {CINE}, of all frames together; cardiacreg report and measure take "
-            f"it, cardiacreg.load_cine reads it, and labels.nii.gz in it has every frame"
+            f"holds no {wanted}, but {CINE}, of all frames together; cardiacreg.load_cine reads it, "
+            "cardiacreg report and measure take it, surfaces and mesh one frame of it (--frame)"
         )
     elif inside:
         told = f"holds no {wanted}, but folders of results ({inside}); give one of them"

@@ -12,11 +12,12 @@ from cardiacreg.anatomy.label_presets import canonical_labels
 from cardiacreg.anatomy.slice_volumes import StructureVolume
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks
+from cardiacreg.io.label_values import Frame
 from cardiacreg.io.landmark_files import read_landmarks
 from cardiacreg.io.nifti import read_labels
 from cardiacreg.io.regular_file import check_regular_file, is_file, is_folder, unreadable
 from cardiacreg.io.source_name import named_source
-from cardiacreg.results.folders import RESULT, no_result
+from cardiacreg.results.folders import CINE, RESULT, no_result
 from cardiacreg.results.result import RefineResult
 
 _LARGEST_SUMMARY_BYTES = 50_000_000
@@ -51,7 +52,7 @@ Model: TypeAlias = RefineResult | SavedModel | LabelMap | str | os.PathLike[str]
 """A result, a folder that one was saved to, canonical labels, or their file."""
 
 
-def as_model(source: Model, *, preset: str | None = None) -> SavedModel:
+def as_model(source: Model, *, preset: str | None = None, frame: Frame = None) -> SavedModel:
     """Return what is to be known of a model.
 
     Parameters
@@ -59,6 +60,8 @@ def as_model(source: Model, *, preset: str | None = None) -> SavedModel:
     source : Model
     preset : str, optional
         Meaning of the labels of a file; canonical when absent.
+    frame : int, "ED" or "ES", optional
+        Of a 4-D file, or of the folder of a cine.
 
     Raises
     ------
@@ -74,9 +77,12 @@ def as_model(source: Model, *, preset: str | None = None) -> SavedModel:
             source.labels, source.landmarks, source.volumes, source.structures_from_atlases
         )
     place = Path(source)
+    if is_folder(place) and frame is not None and is_file(place / CINE):
+        place, preset = place / "labels.nii.gz", None
     if is_folder(place):
         return _from_folder(place)
-    return SavedModel(canonical_labels(read_labels(place), preset), files=(place,))
+    labels = canonical_labels(read_labels(place, frame=frame), preset)
+    return SavedModel(labels, files=(place,))
 
 
 class OneFrame(Protocol):

@@ -21,7 +21,8 @@ from cardiacreg.errors import InputWarning
 from cardiacreg.io.nifti import write_label_frames
 from cardiacreg.phantoms.long_axis_views import simulate_views
 from cardiacreg.phantoms.toy_heart import make_toy_heart
-from cardiacreg.reports.case import Inputs, open_case
+from cardiacreg.reports.case import open_case
+from cardiacreg.reports.inputs import Inputs
 from cardiacreg.reports.report import score_of
 from tests.helpers.cohorts import SPACING_MM, quick_options, write_patient
 
