@@ -19,7 +19,13 @@ from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.reports import report as report_module
 from cardiacreg.reports.case import open_case
-from cardiacreg.reports.contents import measure_case, measure_rows, view_pictures, volume_rows
+from cardiacreg.reports.contents import (
+    measure_case,
+    measure_rows,
+    provenance_rows,
+    view_pictures,
+    volume_rows,
+)
 from cardiacreg.reports.inputs import Inputs, note_inputs, noted_inputs
 from cardiacreg.reports.report import patient_page, verdict_of
 from cardiacreg.results.guards import Finding
@@ -290,7 +296,7 @@ def test_how_it_was_made_is_said_in_words(tiny_result):
     text = text_of(
         patient_page(open_case(dataclasses.replace(tiny_result, provenance=made), Inputs()))
     )
-    assert "segmentation ../seg.nii.gz preset acdc" in text
+    assert "segmentation ../seg.nii.gz image in memory, Volume preset acdc" in text
     made["inputs"] = made["inputs"] | {"views": [{"segmentation": {"path": "/4ch.nii.gz"}}]}
     assert ("views", "/4ch.nii.gz") in provenance_rows(made, {})
     assert (
@@ -301,13 +307,13 @@ def test_how_it_was_made_is_said_in_words(tiny_result):
 
 def test_inputs_that_a_run_recorded_are_found_without_a_note():
     recorded = {
-        "segmentation": {"path": "/a/seg.nii.gz", "sha256": "0"},
+        "segmentation": {"path": "/a/seg.nii.gz"},
         "image": None,
-        "preset": "mms",
+        "preset": [[3, 1], [2, 2]],
     }
     found = noted_inputs(Path("/out"), {"inputs": recorded})
     assert found.segmentation == Path("/a/seg.nii.gz") and found.image is None
-    assert found.preset == "mms"
+    assert found.preset == {3: 1, 2: 2}
 
 
 def test_views_are_told_with_their_agreement(tiny_result, tmp_path):
