@@ -4,7 +4,8 @@
 # make bench: every benchmark, then the documents' tables and figures; goes on where it was stopped.
 # All need Python >= 3.11 and a C compiler. The demo sets up an environment of its own in .venv-demo, the
 # others share one with the tools of development, torch among them, in .venv. Of the demo's, most is LLVM for
-# Numba and SciPy; modules are compiled when they are first imported, which saves a fifth of the disk.
+# Numba and SciPy; modules are compiled when they are first imported, tests of others' packages go, and so does
+# what the viewer brings along for notebooks and a page does not use.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,6 +14,7 @@ INSTALLED := $(VENV)/.installed
 DEMO_VENV := .venv-demo
 DEMO_BIN := $(DEMO_VENV)/bin
 DEMO_INSTALLED := $(DEMO_VENV)/.installed
+NOT_FOR_A_PAGE := jedi parso widgetsnbextension jupyterlab_widgets setuptools
 BEGAN := $(shell date +%s)
 BUILT_FROM := pyproject.toml setup.py constraints-test.txt $(wildcard cardiacreg/*/*.pyx)
 
@@ -86,6 +88,8 @@ $(INSTALLED): $(BUILT_FROM)
 $(DEMO_INSTALLED): $(BUILT_FROM)
 	$(call new_environment,$(DEMO_VENV))
 	$(DEMO_BIN)/python -m pip install -q --no-compile -c constraints-test.txt -e ".[report]"
+	$(DEMO_BIN)/python -m pip uninstall -q -y $(NOT_FOR_A_PAGE)
+	find $(DEMO_VENV)/lib/python3*/site-packages -type d -name tests -prune -exec rm -rf {} +
 	touch $(DEMO_INSTALLED)
 
 # What the demo's environment holds, as CycloneDX; the release makes one of every wheel.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
 from numbers import Integral, Real
+from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -119,6 +120,30 @@ class ResultWarning(InputWarning):
 
 class CacheWarning(UserWarning):
     """A cache that cannot be used: results are the same, only slower; the text says what to change."""
+
+
+def merged(texts: Iterable[str]) -> list[str]:
+    """Return warnings with one line for what is said of several files, which are named without folders.
+
+    Examples
+    --------
+    >>> from cardiacreg.errors import merged
+    >>> merged(["of/a.nii: no sform.", "of/b.nii: no sform.", "of/c.nii: empty."])
+    ['a.nii, b.nii: no sform.', 'of/c.nii: empty.']
+    """
+    said: dict[str, list[str]] = {}
+    for text in dict.fromkeys(texts):
+        place, colon, rest = text.partition(": ")
+        is_file = bool(colon) and "." in Path(place).name and " " not in Path(place).name
+        said.setdefault(rest if is_file else text, []).append(place if is_file else "")
+    return [
+        text if not places[0] else f"{places[0] if len(places) == 1 else _names(places)}: {text}"
+        for text, places in said.items()
+    ]
+
+
+def _names(places: Sequence[str]) -> str:
+    return ", ".join(Path(place).name for place in places)
 
 
 class Note(NamedTuple):

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,20 @@ def test_the_demo_needs_the_library_alone():
     text = commands("demo")
     assert ".venv-demo" in text and "[dev]" not in text
     assert re.search(r"\.venv/bin/(python|cardiacreg|ruff)", text) is None
+
+
+@needs_make
+def test_the_demo_leaves_out_what_its_page_does_not_need():
+    """Only what nothing else of the demo's imports: the viewer is made with these out of reach."""
+    (line,) = [each for each in commands("demo").splitlines() if "pip uninstall" in each]
+    absent = [name for name in line.split() if name in ("jedi", "parso", "setuptools")]
+    assert len(absent) == 3
+    block = "import sys; sys.modules.update(dict.fromkeys(%r))" % [*absent, "pkg_resources"]
+    needs = "from cardiacreg.reports import viewer; import k3d, matplotlib.figure, skimage.measure"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{block}; {needs}"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @needs_make

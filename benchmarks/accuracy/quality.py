@@ -30,7 +30,8 @@ from cardiacreg.errors import InvalidInputError, RefinementError, kept_warnings
 from cardiacreg.geometry import Subject
 from cardiacreg.io.nifti import read_volume
 from cardiacreg.phantoms.hearts import sample_heart
-from cardiacreg.reports.case import Inputs, open_case
+from cardiacreg.reports.case import open_case
+from cardiacreg.reports.inputs import Inputs
 from cardiacreg.reports.report import verdict_of
 from cardiacreg.reports.signs import measured_signs, quality_score
 from cardiacreg.results.result import RefineResult

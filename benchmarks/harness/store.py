@@ -40,6 +40,7 @@ _PARTS = {
     "views": ("long_axis", "guidepoints", "plane_cuts"),
     "hidden_ends": ("volumes",),
     "quality": ("failures",),
+    "two_frames": ("quality",),
     "network_doubt": ("network_acdc",),
     "network_cine": ("long_axis", "guidepoints", "network_acdc"),
     "reliability": (

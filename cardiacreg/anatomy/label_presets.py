@@ -9,6 +9,7 @@ no-reflow, is a part of the LV wall.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -136,10 +137,11 @@ def preset_mapping(preset: Preset) -> dict[int, int]:
         name = preset.lower().replace("-", "_")
         name = ALIASES.get(name, name)
         if name not in PRESETS:
-            known = ", ".join(sorted([*PRESETS, *ALIASES]))
+            known = sorted([*PRESETS, *ALIASES])
+            near = difflib.get_close_matches(name, known, n=1)
             raise InvalidInputError(
-                f"preset: {preset!r} is not known; needs one of {known}, "
-                "or a mapping {their label: canonical label}.",
+                f"preset: {preset!r} is not known{f'; did you mean {near[0]}?' if near else '.'} Needs "
+                f"a mapping {{their label: canonical label}} or one of {', '.join(known)}.",
                 code="UNKNOWN_PRESET",
             )
         return dict(PRESETS[name])

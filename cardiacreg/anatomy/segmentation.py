@@ -20,6 +20,7 @@ from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.io.label_values import Frame, StoredLabels, looks_like_an_image
 from cardiacreg.io.nifti import MAX_BYTES, read_stored_labels
+from cardiacreg.io.regular_file import is_folder
 from cardiacreg.io.source_name import named_source
 
 Arrange = Callable[[LabelMap, LabelMap], LabelMap]
@@ -125,6 +126,12 @@ def gather_segmentation(
     InvalidInputError
         As `read_segmentation`.
     """
+    if _is_path(source) and is_folder(source):
+        raise InvalidInputError(
+            f"{os.fspath(source)}: is a folder; needs a file of labels. The folder of a patient is what "
+            "refine_patient takes, or cardiacreg refine FOLDER without -i.",
+            code="UNREADABLE_FILE",
+        )
     stored = read_stored_labels(
         source, frame=frame, max_bytes=max_bytes, check_spacing=check_spacing
     )

@@ -227,6 +227,11 @@ def refine(
         )  # fmt: skip
         return
     if cine_frames is not None:
+        if formats:
+            raise click.UsageError(
+                "--frames does not go with --surfaces; cardiacreg surfaces OUT --frame N writes those of "
+                "one."
+            )
         refine_frames(
             output, cine_frames, options, overwrite=overwrite, accept_failed=accept_failed,
             with_report=with_report, surface=surface, transforms=transforms, as_json=as_json,

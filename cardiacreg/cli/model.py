@@ -12,6 +12,8 @@ from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning, s
 from cardiacreg.cli.support import EXIT_CODES, about, as_cell, echo_json, say
 
 if TYPE_CHECKING:
+    from cardiacreg.io.label_values import Frame
+    from cardiacreg.measures.heart import Measures
     from cardiacreg.metrics.evaluation import Evaluation
     from cardiacreg.results.result import RefineResult
 
@@ -88,6 +90,7 @@ def meshes_of(result: RefineResult, formats: tuple[str, ...]) -> dict[str, bytes
 @click.option(
     "--preset", metavar="NAME", help="Meaning of the labels in a file; canonical if absent."
 )
+@frame_option
 @click.option("--overwrite", is_flag=True, help="Replace files of these names in DIR.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def surfaces(
@@ -97,6 +100,7 @@ def surfaces(
     space: str,
     triangles: int,
     preset: str | None,
+    frame: Frame,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -109,7 +113,7 @@ def surfaces(
     from cardiacreg.surfaces.extraction import surfaces_of
     from cardiacreg.surfaces.files import write_surfaces
 
-    found = as_model(model, preset=preset)
+    found = as_model(model, preset=preset, frame=frame)
     made = surfaces_of(found, triangles=triangles)
     write_surfaces(output, made, formats, space=space, overwrite=overwrite, inputs=found.files)
     rows = {
@@ -160,6 +164,7 @@ def _mesh_formats(context: click.Context, parameter: click.Parameter, text: str)
 @click.option(
     "--preset", metavar="NAME", help="Meaning of the labels in a file; canonical if absent."
 )
+@frame_option
 @click.option("--overwrite", is_flag=True, help="Replace files of these names in DIR.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def mesh(
@@ -169,6 +174,7 @@ def mesh(
     edge_mm: float,
     fibre_angles: tuple[float, float],
     preset: str | None,
+    frame: Frame,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -183,7 +189,7 @@ def mesh(
     from cardiacreg.meshes.tetrahedral import volume_mesh
     from cardiacreg.results.saved_model import as_model
 
-    found = as_model(model, preset=preset)
+    found = as_model(model, preset=preset, frame=frame)
     angles = FibreAngles(*fibre_angles)
     made = volume_mesh(found, edge_mm=edge_mm, angles=angles)
     write_volume_mesh(output, made, formats, overwrite=overwrite, inputs=found.files)
@@ -232,17 +238,15 @@ def measure(
     """Measure a refined heart at end-diastole and, when given, end-systole.
 
     ED_RESULT and ES_RESULT are folders that cardiacreg refine wrote, or files of labels on thin slices.
+    In place of both goes the folder of a patient or of a cine, which hold the two.
     """
     from cardiacreg.io.output_folder import all_or_nothing
     from cardiacreg.measures.bullseye import draw_bullseye
     from cardiacreg.measures.csv_files import write_measures_csv
-    from cardiacreg.measures.heart import measure as run
     from cardiacreg.results.qc_figure import png_bytes
-    from cardiacreg.results.saved_model import as_model
 
-    models = [as_model(each, preset=preset) for each in (ed_result, es_result) if each is not None]
-    found = run(*models, height_cm=height_cm, weight_kg=weight_kg)
-    inputs = [file for model in models for file in model.files]
+    body: Any = {"height_cm": height_cm, "weight_kg": weight_kg}
+    found, inputs = _measured(ed_result, es_result, preset, body)
     with all_or_nothing(output, MEASURE_FILES, overwrite=overwrite, inputs=inputs) as stage:
         write_measures_csv(stage / MEASURE_FILES[0], {name or ed_result.name: found})
         (stage / MEASURE_FILES[1]).write_bytes(png_bytes(draw_bullseye(found)))
@@ -265,6 +269,25 @@ def measure(
     click.echo(f"thickness by segment, and the rest, written to {output}")
 
 
+def _measured(
+    ed_result: Path, es_result: Path | None, preset: str | None, body: Any
+) -> tuple[Measures, list[Path]]:
+    """Measure two phases, those of a patient's folder, or a cine; and name the files that were read."""
+    from cardiacreg.cine.saved import load_cine
+    from cardiacreg.measures.heart import measure as run
+    from cardiacreg.reports.contents import measure_phases
+    from cardiacreg.results.folders import CINE, phases_of_patient
+    from cardiacreg.results.saved_model import as_model
+
+    given = [each for each in (ed_result, es_result) if each is not None]
+    phases = phases_of_patient(ed_result) if es_result is None else ()
+    first, *others = phases or given
+    if not others and (first / CINE).is_file():
+        return measure_phases(load_cine(first), **body), [first / CINE, first / "labels.nii.gz"]
+    models = [as_model(each, preset=preset) for each in (first, *others)]
+    return run(*models, **body), [file for model in models for file in model.files]
+
+
 @click.command(epilog=EXIT_CODES)
 @click.argument("source", type=click.Path(readable=False, path_type=Path), metavar="IN")
 @click.argument("destination", type=click.Path(readable=False, path_type=Path), metavar="OUT")
@@ -277,7 +300,7 @@ def measure(
     help="Space of the coordinates in OUT, where the format has a choice: surfaces and landmarks (RAS "
     "when absent), dense fields (LPS when absent).",
 )  # fmt: skip
-@meaning_options()
+@meaning_options(absent="values stay as they are")
 @frame_option
 @click.option(
     "--like", type=click.Path(readable=False), metavar="IMG",
@@ -297,7 +320,7 @@ def convert(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Convert a file or folder into another format, told by the name of OUT.
+    """Convert a file or folder into another format, told by the name of OUT.
 
     \b
     labels       NIfTI, .mha, .nrrd, .seg.nrrd, MGH, DICOM-SEG, a result's folder
@@ -310,7 +333,7 @@ def convert(
     surfaces     .vtp, .stl, .ply, .obj -> any of them
 
     Label values stay as they are unless --preset, --map or names of segments say what they mean.
-    """
+    """  # noqa: D301 - click looks for the character
     from cardiacreg.doors.conversion import convert as run
 
     found = run(source, destination, preset=one_meaning(preset, mapping), **options)

@@ -59,7 +59,11 @@ def one_meaning(preset: str | None, mapping: dict[int, int] | None, flags: str =
     return preset if mapping is None else mapping
 
 
-def meaning_options(what: str = "", prefix: str = "") -> Callable[[Any], Any]:
+def meaning_options(
+    what: str = "",
+    prefix: str = "",
+    absent: str = "canonical (1 LV cavity, 2 LV wall, 3 RV wall, 4 RV cavity)",
+) -> Callable[[Any], Any]:
     """Add ``--preset`` and ``--map``, or those of another file with a prefix; see `one_meaning`."""
     of = f" in {what}" if what else ""
     name = prefix.replace("-", "_")
@@ -74,8 +78,7 @@ def meaning_options(what: str = "", prefix: str = "") -> Callable[[Any], Any]:
         return click.option(
             f"--{prefix}preset", f"{name}preset", metavar="NAME",
             help=f"Meaning of the label values{of}: acdc, mms, ukbb, digital_heart, emidec, myops, "
-            "mmwhs, ... (cardiacreg presets lists them); canonical (1 LV cavity, 2 LV wall, 3 RV wall, 4 "
-            "RV cavity) when absent.",
+            f"mmwhs, ... (cardiacreg presets lists them); {absent} when absent.",
         )(command)  # fmt: skip
 
     return add

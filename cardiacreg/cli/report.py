@@ -14,7 +14,7 @@ from cardiacreg.cli.support import EXIT_CODES, echo_json, say
 if TYPE_CHECKING:
     from cardiacreg.cine.result import CineResult
     from cardiacreg.cohort._refine_patient import PatientResult
-    from cardiacreg.reports.case import Inputs
+    from cardiacreg.reports.inputs import Inputs
     from cardiacreg.results.result import RefineResult
 
 PAGE = "report.html"
@@ -58,7 +58,8 @@ def report(
     FOLDER is one that cardiacreg refine wrote, of a frame or of a cine. The page is one HTML file that
     needs nothing else.
     """
-    from cardiacreg.reports.case import Inputs, open_case
+    from cardiacreg.reports.case import open_case
+    from cardiacreg.reports.inputs import Inputs
     from cardiacreg.reports.report import score_of, verdict_of, write_case
 
     inputs = Inputs(
@@ -103,7 +104,7 @@ def with_inputs(result: _Result, output: Path, inputs: dict[str, Any]) -> _Resul
     inputs : dict
         As the command was told: segmentation, image, preset, frame.
     """
-    from cardiacreg.reports.case import note_inputs
+    from cardiacreg.reports.inputs import note_inputs
 
     noted = note_inputs(output, _inputs(inputs))
     return replace(result, provenance={**result.provenance, "stack": noted})
@@ -123,7 +124,8 @@ def page_of(
 
 def page_of_patient(result: PatientResult) -> bytes:
     """Return the page of a patient: end-diastole and end-systole, or the whole cine."""
-    from cardiacreg.reports.case import Inputs, open_case
+    from cardiacreg.reports.case import open_case
+    from cardiacreg.reports.inputs import Inputs
     from cardiacreg.reports.report import patient_page
 
     files = result.patient
@@ -141,6 +143,6 @@ def page_of_patient(result: PatientResult) -> bytes:
 
 
 def _inputs(said: dict[str, Any]) -> Inputs:
-    from cardiacreg.reports.case import Inputs
+    from cardiacreg.reports.inputs import Inputs
 
     return Inputs(*(said[name] for name in ("segmentation", "image", "preset", "frame")))

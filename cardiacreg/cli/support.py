@@ -33,6 +33,8 @@ Exit codes:
   130  interrupted"""
 
 
+_WORTH_SHORTENING = 40
+"""Characters of what is said of a second file as of the first, from which on it is not repeated."""
 _WORDS = (
     (r"\(\w+=\S* or (--[\w-]+)\)", r"(\1)"),
     (r"\((--[\w-]+), \w+=\w+\)", r"(\1)"),
@@ -220,8 +222,11 @@ def _warnings_as_lines() -> Iterator[None]:
             if not issubclass(category, InputWarning | CacheWarning):
                 others(message, category, filename, lineno, file, line)
             elif str(message) not in seen:
-                seen.add(str(message))
-                say(f"warning: {in_options(' '.join(str(message).split()))}")
+                place, _, rest = str(message).partition(": ")
+                likewise = len(rest) > _WORTH_SHORTENING and rest in seen
+                seen.update((str(message), rest))
+                text = f"{place}: likewise." if likewise else str(message)
+                say(f"warning: {in_options(' '.join(text.split()))}")
 
         warnings.showwarning = show
         warnings.simplefilter("always", InputWarning)

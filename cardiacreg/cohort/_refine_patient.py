@@ -24,6 +24,7 @@ from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.io.landmark_files import write_json
 from cardiacreg.io.output_folder import all_or_nothing, check_output
 from cardiacreg.measures.csv_files import write_measures_csv
+from cardiacreg.measures.cycle import measure_cine
 from cardiacreg.measures.heart import Measures, measure
 from cardiacreg.refinement._refine import refine
 from cardiacreg.refinement.options import RefineOptions
@@ -285,11 +286,8 @@ def _as_cine(files: PatientFiles, how: dict[str, Any]) -> PatientResult:
         frame.labels, image=frame.image,
         frames=frames.lower() if isinstance(frames, str) else frames, **how,
     )  # fmt: skip
-    phases = [result.frames[result.ed], result.frames[result.es]]
-    names = tuple(str(each.number) for each in phases)
-    return PatientResult(
-        files, {}, result, names, _measured(files, [each.labels for each in phases])
-    )
+    names = tuple(str(result.frames[each].number) for each in (result.ed, result.es))
+    return PatientResult(files, {}, result, names, measure_cine(result, **_body(files)))
 
 
 def _only(files: PatientFiles) -> Any:
@@ -318,9 +316,13 @@ def _phases(frames: dict[str, RefineResult]) -> tuple[str, ...]:
 
 
 def _measured(files: PatientFiles, models: Sequence[Any]) -> Measures:
-    body = (files.height_cm, files.weight_kg)
-    height_cm, weight_kg = body if None not in body else (None, None)
-    return measure(*models[:2], height_cm=height_cm, weight_kg=weight_kg)
+    return measure(*models[:2], **_body(files))
+
+
+def _body(files: PatientFiles) -> dict[str, Any]:
+    """Height and weight, where both are known."""
+    body = {"height_cm": files.height_cm, "weight_kg": files.weight_kg}
+    return body if None not in body.values() else {}
 
 
 def patient_summary(result: PatientResult) -> dict[str, Any]:
@@ -393,7 +395,8 @@ def judged(result: PatientResult, preset: Preset = None) -> Judged:
     InvalidInputError
         If a series can no longer be read, or has changed.
     """
-    from cardiacreg.reports.case import Inputs, open_case
+    from cardiacreg.reports.case import open_case
+    from cardiacreg.reports.inputs import Inputs
     from cardiacreg.reports.report import score_of, verdict_of
     from cardiacreg.reports.verdict import WORDS
 

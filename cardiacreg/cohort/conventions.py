@@ -17,7 +17,7 @@ from pathlib import Path
 from cardiacreg.anatomy.label_presets import segment_mapping
 from cardiacreg.cohort.patients import ONLY_FRAME, FrameFiles, PatientFiles, Preset, shortened
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.io.regular_file import is_folder
+from cardiacreg.io.regular_file import is_file, is_folder
 
 TABLE = "patient.csv"
 TABLE_COLUMNS = ("frame", "labels", "image", "landmarks", "view")
@@ -48,7 +48,10 @@ def patients_in(folder: Path) -> list[PatientFiles]:
         NO_FOLDER, NO_PATIENT, AMBIGUOUS_PATIENT, BAD_PATIENT.
     """
     if not is_folder(folder):
-        raise InvalidInputError(f"{folder}: no such folder; check the path.", code="NO_FOLDER")
+        what = "no such folder; check the path"
+        if is_file(folder):
+            what = "is a file; needs the folder of a patient. Give a segmentation to refine with -i"
+        raise InvalidInputError(f"{folder}: {what}.", code="NO_FOLDER")
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     found = [patients for read in CONVENTIONS if (patients := read(folder, names))]
     if len(found) == 1:

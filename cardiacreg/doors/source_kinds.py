@@ -63,10 +63,11 @@ def source_kind(source: Path, destination: Path) -> Kind:
     Raises
     ------
     InvalidInputError
-        FILE_NOT_FOUND, UNREADABLE_FILE, or UNKNOWN_CONVERSION where nothing says what it is.
+        FILE_NOT_FOUND, UNREADABLE_FILE, SEVERAL_SOURCES for a folder that holds more than one thing to
+        convert, or UNKNOWN_CONVERSION where nothing says what it is.
     """
     if source.is_dir():
-        return Kind.LABELS if (source / "result.json").is_file() else Kind.DICOM
+        return _folder_kind(source)
     with named_source(str(source)):
         check_regular_file(source)
     name = source.name.lower()
@@ -87,6 +88,23 @@ def source_kind(source: Path, destination: Path) -> Kind:
         f"DICOM segmentation, or a name that ends with .nii, .nii.gz, .txt, {known}.",
         code="UNKNOWN_CONVERSION",
     )
+
+
+def _folder_kind(folder: Path) -> Kind:
+    """Tell a result from DICOM images; models or guide points of several frames are given one by one."""
+    if (folder / "result.json").is_file():
+        return Kind.LABELS
+    models = sorted(each.parent.name for each in folder.glob("*/result.json"))
+    points = sorted(each.name for each in folder.glob("*.txt") if _says_contours(each))
+    if (folder / "cine.json").is_file():
+        held = "the model of every frame; give labels.nii.gz in it and a frame (frame= or --frame)"
+    elif models:
+        held = f"results of several frames; give one of its folders: {', '.join(models)}"
+    elif points:
+        held = f"guide points of {len(points)} phases; give one of its files, as {points[0]}"
+    else:
+        return Kind.DICOM
+    raise InvalidInputError(f"{folder}: holds {held}.", code="SEVERAL_SOURCES")
 
 
 def _says_contours(source: Path) -> bool:

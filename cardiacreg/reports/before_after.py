@@ -22,6 +22,7 @@ from cardiacreg.results.qc_figure import (
     draw_image,
     draw_labels,
     outline,
+    outline_structures,
     prepare_panel,
 )
 from cardiacreg.results.qc_views import (
@@ -257,8 +258,7 @@ def _draw_given(panel: Any, result: Drawable, axes: HeartAxes, box: Box, k: int)
         draw_labels(panel, own, box)
         return
     draw_image(panel, intensities(result.target.image, axes.to_world, where), box)
-    for label, colour in COLOURS.items():
-        outline(panel, (own == label).astype(float), box, colour, 1.3)
+    outline_structures(panel, lambda label: (own == label).astype(float), box, COLOURS, 1.3)
 
 
 def _draw_judged(
@@ -272,11 +272,13 @@ def _draw_judged(
     if target.image is not None:
         draw_image(panel, intensities(target.image, axes.to_world, stored), box)
     if truth is None:
-        for label in COLOURS:
-            share = label_share(target.labels, label, axes.to_world, stored)
-            outline(panel, share, box, _IN_SLICE, _LINE)
-    for label, colour in COLOURS.items():
-        outline(panel, label_share(result.labels, label, axes.to_world, where), box, colour, _LINE)
+        given = dict.fromkeys(COLOURS, _IN_SLICE)
+        outline_structures(
+            panel, lambda n: label_share(target.labels, n, axes.to_world, stored), box, given, _LINE
+        )
+    outline_structures(
+        panel, lambda n: label_share(result.labels, n, axes.to_world, where), box, COLOURS, _LINE
+    )
     _draw_truth(panel, scene, truth, where, box, _IN_SLICE)
 
 

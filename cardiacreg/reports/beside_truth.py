@@ -11,10 +11,10 @@ from cardiacreg.anatomy.label_presets import PRESETS
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, STRUCTURES, LabelMap
 from cardiacreg.reports.before_after import draw_cuts, draw_slices
-from cardiacreg.reports.case import Inputs, open_case
+from cardiacreg.reports.case import open_case
 from cardiacreg.reports.directions import directions_of
-from cardiacreg.reports.page import number
-from cardiacreg.reports.pictures import Picture, as_png
+from cardiacreg.reports.inputs import Inputs
+from cardiacreg.reports.page import Picture, as_png, number
 from cardiacreg.reports.report import patient_page
 from cardiacreg.results.result import RefineResult
 from cardiacreg.results.surface_figure import draw_looks, make_scene

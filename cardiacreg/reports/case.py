@@ -20,31 +20,17 @@ from cardiacreg.cine.saved import SUMMARY as CINE_SUMMARY, SavedCine, SavedFrame
 from cardiacreg.errors import InvalidInputError, kept_warnings
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.refinement.target import gather_target
+from cardiacreg.reports.inputs import Inputs, noted_inputs
+from cardiacreg.results.folders import phases_of_patient
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.qc_views import heart_axes
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult, ViewReport
 from cardiacreg.results.saved import SavedResult, load_result
+from cardiacreg.results.saved_model import model_of_frame
 
 Reported: TypeAlias = RefineResult | SavedResult | CineResult | SavedCine | str | os.PathLike[str]
 """What a report can be written of."""
 _ANY_CINE = (CineResult, SavedCine)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Inputs:
-    """The stack as it was given to the refinement; a folder of results does not hold it.
-
-    Parameters
-    ----------
-    segmentation, image : path-like or object in memory, optional
-    preset : str or mapping, optional
-    frame : int, "ED" or "ES", optional
-    """
-
-    segmentation: Any = None
-    image: Any = None
-    preset: str | Mapping[int, int] | None = None
-    frame: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +148,7 @@ def open_case(source: Reported, inputs: Inputs, es_result: Reported | None = Non
     Parameters
     ----------
     source : RefineResult, SavedResult, CineResult, SavedCine or path-like
-        A folder is read as `load_result` or `load_cine` does.
+        A folder is read as `load_result` or `load_cine` does; that of a patient stands for its phases.
     inputs : Inputs
         The acquired stack, for what does not hold it.
     es_result : as `source`, optional
@@ -180,8 +166,12 @@ def open_case(source: Reported, inputs: Inputs, es_result: Reported | None = Non
     """
     files: tuple[Path, ...] = ()
     missing = ""
+    subject = ""
     if isinstance(source, str | os.PathLike):
         place = Path(source)
+        if es_result is None and (phases := phases_of_patient(place)):
+            subject = place.resolve().name
+            place, es_result = phases[0], phases[1] if len(phases) > 1 else None
         files = (place / "labels.nii.gz",)
         if (place / CINE_SUMMARY).is_file():
             source = load_cine(place)
@@ -190,8 +180,10 @@ def open_case(source: Reported, inputs: Inputs, es_result: Reported | None = Non
         else:
             source, missing = _load(place, inputs)
     if isinstance(source, _ANY_CINE):
-        return _cine_case(source, inputs, missing, files)
+        case = _cine_case(source, inputs, missing, files)
+        return replace(case, name=subject or case.name)
     case = _frame_case(source, es_result, missing, files)
+    case = replace(case, name=subject or case.name)
     if isinstance(es_result, str | os.PathLike):
         es_result = _load(Path(es_result), Inputs())[0]
     if es_result is None or isinstance(es_result, _ANY_CINE):
@@ -228,43 +220,6 @@ def _load(place: Path, inputs: Inputs) -> tuple[SavedResult, str]:
         return found, f"the segmentation it was made from cannot be read again ({error})"
 
 
-def noted_inputs(place: Path, provenance: Mapping[str, Any]) -> Inputs:
-    """Return the stack that a folder of results says it was made from; paths are relative to it."""
-    noted = provenance.get("stack") or {}
-    segmentation, image = (
-        None if noted.get(key) is None else place / noted[key] for key in ("segmentation", "image")
-    )
-    return Inputs(segmentation, image, _noted_preset(noted.get("preset")), noted.get("frame"))
-
-
-def note_inputs(place: Path, inputs: Inputs) -> dict[str, Any]:
-    """Return what `noted_inputs` understands, of inputs that are files.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> from cardiacreg.reports.case import Inputs, note_inputs
-    >>> note_inputs(Path("study/out"), Inputs("study/seg.nii.gz", preset="acdc"))
-    {'segmentation': '../seg.nii.gz', 'image': None, 'preset': 'acdc', 'frame': None}
-    """
-    preset: Any = inputs.preset
-    if isinstance(preset, Mapping):
-        preset = {str(theirs): ours for theirs, ours in preset.items()}
-    segmentation, image = (
-        None if path is None else _relative(path, place)
-        for path in (inputs.segmentation, inputs.image)
-    )
-    return {"segmentation": segmentation, "image": image, "preset": preset, "frame": inputs.frame}
-
-
-def _relative(path: str | os.PathLike[str], place: Path) -> str:
-    """The way from a folder to a file, so that both can be moved together; absolute on another drive."""
-    try:
-        return Path(os.path.relpath(path, place)).as_posix()
-    except ValueError:
-        return Path(path).absolute().as_posix()
-
-
 def _with_inputs(place: Path, inputs: Inputs) -> SavedResult:
     """Read the stack as `refine` did; what it warned of then is in the result already."""
     found = load_result(place)
@@ -289,13 +244,6 @@ def _check_same(labels: LabelMap, provenance: Mapping[str, Any]) -> None:
             "the preset.",
             code="TARGET_DIFFERS",
         )
-
-
-def _noted_preset(noted: Any) -> str | dict[int, int] | None:
-    """Undo what JSON does to a mapping: names of entries are text there."""
-    if isinstance(noted, Mapping):
-        return {int(key): int(value) for key, value in noted.items()}
-    return noted  # type: ignore[no-any-return]
 
 
 def _frame_case(
@@ -397,7 +345,7 @@ def _cine_case(
         phases=phases,
         movie=tuple(frame.labels for frame in cine.frames),
         movie_titles=_titles(cine),
-        measured=tuple(cine.frames[position].labels for position in chosen.values()),
+        measured=tuple(model_of_frame(cine.frames[position]) for position in chosen.values()),
         cine=cine,
         findings=tuple(found),
         agreement=_least_agreement([frame.agreement for frame in cine.frames]),
@@ -407,6 +355,7 @@ def _cine_case(
         ),
         atlas_names=tuple(cine.atlases),
         orientation=cine.orientation,
+        structures_from_atlases=_unseen(cine),
         views=cine.views,
         slice_shifts_mm=np.asarray(cine.slice_shifts_mm),
         minimum_jacobian=cine.minimum_jacobian,
@@ -418,11 +367,18 @@ def _cine_case(
     )
 
 
+def _unseen(cine: CineResult | SavedCine) -> tuple[str, ...]:
+    """Return the structures that no labelled frame shows, but the model has."""
+    told = [frame.volumes for frame in cine.frames if frame.volumes]
+    names = dict.fromkeys(name for each in told for name in each)
+    return tuple(n for n in names if all(e[n].input_ml is None for e in told if n in e))
+
+
 def _cine_phase(
     cine: CineResult | SavedCine, title: str, position: int, stack: Subject | None
 ) -> Phase:
     frame = cine.frames[position]
-    refined, volumes = None, {}
+    refined, volumes = None, frame.volumes
     if stack is not None:
         refined = Refined(frame.labels, stack, cine.landmarks, np.asarray(cine.slice_shifts_mm))
         volumes = stack_volumes(

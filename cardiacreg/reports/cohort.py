@@ -19,8 +19,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.io.regular_file import check_regular_file
-from cardiacreg.reports.page import render
-from cardiacreg.reports.pictures import Picture, as_svg
+from cardiacreg.reports.page import Picture, as_svg, render
 from cardiacreg.reports.verdict import ACCEPT, LOOK, MEANINGS, REJECT, WORDS
 from cardiacreg.results.files import REPORT
 from cardiacreg.results.guards import FAILED_AGREEMENT
@@ -35,6 +34,8 @@ MOST_DEVIATIONS = 3.5
 """Robust deviations from the median beyond which a value is an outlier (Iglewicz and Hoaglin 1993)."""
 _PER_DEVIATION = 1.4826
 _LEFT_OUT = ("attempts", "processor_seconds", "process_peak_memory_mib")
+_RUN = ("warnings", "seconds")
+"""Columns about the run and not the heart: after the measures, and without a distribution."""
 _MOST_HISTOGRAMS = 12
 _LARGEST_TABLE_BYTES = 500_000_000
 
@@ -235,7 +236,11 @@ def _measures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         cells = [row.get(name) for row in rows if row.get(name) not in (None, "")]
         if name not in known and cells and not any(np.isnan(_number(cell)) for cell in cells):
             found.append(str(name))
-    return sorted(found, key=lambda name: name != QUALITY)
+    return sorted(found, key=lambda name: (name != QUALITY, _is_about_the_run(name)))
+
+
+def _is_about_the_run(name: str) -> bool:
+    return name in _RUN or name.startswith("agreement ")
 
 
 def _digits(values: Float) -> int:
@@ -257,7 +262,7 @@ def _number(cell: Any) -> float:
 
 def _patient(row: Mapping[str, Any], root: Path, here: Path, cells: tuple[Cell, ...]) -> Patient:
     folder = None if not row.get(FOLDER) else root / str(row[FOLDER])
-    link = "" if folder is None else _first(folder, (REPORT, *THUMBNAILS), here)
+    link = "" if folder is None else _first(folder, (REPORT, f"../{REPORT}", *THUMBNAILS), here)
     thumbnail = "" if folder is None else _first(folder, THUMBNAILS, here)
     codes = " ".join(str(row.get(name) or "") for name in (FINDINGS, "code")).replace(",", " ")
     return Patient(
@@ -279,7 +284,7 @@ def _histograms(values: Mapping[str, Float]) -> Picture | None:
     shown = {
         name: column[np.isfinite(column)]
         for name, column in values.items()
-        if np.isfinite(column).sum() > 1
+        if np.isfinite(column).sum() > 1 and name not in _RUN
     }
     names = list(shown)[:_MOST_HISTOGRAMS]
     if not names:
@@ -295,6 +300,7 @@ def _histograms(values: Mapping[str, Float]) -> Picture | None:
         panel.set_title(name, fontsize=9, parse_math=False)
         panel.tick_params(labelsize=7)
         panel.xaxis.set_major_locator(MaxNLocator(5))
+        panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     for panel in figure.axes[len(names) :]:
         panel.axis("off")
     words = "; ".join(

@@ -9,21 +9,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cardiacreg.cine.curves_figure import draw_curves
+from cardiacreg.cine.result import CineResult
+from cardiacreg.cine.saved import SavedCine
 from cardiacreg.errors import kept_warnings
 from cardiacreg.geometry import STRUCTURES, Subject
+from cardiacreg.io.input_records import IN_MEMORY, PATH
 from cardiacreg.io.landmark_files import json_text
 from cardiacreg.measures.bullseye import draw_bullseye
+from cardiacreg.measures.cycle import measure_cine
 from cardiacreg.measures.heart import Measures, measure
 from cardiacreg.reports.before_after import draw_cuts, draw_slices
 from cardiacreg.reports.case import Case, Phase, Refined
 from cardiacreg.reports.directions import directions_of
-from cardiacreg.reports.pictures import Picture, as_png, as_svg
+from cardiacreg.reports.page import Picture, as_png, as_svg
 from cardiacreg.reports.reference_ranges import RANGES, Range
 from cardiacreg.reports.shifts_figure import draw_shifts
 from cardiacreg.reports.views_figure import draw_views
 from cardiacreg.results.corrected import corrected_stack
 from cardiacreg.results.qc_figure import COLOURS
 from cardiacreg.results.qc_views import HeartAxes, heart_axes
+from cardiacreg.results.saved_model import model_of_frame
 from cardiacreg.results.surface_figure import LOOKS, draw_looks, make_scene
 from cardiacreg.results.view_planes import has_planes
 
@@ -35,6 +40,23 @@ CITATIONS = (
     "models from thick-slice cardiac MR segmentations.",
 )
 _MODEL = "model"
+_INPUTS = {
+    "segmentation": "segmentation",
+    "image": "image",
+    "landmarks": "landmarks",
+    "probabilities": "probabilities",
+    "preset": "preset",
+    "frame": "frame",
+    "frames": "other frames",
+    "views": "views",
+    "atlases": "atlases",
+}
+"""What provenance calls the inputs, and what a page does."""
+_MADE_OF = {
+    "bank_size": "atlases to choose from",
+    "labels_sha256": "SHA-256 of the labels",
+    "image_sha256": "SHA-256 of the image",
+}
 _SHOWN = (
     "LVEDV", "LVESV", "LVSV", "LVEF", "RVEDV", "RVESV", "RVSV", "RVEF", "LVM", "RVM", "BSA",
     *(name for name in RANGES if name.endswith("i")), "WT_Global", "WT_Global ES",
@@ -70,12 +92,13 @@ class VolumeRow(NamedTuple):
 
 
 class MeasureRow(NamedTuple):
-    """A measure, what its name means, its published range and where it lies in it."""
+    """A measure, what its name means, its 90 % interval, its published range and where it lies in it."""
 
     name: str
     words: str
     value: float
     unit: str
+    interval: tuple[float, float] | None
     normal: Range | None
     place: str
 
@@ -119,14 +142,36 @@ def measure_case(
     case: Case, *, height_cm: float | None = None, weight_kg: float | None = None
 ) -> tuple[Measures, list[str]]:
     """Measure the heart, and return what was told meanwhile."""
+    body: Any = {"height_cm": height_cm, "weight_kg": weight_kg}
     with kept_warnings() as notes:
-        found = measure(*case.measured, height_cm=height_cm, weight_kg=weight_kg)
+        if case.cine is None:
+            found = measure(*case.measured, **body)
+        else:
+            found = measure_phases(case.cine, **body)
     return found, [note.message for note in notes]
+
+
+def measure_phases(
+    cine: CineResult | SavedCine,
+    *,
+    height_cm: float | None = None,
+    weight_kg: float | None = None,
+) -> Measures:
+    """Measure a cine; one that was saved without its transforms is measured at its two phases alone.
+
+    Landmarks of end-systole then are those of its labels, in place of those of end-diastole moved.
+    """
+    body: Any = {"height_cm": height_cm, "weight_kg": weight_kg}
+    diastole, systole = (cine.frames[position] for position in (cine.ed, cine.es))
+    if diastole.transforms and systole.transforms:
+        return measure_cine(cine, **body)
+    return measure(model_of_frame(diastole, cine.landmarks), model_of_frame(systole), **body)
 
 
 def measure_rows(measures: Measures) -> list[MeasureRow]:
     """Return the measures that a reader looks for first, with their published ranges."""
     rows = {row.name: row for row in measures.table()}
+    intervals = measures.intervals()
     found = []
     for name in _SHOWN:
         row = rows.get(name)
@@ -134,7 +179,12 @@ def measure_rows(measures: Measures) -> list[MeasureRow]:
             continue
         normal = RANGES.get(name)
         place = "" if normal is None else normal.place(row.value)
-        found.append(MeasureRow(name, measure_words(name), row.value, row.unit, normal, place))
+        ends = intervals.get(name)
+        interval = None if ends is None else (ends.low, ends.high)
+        unit = row.unit.replace("m2", "m²")
+        found.append(
+            MeasureRow(name, measure_words(name), row.value, unit, interval, normal, place)
+        )
     return found
 
 
@@ -260,6 +310,43 @@ def curves_picture(case: Case) -> Picture | None:
         draw_curves(case.cine),  # type: ignore[arg-type]
         "Volume of every structure over the frames; hollow marks are frames that were filled in.",
     )
+
+
+def provenance_rows(
+    provenance: Mapping[str, Any], seconds: Mapping[str, float]
+) -> list[tuple[str, str]]:
+    """Return what a result came of, in words: its inputs first, then versions and times.
+
+    Examples
+    --------
+    >>> from cardiacreg.reports.contents import provenance_rows
+    >>> provenance_rows({"stack": {"segmentation": "seg.nii.gz", "preset": None}}, {"read": 0.52})
+    [('segmentation', 'seg.nii.gz'), ('time, read', '0.5 s')]
+    """
+    rows: dict[str, Any] = {}
+    noted, recorded = (provenance.get(key) or {} for key in ("stack", "inputs"))
+    for name, words in _INPUTS.items():
+        values = [each for each in (recorded.get(name), noted.get(name)) if each not in (None, [])]
+        if values:  # what was in memory has a file beside it where the command line read it
+            value = min(values, key=lambda each: isinstance(each, Mapping) and IN_MEMORY in each)
+            rows[words] = _in_words(value)
+    for name, value in provenance.items():
+        if name not in ("stack", "inputs"):
+            rows[_MADE_OF.get(name, name)] = value
+    rows |= {f"time, {name}": f"{value:.1f} s" for name, value in seconds.items()}
+    return [(name, str(value)) for name, value in rows.items()]
+
+
+def _in_words(value: Any) -> str:
+    """Say what a recorded input was: files by their path."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value))
+    if not isinstance(value, Mapping):
+        return str(value)
+    if IN_MEMORY in value:
+        return f"in memory, {value[IN_MEMORY]}"
+    files = [value[key] for key in (PATH, "segmentation", "image") if value.get(key)]
+    return _in_words(files[0]) if files else "given"
 
 
 def options_text(options: Any) -> str:

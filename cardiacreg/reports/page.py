@@ -1,11 +1,17 @@
-"""Contents become one page of HTML that needs nothing else."""
+"""Contents become one page of HTML that needs nothing else; figures become pictures inside it."""
 
 from __future__ import annotations
 
+import base64
 from importlib.resources import files
-from typing import Any
+from io import BytesIO
+from typing import Any, NamedTuple
 
 import jinja2
+import matplotlib
+from matplotlib.figure import Figure
+
+from cardiacreg.results.qc_figure import png_bytes
 
 _TEMPLATES = "templates"
 
@@ -60,3 +66,31 @@ def number(value: float | None, digits: int = 1, *, signed: bool = False) -> str
     if value is None or value != value:
         return "–"
     return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+class Picture(NamedTuple):
+    """A picture of a page: its source as a data address, what it shows, and its width in pixels."""
+
+    source: str
+    alt: str
+    caption: str
+    width: int
+
+
+def as_png(figure: Figure, caption: str, alt: str = "") -> Picture:
+    """Return a figure as pixels, for what is drawn over images."""
+    data = base64.b64encode(png_bytes(figure)).decode("ascii")
+    return _picture(figure, f"data:image/png;base64,{data}", caption, alt)
+
+
+def as_svg(figure: Figure, caption: str, alt: str = "") -> Picture:
+    """Return a figure as lines, which print sharply; the same for the same content."""
+    buffer = BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "cardiacreg"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return _picture(figure, f"data:image/svg+xml;base64,{data}", caption, alt)
+
+
+def _picture(figure: Figure, source: str, caption: str, alt: str) -> Picture:
+    return Picture(source, alt or caption, caption, round(100 * figure.get_figwidth()))

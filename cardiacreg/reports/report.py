@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, merged
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.io.output_folder import all_or_nothing, check_output
 from cardiacreg.reports import contents
-from cardiacreg.reports.case import Case, Inputs, Reported, open_case
+from cardiacreg.reports.case import Case, Reported, open_case
+from cardiacreg.reports.inputs import Inputs
 from cardiacreg.reports.page import render
 from cardiacreg.reports.reference_ranges import CITATION, POPULATION
 from cardiacreg.reports.signs import measured_signs, quality_score, unusual_signs
@@ -116,9 +117,37 @@ def verdict_of(case: Case) -> Verdict:
     )
     if not found:
         return reached
-    told = [sentence(f"{where}: {f.message}" if where else f.message) for where, f in found]
+    told = _told(case, found)
     folds = reached.reasons[len(dict.fromkeys(finding for _, finding in found)) :]
     return reached._replace(reasons=(*dict.fromkeys(told), *folds))
+
+
+def _told(case: Case, found: Sequence[tuple[str, Finding]]) -> list[str]:
+    """Say what was found and where; what several frames of a cine share is said once, with an example."""
+    if case.cine is None:
+        return [sentence(f"{where}: {f.message}" if where else f.message) for where, f in found]
+    kinds: dict[tuple[str, str], list[tuple[str, Finding]]] = {}
+    of_frames = {finding.code for where, finding in found if where}
+    for where, finding in found:
+        if where or finding.code not in of_frames:
+            kinds.setdefault((finding.code, finding.found.partition(": ")[0]), []).append(
+                (where, finding)
+            )
+    told = [_of_all(each, len(case.movie)) for each in kinds.values()]
+    return [
+        text.replace("qc.png", "the pictures") for text in told
+    ]  # a cine has none of the former
+
+
+def _of_all(found: Sequence[tuple[str, Finding]], n_frames: int) -> str:
+    where, first = found[0]
+    if len(found) == 1:
+        return sentence(f"{where}: {first.message}" if where else first.message)
+    kind, _, detail = first.found.partition(": ")
+    advice = first.message[len(first.found) :]
+    numbers = ", ".join(place.removeprefix("frame ") for place, _ in found)
+    example = f"; in {where} {detail}" if detail else ""
+    return sentence(f"{len(found)} of {n_frames} frames ({numbers}): {kind}{example}{advice}")
 
 
 def _signs(case: Case) -> list[tuple[str, Finding]]:
@@ -176,16 +205,18 @@ def patient_page(
     from cardiacreg import __version__
 
     measures, notes = contents.measure_case(case, height_cm=height_cm, weight_kg=weight_kg)
+    rows = contents.measure_rows(measures)
     return render(
         template,
         title=f"cardiacreg report: {case.name}",
         case=case,
         verdict=verdict_of(case),
         score=score_of(case),
-        warnings=[sentence(text) for text in (*case.warnings, *notes)],
+        warnings=[sentence(text) for text in merged((*case.warnings, *notes))],
         phases=[contents.phase_pictures(case, phase) for phase in case.phases],
         volumes=[(phase.title, contents.volume_rows(phase)) for phase in case.phases],
-        measures=contents.measure_rows(measures),
+        measures=rows,
+        intervals=any(row.interval for row in rows),
         bullseye=contents.bullseye_picture(measures),
         curves=contents.curves_picture(case),
         views=contents.view_pictures(case),
@@ -193,6 +224,7 @@ def patient_page(
         viewer_package=NEEDED,
         reference=CITATION,
         population=POPULATION,
+        made=contents.provenance_rows(case.provenance, case.timings_seconds),
         options=contents.options_text(case.options),
         citations=[text.format(version=__version__) for text in contents.CITATIONS],
         version=__version__,

@@ -8,13 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.reports.before_after import draw_scale_bar, legend, page
 from cardiacreg.reports.directions import letters_of
-from cardiacreg.results.qc_figure import COLOURS, draw_image, draw_labels, outline, prepare_panel
+from cardiacreg.results.qc_figure import (
+    COLOURS,
+    draw_image,
+    draw_labels,
+    outline_structures,
+    prepare_panel,
+)
 from cardiacreg.results.qc_views import STEP_MM, Box, label_share
 from cardiacreg.results.result import ViewReport
 
@@ -130,8 +137,9 @@ def _draw_cut(panel: Any, view: ViewReport, scene: _Scene, model: LabelMap) -> N
     _outline_all(panel, plane.labels, scene, dict.fromkeys(COLOURS, _GIVEN))
     axes = plane.labels.voxel_to_world[:3, :2] / plane.labels.spacing_mm[:2]
     where = scene.points + axes @ np.asarray(view.shift_mm)
-    for label, colour in COLOURS.items():
-        outline(panel, label_share(model, label, np.eye(4), where), scene.box, colour, _LINE)
+    outline_structures(
+        panel, lambda label: label_share(model, label, np.eye(4), where), scene.box, COLOURS, _LINE
+    )
 
 
 def _draw_grey(panel: Any, plane: Subject, scene: _Scene) -> None:
@@ -143,10 +151,14 @@ def _draw_grey(panel: Any, plane: Subject, scene: _Scene) -> None:
 
 
 def _outline_all(panel: Any, labels: LabelMap, scene: _Scene, colours: dict[int, str]) -> None:
-    for label, colour in colours.items():
+    def share_of(label: int) -> NDArray[np.float64]:
         mask = (labels.array[:, :, 0] == label).astype(np.float64)
-        share = ndimage.map_coordinates(mask, scene.pixels, order=1, mode="nearest")
-        outline(panel, share, scene.box, colour, _LINE)
+        share: NDArray[np.float64] = ndimage.map_coordinates(
+            mask, scene.pixels, order=1, mode="nearest"
+        )
+        return share
+
+    outline_structures(panel, share_of, scene.box, colours, _LINE)
 
 
 def _write_directions(panel: Any, scene: _Scene, believed: bool) -> None:

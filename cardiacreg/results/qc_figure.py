@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from cardiacreg.geometry import STRUCTURES, LabelMap
+from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, STRUCTURES, LabelMap
 from cardiacreg.results.guards import FAILED_AGREEMENT
 from cardiacreg.results.qc_numbers import (
     ALARM_COLOUR,
@@ -52,6 +53,8 @@ _NOTES = {"left": 0.82, "right": 0.99, "top": 0.885, "bottom": 0.22, "hspace": 0
 _STRIP = {"left": 0.012, "right": 0.99, "top": 0.19, "bottom": 0.015, "wspace": 0.08}
 _DOTS_PER_INCH = 120
 _GREY = "0.35"
+WALLS = {LV_WALL: LV_CAVITY, RV_WALL: RV_CAVITY}
+"""Which cavity a wall is around."""
 _INPUT_COLOUR = "#d0208a"
 SIDES = (("RV", "LV"), ("inferior", "anterior"))
 _FILL = ListedColormap(["white", *(COLOURS[label] for label in sorted(COLOURS))])
@@ -154,10 +157,15 @@ def _draw_slice(panel: Any, result: RefineResult, axes: HeartAxes, box: Box, k: 
     else:
         draw_image(panel, intensities(image, axes.to_world, stored), box)
     own = labels_on_axes(target, axes.to_world, stored)
-    for label in COLOURS:
-        outline(panel, (own == label).astype(float), box, _INPUT_COLOUR, 1.6)
-    for label, colour in COLOURS.items():
-        outline(panel, label_share(result.labels, label, axes.to_world, true), box, colour, 1.3)
+    given = dict.fromkeys(COLOURS, _INPUT_COLOUR)
+    outline_structures(panel, lambda n: (own == n).astype(float), box, given, 1.6)
+    outline_structures(
+        panel,
+        lambda label: label_share(result.labels, label, axes.to_world, true),
+        box,
+        COLOURS,
+        1.3,
+    )
 
 
 def prepare_panel(panel: Any, box: Box) -> None:
@@ -196,6 +204,36 @@ def outline(panel: Any, share: NDArray[np.float64], box: Box, colour: str, width
     panel.contour(
         share, levels=[0.5], colors=[colour], linewidths=width, origin="lower", extent=tuple(box)
     )
+
+
+def outline_structures(
+    panel: Any,
+    share_of: Callable[[int], NDArray[np.float64]],
+    box: Box,
+    colours: Mapping[int, str],
+    width: float,
+) -> None:
+    """Outline cavities, and walls by their outer side, so that a line has the colour of what it bounds.
+
+    Parameters
+    ----------
+    panel : matplotlib.axes.Axes
+    share_of : callable
+        Returns the share of a label at every point of the panel.
+    box : Box
+    colours : mapping
+        By label.
+    width : float
+        Of the lines, in points.
+    """
+    shares = {label: share_of(label) for label in colours}
+    for wall, cavity in WALLS.items():
+        if shares[wall].max() > 0.5:
+            outline(
+                panel, np.minimum(shares[wall] + shares[cavity], 1.0), box, colours[wall], width
+            )
+    for cavity in WALLS.values():
+        outline(panel, shares[cavity], box, colours[cavity], width)
 
 
 def _draw_cuts(

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.patches import Rectangle
 
 from cardiacreg.anatomy.slice_volumes import StructureVolume
+from cardiacreg.errors import merged
 from cardiacreg.geometry import STRUCTURES
 from cardiacreg.results.guards import FAILED_AGREEMENT, Finding
 from cardiacreg.results.result import RefineResult
@@ -114,7 +115,7 @@ def _number_lines(result: RefineResult, columns: int) -> list[str]:
         lines += _wrapped(", ".join(result.structures_from_atlases), columns)
     if result.warnings:
         lines += ["", f"warnings ({len(result.warnings)})"]
-        lines += [line for note in result.warnings[:3] for line in _wrapped(note, columns)]
+        lines += [line for note in merged(result.warnings)[:3] for line in _wrapped(note, columns)]
     return lines
 
 

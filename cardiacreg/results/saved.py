@@ -23,6 +23,7 @@ from cardiacreg.io.nifti import read_labels, read_volume
 from cardiacreg.io.regular_file import check_regular_file, is_file
 from cardiacreg.results.corrected import corrected_stack
 from cardiacreg.results.files import SCHEMA_VERSION
+from cardiacreg.results.folders import no_result
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import AtlasReport, Orientation, ViewReport
 from cardiacreg.results.transform_files import BUNDLE
@@ -215,11 +216,7 @@ def read_summary(place: Path, name: str, version: int) -> dict[str, Any]:
     """Read the JSON file that says what a folder of results holds, of the version that is read."""
     file = place / name
     if not is_file(file):
-        raise InvalidInputError(
-            f"{place}: holds no {name}; needs a folder that cardiacreg refine, or save() of its "
-            "result, wrote.",
-            code="NO_RESULT",
-        )
+        raise no_result(place, name)
     check_regular_file(file)
     if file.stat().st_size > _LARGEST_JSON_BYTES:
         raise damaged(place, f"{name} is larger than {_LARGEST_JSON_BYTES} bytes")

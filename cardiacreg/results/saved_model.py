@@ -6,16 +6,18 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from cardiacreg.anatomy.label_presets import canonical_labels
 from cardiacreg.anatomy.slice_volumes import StructureVolume
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap, Landmarks
+from cardiacreg.io.label_values import Frame
 from cardiacreg.io.landmark_files import read_landmarks
 from cardiacreg.io.nifti import read_labels
-from cardiacreg.io.regular_file import check_regular_file, is_folder, unreadable
+from cardiacreg.io.regular_file import check_regular_file, is_file, is_folder, unreadable
 from cardiacreg.io.source_name import named_source
+from cardiacreg.results.folders import CINE, RESULT, no_result
 from cardiacreg.results.result import RefineResult
 
 _LARGEST_SUMMARY_BYTES = 50_000_000
@@ -50,7 +52,7 @@ Model: TypeAlias = RefineResult | SavedModel | LabelMap | str | os.PathLike[str]
 """A result, a folder that one was saved to, canonical labels, or their file."""
 
 
-def as_model(source: Model, *, preset: str | None = None) -> SavedModel:
+def as_model(source: Model, *, preset: str | None = None, frame: Frame = None) -> SavedModel:
     """Return what is to be known of a model.
 
     Parameters
@@ -58,11 +60,13 @@ def as_model(source: Model, *, preset: str | None = None) -> SavedModel:
     source : Model
     preset : str, optional
         Meaning of the labels of a file; canonical when absent.
+    frame : int, "ED" or "ES", optional
+        Of a 4-D file, or of the folder of a cine.
 
     Raises
     ------
     InvalidInputError
-        If a file is missing or not readable, or a folder holds no result (BAD_RESULT).
+        If a file is missing or not readable, or a folder holds no result (NO_RESULT, BAD_RESULT).
     """
     if isinstance(source, SavedModel):
         return source
@@ -73,13 +77,43 @@ def as_model(source: Model, *, preset: str | None = None) -> SavedModel:
             source.labels, source.landmarks, source.volumes, source.structures_from_atlases
         )
     place = Path(source)
+    if is_folder(place) and frame is not None and is_file(place / CINE):
+        place, preset = place / "labels.nii.gz", None
     if is_folder(place):
         return _from_folder(place)
-    return SavedModel(canonical_labels(read_labels(place), preset), files=(place,))
+    labels = canonical_labels(read_labels(place, frame=frame), preset)
+    return SavedModel(labels, files=(place,))
+
+
+class OneFrame(Protocol):
+    """What a model is made of in a frame of a cine."""
+
+    @property
+    def labels(self) -> LabelMap:
+        """The model."""
+
+    @property
+    def volumes(self) -> dict[str, StructureVolume]:
+        """By structure."""
+
+
+def model_of_frame(frame: OneFrame, landmarks: Landmarks | None = None) -> SavedModel:
+    """Return the model of one frame of a cine, which knows what the frame's labels did not show.
+
+    Parameters
+    ----------
+    frame : CineFrame or SavedFrame
+    landmarks : Landmarks, optional
+        Of this frame; derived from the labels when absent.
+    """
+    unseen = tuple(name for name, volume in frame.volumes.items() if volume.input_ml is None)
+    return SavedModel(frame.labels, landmarks, frame.volumes, unseen)
 
 
 def _from_folder(folder: Path) -> SavedModel:
-    files = tuple(folder / name for name in ("labels.nii.gz", "landmarks.json", "result.json"))
+    files = tuple(folder / name for name in ("labels.nii.gz", "landmarks.json", RESULT))
+    if not is_file(files[2]):
+        raise no_result(folder)
     with named_source(os.fspath(files[2])):
         found = _summary(files[2])
         volumes = found.get("volumes", {})

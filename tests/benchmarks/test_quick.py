@@ -34,7 +34,7 @@ COARSE = (
 )
 ABSENT = (
     "anatomy_transfer", "hidden_ends", "missing_base", "network_acdc", "orientation",
-    "other_image", "real", "volumes",
+    "other_image", "real", "two_frames", "volumes",
 )  # fmt: skip
 TIMES = "times fresh processes or every kernel for minutes"
 TRAINS = "trains or runs a network; the network has tests of its own"

@@ -118,6 +118,36 @@ def test_frames_are_chosen_by_phase(heart, tmp_path):
     assert run(*words, "--frame", 1).exit_code == 0
 
 
+def test_a_file_for_a_folder_and_a_folder_for_a_file_are_told_apart(heart, tmp_path):
+    path = write(tmp_path / "seg.nii.gz", heart)
+    result = run("refine", path, "-o", tmp_path / "out")
+    assert_one_line_error(result, "NO_FOLDER")
+    assert "is a file" in result.stderr and "with -i" in result.stderr
+    result = run("refine", "-i", tmp_path, "-o", tmp_path / "out")
+    assert_one_line_error(result, "UNREADABLE_FILE")
+    assert "without -i" in result.stderr
+
+
+def test_surfaces_of_all_frames_are_refused_and_not_forgotten(heart, tmp_path):
+    path = write(tmp_path / "seg.nii.gz", heart)
+    more = ("--frames", "all", "--surfaces", "vtp")
+    result = run("refine", "-i", path, "-o", tmp_path / "out", *more)
+    assert result.exit_code == 2 and "cardiacreg surfaces OUT --frame N" in result.stderr
+
+
+def test_what_is_said_of_a_second_file_as_of_the_first_is_not_repeated(heart, tmp_path):
+    paths = []
+    for name in ("a.nii.gz", "b.nii.gz"):
+        image = nibabel.Nifti1Image(heart.array, heart.voxel_to_world)
+        image.header["pixdim"][1:4] = heart.spacing_mm * 1.5
+        image.to_filename(tmp_path / name)
+        paths.append(tmp_path / name)
+    lines = run("evaluate", "-i", paths[0], "-r", paths[1]).stderr.splitlines()
+    told = [line for line in lines if line.startswith("warning: ") and "sform" in line]
+    assert len(told) == 1 and "a.nii.gz" in told[0]
+    assert f"warning: {paths[1]}: likewise." in lines
+
+
 def test_fine_voxels_are_accepted_when_asked_for(heart, tmp_path):
     thick = LabelMap(heart.array, heart.voxel_to_world @ np.diag([1, 1, 4, 1]))
     path = write(tmp_path / "a.nii.gz", thick)
@@ -133,6 +163,7 @@ def test_presets_are_listed_shown_and_tried(heart, tmp_path):
     found = json.loads(run("presets", "ukbb", "mm-whs", "--json").stdout)
     assert list(found) == ["mms", "mmwhs"] and found["mmwhs"]["values"]["500"] == 1
     assert_one_line_error(run("presets", "adcd"), "UNKNOWN_PRESET")
+    assert "did you mean acdc?" in run("presets", "adcd").stderr
     acdc = write(tmp_path / "b.nii.gz", relabelled(heart, {1: 3, 4: 1}))
     lines = dict(x.split(maxsplit=1) for x in run("presets", "-i", acdc).stdout.splitlines())
     assert lines["acdc"] == "fits" and "LV cavity's outline" in lines["mms"]

@@ -7,9 +7,12 @@ import json
 import pytest
 from click.testing import CliRunner
 
+import cardiacreg
 from cardiacreg import read_surface
 from cardiacreg.cli import model
 from cardiacreg.cli.app import main
+from cardiacreg.errors import kept_warnings
+from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.results import files
 
 
@@ -47,7 +50,7 @@ def test_wrong_usage(tiny_files, tmp_path):
     absent = run("surfaces", tmp_path / "absent.nii.gz", "-o", tmp_path)
     assert absent.exit_code == 1 and "FILE_NOT_FOUND" in absent.stderr
     empty = run("surfaces", tmp_path, "-o", tmp_path)
-    assert empty.exit_code == 1 and "FILE_NOT_FOUND" in empty.stderr
+    assert empty.exit_code == 1 and "NO_RESULT" in empty.stderr
 
 
 def test_refine_writes_surfaces_and_a_later_result_removes_them(tiny_files, tmp_path):
@@ -125,3 +128,77 @@ def test_measuring_fails_with_one_line(tiny_files, tmp_path):
     half = run("measure", tiny_files.labels, "-o", tmp_path / "out", "--height-cm", 180)
     assert half.exit_code == 1 and "BAD_BODY" in half.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def patient(tiny_result, tmp_path_factory):
+    """The folder of a patient with two frames, as ``refine PATIENT_FOLDER`` leaves it."""
+    place = tmp_path_factory.mktemp("patients") / "patient7"
+    for name in ("ED", "ES"):
+        tiny_result.save(place / name)
+    (place / "patient.json").write_text(json.dumps({"phases": {"ED": "ED", "ES": "ES"}}))
+    return place
+
+
+@pytest.fixture(scope="module")
+def cine_folder(tmp_path_factory):
+    """A cine saved without its transforms."""
+    frames = [make_toy_heart(size=size).labels for size in (1.0, 0.85)]
+    with kept_warnings():
+        cine = cardiacreg.refine_cine(
+            frames, atlases=[make_toy_heart(size=size) for size in (0.8, 0.9)],
+            spacing_mm=(2.5, 2.5, 4.0),
+            options=cardiacreg.RefineOptions(n_atlases=2, orientation="as-stored"),
+        )  # fmt: skip
+    return cine.save(tmp_path_factory.mktemp("cines") / "cine")
+
+
+def test_a_patient_is_measured_by_one_folder(patient, tmp_path):
+    of_both = run("measure", patient / "ED", patient / "ES", "-o", tmp_path / "a", "--json")
+    of_one = run("measure", patient, "-o", tmp_path / "b", "--json")
+    assert of_one.exit_code == 0, of_one.output
+    assert json.loads(of_one.stdout)["measures"] == json.loads(of_both.stdout)["measures"]
+    assert json.loads(of_one.stdout)["measures"]["LVEF (%)"] == pytest.approx(0.0)
+
+
+def test_a_cine_is_measured_and_one_frame_of_it_drawn(cine_folder, tmp_path):
+    done = run("measure", cine_folder, "-o", tmp_path / "numbers", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["measures"]
+    assert found["LVEF (%)"] > 10 and found["LVESV (mL)"] < found["LVEDV (mL)"]
+    for frame, column in ((0, "LVEDV (mL)"), ("ES", "LVESV (mL)")):
+        drawn = run(
+            "surfaces", cine_folder, "--frame", frame, "-o", tmp_path / str(frame), "--json"
+        )
+        assert drawn.exit_code == 0, drawn.output
+        volume = json.loads(drawn.stdout)["surfaces"]["LV_ENDO"]["volume_ml"]
+        assert volume == pytest.approx(found[column], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("surfaces", "surfaces and mesh one frame of it"),
+        ("verify", "cine.json"),
+        ("convert", "--frame"),
+    ],
+)
+def test_what_takes_no_cine_says_what_does(cine_folder, tmp_path, command, words):
+    more = (tmp_path / "x.seg.nrrd",) if command == "convert" else ()
+    more = ("-o", tmp_path / "x") if command == "surfaces" else more
+    done = run(command, cine_folder, *more)
+    assert done.exit_code == 1 and words in done.stderr
+
+
+@pytest.mark.parametrize("command", ["surfaces", "verify", "convert"])
+def test_what_takes_one_frame_names_those_of_a_patient(patient, tmp_path, command):
+    more = (tmp_path / "x.seg.nrrd",) if command == "convert" else ()
+    more = ("-o", tmp_path / "x") if command == "surfaces" else more
+    done = run(command, patient, *more)
+    assert done.exit_code == 1 and "ED, ES" in done.stderr
+
+
+def test_convert_lists_what_it_converts_line_by_line():
+    lines = run("convert", "--help").stdout.splitlines()
+    kinds = ("labels", "contours", "images", "transforms", "landmarks", "surfaces")
+    assert [k for k in kinds if any(line.startswith(f"  {k}  ") for line in lines)] == list(kinds)

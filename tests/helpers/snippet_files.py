@@ -8,6 +8,7 @@ import warnings
 
 import numpy as np
 import SimpleITK
+from scipy import ndimage
 
 import cardiacreg
 from cardiacreg.phantoms.beating import beating_heart
@@ -165,6 +166,13 @@ def write_studies(folder, scan):
     images = [dcmread(path) for path in sorted((folder / "DICOM_FOLDER").rglob("*.dcm"))]
     drawn = {each.SOPInstanceUID: [contour("saendocardialContour", 4 * BOX)] for each in images[:1]}
     workspace(folder / "drawn.cvi42wsx", drawn)
+    contracted = np.array(scan.labels.array)
+    cavity = contracted == 1
+    contracted[cavity & ~ndimage.binary_erosion(cavity, np.ones((3, 3, 1)))] = 2
+    later = cardiacreg.LabelMap(contracted, scan.labels.voxel_to_world)
     cardiacreg.write_guide_points(folder / "guidepoints", scan.labels)
+    cardiacreg.write_guide_points(folder / "later", later, time_frame=1)
+    shutil.move(folder / "later" / "GPFile_001.txt", folder / "guidepoints")
+    shutil.rmtree(folder / "later")
     for path in (folder / "guidepoints").iterdir():
         shutil.copy(path, folder)

@@ -53,6 +53,33 @@ def shown(page):
     return {re.sub("<[^>]*>", "", subject): verdict for verdict, subject in found}
 
 
+def test_what_is_about_the_run_comes_after_the_heart_and_has_no_distribution(tmp_path):
+    table = [
+        {
+            "subject": n,
+            "warnings": 0,
+            "seconds": 3.0 + k,
+            "agreement LV wall": 0.9,
+            "LVEF (%)": 50 + k,
+        }
+        for k, n in enumerate("abcd")
+    ]
+    text = cardiacreg.write_cohort_report(table, tmp_path / "p.html").read_text(encoding="utf-8")
+    heads = re.findall(r'data-kind="number">([^<]+)</button>', unescape(text))
+    assert heads == ["Verdict", "LVEF (%)", "warnings", "seconds", "agreement LV wall"]
+    (words,) = re.findall(r'alt="Histograms\. ([^"]+)"', text)
+    assert "LVEF" in words and "agreement" in words and "seconds" not in words
+
+
+def test_a_report_of_the_patient_is_linked_from_the_folder_of_a_frame(tmp_path):
+    (tmp_path / "P1/ED").mkdir(parents=True)
+    (tmp_path / "P1/report.html").write_text("<p>P1</p>")
+    row = {"subject": "P1", "folder": str(tmp_path / "P1/ED"), "LVEF (%)": 60}
+    text = cardiacreg.write_cohort_report([row], tmp_path / "p.html").read_text(encoding="utf-8")
+    (link,) = re.findall(r'href="([^"]*report.html)"', text)
+    assert (tmp_path / link).read_text() == "<p>P1</p>"
+
+
 def test_the_worst_come_first(page):
     order = list(shown(page).items())
     assert order[:2] == [("P005", "reject"), ("P003", "look")]

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.reports.before_after import beyond_slices, draw_cuts, draw_slices
 from cardiacreg.reports.directions import directions_of
-from cardiacreg.reports.pictures import as_svg
+from cardiacreg.reports.page import as_svg
 from cardiacreg.reports.shifts_figure import draw_shifts
 from cardiacreg.results import surface_figure
 from cardiacreg.results.qc_views import heart_axes

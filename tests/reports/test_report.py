@@ -18,8 +18,15 @@ from cardiacreg.phantoms.long_axis_views import simulate_views
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.reports import report as report_module
-from cardiacreg.reports.case import Inputs, note_inputs, noted_inputs, open_case
-from cardiacreg.reports.contents import view_pictures
+from cardiacreg.reports.case import open_case
+from cardiacreg.reports.contents import (
+    measure_case,
+    measure_rows,
+    provenance_rows,
+    view_pictures,
+    volume_rows,
+)
+from cardiacreg.reports.inputs import Inputs, note_inputs, noted_inputs
 from cardiacreg.reports.report import patient_page, verdict_of
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import ViewReport
@@ -203,6 +210,110 @@ class TestCine:
         changed = dataclasses.replace(cine, frames=(cine.frames[0], frame, *cine.frames[2:]))
         reasons = verdict_of(open_case(changed, Inputs())).reasons
         assert "Frame 1: agreement is low; look." in reasons
+
+    def test_what_frames_share_is_told_once_with_an_example(self, cine):
+        def finding(ml):
+            return Finding(
+                "BEYOND_ENDS", f"beyond the base: LV {ml} ml; check in qc.png, and say so"
+            )
+
+        frames = [
+            dataclasses.replace(
+                frame, findings=(finding(7 + frame.number),) if frame.number else ()
+            )
+            for frame in cine.frames
+        ]
+        whole = (Finding("BEYOND_ENDS", "3 of 4 frames have this finding; look at theirs"),)
+        changed = dataclasses.replace(cine, frames=tuple(frames), findings=whole)
+        (told,) = [r for r in verdict_of(open_case(changed, Inputs())).reasons if "base" in r]
+        assert told == (
+            "3 of 4 frames (1, 2, 3): beyond the base; in frame 1 LV 8 ml; check in the pictures, and "
+            "say so."
+        )
+        assert not [
+            r for r in verdict_of(open_case(changed, Inputs())).reasons if "this finding" in r
+        ]
+
+    def test_without_its_stack_it_knows_volumes_and_what_was_not_shown(self, cine, tmp_path):
+        def unlabelled(frame):
+            volume = dataclasses.replace(frame.volumes["RV wall"], input_ml=None)
+            return dataclasses.replace(frame, volumes=frame.volumes | {"RV wall": volume})
+
+        hidden = dataclasses.replace(cine, frames=tuple(map(unlabelled, cine.frames)))
+        case = open_case(hidden.save(tmp_path / "cine"), Inputs())
+        assert case.missing_input and case.structures_from_atlases == ("RV wall",)
+        rows = {row.name: row for row in volume_rows(case.phases[0])}
+        assert rows["LV cavity"].total_ml == pytest.approx(
+            cine.frames[0].volumes["LV cavity"].total_ml
+        )
+        shown = {row.name for row in measure_rows(measure_case(case)[0])}
+        assert "RVM" not in shown and "LVEF" in shown
+        assert "RVM" in {
+            row.name for row in measure_rows(measure_case(open_case(cine, Inputs()))[0])
+        }
+
+
+def test_the_folder_of_a_patient_is_its_two_phases(tiny_result, tmp_path):
+    shifts = np.array(tiny_result.slice_shifts_mm) + 1.0
+    for name, shift in (("ED", shifts), ("ES", 2 * shifts)):
+        own = dataclasses.replace(tiny_result, slice_shifts_mm=shift)
+        own.save(tmp_path / "patient7" / name)
+    said = {"phases": {"ED": "ED", "ES": "ES"}}
+    (tmp_path / "patient7/patient.json").write_text(json.dumps(said))
+    case = open_case(tmp_path / "patient7", Inputs())
+    assert case.name == "patient7" and [p.title for p in case.phases] == [
+        "End-diastole",
+        "End-systole",
+    ]
+    np.testing.assert_allclose(case.phases[1].slice_shifts_mm, 2 * shifts)
+    text = text_of(patient_page(case))
+    assert text.count("Two of them differ on") == 2, "atlases are shown of either phase"
+
+
+def test_both_phases_show_their_own_shifts(tiny_result):
+    moved = dataclasses.replace(
+        tiny_result, slice_shifts_mm=np.array(tiny_result.slice_shifts_mm) + 4.0
+    )
+    page = patient_page(open_case(tiny_result, Inputs(), moved))
+    shifts = page[page.index('<section id="shifts"') : page.index('<section id="measures"')]
+    assert shifts.count("<img") == 2
+    first, second = re.findall(r'<img src="([^"]+)"', shifts)
+    assert first != second
+
+
+def test_measures_have_their_intervals(tiny_result):
+    case = open_case(tiny_result, Inputs())
+    measures = measure_case(case)[0]
+    (row,) = [each for each in measure_rows(measures) if each.name == "LVEDV"]
+    ends = measures.intervals()["LVEDV"]
+    assert row.interval == (ends.low, ends.high)
+    assert f"{ends.low:.1f}–{ends.high:.1f}" in text_of(patient_page(case))
+
+
+def test_how_it_was_made_is_said_in_words(tiny_result):
+    stack = {"segmentation": "../seg.nii.gz", "image": None, "preset": "acdc", "frame": None}
+    made = tiny_result.provenance | {"stack": stack}
+    text = text_of(
+        patient_page(open_case(dataclasses.replace(tiny_result, provenance=made), Inputs()))
+    )
+    assert "segmentation ../seg.nii.gz image in memory, Volume preset acdc" in text
+    made["inputs"] = made["inputs"] | {"views": [{"segmentation": {"path": "/4ch.nii.gz"}}]}
+    assert ("views", "/4ch.nii.gz") in provenance_rows(made, {})
+    assert (
+        dict(provenance_rows(tiny_result.provenance, {}))["segmentation"] == "in memory, LabelMap"
+    )
+    assert "bank_size" not in text and "{'segmentation'" not in text
+
+
+def test_inputs_that_a_run_recorded_are_found_without_a_note():
+    recorded = {
+        "segmentation": {"path": "/a/seg.nii.gz"},
+        "image": None,
+        "preset": [[3, 1], [2, 2]],
+    }
+    found = noted_inputs(Path("/out"), {"inputs": recorded})
+    assert found.segmentation == Path("/a/seg.nii.gz") and found.image is None
+    assert found.preset == {3: 1, 2: 2}
 
 
 def test_views_are_told_with_their_agreement(tiny_result, tmp_path):

@@ -9,7 +9,8 @@ from cardiacreg.anatomy.cut_base import LARGEST_WIDENING, widening_at_base
 from cardiacreg.geometry import LabelMap
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.toy_heart import make_toy_heart
-from cardiacreg.reports.case import Inputs, open_case
+from cardiacreg.reports.case import open_case
+from cardiacreg.reports.inputs import Inputs
 from cardiacreg.reports.report import score_of, verdict_of
 from cardiacreg.reports.signs import (
     LARGEST_SHIFT_MM,

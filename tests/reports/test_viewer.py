@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, apply_matrix
-from cardiacreg.reports.case import Inputs, Refined, open_case
+from cardiacreg.reports.case import Refined, open_case
 from cardiacreg.reports.contents import axes_of
+from cardiacreg.reports.inputs import Inputs
 from cardiacreg.reports.viewer import OUTLINES, SURFACES, make_viewer
 from cardiacreg.results.qc_views import heart_axes
 

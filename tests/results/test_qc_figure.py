@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from cardiacreg.anatomy.slice_volumes import StructureVolume
@@ -26,8 +28,9 @@ from cardiacreg.geometry import (
 )
 from cardiacreg.results import surface_figure
 from cardiacreg.results.guards import CODES, find_problems
-from cardiacreg.results.qc_figure import draw_qc_figure, png_bytes
+from cardiacreg.results.qc_figure import COLOURS, draw_qc_figure, outline_structures, png_bytes
 from cardiacreg.results.qc_views import (
+    Box,
     cut_points,
     heart_axes,
     heart_points,
@@ -309,3 +312,23 @@ def test_the_heart_from_outside_does_not_depend_on_how_it_was_stored(tiny_result
 
 def test_the_surface_figure_is_a_png(tiny_result):
     assert png_bytes(surface_figure.draw_surface_figure(tiny_result)).startswith(PNG_START)
+
+
+def test_a_line_has_the_colour_of_what_it_bounds():
+    """The inner side of the LV wall is the cavity's line, its outer side the wall's, each once."""
+    labels = np.zeros((40, 40), np.uint8)
+    labels[5:35, 5:35], labels[12:28, 12:28] = LV_WALL, LV_CAVITY
+    figure = Figure()
+    panel = figure.add_subplot()
+    shares = {label: (labels == label).astype(float) for label in COLOURS}
+    outline_structures(panel, shares.__getitem__, Box(0, 40, 0, 40), COLOURS, 1.0)
+    drawn = [
+        (to_hex(lines.get_edgecolor()[0]), path.get_extents().width)
+        for lines in panel.collections
+        for path in lines.get_paths()
+        if len(path.vertices)
+    ]
+    assert sorted(drawn, key=lambda each: each[1]) == [
+        (COLOURS[LV_CAVITY], pytest.approx(16, abs=1)),
+        (COLOURS[LV_WALL], pytest.approx(30, abs=1)),
+    ]
