@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cardiacreg.algebra import determinants, invert, length, multiply
+from cardiacreg.anatomy.label_presets import check_anatomy
 from cardiacreg.anatomy.long_axis import bare_direction, bare_faces_mm2, long_axis, towards_rv
 from cardiacreg.anatomy.slice_order import image_in_order, repeats, slice_order
 from cardiacreg.arrays import Float
@@ -251,6 +252,16 @@ def _sampled(
     return sampled
 
 
+def _is_a_heart(labels: LabelMap) -> bool:
+    """Whether labels make sense: values of another preset make none, in whatever order their axes are."""
+    with kept_warnings():
+        try:
+            check_anatomy(labels)
+        except InvalidInputError:
+            return False
+    return True
+
+
 def axes_hint(labels: LabelMap) -> str:
     """Say that an array's axes seem to be in another order than its matrix; empty where they do not.
 
@@ -265,6 +276,9 @@ def axes_hint(labels: LabelMap) -> str:
     bare = bare_direction(LabelMap(labels.array, np.eye(4)))
     likely = thickest if bare is None else int(np.abs(bare).argmax())
     if likely == thickest or np.ptp(labels.spacing_mm) < 1e-3:
+        return ""
+    exchanged = np.ascontiguousarray(np.swapaxes(labels.array, likely, thickest))
+    if not _is_a_heart(LabelMap(exchanged, labels.voxel_to_world)):
         return ""
     return (
         f" The heart seems to have its slices along axis {likely}, and the matrix along axis {thickest}, "

@@ -10,14 +10,14 @@ import pytest
 
 from cardiacreg import InputWarning, InvalidInputError, LabelMap, RefineOptions, dice
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
-from cardiacreg.anatomy.long_axis import long_axis, towards_rv
+from cardiacreg.anatomy.long_axis import bare_direction, long_axis, towards_rv
 from cardiacreg.errors import kept_warnings
-from cardiacreg.geometry import apply_matrix
+from cardiacreg.geometry import LV_CAVITY, LV_WALL, apply_matrix
 from cardiacreg.io.nifti import read_labels, write_labels
 from cardiacreg.phantoms.acquisition import simulate_low_resolution
 from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.refinement._refine import refine
-from cardiacreg.refinement.short_axis_lattice import placement
+from cardiacreg.refinement.short_axis_lattice import axes_hint, placement
 from cardiacreg.refinement.target import gather_frames, gather_target
 from tests.helpers.small_hearts import matrix, small_heart
 from tests.helpers.tiny_bank import (
@@ -158,6 +158,14 @@ def test_an_array_whose_axes_are_not_those_of_its_matrix_is_explained():
     with pytest.raises(InvalidInputError, match="GetArrayFromImage") as error, kept_warnings():
         gather_target((array, labels.voxel_to_world), None, None, None, None)
     assert "transpose(2, 1, 0)" in str(error.value)
+
+
+def test_labels_that_are_no_heart_in_any_order_say_nothing_about_the_axes():
+    array = np.zeros((14, 14, 7), np.uint8)
+    array[3:9, 4:10, 1:6], array[9:11, 4:10, 1:6] = LV_CAVITY, LV_WALL
+    labels = LabelMap(array, np.diag([1.5, 1.5, 10.0, 1.0]))
+    assert int(np.abs(bare_direction(labels)).argmax()) == 0, "the bare side looks like slices"
+    assert axes_hint(labels) == ""
 
 
 # ---- volumes along the body
