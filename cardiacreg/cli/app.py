@@ -39,6 +39,7 @@ from cardiacreg.cli.presets import (
 from cardiacreg.cli.report import page_of, report, report_option, with_inputs
 from cardiacreg.cli.result import (
     accept_failed_option,
+    bids_option,
     echo_result,
     findings_kept_for_the_end,
     transforms_of,
@@ -176,6 +177,7 @@ for _command in (
 @surface_formats_option("--surfaces")
 @click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
 @transforms_option
+@bids_option
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

@@ -23,7 +23,6 @@ from cardiacreg.doors.label_sources import LabelSource, label_source
 from cardiacreg.doors.segmentation_files import (
     LABEL_FORMATS,
     NIFTI,
-    STRUCTURE_COLOURS,
     label_format,
     write_values,
 )
@@ -35,7 +34,7 @@ from cardiacreg.doors.study_files import (
     write_label_folder,
 )
 from cardiacreg.errors import InvalidInputError, warn
-from cardiacreg.geometry import Affine, LabelMap, corner_distance_mm
+from cardiacreg.geometry import STRUCTURE_COLOURS, Affine, LabelMap, corner_distance_mm
 from cardiacreg.io.kept_inputs import check_inputs_are_kept
 from cardiacreg.io.label_values import Frame
 from cardiacreg.io.landmark_files import read_landmarks, write_landmarks

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from cardiacreg.geometry import LV_WALL
-from cardiacreg.meshes.boundary import BASE, SURFACES
+from cardiacreg.meshes.boundary import BASE, SURFACES, row_keys
 from cardiacreg.meshes.tetrahedral import VolumeMesh
 from cardiacreg.surfaces.level_fields import LV_ENDO, RV_ENDO
 
@@ -100,15 +100,10 @@ def _regions_inside(mesh: VolumeMesh) -> NDArray[np.int32]:
     tetrahedra = mesh.tetrahedra.astype(np.int64)
     faces = np.concatenate([tetrahedra[:, each] for each in
                             ([1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1])])  # fmt: skip
-    keys = _keys(faces, len(mesh.nodes_mm))
-    order = np.argsort(keys)
-    places = np.searchsorted(keys[order], _keys(mesh.triangles, len(mesh.nodes_mm)))
-    return np.tile(mesh.regions, 4)[order[places]]
-
-
-def _keys(triangles: NDArray[np.int64] | NDArray[np.int32], count: int) -> Numbers:
-    first, second, third = np.sort(triangles.astype(np.int64), axis=1).T
-    return np.asarray((first * count + second) * count + third)
+    keys = row_keys(np.concatenate([faces, mesh.triangles.astype(np.int64)]))
+    inside, outside = keys[: len(faces)], keys[len(faces) :]
+    order = np.argsort(inside)
+    return np.tile(mesh.regions, 4)[order[np.searchsorted(inside[order], outside)]]
 
 
 class _Border:
@@ -117,7 +112,7 @@ class _Border:
     def __init__(self, triangles: Numbers, n_nodes: int) -> None:
         self._triangles = triangles
         edges = np.concatenate([triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
-        keys = np.sort(edges, axis=1) @ np.array([n_nodes, 1])
+        keys = row_keys(edges)
         own = np.tile(np.arange(len(triangles)), 3)
         order = np.argsort(keys, kind="stable")
         same = np.flatnonzero(keys[order][1:] == keys[order][:-1])

@@ -18,6 +18,7 @@ from cardiacreg import (
     write_volume_mesh,
 )
 from cardiacreg.geometry import LV_WALL
+from cardiacreg.meshes.boundary import without_pinches
 from cardiacreg.meshes.patches import PATCHES, boundary_patches
 from cardiacreg.results.saved_model import SavedModel
 from cardiacreg.surfaces.triangles import Surface
@@ -52,6 +53,15 @@ def loops_of(triangles):
     for one, other in border.tolist():
         parent[root(one)] = root(other)
     return len({root(node) for node in parent})
+
+
+def test_what_touches_at_an_edge_or_a_node_alone_is_left_out():
+    large = np.array([[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6]])
+    at_an_edge = np.array([[0, 1, 7, 8]])
+    at_a_node = np.array([[6, 9, 10, 11]])
+    found = without_pinches(np.concatenate([large, at_an_edge, at_a_node]))
+    np.testing.assert_array_equal(found, large)
+    np.testing.assert_array_equal(without_pinches(large), large)
 
 
 def test_every_patch_is_one_piece_with_simple_borders(mesh):
