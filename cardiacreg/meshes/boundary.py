@@ -107,7 +107,7 @@ def _lesser_groups(tetrahedra: Rows, place: NDArray[np.int64]) -> Rows:
     count, groups = connected_components(shared >= 3, directed=False)
     if count < 2:
         return around[:0]
-    return around[groups != np.bincount(groups).argmax()]
+    return np.asarray(around[groups != np.bincount(groups).argmax()])
 
 
 def surface_numbers(

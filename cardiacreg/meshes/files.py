@@ -192,7 +192,7 @@ def _ukb_files(mesh: VolumeMesh, case: str) -> dict[str, bytes]:
     found = {}
     for name, own in patches.items():
         used, rows = np.unique(mesh.triangles[own], return_inverse=True)
-        patch = Surface(mesh.nodes_mm[used], rows.reshape(-1, 3), name)
+        patch = Surface(mesh.nodes_mm[used], rows.reshape(-1, 3).astype(np.int32), name)
         found[f"{name}_{case}.stl"] = surface_bytes(patch, "stl")
     surfaces = surfaces_of_patches(tuple(patches))
     files = {name: [f"{each}_{case}.stl" for each in own] for name, own in surfaces.items()}

@@ -173,7 +173,7 @@ class _Border:
         """Nodes that neighbours share, shape (n, 2)."""
         mine, theirs = self._triangles[one], self._triangles[other]
         common = (mine[:, :, None] == theirs[:, None, :]).any(axis=2)
-        return mine[common].reshape(-1, 2)
+        return np.asarray(mine[common].reshape(-1, 2))
 
 
 def surfaces_of_patches(names: Sequence[str]) -> dict[str, list[str]]:
