@@ -26,7 +26,7 @@ from cardiacreg.doors.segmentation_files import (
     label_format,
     write_values,
 )
-from cardiacreg.doors.source_kinds import Kind, source_kind
+from cardiacreg.doors.source_kinds import Kind, points_file_in, source_kind
 from cardiacreg.doors.study_files import (
     labels_of_frames,
     labels_of_guide_points,
@@ -110,8 +110,8 @@ def convert(
     ----------
     source : path-like
         Labels (NIfTI, NRRD, MetaImage, ``.seg.nrrd``, MGH, DICOM-SEG, the folder of a result), a
-        transform (``.dof``, ITK, elastix, dense field), landmarks, a surface, biv-me's guide points,
-        contours of cvi42, or a folder of DICOM images.
+        transform (``.dof``, ITK, elastix, dense field), landmarks, a surface, biv-me's guide points (a
+        file, or a folder with one), contours of cvi42, or a folder of DICOM images.
     destination : path-like
         Its ending says the format; a folder for what becomes several files.
     space_from : {"RAS", "LPS"}, optional
@@ -151,7 +151,7 @@ def convert(
     >>> convert("points.json", "points.mrk.json", space_to="LPS").kind
     'landmarks'
     """
-    given, wanted = Path(source), Path(destination)
+    given, wanted = points_file_in(Path(source)), Path(destination)
     kind = source_kind(given, wanted)
     asked = Wanted(space_from, space_to, preset, frame, like, study, overwrite)
     _check_spaces(kind, asked)

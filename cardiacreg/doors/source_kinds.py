@@ -89,6 +89,24 @@ def source_kind(source: Path, destination: Path) -> Kind:
     )
 
 
+def points_file_in(source: Path) -> Path:
+    """Return the guide points in a folder that `write_guide_points` wrote; any other source as it is.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are several (UNKNOWN_CONVERSION): a file is one phase.
+    """
+    found = sorted(source.glob("GPFile*.txt")) if source.is_dir() else []
+    if len(found) > 1:
+        raise InvalidInputError(
+            f"{source}: holds {len(found)} files of guide points, one for each phase; name one of them, "
+            f"as {found[0]}.",
+            code="UNKNOWN_CONVERSION",
+        )
+    return found[0] if found else source
+
+
 def _says_contours(source: Path) -> bool:
     with source.open("rb") as stream:
         return b"contour type" in stream.readline(1000)
