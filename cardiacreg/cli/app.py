@@ -209,8 +209,8 @@ def refine(
 
     Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json. Of a
     PATIENT_FOLDER, in place of -i, every frame that is found is refined, into a folder each in a folder
-    of the patient in OUT, with measures.csv; names are known of ACDC, M&Ms, M&Ms-2, ukbb_cardiac and
-    nnU-Net, others stand in a table, patient.csv.
+    of the patient in OUT, with measures.csv; names are known of ACDC, M&Ms, M&Ms-2, ukbb_cardiac,
+    nnU-Net and MONAI, others stand in a table, patient.csv.
     """
     inputs["preset"] = one_meaning(preset, mapping)
     of_views = one_meaning(view_preset, view_mapping, "view-")

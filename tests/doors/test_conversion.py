@@ -339,6 +339,8 @@ def test_guide_points_of_one_heart_convert_as_the_library_reads_them(heart, tmp_
     assert found.kind == "guide points" and read_labels(tmp_path / "a.nii").present() == (1, 2, 4)
     convert(tmp_path / "p", tmp_path / "b.nii")  # the folder, as it was written
     assert (read_labels(tmp_path / "b.nii").array == read_labels(tmp_path / "a.nii").array).all()
-    (tmp_path / "p" / "GPFile_001.txt").write_bytes((tmp_path / "p" / "GPFile_000.txt").read_bytes())
+    (tmp_path / "p" / "GPFile_001.txt").write_bytes(
+        (tmp_path / "p" / "GPFile_000.txt").read_bytes()
+    )
     with pytest.raises(InvalidInputError, match="2 files of guide points, one for each phase"):
         convert(tmp_path / "p", tmp_path / "c.nii")
