@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cardiacreg import __version__
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURE_COLOURS, STRUCTURES
 from cardiacreg.io.atomic_write import write_bytes_atomically
@@ -127,7 +126,7 @@ def write_bids(
     labels = bids_labels(source, subject, session)
     parts = _parts(source)
     check_bids(place, labels, overwrite=overwrite)
-    _write_root(place)
+    _write_root(place, _version(_summary(next(iter(parts.values())))))
     target = _target(place, labels)
     for name, part in parts.items():
         _write_part(part, target, f"{labels.stem}_res-high_desc-{_NAME}{name}", overwrite)
@@ -187,13 +186,13 @@ def _parts(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _write_root(root: Path) -> None:
+def _write_root(root: Path, version: str) -> None:
     """Write what all subjects share, where it is not there."""
     contents = {
         _LOOK_UP: _look_up(),
         _IGNORED: "**/figures\n*_morph.tsv\n*_morph.json\n",
-        "README": f"Models of the heart that {_NAME} {__version__} made; see {_DESCRIPTION}.\n",
-        _DESCRIPTION: json_text(_description()) + "\n",
+        "README": f"Models of the heart that {_NAME} {version} made; see {_DESCRIPTION}.\n",
+        _DESCRIPTION: json_text(_description(version)) + "\n",
     }
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -208,7 +207,7 @@ def _write_root(root: Path) -> None:
         ) from error
 
 
-def _description() -> dict[str, Any]:
+def _description(version: str) -> dict[str, Any]:
     return {
         "Name": "Bi-ventricular models of short-axis cardiac MR",
         "BIDSVersion": BIDS_VERSION,
@@ -216,7 +215,7 @@ def _description() -> dict[str, Any]:
         "GeneratedBy": [
             {
                 "Name": _NAME,
-                "Version": __version__,
+                "Version": version,
                 "Description": "Refinement of a segmentation by registered atlases "
                 "(Duan et al., doi:10.1109/TMI.2019.2894322)",
             }
@@ -258,8 +257,7 @@ def _write_part(folder: Path, target: Path, stem: str, overwrite: bool) -> None:
 
 def _sidecars(folder: Path, stem: str, confidence: bool) -> Iterator[tuple[str, str]]:
     """JSON beside the images."""
-    summary = next(each for n in (RESULT_SUMMARY, CINE_SUMMARY) if (each := folder / n).is_file())
-    told = json.loads(summary.read_text(encoding="utf-8"))
+    told = _summary(folder)
     spacing = (told.get("output") or {}).get("spacing_mm")
     shared = {
         "Resolution": f"{' x '.join(f'{each:g}' for each in spacing)} mm"
@@ -275,8 +273,18 @@ def _sidecars(folder: Path, stem: str, confidence: bool) -> Iterator[tuple[str, 
         "Model of both ventricles, made of thick slices by registered atlases; values: dseg.tsv."
     )
     content = {"Description": words, "Manual": False} | shared | _landmarks(folder)
-    content[_NAME] = {"Version": __version__} | {n: told[n] for n in _KEPT if n in told}
+    content[_NAME] = {"Version": _version(told)} | {n: told[n] for n in _KEPT if n in told}
     yield f"{stem}_dseg.json", json_text(content) + "\n"
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    place = next(each for n in (RESULT_SUMMARY, CINE_SUMMARY) if (each := folder / n).is_file())
+    return dict(json.loads(place.read_text(encoding="utf-8")))
+
+
+def _version(told: Mapping[str, Any]) -> str:
+    """The version that made a result."""
+    return str((told.get("provenance") or {}).get(_NAME, "unknown"))
 
 
 def _sources(told: Mapping[str, Any]) -> list[str]:
