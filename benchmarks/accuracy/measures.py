@@ -211,7 +211,8 @@ _HEART_FIGURES: dict[str, Callable[[dict[str, Any], str], float]] = {
 
 
 def _right_mm(figures: dict[str, Any]) -> float:
-    return float("nan") if figures["rv_mm"] is None else float(figures["rv_mm"])
+    found = figures.get("rv_mm")
+    return float("nan") if found is None else float(found)
 
 
 def _right_thickening(phases: dict[str, Any], method: str) -> float:
@@ -230,6 +231,9 @@ def _heart_table(hearts: Sequence[Record]) -> str:
             errors = np.array([figure(r["phases"], method) for r in hearts])
             errors = errors[~np.isnan(errors)]
             digits = 3 if name.startswith("ecc") else 2 if name.endswith("mm") else 1
+            if not len(errors):
+                cells.append("–")
+                continue
             spread = errors.std(ddof=1) if len(errors) > 1 else 0.0
             cells.append(f"{errors.mean():+.{digits}f} ± {spread:.{digits}f}")
         rows.append([method, *cells])

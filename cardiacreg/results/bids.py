@@ -31,8 +31,20 @@ _DESCRIPTION, _LOOK_UP, _IGNORED = "dataset_description.json", "dseg.tsv", ".bid
 _NAME = "cardiacreg"
 _IN_PATH = re.compile(r"(?:^|[/\\_])(sub|ses)-([A-Za-z0-9]+)")
 _ABBREVIATIONS = {"LV cavity": "LV", "LV wall": "MYO", "RV wall": "RVMYO", "RV cavity": "RV"}
-_KEPT = ("volumes_ml", "masses_g", "agreement_dice", "minimum_jacobian", "structures_from_atlases",
-         "findings", "warnings", "options", "ejection_fractions", "ed_frame", "es_frame")  # fmt: skip
+_KEPT = (
+    "volumes",
+    "volumes_ml",
+    "masses_g",
+    "agreement_dice",
+    "minimum_jacobian",
+    "structures_from_atlases",
+    "findings",
+    "warnings",
+    "options",
+    "ejection_fractions",
+    "ed_frame",
+    "es_frame",
+)
 """What a sidecar takes over of a result's summary."""
 
 

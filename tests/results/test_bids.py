@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -58,8 +59,27 @@ def test_a_result_there_and_back(saved, tmp_path):
     points = voxels @ matrix[:3, :3].T + matrix[:3, 3]
     np.testing.assert_allclose(points, result.landmarks.points_mm, atol=0.01)
     assert (place / "figures" / f"{_NAME}.png").stat().st_size > 1000
-    found = measure(place / "anat" / f"{_NAME}.nii.gz").ed
-    assert found.lv_volume_ml == pytest.approx(measure(folder).ed.lv_volume_ml)
+
+
+def test_measures_know_what_the_folder_knows(saved, tmp_path):
+    """Of a structure that the input did not show too: it is not measured."""
+    folder, _ = saved
+    there = tmp_path / "out"
+    shutil.copytree(folder, there)
+    told = json.loads((there / "result.json").read_text())
+    told["structures_from_atlases"] = ["RV wall"]
+    (there / "result.json").write_text(json.dumps(told))
+    file = next(write_bids(there, tmp_path / "bids", subject="1").glob("anat/*_dseg.nii.gz"))
+    found, known = (measure(each) for each in (file, there))
+    for row, same in zip(found.table(), known.table(), strict=True):
+        assert row.value == (same.value and pytest.approx(same.value, rel=1e-3)), row.name
+    values = {row.name: row.value for row in found.table()}
+    assert values["RVM"] is None and values["LVEDV low"] < values["LVEDV high"]
+    (sidecar := file.with_name(file.name.replace(".nii.gz", ".json"))).write_text("{}")
+    assert measure(file).ed.rv_mass_g > 0  # another pipeline's: labels alone
+    sidecar.write_text('{"cardiacreg": {}, "AnatomicalLandmarkCoordinates": {}}')
+    with pytest.raises(InvalidInputError, match="it holds other entries"):
+        measure(file)
 
 
 def test_the_table_says_what_values_mean(saved, tmp_path):
