@@ -139,6 +139,7 @@ from .results import (
     RefineResult as RefineResult,
     SavedResult as SavedResult,
     load_result as load_result,
+    write_bids as write_bids,
 )
 from .surfaces import (
     Surface as Surface,

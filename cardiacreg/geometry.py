@@ -25,6 +25,13 @@ STRUCTURES: dict[int, str] = {
     RV_WALL: "RV wall",
     RV_CAVITY: "RV cavity",
 }
+STRUCTURE_COLOURS = {
+    LV_CAVITY: (213, 94, 0),
+    LV_WALL: (242, 183, 52),
+    RV_WALL: (86, 180, 233),
+    RV_CAVITY: (10, 95, 168),
+}
+"""Red, green and blue, 0 to 255; those of the figures."""
 N_LABELS = 5
 LANDMARK_NAMES: tuple[str, ...] = (
     "RV insertion, anterior",

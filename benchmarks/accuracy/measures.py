@@ -138,6 +138,7 @@ def _figures(model: Any) -> dict[str, Any]:
         "lv_ml": found.lv_volume_ml,
         "rv_ml": found.rv_volume_ml,
         "lv_g": found.lv_mass_g,
+        "rv_mm": None if np.isnan(found.rv_thickness_mm) else found.rv_thickness_mm,
     }
 
 
@@ -204,7 +205,18 @@ _HEART_FIGURES: dict[str, Callable[[dict[str, Any], str], float]] = {
     "eccentricity, ED": lambda p, m: (
         (p["ED"][m]["eccentricity"] or np.nan) - p["ED"]["true"]["eccentricity"]
     ),
+    "RV wall, ED, mm": lambda p, m: _right_mm(p["ED"][m]) - _right_mm(p["ED"]["true"]),
+    "RV thickening, points": lambda p, m: _right_thickening(p, m) - _right_thickening(p, "true"),
 }
+
+
+def _right_mm(figures: dict[str, Any]) -> float:
+    found = figures.get("rv_mm")
+    return float("nan") if found is None else float(found)
+
+
+def _right_thickening(phases: dict[str, Any], method: str) -> float:
+    return 100 * (_right_mm(phases["ES"][method]) / _right_mm(phases["ED"][method]) - 1)
 
 
 def _ejection(phases: dict[str, Any], method: str, key: str) -> float:
@@ -218,7 +230,10 @@ def _heart_table(hearts: Sequence[Record]) -> str:
         for name, figure in _HEART_FIGURES.items():
             errors = np.array([figure(r["phases"], method) for r in hearts])
             errors = errors[~np.isnan(errors)]
-            digits = 3 if name.startswith("ecc") else 1
+            digits = 3 if name.startswith("ecc") else 2 if name.endswith("mm") else 1
+            if not len(errors):
+                cells.append("–")
+                continue
             spread = errors.std(ddof=1) if len(errors) > 1 else 0.0
             cells.append(f"{errors.mean():+.{digits}f} ± {spread:.{digits}f}")
         rows.append([method, *cells])

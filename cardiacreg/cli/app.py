@@ -39,6 +39,7 @@ from cardiacreg.cli.presets import (
 from cardiacreg.cli.report import page_of, report, report_option, with_inputs
 from cardiacreg.cli.result import (
     accept_failed_option,
+    bids_option,
     echo_result,
     findings_kept_for_the_end,
     transforms_of,
@@ -176,6 +177,7 @@ for _command in (
 @surface_formats_option("--surfaces")
 @click.option("--surface", is_flag=True, help="Also draw the heart from outside: surface.png.")
 @transforms_option
+@bids_option
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -207,8 +209,8 @@ def refine(
 
     Writes labels.nii.gz, confidence.nii.gz, landmarks.json, qc.png and, last, result.json. Of a
     PATIENT_FOLDER, in place of -i, every frame that is found is refined, into a folder each in a folder
-    of the patient in OUT, with measures.csv; names are known of ACDC, M&Ms, M&Ms-2, ukbb_cardiac and
-    nnU-Net, others stand in a table, patient.csv.
+    of the patient in OUT, with measures.csv; names are known of ACDC, M&Ms, M&Ms-2, ukbb_cardiac,
+    nnU-Net and MONAI, others stand in a table, patient.csv.
     """
     inputs["preset"] = one_meaning(preset, mapping)
     of_views = one_meaning(view_preset, view_mapping, "view-")

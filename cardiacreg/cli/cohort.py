@@ -246,8 +246,14 @@ def _echo_run(run: CohortRun) -> None:
 @click.option(
     "--page", is_flag=True, help="Also write cohort.html, to look at patients and their pictures."
 )
+@click.option(
+    "--bids", type=click.Path(readable=False, path_type=Path), metavar="DIR",
+    help="Also add every finished patient to a folder of BIDS derivatives.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
-def status(outputs: tuple[Path, ...], tables: Path | None, page: bool, as_json: bool) -> None:
+def status(
+    outputs: tuple[Path, ...], tables: Path | None, page: bool, bids: Path | None, as_json: bool
+) -> None:
     """Tell what is done of a cohort, and write tables of all patients.
 
     OUT is a folder that cardiacreg cohort wrote; several are merged, as of shards on computers that share
@@ -259,7 +265,7 @@ def status(outputs: tuple[Path, ...], tables: Path | None, page: bool, as_json: 
     if tables is None and len(outputs) > 1:
         raise click.UsageError("Several folders are merged into one of their own: give -o DIR.")
     place = tables or outputs[0]
-    found = cohort_status(*outputs, tables=place)
+    found = cohort_status(*outputs, tables=place, bids=bids)
     if page:
         from cardiacreg.reports.cohort import write_cohort_report
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("vtp", "stl", "ply", "obj")
 """As in `results.files`, which takes time to load."""
-_MESH_FORMATS = ("vtu", "xdmf", "msh", "carp")
+_MESH_FORMATS = ("vtu", "xdmf", "msh", "carp", "ukb")
 """As in `meshes.files`."""
 MEASURE_FILES = ("measures.csv", "bullseye.png", "measures_units.json")
 _SHOWN = ("LV", "RV", "BSA", "WT_Global", "Eccentricity", "Septal")
@@ -162,6 +162,10 @@ def _mesh_formats(context: click.Context, parameter: click.Parameter, text: str)
     metavar="ENDO EPI", help="Helix angles at endo- and epicardium, degrees.",
 )  # fmt: skip
 @click.option(
+    "--case", type=click.Choice(["ED", "ES"]), default="ED", show_default=True,
+    help="Phase in the names of ukb's files.",
+)  # fmt: skip
+@click.option(
     "--preset", metavar="NAME", help="Meaning of the labels in a file; canonical if absent."
 )
 @frame_option
@@ -173,6 +177,7 @@ def mesh(
     formats: tuple[str, ...],
     edge_mm: float,
     fibre_angles: tuple[float, float],
+    case: str,
     preset: str | None,
     frame: Frame,
     overwrite: bool,
@@ -182,7 +187,8 @@ def mesh(
 
     RESULT_OR_LABELS is a folder that cardiacreg refine wrote, or a file of labels. Regions are
     the walls of both ventricles, surfaces LV_ENDO, RV_ENDO, EPI and BASE; fibres follow rules (Bayer
-    et al. 2012). Formats other than carp (openCARP) need the extra meshes.
+    et al. 2012). Formats other than carp (openCARP) and ukb (the boundary with the rims of the valves, as
+    STL files named as by ukb-atlas) need the extra meshes.
     """
     from cardiacreg.meshes.fibres import FibreAngles
     from cardiacreg.meshes.files import write_volume_mesh
@@ -192,7 +198,7 @@ def mesh(
     found = as_model(model, preset=preset, frame=frame)
     angles = FibreAngles(*fibre_angles)
     made = volume_mesh(found, edge_mm=edge_mm, angles=angles)
-    write_volume_mesh(output, made, formats, overwrite=overwrite, inputs=found.files)
+    write_volume_mesh(output, made, formats, case=case, overwrite=overwrite, inputs=found.files)
     volumes, quality = made.volumes_ml(), made.scaled_jacobians()
     if as_json:
         echo_json({

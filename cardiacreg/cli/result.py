@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,45 @@ def transforms_of(result: RefineResult, formats: tuple[str, ...]) -> dict[str, b
     from cardiacreg.results.transform_files import transform_contents
 
     return transform_contents(result, formats)
+
+
+def bids_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--bids`` and ``--bids-subject`` to a command that refines a heart, or a patient's folder."""
+
+    @wraps(command)
+    def run(*, bids: Path | None, bids_subject: str | None, **options: Any) -> None:
+        if bids is None:
+            if bids_subject is not None:
+                raise click.UsageError("--bids-subject goes with --bids DIR.")
+            command(**options)
+            return
+        from cardiacreg.results.bids import bids_labels, check_bids, write_bids
+
+        place, overwrite, patient = options["output"], options["overwrite"], options["patient"]
+        if patient is not None:
+            from cardiacreg.cohort.patients import find_patient
+
+            place /= find_patient(patient).subject
+        labels = bids_labels(patient or options["segmentation"] or "", bids_subject)
+        check_bids(bids, labels, overwrite=overwrite)
+        command(**options)
+        write_bids(place, bids, subject=labels.stem, overwrite=overwrite)
+        if not options["quiet"]:
+            say(f"BIDS derivatives of {labels.stem} are in {bids}")
+
+    for option in (
+        click.option(
+            "--bids-subject", metavar="LABEL",
+            help="With --bids: 01 or sub-01_ses-02; that in the input's path, or its name's letters, "
+            "when absent.",
+        ),
+        click.option(
+            "--bids", type=click.Path(readable=False, path_type=Path), metavar="DIR",
+            help="Also add the result to a folder of BIDS derivatives, as derivatives/cardiacreg.",
+        ),
+    ):  # fmt: skip
+        run = option(run)
+    return run
 
 
 @contextmanager

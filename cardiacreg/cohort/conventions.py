@@ -29,6 +29,7 @@ _UKBB = re.compile(rf"(?P<labels>label\d?_|seg_)?(?P<axis>sa)_(?P<frame>ED|ES){_
 _UKBB_VIEW = re.compile(rf"(?P<labels>seg4_)?(?P<axis>la_4ch)_(?P<frame>ED|ES){_END}")
 _UKBB_OTHER_VIEW = re.compile(rf"(?:label\d?|seg)_la_\dch_(?:ED|ES){_END}")
 _WITH_ATRIA = {1: 1, 2: 2, 3: 4, 4: 0, 5: 0}
+_MONAI = re.compile(rf"(?P<subject>.+)_(?:seg|trans|pred){_END}")
 _CASE = re.compile(r"(?P<subject>.+?)_(?P<frame>frame\d+|ED|ES)", re.IGNORECASE)
 _PHASES = ("ED", "ES")
 _LARGEST_TEXT = 10_000_000
@@ -66,8 +67,8 @@ def patients_in(folder: Path) -> list[PatientFiles]:
     raise InvalidInputError(
         f"{folder}: no segmentation under a name that is known ({shortened(names) or 'it is empty'}); "
         "needs names as in ACDC (patient001_frame01_gt.nii.gz), M&Ms-2 (001_SA_ED_gt.nii.gz), "
-        "ukbb_cardiac (label_sa_ED.nii.gz) or nnU-Net (labelsTr, imagesTr), or a table "
-        f"{TABLE} with the columns {', '.join(TABLE_COLUMNS)}.",
+        "ukbb_cardiac (label_sa_ED.nii.gz), nnU-Net (labelsTr, imagesTr) or MONAI "
+        f"(CASE/CASE_seg.nii.gz), or a table {TABLE} with the columns {', '.join(TABLE_COLUMNS)}.",
         code="NO_PATIENT",
     )
 
@@ -150,7 +151,10 @@ def _ukbb(folder: Path, names: list[str]) -> list[PatientFiles]:
 
 
 def _nnunet(folder: Path, names: list[str]) -> list[PatientFiles]:
-    """``labelsTr/CASE.nii.gz`` and ``imagesTr/CASE_0000.nii.gz``; cases of one patient are its frames."""
+    """``labelsTr/CASE.nii.gz`` and ``imagesTr/CASE_0000.nii.gz``; cases of one patient are its frames.
+
+    Images without a channel, ``imagesTr/CASE.nii.gz``, are those of the Medical Decathlon and of MONAI.
+    """
     if "labelsTr" not in names or not (folder / "labelsTr").is_dir():
         return []
     images = {path.name for path in (folder / "imagesTr").glob("*.nii*")}
@@ -160,7 +164,7 @@ def _nnunet(folder: Path, names: list[str]) -> list[PatientFiles]:
         if labels.name.startswith("."):
             continue
         case = re.sub(rf"{_END}$", "", labels.name)
-        channels = [f"{case}_0000{end}" for end in (".nii.gz", ".nii")]
+        channels = [f"{case}{part}{end}" for part in ("_0000", "") for end in (".nii.gz", ".nii")]
         image = next((folder / "imagesTr" / name for name in channels if name in images), None)
         split = _CASE.fullmatch(case)
         subject, frame = (split["subject"], split["frame"]) if split else (case, ONLY_FRAME)
@@ -172,6 +176,21 @@ def _nnunet(folder: Path, names: list[str]) -> list[PatientFiles]:
         PatientFiles(subject, tuple(frames.values()), "nnU-Net", preset, others=others, notes=notes)
         for subject, frames in patients.items()
     ]
+
+
+def _monai(folder: Path, names: list[str]) -> list[PatientFiles]:
+    """``CASE/CASE_seg.nii.gz``: what MONAI's SaveImage writes, a folder for each case."""
+    case = folder.resolve().name
+    found = [name for name in names if (m := _MONAI.fullmatch(name)) and m["subject"] == case]
+    if not found:
+        return []
+    if len(found) > 1:
+        raise InvalidInputError(
+            f"{folder}: {' and '.join(found)} are the same case; needs one of them. Move the other away.",
+            code="AMBIGUOUS_PATIENT",
+        )
+    notes = ("MONAI's files do not say what the values mean: it has to be given",)
+    return [PatientFiles(case, (FrameFiles(ONLY_FRAME, folder / found[0]),), "MONAI", notes=notes)]
 
 
 def _table(folder: Path, names: list[str]) -> list[PatientFiles]:
@@ -214,7 +233,7 @@ def _table(folder: Path, names: list[str]) -> list[PatientFiles]:
 
 
 CONVENTIONS: tuple[Callable[[Path, list[str]], list[PatientFiles]], ...] = (
-    _table, _acdc, _mms2, _mms, _ukbb, _nnunet,
+    _table, _acdc, _mms2, _mms, _ukbb, _nnunet, _monai,
 )  # fmt: skip
 
 

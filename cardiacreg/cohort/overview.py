@@ -22,6 +22,7 @@ from cardiacreg.cohort.task import DONE, FAILED
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.io.landmark_files import write_json
 from cardiacreg.io.output_folder import all_or_nothing
+from cardiacreg.results.bids import BidsLabels, bids_labels, write_bids
 
 UNFINISHED = "unfinished"
 TABLES = ("cohort.csv", "measures.csv", "summary.json")
@@ -116,7 +117,9 @@ class CohortStatus:
 
 
 def cohort_status(
-    *outputs: str | os.PathLike[str], tables: str | os.PathLike[str] | None = None
+    *outputs: str | os.PathLike[str],
+    tables: str | os.PathLike[str] | None = None,
+    bids: str | os.PathLike[str] | None = None,
 ) -> CohortStatus:
     """Say what is done of a cohort, and write it as tables.
 
@@ -129,6 +132,9 @@ def cohort_status(
         Folder for ``cohort.csv`` (a row per patient: state, code and message of a failure, findings,
         agreement with the input, times, volumes), ``measures.csv`` (all measures), ``summary.json`` and,
         where pyarrow is installed, ``cohort.parquet``; nothing is written when absent.
+    bids : path-like, optional
+        Folder of BIDS derivatives (`write_bids`) to which every patient that is done is added; files of
+        an earlier call are replaced. Letters and digits of a name become the label.
 
     Returns
     -------
@@ -137,7 +143,8 @@ def cohort_status(
     Raises
     ------
     InvalidInputError
-        If a folder is not that of a cohort (NO_COHORT), or the tables cannot be written.
+        If a folder is not that of a cohort (NO_COHORT), two patients have one BIDS label (BAD_SUBJECT),
+        or the tables cannot be written.
 
     Examples
     --------
@@ -150,6 +157,8 @@ def cohort_status(
     status = CohortStatus(places, max((_expected(place) for place in places), default=0))
     if not places:
         raise InvalidInputError("cohort_status: needs a folder of a cohort.", code="NO_COHORT")
+    if bids is not None:
+        _add_to_bids(places, Path(bids))
     if tables is None:
         for row, _ in _rows(places):
             status._add(row)
@@ -161,6 +170,23 @@ def cohort_status(
         write_json(stage / TABLES[2], status.described())
     status.tables = tuple(folder / name for name in names)
     return status
+
+
+def _add_to_bids(places: Sequence[Path], root: Path) -> None:
+    """Add every patient that is done to a folder of BIDS derivatives."""
+    done: dict[BidsLabels, tuple[str, Path]] = {}
+    for subject, folders in _patients(places):
+        for folder in folders:
+            if (read_status(folder) or {}).get("state") == DONE:
+                known, _ = done.setdefault(bids_labels(subject), (subject, folder))
+                if known != subject:
+                    raise InvalidInputError(
+                        f"cohort_status: {known} and {subject} have one BIDS label, "
+                        f"{bids_labels(subject).stem}; needs names that differ in letters or digits.",
+                        code="BAD_SUBJECT",
+                    )
+    for labels, (_, folder) in done.items():
+        write_bids(folder, root, subject=labels.stem, overwrite=True)
 
 
 def _expected(place: Path) -> int:

@@ -122,7 +122,8 @@ def find_patient(folder: str | os.PathLike[str], *, subject: str | None = None) 
         Named as in ACDC (``patient001_frame01_gt.nii.gz``, and ``Info.cfg``, which says which frames are
         end-diastole and end-systole), M&Ms-2 (``001_SA_ED_gt.nii.gz``, ``001_LA_ED_gt.nii.gz``), M&Ms
         (``A1B2C3_sa_gt.nii.gz``, 4-D), ukbb_cardiac (``label_sa_ED.nii.gz``, ``seg4_la_4ch_ED.nii.gz``)
-        or nnU-Net (``labelsTr/CASE.nii.gz``, ``imagesTr/CASE_0000.nii.gz``); or with a table
+        nnU-Net and the Decathlon (``labelsTr/CASE.nii.gz``, ``imagesTr/CASE_0000.nii.gz``) or MONAI
+        (``CASE/CASE_seg.nii.gz``); or with a table
         ``patient.csv`` whose columns are ``frame``, ``labels`` and, where there are any, ``image``,
         ``landmarks`` and ``view``.
     subject : str, optional

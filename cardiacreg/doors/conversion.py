@@ -23,11 +23,10 @@ from cardiacreg.doors.label_sources import LabelSource, label_source
 from cardiacreg.doors.segmentation_files import (
     LABEL_FORMATS,
     NIFTI,
-    STRUCTURE_COLOURS,
     label_format,
     write_values,
 )
-from cardiacreg.doors.source_kinds import Kind, source_kind
+from cardiacreg.doors.source_kinds import Kind, points_file_in, source_kind
 from cardiacreg.doors.study_files import (
     labels_of_frames,
     labels_of_guide_points,
@@ -35,7 +34,7 @@ from cardiacreg.doors.study_files import (
     write_label_folder,
 )
 from cardiacreg.errors import InvalidInputError, warn
-from cardiacreg.geometry import Affine, LabelMap, corner_distance_mm
+from cardiacreg.geometry import STRUCTURE_COLOURS, Affine, LabelMap, corner_distance_mm
 from cardiacreg.io.kept_inputs import check_inputs_are_kept
 from cardiacreg.io.label_values import Frame
 from cardiacreg.io.landmark_files import read_landmarks, write_landmarks
@@ -111,8 +110,8 @@ def convert(
     ----------
     source : path-like
         Labels (NIfTI, NRRD, MetaImage, ``.seg.nrrd``, MGH, DICOM-SEG, the folder of a result), a
-        transform (``.dof``, ITK, elastix, dense field), landmarks, a surface, biv-me's guide points,
-        contours of cvi42, or a folder of DICOM images.
+        transform (``.dof``, ITK, elastix, dense field), landmarks, a surface, biv-me's guide points (a
+        file, or a folder with one), contours of cvi42, or a folder of DICOM images.
     destination : path-like
         Its ending says the format; a folder for what becomes several files.
     space_from : {"RAS", "LPS"}, optional
@@ -152,7 +151,7 @@ def convert(
     >>> convert("points.json", "points.mrk.json", space_to="LPS").kind
     'landmarks'
     """
-    given, wanted = Path(source), Path(destination)
+    given, wanted = points_file_in(Path(source)), Path(destination)
     kind = source_kind(given, wanted)
     asked = Wanted(space_from, space_to, preset, frame, like, study, overwrite)
     _check_spaces(kind, asked)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import STRUCTURES, LabelMap
+from cardiacreg.geometry import STRUCTURE_COLOURS, STRUCTURES, LabelMap
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.nifti import write_label_values
 from cardiacreg.slices import stack_axes
@@ -22,8 +22,6 @@ NIFTI = (".nii", ".nii.gz")
 SLICER = ".seg.nrrd"
 BY_ITK = (".mha", ".nrrd")
 LABEL_FORMATS = (*NIFTI, *BY_ITK, SLICER)
-STRUCTURE_COLOURS = {1: (213, 94, 0), 2: (242, 183, 52), 3: (86, 180, 233), 4: (10, 95, 168)}
-"""Red, green and blue, 0 to 255; those of the figures."""
 _OTHER_COLOURS = ((150, 110, 190), (90, 190, 190), (220, 140, 170), (140, 140, 140), (180, 160, 90))
 _LPS = np.array([-1.0, -1.0, 1.0])
 

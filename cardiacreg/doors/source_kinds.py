@@ -107,6 +107,12 @@ def _folder_kind(folder: Path) -> Kind:
     raise InvalidInputError(f"{folder}: holds {held}.", code="SEVERAL_SOURCES")
 
 
+def points_file_in(source: Path) -> Path:
+    """Return the only guide points in a folder, as `write_guide_points` wrote; else the source itself."""
+    found = sorted(source.glob("GPFile*.txt")) if source.is_dir() else []
+    return found[0] if len(found) == 1 else source
+
+
 def _says_contours(source: Path) -> bool:
     with source.open("rb") as stream:
         return b"contour type" in stream.readline(1000)

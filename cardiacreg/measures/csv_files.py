@@ -40,6 +40,7 @@ _OTHERS = {
     "Septal curvature ratio ES": "as Septal curvature ratio ED, at end-systole",
     "RV_WT_Global ED": "mean thickness of the RV's free wall at end-diastole, where the input shows it",
     "RV_WT_Global ES": "as RV_WT_Global ED, at end-systole",
+    "RV_Thickening_Global": "RV_WT_Global at end-systole over that at end-diastole, minus 1",
 }
 _CYCLE = {
     "peak ejection rate": "steepest fall between end-diastole and end-systole",

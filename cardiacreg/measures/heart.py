@@ -233,13 +233,19 @@ class Measures:
                 Row(f"Septal curvature ratio {end}", _known(own[1]), ""),
                 Row(f"RV_WT_Global {end}", _known(own[2]), "mm"),
             ]
-        return rows
+        return [*rows, Row("RV_Thickening_Global", _known(self.rv_thickening_percent()), "%")]
 
     def thickening_percent(self) -> Float:
         """Return how much thicker each segment is at end-systole, %, shape (17,); NaN if unknown."""
         if self.es is None:
             return np.full(N_SEGMENTS, np.nan)
         return np.asarray(100 * (self.es.thickness_mm / self.ed.thickness_mm - 1))
+
+    def rv_thickening_percent(self) -> float:
+        """Return how much thicker the RV's free wall is at end-systole, %; NaN unless both show it."""
+        if self.es is None:
+            return float("nan")
+        return 100 * (self.es.rv_thickness_mm / self.ed.rv_thickness_mm - 1)
 
 
 def measure(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from cardiacreg.arrays import Float
@@ -22,6 +24,9 @@ _STEEPEST = 0.6
 _RV_RIM_MM, _LV_RIM_MM = 6.0, 25.0
 """How far the base reaches from the rims of the valves: as far as the wall is thick."""
 
+_SIDES = ([0, 1], [1, 2], [2, 0])
+_MOST_ROUNDS = 20
+
 Rows = NDArray[np.int64]
 
 
@@ -35,10 +40,74 @@ def boundary_of(tetrahedra: Rows) -> Rows:
     """
     faces = np.concatenate([tetrahedra[:, each] for each in
                             ([1, 2, 3], [0, 3, 2], [0, 1, 3], [0, 2, 1])])  # fmt: skip
-    _, first, count = np.unique(
-        np.sort(faces, axis=1), axis=0, return_index=True, return_counts=True
-    )
+    _, first, count = np.unique(row_keys(faces), return_index=True, return_counts=True)
     return np.asarray(faces[first[count == 1]], dtype=np.int64)
+
+
+def row_keys(rows: Rows) -> Rows:
+    """Return a number for each row of two or three nodes, the same for the same nodes in any order."""
+    most, found = int(rows.max(initial=0)) + 1, np.zeros(len(rows), dtype=np.int64)
+    for column in np.sort(rows, axis=1).astype(np.int64).T:
+        found = found * most + column
+    return found
+
+
+def without_pinches(tetrahedra: Rows) -> Rows:
+    """Leave out tetrahedra that touch others at a node or an edge alone: the boundary is a surface then.
+
+    Where tetrahedra around a node or an edge hold together through no face of theirs, the largest group
+    stays. Few are lost; most meshes have none.
+
+    Parameters
+    ----------
+    tetrahedra : ndarray of int, shape (m, 4)
+        Of positive volume.
+    """
+    for _ in range(_MOST_ROUNDS):
+        triangles = boundary_of(tetrahedra)
+        pinched = [*_pinched_edges(triangles), *_pinched_nodes(triangles)]
+        lost = {row for each in pinched for row in _lesser_groups(tetrahedra, each)}
+        if not lost:
+            break
+        tetrahedra = np.delete(tetrahedra, sorted(lost), axis=0)
+    return tetrahedra
+
+
+def _pinched_edges(triangles: Rows) -> Rows:
+    """Edges of more than two triangles, shape (n, 2)."""
+    pairs = np.concatenate([triangles[:, pair] for pair in _SIDES])
+    _, first, count = np.unique(row_keys(pairs), return_index=True, return_counts=True)
+    return np.asarray(pairs[first[count > 2]])
+
+
+def _pinched_nodes(triangles: Rows) -> Rows:
+    """Nodes around which triangles go in more than one run, shape (n, 1)."""
+    count = len(triangles)
+    pairs = np.concatenate([triangles[:, pair] for pair in _SIDES])
+    rows = np.tile(np.arange(count), 3)
+    corners = np.stack([rows * 3 + np.repeat(pair, count) for pair in np.transpose(_SIDES)], axis=1)
+    turned = pairs[:, 0] > pairs[:, 1]
+    pairs[turned], corners[turned] = pairs[turned, ::-1], corners[turned, ::-1]
+    keys = row_keys(pairs)
+    order = np.argsort(keys)
+    same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+    first, second = corners[order[same]].ravel(), corners[order[same + 1]].ravel()
+    joined = sparse.coo_array((np.ones(len(first)), (first, second)), shape=(3 * count, 3 * count))
+    _, runs = connected_components(joined, directed=False)
+    _, first = np.unique(runs, return_index=True)
+    nodes, times = np.unique(triangles.ravel()[first], return_counts=True)
+    return np.asarray(nodes[times > 1, None])
+
+
+def _lesser_groups(tetrahedra: Rows, place: NDArray[np.int64]) -> Rows:
+    """Rows of tetrahedra around a node or an edge that hold together, but those of the largest group."""
+    around = np.flatnonzero(np.isin(tetrahedra, place).sum(axis=1) == len(place))
+    own = tetrahedra[around]
+    shared = (own[:, None, :, None] == own[None, :, None, :]).any(axis=3).sum(axis=2)
+    count, groups = connected_components(shared >= 3, directed=False)
+    if count < 2:
+        return around[:0]
+    return np.asarray(around[groups != np.bincount(groups).argmax()])
 
 
 def surface_numbers(

@@ -3,6 +3,11 @@
 Four harmonic potentials tell where a point lies: from each endocardium and from the epicardium to the
 other surfaces, and from apex to base. Their gradients give the wall's own directions; fibres turn through
 the wall between given angles, and where surfaces meet, orientations are blended as rotations.
+
+In one thing this differs from the paper. There the endocardial orientation keeps its angle on the way to
+the epicardium while the epicardial one turns, so that their blend turns with the square of the depth, and
+jumps where endo- and epicardial angles lie more than 90 degrees apart. Here the three potentials, whose
+sum is 1, weigh the angles: they change evenly with the potential through every wall, the septum too.
 """
 
 from __future__ import annotations
@@ -95,18 +100,19 @@ def rule_based_fibres(
     left, right, outer = on[LV_ENDO], on[RV_ENDO], on["EPI"]
     outside = elements.potential(zero=[left, right], one=[outer])
     depth = elements.means(outside)
-    epicardial = _turned(_axes(upward, elements.gradients(outside)), depth, angles)
+    from_outside = _axes(upward, elements.gradients(outside))
+    epicardial = _turned(from_outside, 1 - depth, depth, angles)
     if not len(right):
         return _directions(epicardial)
     from_left = elements.potential(zero=[right, outer], one=[left])
     from_right = elements.potential(zero=[left, outer], one=[right])
     near_left, near_right = elements.means(from_left), elements.means(from_right)
     share = near_right / np.maximum(near_left + near_right, 1e-9)
-    septal = FibreAngles(angles.endo_degrees, -angles.endo_degrees,
-                         angles.sheet_endo_degrees, -angles.sheet_endo_degrees)  # fmt: skip
-    from_septum = _turned(_axes(upward, -elements.gradients(from_left)), share, septal)
-    to_right = _turned(_axes(upward, elements.gradients(from_right)), share, septal)
-    endocardial = _blended(from_septum, to_right, share)
+    # Both look from left to right, so that what is outwards for the right ventricle is against them.
+    across = near_left - near_right
+    of_left = _turned(_axes(upward, -elements.gradients(from_left)), across, depth, angles)
+    of_right = _turned(_axes(upward, elements.gradients(from_right)), across, -depth, angles)
+    endocardial = _blended(of_left, of_right, share)
     return _directions(_blended(endocardial, epicardial, depth))
 
 
@@ -124,10 +130,10 @@ def _axes(upward: Float, outward: Float) -> Rotation:
     return Rotation.from_matrix(np.stack([around, longitudinal, across], axis=2))
 
 
-def _turned(axes: Rotation, depth: Float, angles: FibreAngles) -> Rotation:
-    """Turn by the angles at a depth from 0, the endocardium, to 1, the epicardium."""
-    alpha = angles.endo_degrees * (1 - depth) + angles.epi_degrees * depth
-    beta = angles.sheet_endo_degrees * (1 - depth) + angles.sheet_epi_degrees * depth
+def _turned(axes: Rotation, endo: Float, epi: Float, angles: FibreAngles) -> Rotation:
+    """Turn by the angles of endo- and epicardium in given parts."""
+    alpha = angles.endo_degrees * endo + angles.epi_degrees * epi
+    beta = angles.sheet_endo_degrees * endo + angles.sheet_epi_degrees * epi
     none = np.zeros_like(alpha)
     about_wall = Rotation.from_rotvec(np.stack([none, none, np.radians(alpha)], axis=1))
     return (

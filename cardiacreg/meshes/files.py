@@ -1,4 +1,4 @@
-"""Files of volume meshes: VTU, XDMF and Gmsh by meshio, and openCARP's, all complete or none."""
+"""Files of volume meshes, all complete or none: VTU, XDMF and Gmsh by meshio, openCARP's, ukb-atlas's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ import numpy as np
 from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_WALL, RV_WALL
+from cardiacreg.io.landmark_files import json_text
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.meshes.boundary import SURFACES
+from cardiacreg.meshes.patches import boundary_patches, surfaces_of_patches
 from cardiacreg.meshes.tetrahedral import VolumeMesh
+from cardiacreg.surfaces.files import surface_bytes
+from cardiacreg.surfaces.level_fields import RV_ENDO
+from cardiacreg.surfaces.triangles import Surface
 
-FORMATS = ("vtu", "xdmf", "msh", "carp")
+FORMATS = ("vtu", "xdmf", "msh", "carp", "ukb")
+CASES = ("ED", "ES")
 REGIONS = {"LV_WALL": LV_WALL, "RV_WALL": RV_WALL}
 _STEM = "mesh"
 _CARP_PER_MM = 1000.0
@@ -29,6 +35,7 @@ def write_volume_mesh(
     mesh: VolumeMesh,
     formats: Sequence[str] = ("vtu",),
     *,
+    case: str = "ED",
     overwrite: bool = False,
     inputs: Sequence[Path] = (),
 ) -> Path:
@@ -41,11 +48,16 @@ def write_volume_mesh(
     folder : path-like
         Made when missing.
     mesh : VolumeMesh
-    formats : sequence of {"vtu", "xdmf", "msh", "carp"}
+    formats : sequence of {"vtu", "xdmf", "msh", "carp", "ukb"}
         ``mesh.vtu`` and ``mesh.xdmf`` hold the tetrahedra with ``region``, ``fibre`` and ``sheet``, and
         files ``mesh_surfaces`` beside them the boundary with ``surface``; ``mesh.msh`` (Gmsh 2.2) holds
         both, with named physical groups, without fibres; openCARP has ``mesh.pts``, ``.elem`` and
-        ``.lon``, and for each surface ``mesh_LV_ENDO.surf`` and ``.vtx``, and so on.
+        ``.lon``, and for each surface ``mesh_LV_ENDO.surf`` and ``.vtx``, and so on. ``ukb`` is the
+        boundary alone as the package `ukb-atlas` names it: STL files ``LV_ENDO_ED.stl``, ``RV_SEPTUM``,
+        ``RV_FREEWALL``, ``LV_EPI``, ``RV_EPI``, the rims of the valves ``MV``, ``TV`` and ``PV``
+        (`meshes.patches` says which it has), and ``surfaces.json``, which its ``mesh`` command reads.
+    case : {"ED", "ES"}
+        Phase in the names of ``ukb``.
     overwrite : bool
         Replace files of these names.
     inputs : sequence of pathlib.Path
@@ -80,13 +92,19 @@ def write_volume_mesh(
             f"{', '.join(FORMATS)} (formats= or --format).",
             code="BAD_OPTION",
         )
-    meshio = _meshio() if set(formats) - {"carp"} else None
-    names = [name for each in formats for name in _names(each, mesh)]
+    if case not in CASES:
+        raise InvalidInputError(
+            f"write_volume_mesh: got the case {case!r}; needs ED or ES (case= or --case).",
+            code="BAD_OPTION",
+        )
+    meshio = _meshio() if set(formats) - {"carp", "ukb"} else None
+    texts = _contents(formats, mesh, case)
+    names = [name for each in formats for name in texts.get(each) or _names(each)]
     with all_or_nothing(Path(folder), names, overwrite=overwrite, inputs=inputs) as stage:
         for each in formats:
-            if each == "carp":
-                for name, text in _carp_files(mesh).items():
-                    (stage / name).write_text(text, encoding="ascii")
+            if each in texts:
+                for name, content in texts[each].items():
+                    (stage / name).write_bytes(content)
             elif each == "msh":
                 _both(meshio, mesh).write(stage / f"{_STEM}.msh", file_format="gmsh22")
             else:
@@ -101,7 +119,7 @@ def _meshio() -> Any:
     except ImportError as error:
         raise InvalidInputError(
             "write_volume_mesh: VTU, XDMF and Gmsh files need meshio; install it (pip install "
-            "'cardiacreg[meshes]'), or take the format carp.",
+            "'cardiacreg[meshes]'), or take the formats carp and ukb.",
             code="NO_MESHIO",
         ) from error
     return meshio
@@ -112,11 +130,18 @@ def _shown(mesh: VolumeMesh) -> list[str]:
     return [name for name, number in SURFACES.items() if (mesh.surfaces == number).any()]
 
 
-def _names(ending: str, mesh: VolumeMesh) -> list[str]:
-    """Files of a format; the last marks it as complete."""
-    if ending == "carp":
-        parts = [f"{_STEM}_{name}.{kind}" for name in _shown(mesh) for kind in ("surf", "vtx")]
-        return [*parts, *(f"{_STEM}.{kind}" for kind in ("lon", "elem", "pts"))]
+def _contents(formats: Sequence[str], mesh: VolumeMesh, case: str) -> dict[str, dict[str, bytes]]:
+    """Return the files of the formats that need no library, by name; the last marks them as complete."""
+    found = {}
+    if "carp" in formats:
+        found["carp"] = {name: text.encode("ascii") for name, text in _carp_files(mesh).items()}
+    if "ukb" in formats:
+        found["ukb"] = _ukb_files(mesh, case)
+    return found
+
+
+def _names(ending: str) -> list[str]:
+    """Files of a format that meshio writes; the last marks it as complete."""
     if ending == "msh":
         return [f"{_STEM}.msh"]
     data = [f"{_STEM}_surfaces.h5", f"{_STEM}.h5"] if ending == "xdmf" else []
@@ -147,17 +172,36 @@ def _both(meshio: Any, mesh: VolumeMesh) -> Any:
 
 def _carp_files(mesh: VolumeMesh) -> dict[str, str]:
     cells = np.column_stack([mesh.tetrahedra, mesh.regions])
-    found = {
-        f"{_STEM}.pts": _table(mesh.nodes_mm * _CARP_PER_MM, "%.3f", f"{len(mesh.nodes_mm)}"),
-        f"{_STEM}.elem": _table(cells, "Tt %d %d %d %d %d", f"{len(cells)}"),
-        f"{_STEM}.lon": _table(np.column_stack([mesh.fibres, mesh.sheets]), "%.6f", "2"),
-    }
+    found = {}
     for name in _shown(mesh):
         own = mesh.triangles[mesh.surfaces == SURFACES[name]]
         nodes = mesh.nodes_of(name)[:, None]
         found[f"{_STEM}_{name}.surf"] = _table(own, "Tr %d %d %d", f"{len(own)}")
         found[f"{_STEM}_{name}.vtx"] = _table(nodes, "%d", f"{len(nodes)}\nextra")
-    return found
+    directions = np.column_stack([mesh.fibres, mesh.sheets])
+    return found | {
+        f"{_STEM}.lon": _table(directions, "%.6f", "2"),
+        f"{_STEM}.elem": _table(cells, "Tt %d %d %d %d %d", f"{len(cells)}"),
+        f"{_STEM}.pts": _table(mesh.nodes_mm * _CARP_PER_MM, "%.3f", f"{len(mesh.nodes_mm)}"),
+    }
+
+
+def _ukb_files(mesh: VolumeMesh, case: str) -> dict[str, bytes]:
+    """STL files of the patches, and which of them make up which surface, as `ukb-atlas surf` writes."""
+    patches = boundary_patches(mesh)
+    found = {}
+    for name, own in patches.items():
+        used, rows = np.unique(mesh.triangles[own], return_inverse=True)
+        patch = Surface(mesh.nodes_mm[used], rows.reshape(-1, 3).astype(np.int32), name)
+        found[f"{name}_{case}.stl"] = surface_bytes(patch, "stl")
+    surfaces = surfaces_of_patches(tuple(patches))
+    files = {name: [f"{each}_{case}.stl" for each in own] for name, own in surfaces.items()}
+    manifest = {
+        "geometry": "biv" if RV_ENDO in surfaces else "lv",
+        "volumes": {"Wall": list(surfaces)},
+        "cases": {case: files},
+    }
+    return found | {"surfaces.json": json_text(manifest).encode()}
 
 
 def _table(rows: Float | np.ndarray, form: str, head: str) -> str:

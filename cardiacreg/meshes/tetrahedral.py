@@ -13,7 +13,7 @@ from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError, warn
 from cardiacreg.geometry import LV_WALL, RV_WALL, LabelMap, apply_matrix
 from cardiacreg.measures.segments import heart_directions
-from cardiacreg.meshes.boundary import SURFACES, boundary_of, surface_numbers
+from cardiacreg.meshes.boundary import SURFACES, boundary_of, surface_numbers, without_pinches
 from cardiacreg.meshes.fibres import FibreAngles, rule_based_fibres
 from cardiacreg.meshes.quality import scaled_jacobians, signed_volumes
 from cardiacreg.meshes.smoothing import improved
@@ -149,12 +149,13 @@ def volume_mesh(
     frame = heart_directions(known.landmarks or landmarks_from_labels(known.labels))
     fields = wall_fields(known.labels, frame, _THINNEST * edge_mm)
     made = improved(stuffed(fields.wall, edge_mm / STEP_MM))
-    nodes_mm, tetrahedra = apply_matrix(fields.voxel_to_world, made.nodes), made.tetrahedra
+    nodes, tetrahedra = _used(made.nodes, without_pinches(made.tetrahedra))
+    nodes_mm = apply_matrix(fields.voxel_to_world, nodes)
     if np.linalg.det(fields.voxel_to_world[:3, :3]) < 0:
         tetrahedra = tetrahedra[:, [0, 1, 3, 2]]
     triangles = boundary_of(tetrahedra)
     surfaces = surface_numbers(nodes_mm, triangles, fields, frame)
-    regions = _regions(made.nodes[tetrahedra].mean(axis=1), fields)
+    regions = _regions(nodes[tetrahedra].mean(axis=1), fields)
     laid = rule_based_fibres(nodes_mm, tetrahedra, triangles, surfaces, frame, angles)
     mesh = VolumeMesh(
         nodes_mm,
@@ -167,6 +168,12 @@ def volume_mesh(
     )
     _tell_of_thickened_walls(mesh, known.labels, edge_mm)
     return mesh
+
+
+def _used(nodes: Float, tetrahedra: NDArray[np.int64]) -> tuple[Float, NDArray[np.int64]]:
+    """Leave out nodes that no tetrahedron has."""
+    used, rows = np.unique(tetrahedra, return_inverse=True)
+    return nodes[used], np.asarray(rows.reshape(-1, 4), dtype=np.int64)
 
 
 def _tell_of_thickened_walls(mesh: VolumeMesh, labels: LabelMap, edge_mm: float) -> None:

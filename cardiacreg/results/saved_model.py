@@ -1,4 +1,4 @@
-"""A model to measure or to draw, wherever it comes from: a result, its folder, or labels alone."""
+"""A model to measure or to draw: a result, its folder, its labels as BIDS derivative, or labels alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+
 from cardiacreg.anatomy.label_presets import canonical_labels
 from cardiacreg.anatomy.slice_volumes import StructureVolume
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import LabelMap, Landmarks
+from cardiacreg.geometry import LabelMap, Landmarks, apply_matrix
 from cardiacreg.io.label_values import Frame
 from cardiacreg.io.landmark_files import read_landmarks
 from cardiacreg.io.nifti import read_labels
@@ -20,6 +22,7 @@ from cardiacreg.io.source_name import named_source
 from cardiacreg.results.folders import CINE, RESULT, no_result
 from cardiacreg.results.result import RefineResult
 
+_BIDS_SUFFIX = "_dseg"
 _LARGEST_SUMMARY_BYTES = 50_000_000
 
 
@@ -49,7 +52,9 @@ class SavedModel:
 
 
 Model: TypeAlias = RefineResult | SavedModel | LabelMap | str | os.PathLike[str]
-"""A result, a folder that one was saved to, canonical labels, or their file."""
+"""A result, a folder that one was saved to, canonical labels, or their file.
+
+Beside a file that `write_bids` wrote lies what else is known of the result."""
 
 
 def as_model(source: Model, *, preset: str | None = None, frame: Frame = None) -> SavedModel:
@@ -82,6 +87,9 @@ def as_model(source: Model, *, preset: str | None = None, frame: Frame = None) -
     if is_folder(place):
         return _from_folder(place)
     labels = canonical_labels(read_labels(place, frame=frame), preset)
+    beside = place.with_name(place.name.split(".")[0] + ".json")
+    if place.name.split(".")[0].endswith(_BIDS_SUFFIX) and beside.is_file():
+        return _from_sidecar(place, beside, labels)
     return SavedModel(labels, files=(place,))
 
 
@@ -110,19 +118,39 @@ def model_of_frame(frame: OneFrame, landmarks: Landmarks | None = None) -> Saved
     return SavedModel(frame.labels, landmarks, frame.volumes, unseen)
 
 
+def _from_sidecar(place: Path, beside: Path, labels: LabelMap) -> SavedModel:
+    """Read what `write_bids` says beside labels; another pipeline's sidecar says nothing of it."""
+    with named_source(os.fspath(beside)):
+        found = _summary(beside)
+    own, points = found.get("cardiacreg"), found.get("AnatomicalLandmarkCoordinates")
+    if not isinstance(own, dict) or not isinstance(points, dict):
+        return SavedModel(labels, files=(place,))
+    with named_source(os.fspath(beside)):
+        parts, absent = _parts(own)
+        landmarks = Landmarks(
+            apply_matrix(labels.voxel_to_world, np.asarray(list(points.values()), np.float64)),
+            tuple(points),
+        )
+    return SavedModel(labels, landmarks, parts, absent, (place, beside))
+
+
 def _from_folder(folder: Path) -> SavedModel:
     files = tuple(folder / name for name in ("labels.nii.gz", "landmarks.json", RESULT))
     if not is_file(files[2]):
         raise no_result(folder)
     with named_source(os.fspath(files[2])):
-        found = _summary(files[2])
-        volumes = found.get("volumes", {})
-        try:
-            parts = {name: StructureVolume(**volume) for name, volume in volumes.items()}
-            absent = tuple(map(str, found["structures_from_atlases"]))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise _no_result("it holds other entries") from error
+        parts, absent = _parts(_summary(files[2]))
     return SavedModel(read_labels(files[0]), read_landmarks(files[1]), parts, absent, files)
+
+
+def _parts(found: dict[str, Any]) -> tuple[dict[str, StructureVolume], tuple[str, ...]]:
+    """Acquired and extrapolated parts, and the structures that the input did not show."""
+    volumes = found.get("volumes", {})
+    try:
+        parts = {name: StructureVolume(**volume) for name, volume in volumes.items()}
+        return parts, tuple(map(str, found["structures_from_atlases"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _no_result("it holds other entries") from error
 
 
 def _summary(file: Path) -> dict[str, Any]:

@@ -185,6 +185,14 @@ class TestFiles:
         assert np.shape(said["slice_shifts_mm"]) == (8, 2) and len(said["frames"]) == 9
         assert set(said["files_sha256"]) == set(FILE_NAMES) - {"cine.json"}
 
+    def test_a_saved_cine_becomes_bids_derivatives(self, result, tmp_path):
+        folder = result.save(tmp_path / "out")
+        place = cardiacreg.write_bids(folder, tmp_path / "bids", subject="1")
+        (labels,) = place.glob("anat/*.nii.gz")
+        assert labels.read_bytes() == (folder / "labels.nii.gz").read_bytes()
+        said = json.loads(labels.with_name(labels.name.replace(".nii.gz", ".json")).read_text())
+        assert said["cardiacreg"]["es_frame"] == 4 and any(place.glob("figures/*.png"))
+
     def test_an_earlier_cine_is_kept(self, result, tmp_path):
         (tmp_path / "cine.json").write_text("mine")
         with pytest.raises(InvalidInputError) as caught:

@@ -116,6 +116,28 @@ class TestConventions:
         assert patient.preset is None
         assert "has to be given" in "\n".join(patient.lines())
 
+    def test_the_decathlon_has_images_without_channels(self, folder):
+        touch(folder, "labelsTr/p1.nii.gz", "imagesTr/p1.nii.gz")
+        labels = {"0": "background", "1": "LV", "2": "MYO", "3": "RV"}
+        (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+        patient = find_patient(folder)
+        assert patient.frames[0].image.name == "p1.nii.gz"
+        assert patient.preset == {0: 0, 1: 1, 2: 2, 3: 4}
+
+    def test_monai(self, folder):
+        """A folder for each case; its name is the case's."""
+        touch(folder, "p1_ED/p1_ED_seg.nii.gz", "p2/p2_trans.nii.gz", "p3/p1_seg.nii.gz")
+        patient = find_patient(folder / "p1_ED")
+        assert (patient.subject, patient.convention, patient.preset) == ("p1_ED", "MONAI", None)
+        assert patient.frames[0].labels.name == "p1_ED_seg.nii.gz"
+        assert "has to be given" in patient.lines()[-1]
+        assert find_patient(folder / "p2").frames[0].labels.name == "p2_trans.nii.gz"
+        for name, code in (("p3", "NO_PATIENT"), ("p2", "AMBIGUOUS_PATIENT")):
+            touch(folder, "p2/p2_pred.nii.gz")
+            with pytest.raises(InvalidInputError) as told:
+                find_patient(folder / name)
+            assert told.value.code == code
+
     def test_a_table(self, folder):
         touch(folder, "a.nii.gz", "b.nii.gz", "i.nii.gz", "v.nii.gz")
         (folder / "patient.csv").write_text(

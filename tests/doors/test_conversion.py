@@ -289,7 +289,7 @@ class TestStudies:
         images = {own[1].uid: box for own in stack.images}
         drawn = workspace(tmp_path / "drawn.cvi42wsx", images)
         refused("MISSING_STUDY", drawn, tmp_path / "out")
-        refused("UNKNOWN_CONVERSION", drawn, tmp_path / "a.nii", study=tmp_path / "study")
+        refused("SEVERAL_SOURCES", drawn, tmp_path / "a.nii", study=tmp_path / "study")
         found = convert(drawn, tmp_path / "out", study=tmp_path / "study")
         assert [file.name for file in found.files] == ["sax_frame_001.nii.gz"]
         labels = read_labels(found.files[0])
@@ -337,3 +337,10 @@ def test_guide_points_of_one_heart_convert_as_the_library_reads_them(heart, tmp_
     write_guide_points(tmp_path / "p", heart.labels)
     found = convert(tmp_path / "p" / "GPFile_000.txt", tmp_path / "a.nii")
     assert found.kind == "guide points" and read_labels(tmp_path / "a.nii").present() == (1, 2, 4)
+    convert(tmp_path / "p", tmp_path / "b.nii")  # the folder, as it was written
+    assert (read_labels(tmp_path / "b.nii").array == read_labels(tmp_path / "a.nii").array).all()
+    (tmp_path / "p" / "GPFile_001.txt").write_bytes(
+        (tmp_path / "p" / "GPFile_000.txt").read_bytes()
+    )
+    with pytest.raises(InvalidInputError, match="2 files of guide points, one for each phase"):
+        convert(tmp_path / "p", tmp_path / "c.nii")

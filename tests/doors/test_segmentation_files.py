@@ -7,9 +7,9 @@ import pytest
 
 from cardiacreg import LabelMap, read_labels, read_segmentation, write_segmentation
 from cardiacreg.doors import segmentation_files
-from cardiacreg.doors.segmentation_files import LABEL_FORMATS, SLICER, STRUCTURE_COLOURS
+from cardiacreg.doors.segmentation_files import LABEL_FORMATS, SLICER
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import STRUCTURES, corner_distance_mm
+from cardiacreg.geometry import STRUCTURE_COLOURS, STRUCTURES, corner_distance_mm
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 sitk = pytest.importorskip("SimpleITK")

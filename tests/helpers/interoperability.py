@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 import cardiacreg as c
-from cardiacreg.doors.segmentation_files import STRUCTURE_COLOURS
-from cardiacreg.geometry import apply_matrix
+from cardiacreg.geometry import STRUCTURE_COLOURS, apply_matrix
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from tests.helpers import dicom_studies
 

@@ -105,6 +105,10 @@ def test_the_rv_wall_is_measured_only_where_the_input_shows_it(tiny_result):
     assert columns(measure(tiny_result))["RVM (g)"] > 0
     unseen = dataclasses.replace(tiny_result, structures_from_atlases=("RV wall",))
     assert columns(measure(unseen))["RVM (g)"] is None
+    shown = columns(measure(tiny_result, tiny_result))
+    assert shown["RV_Thickening_Global (%)"] == 0 and shown["RV_WT_Global ED (mm)"] > 1
+    for phases in ((unseen, tiny_result), (tiny_result, unseen)):
+        assert columns(measure(*phases))["RV_Thickening_Global (%)"] is None
 
 
 def test_a_heart_without_a_right_ventricle(phases):
@@ -175,6 +179,8 @@ def test_septum_and_right_wall(both):
     assert 0.1 < found["Septal curvature ED (1/cm)"] < 0.6
     assert 0.3 < found["Septal curvature ratio ED"] < 1.3
     assert 2 < found["RV_WT_Global ED (mm)"] < 5 and found["RV_WT_Global ES (mm)"] > 2
+    thicker = found["RV_WT_Global ES (mm)"] / found["RV_WT_Global ED (mm)"] - 1
+    assert found["RV_Thickening_Global (%)"] == pytest.approx(100 * thicker) and thicker > 0
     assert found["LVEDV low (mL)"] is None  # labels alone say nothing of how sure they are
 
 

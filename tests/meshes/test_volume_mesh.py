@@ -73,7 +73,8 @@ def test_surfaces_lie_where_their_names_say(heart, mesh):
 def test_files_are_read_back(mesh, tmp_path):
     meshio = pytest.importorskip("meshio", reason="needs the extra meshes")
     vtk = pytest.importorskip("vtkmodules.vtkIOXML", reason="needs vtk")
-    write_volume_mesh(tmp_path, mesh, FORMATS)
+    write_volume_mesh(tmp_path, mesh, FORMATS, case="ES")
+    assert {path.stem for path in tmp_path.glob("*.stl")} >= {"LV_ENDO_ES", "MV_ES", "TV_ES"}
     reader = vtk.vtkXMLUnstructuredGridReader()
     reader.SetFileName(str(tmp_path / "mesh.vtu"))
     reader.Update()
