@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
+from functools import lru_cache
 from numbers import Integral, Real
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 
 class InvalidInputError(ValueError):
@@ -57,7 +58,7 @@ def check_option_kinds(options: Any) -> None:
     InvalidInputError
         BAD_OPTION.
     """
-    name, hints = type(options).__name__, get_type_hints(type(options))
+    name, hints = type(options).__name__, _hints(type(options))
     for each in fields(options):
         value = getattr(options, each.name)
         if not _is_of_kind(value, hints[each.name]):
@@ -66,6 +67,11 @@ def check_option_kinds(options: Any) -> None:
                 f"{name}: {each.name} is {value!r}, a {type(value).__name__}; needs {kind}.",
                 code="BAD_OPTION",
             )
+
+
+@lru_cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def check_argument(value: object, kind: type | tuple[type, ...], where: str) -> None:
@@ -85,7 +91,7 @@ def check_argument(value: object, kind: type | tuple[type, ...], where: str) -> 
     """
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        names = " or ".join(each.__name__ for each in kinds)
+        names = " or ".join(each.__name__.replace("NoneType", "None") for each in kinds)
         raise InvalidInputError(
             f"{where} is a {type(value).__name__}; needs {names}.", code="BAD_TYPE"
         )
@@ -97,6 +103,8 @@ def _is_of_kind(value: Any, kind: Any) -> bool:
         return True
     if origin in (Union, UnionType):
         return any(_is_of_kind(value, each) for each in inner)
+    if origin is Literal:
+        return isinstance(value, tuple(map(type, inner)))
     if origin is tuple:
         if not isinstance(value, tuple | list):
             return False

@@ -63,7 +63,7 @@ def _kinds() -> dict[str, Kind]:
 
 @lru_cache
 def _call_names() -> dict[str, bool]:
-    return {name: each.refused_only for name, each in public_calls(Path()).items()}
+    return {name: each.is_long for name, each in public_calls(Path()).items()}
 
 
 def feed(key: dict[str, object]) -> Record:
@@ -89,9 +89,8 @@ def _silence() -> Iterator[None]:
 
 
 def _fed_files(name: str, folder: Path, draw: Random) -> Iterator[str]:
-    kind, file = _kinds()[name], name.removeprefix("bank: ")
-    place = folder / (f"bank {file}" if file != name else file)
-    path = place / file if file != name else place
+    kind = _kinds()[name]
+    path = kind.path(folder)
     kind.write(path)
     whole = path.read_bytes()
     while True:
@@ -108,6 +107,7 @@ def _fed_files(name: str, folder: Path, draw: Random) -> Iterator[str]:
 
 def _fed_calls(name: str, folder: Path, draw: Random) -> Iterator[str]:
     call = public_calls(folder)[name]
+    call.prepare()
     while True:
         given = wrongly(call, draw)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cardiacreg.doors.dicom_seg import is_dicom_seg
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.io.nifti import read_vectors
-from cardiacreg.io.regular_file import check_regular_file
+from cardiacreg.io.regular_file import check_regular_file, is_folder
 from cardiacreg.io.source_name import named_source
 
 _LARGEST_BYTES = 2**32
@@ -65,7 +65,7 @@ def source_kind(source: Path, destination: Path) -> Kind:
     InvalidInputError
         FILE_NOT_FOUND, UNREADABLE_FILE, or UNKNOWN_CONVERSION where nothing says what it is.
     """
-    if source.is_dir():
+    if is_folder(source):
         return Kind.LABELS if (source / "result.json").is_file() else Kind.DICOM
     with named_source(str(source)):
         check_regular_file(source)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_option_kinds
 from cardiacreg.geometry import LabelMap, Subject, Volume, same_lattice
 from cardiacreg.phantoms.stack_labels import LabelRule, base_is_last, draw_as_experts, lose_apex
 from cardiacreg.phantoms.thick_slices import (
@@ -170,6 +170,9 @@ class Degradation:
     drop_lost_slices: bool = True
     label_rule: LabelRule = "clinical"
     empty_slices: EmptySlices = "random"
+
+    def __post_init__(self) -> None:
+        check_option_kinds(self)
 
     def of(self, heart: Subject, *, seed: int) -> LowResolution:
         """Return the stack of a heart, shape, errors and meaning as for `simulate_low_resolution`.

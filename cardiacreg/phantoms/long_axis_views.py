@@ -19,7 +19,7 @@ from scipy.ndimage import map_coordinates
 
 from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_option_kinds
 from cardiacreg.geometry import (
     RV_CAVITY,
     RV_WALL,
@@ -93,6 +93,7 @@ class ViewAcquisition:
     draw_rv_wall: bool = False
 
     def __post_init__(self) -> None:
+        check_option_kinds(self)
         sizes = (self.thickness_mm, self.pixel_mm)
         spreads = (
             self.shift_sd_mm, self.through_plane_sd_mm, self.angle_sd_degrees, self.offset_sd_mm,

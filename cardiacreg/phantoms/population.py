@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 
@@ -149,15 +150,15 @@ def coarse_axes(shape: HeartShape) -> tuple[Float, Float, Float]:
 
 
 def _check(seed: int, phase: str, group: str) -> None:
-    if seed < 0:
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
         raise InvalidInputError(
-            f"sample_heart: seed is {seed}; needs a non-negative integer.", code="BAD_SEED"
+            f"sample_heart: seed is {seed!r}; needs a non-negative integer.", code="BAD_SEED"
         )
-    if phase not in PHASES:
+    if not isinstance(phase, str) or phase not in PHASES:
         raise InvalidInputError(
             f"sample_heart: phase is {phase!r}; needs one of {PHASES}.", code="BAD_PHASE"
         )
-    if group not in GROUPS:
+    if not isinstance(group, str) or group not in GROUPS:
         raise InvalidInputError(
             f"sample_heart: group is {group!r}; needs one of {tuple(GROUPS)}.", code="BAD_GROUP"
         )
