@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
 from functools import lru_cache
 from numbers import Integral, Real
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 
 class InvalidInputError(ValueError):
@@ -67,6 +67,13 @@ def check_option_kinds(options: Any) -> None:
                 f"{name}: {each.name} is {value!r}, a {type(value).__name__}; needs {kind}.",
                 code="BAD_OPTION",
             )
+
+
+def check_arguments(values: object, kind: type | tuple[type, ...], where: str) -> None:
+    """Refuse what is no sequence of values of a kind, as `check_argument` does."""
+    check_argument(values, Sequence, where)
+    for each in cast("Sequence[object]", values):
+        check_argument(each, kind, f"{where}: one of them")
 
 
 @lru_cache

@@ -49,6 +49,7 @@ _PARTS = {
         "fuzzing",
         "kills",
         "public_calls",
+        "wrong_values",
     ),
 }
 """Further modules of the benchmarks that the values of one benchmark depend on."""

@@ -25,6 +25,7 @@ from cardiacreg.compute.threads import ProgressCallable, check_threads, run_task
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import N_LABELS, LabelMap, Landmarks, Subject, apply_matrix, nearest_labels
 from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.bounded_read import DAMAGED_NPZ
 from cardiacreg.io.regular_file import check_regular_file
 from cardiacreg.registration.landmark_affine import fit_landmark_affine
 
@@ -198,7 +199,7 @@ class AtlasIndex:
             with np.load(path, allow_pickle=False) as held:
                 template = Landmarks(held["template"], source=str(held["source"]))
                 points_mm, signatures = held["points_mm"], held["signatures"]
-        except (OSError, KeyError, ValueError) as error:
+        except DAMAGED_NPZ as error:
             raise InvalidInputError(
                 f"AtlasIndex.load: {path} is not an index ({error}); build it again.",
                 code="BAD_ATLAS_INDEX",

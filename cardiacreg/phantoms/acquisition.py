@@ -15,8 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError, check_option_kinds
+from cardiacreg.errors import (
+    InvalidInputError,
+    check_arguments,
+    check_option_kinds,
+)
 from cardiacreg.geometry import LabelMap, Subject, Volume, same_lattice
+from cardiacreg.phantoms.population import check_seed
 from cardiacreg.phantoms.stack_labels import LabelRule, base_is_last, draw_as_experts, lose_apex
 from cardiacreg.phantoms.thick_slices import (
     Motion,
@@ -216,6 +221,8 @@ class Degradation:
         >>> bool((ed.slice_shifts_mm == es.slice_shifts_mm).all())
         True
         """
+        check_arguments(hearts, Subject, "degradation: hearts")
+        check_seed(seed, "degradation")
         for heart in hearts:
             _check(heart, self)
             _check_one_lattice(hearts[0].labels, heart.labels)
@@ -338,7 +345,7 @@ def _check(subject: Subject, how: Degradation) -> None:
             "different grids; resample the image onto the labels first.",
             code="GRID_MISMATCH",
         )
-    if how.slice_thickness_mm < labels.spacing_mm[2] - 1e-6:
+    if not how.slice_thickness_mm >= labels.spacing_mm[2] - 1e-6:
         raise InvalidInputError(
             f"simulate_low_resolution: slice_thickness_mm is {how.slice_thickness_mm}; needs at "
             f"least the input's {labels.spacing_mm[2]:.2f} mm.",
@@ -359,6 +366,13 @@ def _check_numbers(how: Degradation) -> None:
                 f"simulate_low_resolution: {name} is {getattr(how, name)}; needs >= 0.",
                 code="BAD_STANDARD_DEVIATION",
             )
+    sizes = [each for each in (how.slice_thickness_mm, how.in_plane_spacing_mm) if each is not None]
+    if not (np.isfinite(sizes).all() and min(sizes) > 0):
+        raise InvalidInputError(
+            f"simulate_low_resolution: a thickness of {how.slice_thickness_mm} and pixels of "
+            f"{how.in_plane_spacing_mm} mm; needs sizes above 0.",
+            code="BAD_THICKNESS",
+        )
     if how.lost_apical_slices < 0:
         raise InvalidInputError(
             f"simulate_low_resolution: lost_apical_slices is {how.lost_apical_slices}; needs >= 0.",

@@ -19,7 +19,12 @@ from scipy.ndimage import map_coordinates
 
 from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError, check_option_kinds
+from cardiacreg.errors import (
+    InvalidInputError,
+    check_argument,
+    check_arguments,
+    check_option_kinds,
+)
 from cardiacreg.geometry import (
     RV_CAVITY,
     RV_WALL,
@@ -28,6 +33,7 @@ from cardiacreg.geometry import (
     Volume,
     apply_matrix,
 )
+from cardiacreg.phantoms.population import check_seed
 
 VIEW_DEGREES: dict[str, float] = {
     "four_chamber": 0.0,
@@ -171,6 +177,10 @@ def simulate_view_frames(
     InvalidInputError
         As `simulate_views`.
     """
+    check_arguments(hearts, Subject, "simulate_views: a heart")
+    check_arguments(names, str, "simulate_views: names")
+    check_argument(acquisition, (ViewAcquisition, type(None)), "simulate_views: acquisition")
+    check_seed(seed, "simulate_views")
     how = acquisition or ViewAcquisition()
     unknown = sorted(set(names) - set(VIEW_DEGREES))
     if unknown:

@@ -149,11 +149,16 @@ def coarse_axes(shape: HeartShape) -> tuple[Float, Float, Float]:
     return x, y, z
 
 
-def _check(seed: int, phase: str, group: str) -> None:
+def check_seed(seed: object, where: str) -> None:
+    """Refuse what seeds no generator (BAD_SEED)."""
     if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
         raise InvalidInputError(
-            f"sample_heart: seed is {seed!r}; needs a non-negative integer.", code="BAD_SEED"
+            f"{where}: seed is {seed!r}; needs a non-negative integer.", code="BAD_SEED"
         )
+
+
+def _check(seed: int, phase: str, group: str) -> None:
+    check_seed(seed, "sample_heart")
     if not isinstance(phase, str) or phase not in PHASES:
         raise InvalidInputError(
             f"sample_heart: phase is {phase!r}; needs one of {PHASES}.", code="BAD_PHASE"
