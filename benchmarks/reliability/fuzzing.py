@@ -33,7 +33,9 @@ FILES, CALLS = 160_000, 850_000
 _MILLISECONDS = {
     "labels.nii": 6, "labels.nii.gz": 3, "image.nii.gz": 3, "labels.mgz": 4, "labels.seg.nrrd": 15,
     "classes.npz": 4, "guide points: GPFile_000.txt": 15, "guide points: SliceInfoFile.txt": 4,
-    "spline.h5": 500, "surface.vtp": 4, "surface.stl": 45, "surface.ply": 5, "surface.obj": 20,
+    "spline.h5": 500, "refine_cohort": 400, "measure": 40, "measure_cine": 40, "write_report": 100,
+    "verify_result": 40, "wall_coordinates": 40,
+    "surface.vtp": 4, "surface.stl": 45, "surface.ply": 5, "surface.obj": 20,
     "study: slice_000_frame_000.dcm": 20, "labels.dcm": 80, "bank: index.json": 5,
     "bank: entries.jsonl": 7, "bank: ends.npy": 3, "bank: labels.npy": 11, "bank: images.npy": 14,
     "result: result.json": 4, "result: landmarks.json": 4, "result: confidence.nii.gz": 4,

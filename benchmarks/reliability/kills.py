@@ -34,8 +34,8 @@ from cardiacreg.phantoms.toy_heart import make_toy_heart
 
 HEART, ATLAS = make_toy_heart(), make_toy_heart(size=0.9)
 _KILLS = {
-    "refine": 60, "refine, by the command": 30, "save": 60, "build": 60, "append": 60,
-    "cache of kernels": 30, "cohort": 40,
+    "refine": 70, "refine, by the command": 20, "save": 70, "build": 70, "append": 70,
+    "cache of kernels": 20, "cohort": 20,
 }  # fmt: skip
 _KERNELS_COMPILED = 3
 _AT_ONCE = 10
@@ -201,7 +201,7 @@ def _appending() -> Work:
 
 def _caching() -> Work:
     """Kernels are compiled into an empty cache by two processes, which meet at some."""
-    compiling = "from cardiacreg.compute.preparation import compile_part; compile_part(5, 6)"
+    compiling = "from cardiacreg.compute.preparation import compile_part; compile_part(14, 4)"
 
     def begin(place: Path) -> None:
         environment = os.environ | {cache_files.CACHE_VARIABLE: str(place / "cache")}

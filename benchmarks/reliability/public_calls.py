@@ -272,6 +272,14 @@ def _studies(folder: Path) -> dict[str, Call]:
     }  # fmt: skip
 
 
+@lru_cache
+def _left_ventricle() -> cardiacreg.LabelMap:
+    heart = cardiacreg.sample_heart(
+        1, group="hypertrophic", spacing_mm=(2.5, 2.5, 4.0), with_image=False
+    ).labels
+    return cardiacreg.LabelMap(heart.array * (heart.array < 3), heart.voxel_to_world)
+
+
 def _long_calls(folder: Path) -> dict[str, Call]:
     how = {"atlases": [OTHER], "threads": 1, "preset": "canonical", "landmarks": POINTS,
            "image": HEART.image, "views": (), "frame": None,
@@ -298,7 +306,7 @@ def _long_calls(folder: Path) -> dict[str, Call]:
         "measure_cine": (cardiacreg.measure_cine, {"cine": files.one_cine(), "cycle_ms": 800.0}),
         "wall_coordinates": (cardiacreg.wall_coordinates, given),
         "surfaces_of": (cardiacreg.surfaces_of, given | {"triangles": 2000, "structures": None}),
-        "volume_mesh": (cardiacreg.volume_mesh, given | {"edge_mm": 5.0}),
+        "volume_mesh": (cardiacreg.volume_mesh, {"model": _left_ventricle(), "edge_mm": 5.0}),
         "write_report": (cardiacreg.write_report, {
             "result": files.one_result(), "path": folder / "w.html", "overwrite": True}),
         "AtlasIndex.build": (cardiacreg.AtlasIndex.build, {"atlases": [HEART, OTHER]}),

@@ -30,15 +30,18 @@ from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 
 _HEARTS, _QUICK_HEARTS = 4, 1
 _DEVELOPMENT = tuple(n for n in range(1, 101) if measuring.is_development(n))
+_PATIENTS = 5
+"""How many development patients, evenly taken; `--cases` takes others."""
 _SPACING_MM = (2.0, 2.0, 3.0)
 
 
-def run(quick: bool) -> dict[str, Any]:
-    """Feed all of it, in units that are stored."""
+def run(quick: bool, cases: int = _PATIENTS) -> dict[str, Any]:
+    """Feed all of it, in units that are stored; `cases` patients' frames are stored in other ways."""
     units = [_bad_unit(each) for each in _bad_inputs()[:: 20 if quick else 1]]
-    units += [*fuzzing.units(quick)[:: 20 if quick else 1], *kills.units(quick)]
-    for name, heart in _hearts(quick).items():
+    units += fuzzing.units(quick)[:: 20 if quick else 1]
+    for name, heart in _hearts(0 if quick else cases).items():
         units += [_way_unit(name, heart, way) for way in (list(WAYS)[:2] if quick else WAYS)]
+    units += kills.units(quick)
     return {"records": gather("reliability", units)}
 
 
@@ -60,13 +63,13 @@ def _bad_unit(bad: Bad) -> Unit:
     return Unit(key, measure)
 
 
-def _hearts(quick: bool) -> dict[str, Callable[[], LabelMap]]:
+def _hearts(patients: int) -> dict[str, Callable[[], LabelMap]]:
     """Stacks by name: synthetic ones and, where the data are, both frames of development patients."""
-    count = _QUICK_HEARTS if quick else _HEARTS
-    first = FIRST_EVALUATION_SEED
+    count, first = _HEARTS if patients else _QUICK_HEARTS, FIRST_EVALUATION_SEED
     found = {f"synthetic {n}": lambda n=n: _synthetic(n) for n in range(first, first + count)}
     try:
-        frames = [] if quick else acdc(_DEVELOPMENT)
+        every = -(-len(_DEVELOPMENT) // patients) if patients else len(_DEVELOPMENT)
+        frames = acdc(_DEVELOPMENT[::every]) if patients else []
     except DataAbsent:
         frames = []
     for each in frames:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from cardiacreg.algebra import invert
 from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.atlases.ranking import nmi_of_histograms
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import N_LABELS, LabelMap, Landmarks, Subject, apply_matrix, nearest_labels
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.bounded_read import DAMAGED_NPZ
@@ -87,6 +87,8 @@ class AtlasIndex:
         InvalidInputError
             If there are fewer than two atlases, or one has no usable landmarks.
         """
+        if not hasattr(atlases, "__getitem__") or isinstance(atlases, Mapping):
+            check_argument(atlases, Sequence, "AtlasIndex.build: atlases")
         if len(atlases) < 2:
             raise InvalidInputError(
                 f"AtlasIndex.build: {len(atlases)} atlases; needs at least two.", code="EMPTY_BANK"
@@ -246,6 +248,7 @@ def _nmi(labels: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDArray[np.float
 
 
 def _landmarks(subject: Subject) -> Landmarks:
+    check_argument(subject, Subject, "AtlasIndex.build: an atlas")
     return subject.landmarks or derive_landmarks(subject.labels)
 
 
