@@ -58,7 +58,7 @@ def check_option_kinds(options: Any) -> None:
     InvalidInputError
         BAD_OPTION.
     """
-    name, hints = type(options).__name__, _hints(type(options))
+    name, hints = type(options).__name__, _hints(type(options))  # type: ignore[arg-type]
     for each in fields(options):
         value = getattr(options, each.name)
         if not _is_of_kind(value, hints[each.name]):

@@ -181,7 +181,7 @@ def _is_sequence_of_frames(segmentation: Any) -> TypeGuard[Sequence[Any]]:
 
 def _is_matrix(value: Any) -> bool:
     try:
-        return np.shape(value) == (4, 4)
+        return bool(np.shape(value) == (4, 4))
     except ValueError:  # of a ragged sequence
         return False
 

@@ -79,7 +79,7 @@ def labels_from_contours(
     >>> labels.array.sum(axis=(0, 1)).tolist()
     [0, 36, 0]
     """
-    lattice = Lattice(shape, Affine(voxel_to_world).matrix)
+    lattice = Lattice(shape, Affine(as_numbers(voxel_to_world, "labels_from_contours")).matrix)
     check_argument(edge_pixels, Real, "labels_from_contours: edge_pixels")
     if math.prod(lattice.shape) > _MOST_VOXELS:
         raise InvalidInputError(

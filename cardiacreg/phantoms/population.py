@@ -151,7 +151,7 @@ def coarse_axes(shape: HeartShape) -> tuple[Float, Float, Float]:
 
 def check_seed(seed: object, where: str) -> None:
     """Refuse what seeds no generator (BAD_SEED)."""
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise InvalidInputError(
             f"{where}: seed is {seed!r}; needs a non-negative integer.", code="BAD_SEED"
         )

@@ -52,7 +52,8 @@ class BSplineMap(MadeAnew):
 
     def __post_init__(self) -> None:
         values = np.ascontiguousarray(as_numbers(self.displacements_mm, "BSplineMap"))
-        known = isinstance(self.order, Integral) and self.order in _ORDERS
+        order: object = self.order
+        known = isinstance(order, Integral) and order in _ORDERS
         if not known or values.ndim != 4 or min(values.shape[:3]) <= self.order:
             raise InvalidInputError(
                 f"BSplineMap: control points of shape {values.shape} for order {self.order}; needs "
