@@ -42,9 +42,8 @@ _PARTS = {
     "quality": ("failures",),
     "network_doubt": ("network_acdc",),
     "network_cine": ("long_axis", "guidepoints", "network_acdc"),
+    "bad_inputs": ("bad_files", "bad_values"),
     "reliability": (
-        "bad_files",
-        "bad_values",
         "damaged_files",
         "fuzzing",
         "kills",
