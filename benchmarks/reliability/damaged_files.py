@@ -40,8 +40,14 @@ class Kind(NamedTuple):
     def path(self, folder: Path) -> Path:
         """Return where the file lies in a folder of its own."""
         place, _, file = self.name.rpartition(": ")
-        (folder / place).mkdir(exist_ok=True)
         return folder / place / file
+
+    def put(self, folder: Path) -> Path:
+        """Write the file to its place, and return that."""
+        path = self.path(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.write(path)
+        return path
 
 
 def kinds() -> tuple[Kind, ...]:

@@ -110,8 +110,7 @@ def _silence() -> Iterator[None]:
 
 def _fed_files(name: str, folder: Path, draw: Random) -> Iterator[str]:
     kind = _kinds()[name]
-    path = kind.path(folder)
-    kind.write(path)
+    path = kind.put(folder)
     whole = path.read_bytes()
     while True:
         path.write_bytes(damaged(whole, draw))

@@ -212,8 +212,8 @@ def _readers(folder: Path) -> dict[str, Call]:
         readers["read_dicom_seg"] = (cardiacreg.read_dicom_seg, "labels.dcm", {"preset": None})
     return {
         name: Call(
-            _by_place(read), {"source": (path := _kinds()[kind].path(folder))} | more,
-            prepare=partial(_kinds()[kind].write, path),
+            _by_place(read), {"source": _kinds()[kind].path(folder)} | more,
+            prepare=partial(_kinds()[kind].put, folder),
         )
         for name, (read, kind, more) in readers.items()
     }  # fmt: skip
@@ -237,7 +237,7 @@ def _folder_readers(folder: Path) -> dict[str, Call]:
     for name, (read, kind) in readers.items():
         path = _kinds()[kind].path(folder)
         found[name] = Call(
-            _by_place(read), {"folder": path.parent}, prepare=partial(_kinds()[kind].write, path)
+            _by_place(read), {"folder": path.parent}, prepare=partial(_kinds()[kind].put, folder)
         )
     return found | {
         "open_atlas_folder": Call(
@@ -264,7 +264,7 @@ def _studies(folder: Path) -> dict[str, Call]:
     return {
         "read_dicom_cine": Call(
             _by_place(cardiacreg.read_dicom_cine), {"folder": path.parent, "still_images": False},
-            prepare=partial(_kinds()[name].write, path),
+            prepare=partial(_kinds()[name].put, folder),
         ),
         "write_dicom_cine": Call(_by_place(cardiacreg.write_dicom_cine), {
             "folder": folder / "written", "frames": [small, small], "times_ms": (0.0, 40.0),
@@ -327,7 +327,7 @@ def _long_calls(folder: Path) -> dict[str, Call]:
     }
     found = {name: Call(_by_place(call), given, True) for name, (call, given) in calls.items()}
     for name, kind in prepared.items():
-        write = partial(_kinds()[kind].write, _kinds()[kind].path(folder))
+        write = partial(_kinds()[kind].put, folder)
         found[name] = found[name]._replace(prepare=write)
     table = partial((folder / "one.csv").write_text, "subject,labels\na,nowhere.nii.gz\n")
     return found | {"refine_cohort": found["refine_cohort"]._replace(prepare=table)}

@@ -28,10 +28,8 @@ def test_a_call_with_right_arguments_ends_well(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("name", fuzzing._kinds())
 def test_a_whole_file_is_read(tmp_path, name):
     kind = fuzzing._kinds()[name]
-    path = kind.path(tmp_path)
     with kept_warnings():
-        kind.write(path)
-        kind.read(path)
+        kind.read(kind.put(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -40,6 +38,11 @@ def test_a_whole_file_is_read(tmp_path, name):
 def test_wrong_arguments_end_in_our_own_errors(name):
     fed = fuzzing.feed({"what": "calls", "fed": name, "part": "tests", "inputs": 25})
     assert sum(fed["ends"].values()) == 25
+
+
+def test_calls_are_listed_without_a_trace(tmp_path):
+    public_calls(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_foreign_error_is_told(monkeypatch):
