@@ -178,7 +178,9 @@ def test_a_workspace_in_an_unknown_encoding_is_refused(tmp_path, encoding):
     "damage", [lambda c: b"no archive", lambda c: c.replace(b"PK\1\2", b"PK\1\3")]
 )
 def test_a_damaged_index_is_refused(tmp_path, damage):
-    path = cardiacreg.AtlasIndex.build([HEART, make_toy_heart(size=0.9)]).save(tmp_path / "index.npz")
+    path = cardiacreg.AtlasIndex.build([HEART, make_toy_heart(size=0.9)]).save(
+        tmp_path / "index.npz"
+    )
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InvalidInputError) as raised:
         cardiacreg.AtlasIndex.load(path)
