@@ -198,7 +198,7 @@ class AtlasIndex:
         """
         try:
             check_regular_file(path)
-            with np.load(path, allow_pickle=False) as held:
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as held:
                 template = Landmarks(held["template"], source=str(held["source"]))
                 points_mm, signatures = held["points_mm"], held["signatures"]
         except DAMAGED_NPZ as error:
