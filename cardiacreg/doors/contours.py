@@ -136,8 +136,9 @@ def _slice_of(heights: Float, n_slices: int, number: int) -> int:
 
 
 def _checked_label(label: int, number: int) -> int:
-    if not 1 <= int(label) <= 255:
+    if not (isinstance(label, Real) and 1 <= label <= 255 and label == int(label)):
         raise InvalidInputError(
-            f"contour {number}: has the label {label}; needs 1 to 255.", code="UNKNOWN_LABEL"
+            f"contour {number}: has the label {label}; needs a whole number from 1 to 255.",
+            code="UNKNOWN_LABEL",
         )
     return int(label)

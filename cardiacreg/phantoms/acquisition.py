@@ -229,7 +229,7 @@ class Degradation:
         labels = hearts[0].labels
         rng = np.random.default_rng([seed, 7])
         planning = np.random.default_rng([seed, 11])
-        tilt = planning.normal(0.0, self.tilt_sd_degrees, size=2)
+        tilt = planning.normal(0.0, abs(self.tilt_sd_degrees), size=2)  # not -0.0
         empty = _empty_counts(self.empty_slices, seed)
         pixel = self.in_plane_spacing_mm
         stack = plan_stack(
@@ -256,8 +256,8 @@ class Degradation:
         """Draw shifts and turns; the slices added at both ends come last, and change no other's."""
         shifts, turns = [], []
         for count in (n_slices - 2 * n_added, n_added, n_added):
-            shifts.append(rng.normal(0.0, self.shift_sd_mm, size=(count, 2)))
-            turns.append(rng.normal(0.0, self.turn_sd_degrees, size=count))
+            shifts.append(rng.normal(0.0, abs(self.shift_sd_mm), size=(count, 2)))
+            turns.append(rng.normal(0.0, abs(self.turn_sd_degrees), size=count))
         middle, below, above = range(3)
         order = (below, middle, above)
         return Motion(

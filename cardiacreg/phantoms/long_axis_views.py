@@ -239,8 +239,8 @@ def _acquire(
 ) -> list[SimulatedView]:
     """One view of all frames."""
     axes = np.stack([planned.first, planned.second, np.cross(planned.first, planned.second)])
-    axes = _turned(axes, np.radians(rng.normal(0.0, how.angle_sd_degrees, size=3)))
-    through = planned.through_mm + rng.normal(0.0, how.offset_sd_mm) * axes[2]
+    axes = _turned(axes, np.radians(rng.normal(0.0, abs(how.angle_sd_degrees), size=3)))
+    through = planned.through_mm + rng.normal(0.0, abs(how.offset_sd_mm)) * axes[2]
     shift = rng.normal(size=3) * [how.shift_sd_mm, how.shift_sd_mm, how.through_plane_sd_mm]
     anywhere = np.max([heart.labels.array for heart in hearts], axis=0)
     matrix, shape = _lattice(

@@ -89,6 +89,8 @@ CALLS = {
         "BAD_TYPE", lambda: cardiacreg.judge((), agreement={"LV cavity": "0.9"}),
     ),
     "contours in words": ("BAD_CONTOUR", lambda: contours(["1"])),
+    "contours without a label": ("UNKNOWN_LABEL", lambda: contours([(SQUARE, float("nan"))])),
+    "contours of half a label": ("UNKNOWN_LABEL", lambda: contours([(SQUARE, 1.5)])),
     "contours on too many voxels": ("TOO_LARGE", lambda: contours(shape=(10**6, 10**6, 4))),
     "edges of contours": ("BAD_TYPE", lambda: contours(edge_pixels=SEVERAL)),
     "a mean of words": ("BAD_TYPE", lambda: cardiacreg.mean_displacement("\0", LATTICE)),
@@ -185,3 +187,10 @@ def test_a_damaged_index_is_refused(tmp_path, damage):
     with pytest.raises(InvalidInputError) as raised:
         cardiacreg.AtlasIndex.load(path)
     assert raised.value.code == "BAD_ATLAS_INDEX"
+
+
+def test_deviations_of_minus_nothing_are_none():
+    """NumPy refuses a scale of -0.0, which is no negative number."""
+    none = cardiacreg.Degradation(shift_sd_mm=-0.0, tilt_sd_degrees=-0.0, turn_sd_degrees=-0.0)
+    assert not none.of(HEART, seed=1).slice_shifts_mm.any()
+    cardiacreg.ViewAcquisition(angle_sd_degrees=-0.0, offset_sd_mm=-0.0)
