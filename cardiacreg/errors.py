@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
+from functools import lru_cache
 from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 
 class InvalidInputError(ValueError):
@@ -58,7 +59,7 @@ def check_option_kinds(options: Any) -> None:
     InvalidInputError
         BAD_OPTION.
     """
-    name, hints = type(options).__name__, get_type_hints(type(options))
+    name, hints = type(options).__name__, _hints(type(options))  # type: ignore[arg-type]
     for each in fields(options):
         value = getattr(options, each.name)
         if not _is_of_kind(value, hints[each.name]):
@@ -67,6 +68,18 @@ def check_option_kinds(options: Any) -> None:
                 f"{name}: {each.name} is {value!r}, a {type(value).__name__}; needs {kind}.",
                 code="BAD_OPTION",
             )
+
+
+def check_arguments(values: object, kind: type | tuple[type, ...], where: str) -> None:
+    """Refuse what is no sequence of values of a kind, as `check_argument` does."""
+    check_argument(values, Sequence, where)
+    for each in cast("Sequence[object]", values):
+        check_argument(each, kind, f"{where}: one of them")
+
+
+@lru_cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def check_argument(value: object, kind: type | tuple[type, ...], where: str) -> None:
@@ -86,7 +99,7 @@ def check_argument(value: object, kind: type | tuple[type, ...], where: str) -> 
     """
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        names = " or ".join(each.__name__ for each in kinds)
+        names = " or ".join(each.__name__.replace("NoneType", "None") for each in kinds)
         raise InvalidInputError(
             f"{where} is a {type(value).__name__}; needs {names}.", code="BAD_TYPE"
         )
@@ -98,6 +111,8 @@ def _is_of_kind(value: Any, kind: Any) -> bool:
         return True
     if origin in (Union, UnionType):
         return any(_is_of_kind(value, each) for each in inner)
+    if origin is Literal:
+        return isinstance(value, tuple(map(type, inner)))
     if origin is tuple:
         if not isinstance(value, tuple | list):
             return False

@@ -7,7 +7,7 @@ objects are frozen, hold read-only arrays, are validated once when made and are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.algebra import determinants, invert, multiply
 from cardiacreg.arrays import MadeAnew
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 
 LV_CAVITY, LV_WALL, RV_WALL, RV_CAVITY = 1, 2, 3, 4
 STRUCTURES: dict[int, str] = {
@@ -410,15 +410,11 @@ class Subject:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.labels, LabelMap):
-            raise InvalidInputError(
-                f"Subject: labels is a {type(self.labels).__name__}; needs a LabelMap.",
-                code="BAD_TYPE",
-            )
-        if self.image is not None and not isinstance(self.image, Volume):
-            raise InvalidInputError(
-                f"Subject: image is a {type(self.image).__name__}; needs a Volume.", code="BAD_TYPE"
-            )
+        check_argument(self.labels, LabelMap, "Subject: labels")
+        check_argument(self.image, (Volume, type(None)), "Subject: image")
+        check_argument(self.landmarks, (Landmarks, type(None)), "Subject: landmarks")
+        check_argument(self.name, (str, type(None)), "Subject: name")
+        check_argument(self.metadata, Mapping, "Subject: metadata")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

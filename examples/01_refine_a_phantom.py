@@ -1,7 +1,7 @@
 """Refine a synthetic heart and see how close the model comes to the truth.
 
-Run it with ``python examples/01_refine_a_phantom.py [folder]``. The first run makes the atlases,
-which takes about a minute.
+Run it with ``python examples/01_refine_a_phantom.py [folder]``. The first run compiles kernels, which
+takes about a minute.
 """
 
 import sys

@@ -129,6 +129,7 @@ HELPERS = {
     "snippet_files",
     "snippets",
     "wheels",
+    "smoke",
     "cvi42_workspaces",
     "dicom_studies",
     "interoperability",

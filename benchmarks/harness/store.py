@@ -43,13 +43,13 @@ _PARTS = {
     "two_frames": ("quality",),
     "network_doubt": ("network_acdc",),
     "network_cine": ("long_axis", "guidepoints", "network_acdc"),
+    "bad_inputs": ("bad_files", "bad_values"),
     "reliability": (
-        "bad_files",
-        "bad_values",
         "damaged_files",
         "fuzzing",
         "kills",
         "public_calls",
+        "wrong_values",
     ),
 }
 """Further modules of the benchmarks that the values of one benchmark depend on."""

@@ -28,6 +28,8 @@ class Bad(NamedTuple):
     what: str
     expected: str
     call: Callable[[Path], object]
+    warning: str = ""
+    """What a warning must say, where the input is accepted with "a warning"."""
 
 
 def bad_files() -> list[Bad]:

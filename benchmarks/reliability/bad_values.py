@@ -85,18 +85,22 @@ def _landmarks() -> Iterator[Bad]:
     points = np.array(cardiacreg.landmarks_from_labels(HEART.labels).points_mm)
     orders = {
         "apex and mitral valve exchanged": [0, 1, 2, 3, 5, 4],
-        "insertions exchanged": [2, 1, 0, 3, 4, 5],
         "LV and RV walls exchanged": [0, 3, 2, 1, 4, 5],
         "all in reverse": [5, 4, 3, 2, 1, 0],
     }
     for what, order in orders.items():
         yield Bad("landmarks of refine", what, "BAD_LANDMARKS", partial(_with, points[order]))
+    exchanged = points[[2, 1, 0, 3, 4, 5]]
+    yield Bad("landmarks of refine", "insertions exchanged, along the scanner's axes", "a warning",
+              partial(_with, exchanged), "RV insertion are exchanged")  # fmt: skip
+    yield Bad("landmarks of refine", "insertions exchanged, oblique to the scanner", "BAD_LANDMARKS",
+              partial(_oblique, exchanged))  # fmt: skip
     for what, expected, given in (
         ("five points", "BAD_LANDMARKS", points[:5]),
         ("all in one place", "BAD_LANDMARKS", np.zeros((6, 3))),
         ("300 mm away", "LANDMARKS_OUTSIDE", points + 300.0),
-        ("in metres", "LANDMARKS_OUTSIDE", points / 1000),
-        ("in LPS", "LANDMARK_FRAME", points * [-1, -1, 1]),
+        ("in metres", "NO_OVERLAP", points / 1000),
+        ("in LPS", "LANDMARK_SPACE", points * [-1, -1, 1]),
         ("NaN", "BAD_LANDMARKS", points + NAN),
     ):
         yield Bad("landmarks of refine", what, expected, partial(_with, given))
@@ -108,11 +112,20 @@ def _landmarks() -> Iterator[Bad]:
                   Landmarks(points), Landmarks(points[:4])))  # fmt: skip
 
 
-def _with(points: Any, folder: Path) -> object:
+def _with(points: Any, folder: Path, labels: LabelMap = HEART.labels) -> object:
     return cardiacreg.refine(
-        HEART.labels, landmarks=Landmarks(points), atlases=[ATLAS], threads=1,
+        labels, landmarks=Landmarks(points), atlases=[ATLAS], threads=1,
         options=RefineOptions.fast(),
     )  # fmt: skip
+
+
+def _oblique(points: Any, folder: Path) -> object:
+    """As `_with`, in a world that is turned by 36.9 degrees about two axes."""
+    one, two = np.eye(4), np.eye(4)
+    one[:2, :2] = two[1:3, 1:3] = [[0.8, -0.6], [0.6, 0.8]]
+    world = one @ two
+    labels = LabelMap(HEART.labels.array, world @ HEART.labels.voxel_to_world)
+    return _with(points @ world[:3, :3].T, folder, labels)
 
 
 def _options() -> Iterator[Bad]:

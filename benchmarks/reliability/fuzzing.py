@@ -28,12 +28,27 @@ from cardiacreg import InvalidInputError, RefinementError
 from cardiacreg.errors import kept_warnings
 
 BATCH = 1000
-FILES, CALLS = 250_000, 760_000
+FILES, CALLS = 160_000, 850_000
 """How many inputs a full run feeds, of damaged files and of wrong values."""
-_SHARES = {"labels.nii.gz": 0.3, "image.nii.gz": 0.3, "field.nii.gz": 0.3, "surface.vtp": 0.3}
-"""Kinds of files that are slow to read get fewer inputs; `_FEW` are slower still."""
-_FEW = {"surface.stl": 0.05, "surface.obj": 0.05, "bank: labels.npy": 0.1, "bank: images.npy": 0.1}
-_LONG = 0.05
+_MILLISECONDS = {
+    "labels.nii": 6, "labels.nii.gz": 3, "image.nii.gz": 3, "labels.mgz": 4, "labels.seg.nrrd": 15,
+    "classes.npz": 4, "guide points: GPFile_000.txt": 15, "guide points: SliceInfoFile.txt": 4,
+    "spline.h5": 500, "refine_cohort": 400, "measure": 40, "measure_cine": 40, "write_report": 100,
+    "verify_result": 40, "wall_coordinates": 40,
+    "surface.vtp": 4, "surface.stl": 45, "surface.ply": 5, "surface.obj": 20,
+    "study: slice_000_frame_000.dcm": 20, "labels.dcm": 80, "bank: index.json": 5,
+    "bank: entries.jsonl": 7, "bank: ends.npy": 3, "bank: labels.npy": 11, "bank: images.npy": 14,
+    "result: result.json": 4, "result: landmarks.json": 4, "result: confidence.nii.gz": 4,
+    "cine: cine.json": 5,
+    "write_guide_points": 15, "convert": 4, "read_dicom_seg": 80, "read_dicom_cine": 20,
+    "write_dicom_cine": 15, "write_cohort_report": 15, "simulate_low_resolution": 5,
+    "hausdorff_mm": 3, "hausdorff95_mm": 3, "hausdorff_slicewise_mm": 3,
+    "average_surface_distance_mm": 3, "normalized_surface_dice": 3, "labels_from_contours": 2,
+}  # fmt: skip
+"""About how long an input takes where that is more than 1 ms; the more, the fewer are fed."""
+_LONG_MILLISECONDS = 20
+_LEAST = 100
+"""How many inputs of a kind are fed at least."""
 _OURS = (InvalidInputError, RefinementError)
 
 
@@ -44,16 +59,21 @@ class Foreign(Exception):
 def units(quick: bool) -> list[Unit]:
     """Return the batches of all kinds of files and of all calls."""
     found = []
-    files = {each: _SHARES.get(each, _FEW.get(each, 1.0)) for each in _kinds()}
-    calls = {name: _LONG if long else 1.0 for name, long in _call_names().items()}
-    for what, shares, total in (("files", files, FILES), ("calls", calls, CALLS)):
-        whole = sum(shares.values())
+    files = dict.fromkeys(_kinds(), 1)
+    calls = {name: _LONG_MILLISECONDS if long else 1 for name, long in _call_names().items()}
+    for what, usual, total in (("files", files, FILES), ("calls", calls, CALLS)):
+        shares = {name: 1 / _MILLISECONDS.get(name, cost) for name, cost in usual.items()}
         for name, share in shares.items():
-            inputs = 3 if quick else BATCH
-            for part in range(1 if quick else max(1, round(total * share / whole / BATCH))):
+            wanted = max(_LEAST, round(total * share / sum(shares.values())))
+            for part, inputs in enumerate(_batches(3 if quick else wanted)):
                 key = {"what": what, "fed": name, "part": part, "inputs": inputs}
                 found.append(Unit(key, lambda key=key: key | feed(key)))
     return found
+
+
+def _batches(inputs: int) -> list[int]:
+    """Whole batches, or one of all inputs where these are fewer."""
+    return [BATCH] * -(-inputs // BATCH) if inputs > BATCH else [inputs]
 
 
 @lru_cache
@@ -63,7 +83,7 @@ def _kinds() -> dict[str, Kind]:
 
 @lru_cache
 def _call_names() -> dict[str, bool]:
-    return {name: each.refused_only for name, each in public_calls(Path()).items()}
+    return {name: each.is_long for name, each in public_calls(Path()).items()}
 
 
 def feed(key: dict[str, object]) -> Record:
@@ -89,10 +109,8 @@ def _silence() -> Iterator[None]:
 
 
 def _fed_files(name: str, folder: Path, draw: Random) -> Iterator[str]:
-    kind, file = _kinds()[name], name.removeprefix("bank: ")
-    place = folder / (f"bank {file}" if file != name else file)
-    path = place / file if file != name else place
-    kind.write(path)
+    kind = _kinds()[name]
+    path = kind.put(folder)
     whole = path.read_bytes()
     while True:
         path.write_bytes(damaged(whole, draw))
@@ -108,6 +126,7 @@ def _fed_files(name: str, folder: Path, draw: Random) -> Iterator[str]:
 
 def _fed_calls(name: str, folder: Path, draw: Random) -> Iterator[str]:
     call = public_calls(folder)[name]
+    call.prepare()
     while True:
         given = wrongly(call, draw)
         try:

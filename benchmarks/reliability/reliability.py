@@ -1,18 +1,16 @@
-"""Bad inputs, damaged files, wrong values, kills, and one heart stored in other ways: what comes of them.
+"""Damaged files, wrong values, kills, and one heart stored in other ways: what comes of them.
 
 Every input is drawn by a number, so that a run can be repeated. An input is read or carried out, or
-refused by one of the library's own errors; anything else is foreign (`fuzzing`). Bad inputs end in the
-error that each must end in (`bad_files`, `bad_values`), and killed work leaves all or nothing (`kills`).
+refused by one of the library's own errors; anything else is foreign (`fuzzing`). Killed work leaves all
+or nothing (`kills`). Inputs that are bad in one way each are in `bad_inputs`.
 Equivalent inputs, of synthetic hearts and of development patients, are counted by whether the model's
 voxels are equal bit by bit.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,51 +20,33 @@ from benchmarks.harness import measuring, tabulate
 from benchmarks.harness.cases import Acquisition, DataAbsent, acdc
 from benchmarks.harness.store import Record, Unit, gather
 from benchmarks.reliability import fuzzing, kills
-from benchmarks.reliability.bad_files import Bad, bad_files
-from benchmarks.reliability.bad_values import bad_values
 from cardiacreg import LabelMap, RefineOptions
 from cardiacreg.errors import kept_warnings
 from cardiacreg.phantoms.hearts import FIRST_EVALUATION_SEED
 
 _HEARTS, _QUICK_HEARTS = 4, 1
 _DEVELOPMENT = tuple(n for n in range(1, 101) if measuring.is_development(n))
+_PATIENTS = 5
+"""How many development patients, evenly taken; `--cases` takes others."""
 _SPACING_MM = (2.0, 2.0, 3.0)
 
 
-def run(quick: bool) -> dict[str, Any]:
-    """Feed all of it, in units that are stored."""
-    units = [_bad_unit(each) for each in _bad_inputs()[:: 20 if quick else 1]]
-    units += [*fuzzing.units(quick)[:: 20 if quick else 1], *kills.units(quick)]
-    for name, heart in _hearts(quick).items():
+def run(quick: bool, cases: int = _PATIENTS) -> dict[str, Any]:
+    """Feed all of it, in units that are stored; `cases` patients' frames are stored in other ways."""
+    units = fuzzing.units(quick)[:: 20 if quick else 1]
+    for name, heart in _hearts(0 if quick else cases).items():
         units += [_way_unit(name, heart, way) for way in (list(WAYS)[:2] if quick else WAYS)]
+    units += kills.units(quick)
     return {"records": gather("reliability", units)}
 
 
-def _bad_inputs() -> list[Bad]:
-    return [*bad_files(), *bad_values()]
-
-
-def _bad_unit(bad: Bad) -> Unit:
-    key = {"what": "bad input", "kind": bad.kind, "input": bad.what, "expected": bad.expected}
-
-    def measure() -> Record:
-        with tempfile.TemporaryDirectory() as folder, kept_warnings():
-            try:
-                bad.call(Path(folder))
-            except Exception as error:  # noqa: BLE001 - which one it is, is what is asked
-                return key | {"code": getattr(error, "code", type(error).__name__)}
-        return key | {"code": "accepted"}
-
-    return Unit(key, measure)
-
-
-def _hearts(quick: bool) -> dict[str, Callable[[], LabelMap]]:
+def _hearts(patients: int) -> dict[str, Callable[[], LabelMap]]:
     """Stacks by name: synthetic ones and, where the data are, both frames of development patients."""
-    count = _QUICK_HEARTS if quick else _HEARTS
-    first = FIRST_EVALUATION_SEED
+    count, first = _HEARTS if patients else _QUICK_HEARTS, FIRST_EVALUATION_SEED
     found = {f"synthetic {n}": lambda n=n: _synthetic(n) for n in range(first, first + count)}
     try:
-        frames = [] if quick else acdc(_DEVELOPMENT)
+        every = -(-len(_DEVELOPMENT) // patients) if patients else len(_DEVELOPMENT)
+        frames = acdc(_DEVELOPMENT[::every]) if patients else []
     except DataAbsent:
         frames = []
     for each in frames:
@@ -184,17 +164,11 @@ def _orders(array: np.ndarray) -> list[np.ndarray]:
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
-    """Return the tables of bad inputs, of files, calls and kills, and of equivalent inputs."""
+    """Return the tables of files, calls and kills, and of equivalent inputs."""
     records = [each for each in result["records"] if "what" in each]
-    bad = [each for each in records if each["what"] == "bad input"]
     fed, endings = fuzzing.rows(records), ["refused", "foreign errors"]
     ways = [each for each in records if each["what"] == "way" and "equal" in each]
     return {
-        "reliability_bad": tabulate.markdown(
-            ["bad input", "what is wrong", "error", "right"],
-            [[r["kind"], r["input"], r.get("code", "none"),
-              "yes" if r.get("code") == r["expected"] else "NO"] for r in bad],
-        ),
         "reliability_files": tabulate.markdown(
             ["damaged file", "inputs", "read", *endings], fed["files"]
         ),

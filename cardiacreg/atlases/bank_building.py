@@ -125,6 +125,7 @@ def append_to_atlas_bank(
     >>> len(append_to_atlas_bank("grown_bank", [make_toy_heart(), make_toy_heart(size=0.9)]))
     2
     """
+    check_argument(subjects, Sequence, "append_to_atlas_bank: subjects")
     place = Path(folder)
     AtlasBank(place)
     with bank_place.open_for_writing(place, "append_to_atlas_bank"):

@@ -73,11 +73,37 @@ def _opened(path: Path) -> tuple[int | None, bool]:
     """The lock file, and whether it was there; no file where it went away in between."""
     flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
     try:
+        signed = _signed_file(path)
+        if signed is not None:
+            return signed, False
         return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), False
     except FileExistsError:
         with suppress(FileNotFoundError):
             return os.open(path, flags), True
     return None, True
+
+
+def _signed_file(path: Path) -> int | None:
+    """A new lock file that is signed and locked before it has a name: a kill leaves no unsigned one.
+
+    None where the system cannot make one. Raises FileExistsError where the name is taken.
+    """
+    nameless = getattr(os, "O_TMPFILE", None)
+    if nameless is None:
+        return None
+    descriptor = None
+    try:
+        descriptor = os.open(path.parent, nameless | os.O_RDWR, 0o666)
+        _sign(descriptor)
+        lock_file(descriptor)
+        os.link(f"/proc/self/fd/{descriptor}", path, follow_symlinks=True)
+    except OSError as error:
+        if descriptor is not None:
+            os.close(descriptor)
+        if isinstance(error, FileExistsError):
+            raise
+        return None
+    return descriptor
 
 
 def _leave(descriptor: int, path: Path) -> None:

@@ -22,7 +22,7 @@ from cardiacreg.atlases.bank_lock import LOCK, locked_bank
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.io.atomic_write import to_disk
 from cardiacreg.io.folder_locks import held_folder, locked_folder, remove_abandoned
-from cardiacreg.io.regular_file import check_regular_file, kind_of
+from cardiacreg.io.regular_file import check_regular_file, is_folder, kind_of, real_path
 
 _OURS = re.compile(
     rf"(labels|images|ends)(-\d+)?\.npy|entries(-\d+)?\.jsonl|{re.escape(INDEX)}|{re.escape(LOCK)}"
@@ -184,11 +184,13 @@ def heal(place: Path) -> None:
 
     Raises
     ------
+    InvalidInputError
+        If nothing can have its name (BAD_FILE_NAME).
     OSError
         If the folder that holds both cannot be written.
     """
-    place = Path(os.path.realpath(place))
-    if not _aside(place).is_dir() or not _is_vacant(place):
+    place = real_path(place)
+    if not is_folder(_aside(place)) or not _is_vacant(place):
         return
     with locked_folder(place.parent):
         put_back(place)
@@ -197,7 +199,7 @@ def heal(place: Path) -> None:
 def put_back(place: Path) -> None:
     """As `heal`, for whom the lock of the folder around is."""
     aside = _aside(place)
-    if _is_vacant(place) and aside.is_dir() and _is_bank(aside):
+    if _is_vacant(place) and is_folder(aside) and _is_bank(aside):
         aside.replace(place)
         to_disk(place.parent)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,10 @@ from cardiacreg.algebra import invert
 from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.atlases.ranking import nmi_of_histograms
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import N_LABELS, LabelMap, Landmarks, Subject, apply_matrix, nearest_labels
 from cardiacreg.io.atomic_write import write_bytes_atomically
+from cardiacreg.io.bounded_read import DAMAGED_NPZ
 from cardiacreg.io.regular_file import check_regular_file
 from cardiacreg.registration.landmark_affine import fit_landmark_affine
 
@@ -86,6 +87,8 @@ class AtlasIndex:
         InvalidInputError
             If there are fewer than two atlases, or one has no usable landmarks.
         """
+        if not hasattr(atlases, "__getitem__") or isinstance(atlases, Mapping):
+            check_argument(atlases, Sequence, "AtlasIndex.build: atlases")
         if len(atlases) < 2:
             raise InvalidInputError(
                 f"AtlasIndex.build: {len(atlases)} atlases; needs at least two.", code="EMPTY_BANK"
@@ -195,10 +198,10 @@ class AtlasIndex:
         """
         try:
             check_regular_file(path)
-            with np.load(path, allow_pickle=False) as held:
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as held:
                 template = Landmarks(held["template"], source=str(held["source"]))
                 points_mm, signatures = held["points_mm"], held["signatures"]
-        except (OSError, KeyError, ValueError) as error:
+        except DAMAGED_NPZ as error:
             raise InvalidInputError(
                 f"AtlasIndex.load: {path} is not an index ({error}); build it again.",
                 code="BAD_ATLAS_INDEX",
@@ -245,6 +248,7 @@ def _nmi(labels: NDArray[np.uint8], rows: NDArray[np.uint8]) -> NDArray[np.float
 
 
 def _landmarks(subject: Subject) -> Landmarks:
+    check_argument(subject, Subject, "AtlasIndex.build: an atlas")
     return subject.landmarks or derive_landmarks(subject.labels)
 
 

@@ -239,7 +239,10 @@ def _metadata_of(atlas: object) -> dict[str, Any]:
 
 
 def _fits(value: object, allowed: tuple[object, ...]) -> bool:
-    return value in allowed or str(value) in allowed
+    try:
+        return value in allowed or str(value) in allowed
+    except ValueError:  # an array is no value of metadata
+        return False
 
 
 def _values_there(described: Sequence[Mapping[str, Any]], key: str) -> str:

@@ -9,7 +9,8 @@ outside an atlas's image is a level of its own. Ties go to the lowest index.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from cardiacreg.algebra import invert, multiply
 from cardiacreg.atlases.ranking import RankedAtlas, nmi_of_counts
 from cardiacreg.compute.label_counts import joint_counts
 from cardiacreg.compute.threads import ProgressCallable, check_threads, run_tasks
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import Affine, LabelMap, Subject, Volume
 
 REACH_MM = 10.0
@@ -79,11 +80,14 @@ def rank_atlases_by_image(
     >>> [ranked.index for ranked in rank_atlases_by_image(make_toy_heart(size=0.88), atlases, start)]
     [1, 0, 2]
     """
+    check_argument(target, Subject, "rank_atlases_by_image: target")
     _check(atlases, target_to_atlas, levels)
     points = _ImagePoints(target, levels)
 
     def score(index: int) -> RankedAtlas | None:
+        check_argument(atlases[index], Subject, f"rank_atlases_by_image: atlas {index}")
         image, affine = atlases[index].image, target_to_atlas[index]
+        check_argument(affine, Affine, f"rank_atlases_by_image: transform {index}")
         if image is None:
             return None
         counts = joint_counts(points.levels, points.levels_of(image, affine))
@@ -115,6 +119,10 @@ def image_of(target: Subject) -> Volume:
 
 
 def _check(atlases: Sequence[Subject], target_to_atlas: Sequence[Affine], levels: int) -> None:
+    check_argument(levels, Integral, "rank_atlases_by_image: levels")
+    for many in (atlases, target_to_atlas):
+        if isinstance(many, Set | Mapping):
+            check_argument(many, Sequence, "rank_atlases_by_image: atlases or transforms")
     if not 2 <= levels <= _MOST_LEVELS:
         raise InvalidInputError(
             f"rank_atlases_by_image: {levels} levels; needs 2 to {_MOST_LEVELS}.", code="BAD_OPTION"

@@ -46,6 +46,7 @@ class AtlasView(Sequence[Subject]):
         self._bank = bank
         self._images = images
         self._kept: dict[int, Subject] = {}
+        self._labels_only: AtlasView | None = None
         self.positions = tuple(range(len(bank)) if positions is None else positions)
 
     def __len__(self) -> int:
@@ -56,6 +57,12 @@ class AtlasView(Sequence[Subject]):
             return AtlasView(self._bank, self.positions[index], images=self._images)
         position = self.positions[index]
         return self._bank[position] if self._images else self._keep(position)
+
+    def labels_only(self) -> AtlasView:
+        """Return the same atlases without images; always the same view, which keeps what it read."""
+        if self._labels_only is None:
+            self._labels_only = AtlasView(self, images=False)
+        return self._labels_only
 
     def without_image(self, index: int) -> Subject:
         """Return an atlas's labels and landmarks, without its image where the bank can spare it."""

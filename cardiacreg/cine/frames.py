@@ -176,7 +176,14 @@ def _is_sequence_of_frames(segmentation: Any) -> TypeGuard[Sequence[Any]]:
     """Whether this is a sequence of frames, and not an array with its matrix."""
     if isinstance(segmentation, str) or not isinstance(segmentation, Sequence):
         return False
-    return not (len(segmentation) == 2 and np.shape(segmentation[1]) == (4, 4))
+    return not (len(segmentation) == 2 and _is_matrix(segmentation[1]))
+
+
+def _is_matrix(value: Any) -> bool:
+    try:
+        return bool(np.shape(value) == (4, 4))
+    except ValueError:  # of a ragged sequence
+        return False
 
 
 def _named(number: int, work: Any) -> Any:

@@ -67,6 +67,10 @@ def _is_whole(found: Any) -> bool:
         isinstance(found, dict)
         and found.get("schema_version") == SCHEMA_VERSION
         and found.get("state") in (DONE, FAILED)
+        and (
+            found["state"] == DONE
+            or all(found.get(name) is not None for name in ("code", "message"))
+        )
         and all(
             is_kind(found[name]) for name, is_kind in _KINDS.items() if found.get(name) is not None
         )

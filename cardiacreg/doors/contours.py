@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.doors.outlines import filled
-from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import LabelMap, apply_matrix
+from cardiacreg.errors import InvalidInputError, check_argument, check_arguments
+from cardiacreg.geometry import Affine, LabelMap, apply_matrix, as_numbers
+from cardiacreg.transforms.resampling import Lattice
 
 FEWEST_POINTS = 3
+_MOST_VOXELS = 2**31
 _MOST_OFF_SLICE = 0.25
 """In slices: a contour that lies farther from the middle of every slice belongs to none."""
 
@@ -75,14 +79,31 @@ def labels_from_contours(
     >>> labels.array.sum(axis=(0, 1)).tolist()
     [0, 36, 0]
     """
-    lattice = LabelMap(np.zeros(shape, dtype=np.uint8), np.asarray(voxel_to_world, dtype=float))
+    lattice = Lattice(shape, Affine(as_numbers(voxel_to_world, "labels_from_contours")).matrix)
+    check_argument(edge_pixels, Real, "labels_from_contours: edge_pixels")
+    if math.prod(lattice.shape) > _MOST_VOXELS:
+        raise InvalidInputError(
+            f"labels_from_contours: shape {shape}; needs at most {_MOST_VOXELS} voxels.",
+            code="TOO_LARGE",
+        )
     to_voxels = np.asarray(np.linalg.inv(lattice.voxel_to_world), dtype=np.float64)
     found = np.zeros(shape, dtype=np.uint8)
-    for number, (points, label) in enumerate(contours):
+    check_arguments(contours, Sequence, "labels_from_contours: contours")
+    for number, contour in enumerate(contours):
+        points, label = _both(contour, number)
         outline = _in_voxels(points, to_voxels, number)
         place = _slice_of(outline[:, 2], shape[2], number)
         _paint(found[:, :, place], outline[:, :2], _checked_label(label, number), edge_pixels)
     return LabelMap(found, lattice.voxel_to_world)
+
+
+def _both(contour: Sequence[Any], number: int) -> tuple[Any, Any]:
+    if len(contour) != 2:
+        raise InvalidInputError(
+            f"contour {number}: {len(contour)} values; needs its points and its label.",
+            code="BAD_CONTOUR",
+        )
+    return contour[0], contour[1]
 
 
 def _paint(array: NDArray[np.uint8], outline: Float, label: int, edge_pixels: float) -> None:
@@ -90,7 +111,7 @@ def _paint(array: NDArray[np.uint8], outline: Float, label: int, edge_pixels: fl
 
 
 def _in_voxels(points: Any, to_voxels: Float, number: int) -> Float:
-    given = np.asarray(points, dtype=float)
+    given = as_numbers(points, f"contour {number}")
     bad = given.ndim != 2 or given.shape[1:] != (3,) or not np.isfinite(given).all()
     if bad or len(given) < FEWEST_POINTS:
         raise InvalidInputError(
@@ -114,9 +135,11 @@ def _slice_of(heights: Float, n_slices: int, number: int) -> int:
     return place
 
 
-def _checked_label(label: int, number: int) -> int:
-    if not 1 <= int(label) <= 255:
+def _checked_label(label: object, number: int) -> int:
+    value = float(label) if isinstance(label, Real) else 0.0
+    if not (1 <= value <= 255 and value.is_integer()):
         raise InvalidInputError(
-            f"contour {number}: has the label {label}; needs 1 to 255.", code="UNKNOWN_LABEL"
+            f"contour {number}: has the label {label}; needs a whole number from 1 to 255.",
+            code="UNKNOWN_LABEL",
         )
-    return int(label)
+    return int(value)

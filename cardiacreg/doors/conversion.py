@@ -33,7 +33,7 @@ from cardiacreg.doors.study_files import (
     write_cine_stacks,
     write_label_folder,
 )
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import STRUCTURE_COLOURS, Affine, LabelMap, corner_distance_mm
 from cardiacreg.io.kept_inputs import check_inputs_are_kept
 from cardiacreg.io.label_values import Frame
@@ -163,6 +163,8 @@ def convert(
 def _check_spaces(kind: Kind, asked: Wanted) -> None:
     """Refuse a space where the formats state theirs: it would be passed over."""
     chosen = {Kind.SURFACE, Kind.LANDMARKS, Kind.FIELD, Kind.TRANSFORM}
+    for space in (asked.space_from, asked.space_to):
+        check_argument(space, (str, type(None)), "convert: space_from and space_to")
     named = [each for each in (asked.space_from, asked.space_to) if each is not None]
     if any(each not in ("RAS", "LPS") for each in named):
         raise InvalidInputError(f"the space is {named}; needs RAS or LPS.", code="UNKNOWN_SPACE")

@@ -169,7 +169,7 @@ def _root(content: bytes) -> ElementTree.Element:
         raise _bad_file("declares a document type, which a workspace does not")
     try:
         return ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter of its encoding
         raise _bad_file(f"is not XML ({error})") from error
 
 

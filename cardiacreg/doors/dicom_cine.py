@@ -25,7 +25,7 @@ from cardiacreg.doors.image_planes import (
     unevenness,
     usual_step,
 )
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import Volume
 
 _SAME_PLACE_MM = 0.1
@@ -176,6 +176,7 @@ def read_dicom_cine(
     ...     print(stack.name, stack.array.shape, stack.times_ms, stack.notes)
     sax (40, 40, 8, 3) [ 0. 40. 80.] ()
     """
+    check_argument(still_images, bool, "read_dicom_cine: still_images")
     images, left_out = read_images(folder)
     _check_one_patient(folder, images)
     slices = _slices(images)

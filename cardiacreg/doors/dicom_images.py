@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.doors.image_planes import ImagePlane
 from cardiacreg.errors import InvalidInputError
+from cardiacreg.io.regular_file import is_folder
 from cardiacreg.io.source_name import named_source
 
 _NO_PLACE = "without a place in space (reports, screenshots)"
@@ -81,11 +83,12 @@ def read_images(folder: str | os.PathLike[str]) -> tuple[list[DicomImage], dict[
     Raises
     ------
     InvalidInputError
-        NO_PYDICOM; FILE_NOT_FOUND if the folder does not exist, NO_DICOM if no image is in it.
+        NO_PYDICOM; FILE_NOT_FOUND if the folder does not exist, NO_DICOM if no image is in it,
+        UNREADABLE_FILE if the header of one is damaged.
     """
     dicom = pydicom()
     place = Path(folder)
-    if not place.is_dir():
+    if not is_folder(place):
         raise InvalidInputError(
             f"{folder}: is no folder; needs one with DICOM files.", code="FILE_NOT_FOUND"
         )
@@ -95,11 +98,12 @@ def read_images(folder: str | os.PathLike[str]) -> tuple[list[DicomImage], dict[
         header = _header(dicom, file)
         if header is None:
             left_out["not DICOM"] += 1
-        elif why := _unfit(header):
+            continue
+        with named_source(str(file)), _damage_told():
+            why = _unfit(header)
+            found.extend(() if why else _images(file, header))
+        if why:
             left_out[why] += 1
-        else:
-            with named_source(str(file)):
-                found.extend(_images(file, header))
     if not found:
         told = ", ".join(f"{count} {why}" for why, count in left_out.items()) or "no files"
         raise InvalidInputError(
@@ -133,8 +137,23 @@ def pixels(image: DicomImage) -> NDArray[np.float32]:
             ) from error
     if image.frame is not None and array.ndim == 3:
         array = array[image.frame]
-    slope, intercept = _rescaling(dataset, image.frame)
+    with named_source(str(image.file)), _damage_told():
+        slope, intercept = _rescaling(dataset, image.frame)
     return np.ascontiguousarray(array.T * np.float32(slope) + np.float32(intercept))
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Raise our own error where an element of a header, which is looked at now, is damaged."""
+    try:
+        yield
+    except InvalidInputError:
+        raise
+    except Exception as error:  # pydicom documents none
+        raise InvalidInputError(
+            f"the header is damaged ({' '.join(str(error).split())[:200]}); export the series again.",
+            code="UNREADABLE_FILE",
+        ) from error
 
 
 def _header(dicom: Any, file: Path) -> Any:

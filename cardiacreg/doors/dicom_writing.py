@@ -12,8 +12,8 @@ import numpy as np
 from cardiacreg.arrays import Float
 from cardiacreg.doors.dicom_images import pydicom
 from cardiacreg.doors.image_planes import LPS_TO_RAS
-from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Volume
+from cardiacreg.errors import InvalidInputError, check_argument, check_arguments
+from cardiacreg.geometry import Volume, as_numbers
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.slices import stack_axes
 
@@ -68,9 +68,11 @@ def write_dicom_cine(
     ('sax', (40, 40, 8, 2), [0.0, 500.0])
     """
     dicom = pydicom()
-    times = (
-        [_CYCLE_MS * t / len(frames) for t in range(len(frames))] if times_ms is None else times_ms
-    )
+    check_arguments(frames, Volume, "write_dicom_cine: frames")
+    for each in (patient, description):
+        check_argument(each, str, "write_dicom_cine: patient and description")
+    even = [_CYCLE_MS * t / len(frames) for t in range(len(frames))]
+    times = even if times_ms is None else as_numbers(times_ms, "write_dicom_cine: times_ms").ravel()
     if not frames or len(times) != len(frames) or len({each.shape for each in frames}) > 1:
         raise InvalidInputError(
             f"{folder}: {len(frames)} frames of shapes {[each.shape for each in frames]} and "

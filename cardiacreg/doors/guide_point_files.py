@@ -13,6 +13,7 @@ from scipy import ndimage
 from cardiacreg.arrays import Float
 from cardiacreg.doors.guide_points import PLANES_FILE
 from cardiacreg.doors.image_planes import LPS_TO_RAS
+from cardiacreg.errors import check_argument
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap, apply_matrix
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.slices import labelled_box, stack_axes
@@ -58,6 +59,8 @@ def write_guide_points(
     >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
     >>> write_guide_points("guidepoints", make_toy_heart().labels)
     """
+    check_argument(labels, LabelMap, "write_guide_points: labels")
+    check_argument(time_frame, int, "write_guide_points: time_frame")
     labelled_box(labels)
     stack_axes(labels.voxel_to_world, "write_guide_points")
     points = f"GPFile_{time_frame:03d}.txt"

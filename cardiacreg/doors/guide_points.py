@@ -265,7 +265,7 @@ def _plane(words: list[str]) -> tuple[int, ImagePlane]:
         position, orientation, size = (
             _numbers(words, name, count) for name, count in _PLANE_WORDS.items()
         )
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         raise _bad_file(
             f"has a line {' '.join(words)[:80]!r} that describes no plane",
             "lines of sliceID:, ImagePositionPatient, ImageOrientationPatient and PixelSpacing with "
@@ -288,8 +288,11 @@ def _text(file: Path) -> str:
 
 def _parsed(text: str, frame: int | None) -> tuple[int | None, dict[tuple[int, str], Float]]:
     """Return the phase and its points by plane and kind."""
-    rows = csv.DictReader(io.StringIO(text), delimiter="\t")
-    names = rows.fieldnames or ()
+    try:
+        table = csv.DictReader(io.StringIO(text), delimiter="\t")
+        names, rows = table.fieldnames or (), list(table)
+    except csv.Error as error:
+        raise _bad_file(f"is no table ({error})", f"{', '.join(_COLUMNS)}, by tabs") from error
     plane_name = next((name for name in _FRAME_NAMES if name in names), "")
     if not plane_name or not set(_COLUMNS[:4]) <= set(names):
         raise _bad_file(
@@ -301,7 +304,7 @@ def _parsed(text: str, frame: int | None) -> tuple[int | None, dict[tuple[int, s
             point = [float(row[axis]) for axis in "xyz"]
             key = int(float(row[plane_name])), row["contour type"].strip()
             phase = None if row.get(_TIME) in (None, "") else int(float(row[_TIME]))
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _bad_file(
                 f"has no point in line {line}", "three numbers, a kind and a plane"
             ) from error

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import STRUCTURE_COLOURS, STRUCTURES, LabelMap
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.nifti import write_label_values
@@ -61,6 +61,7 @@ def write_segmentation(
     >>> read_segmentation("model.seg.nrrd").present()  # by the names of its segments
     (1, 2, 3, 4)
     """
+    check_argument(labels, LabelMap, "write_segmentation: labels")
     chosen = dict(STRUCTURES if names is None else names)
     write_values(path, labels.array, labels.voxel_to_world, chosen, colours or STRUCTURE_COLOURS)
 

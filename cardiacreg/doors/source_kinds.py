@@ -8,7 +8,7 @@ from pathlib import Path
 from cardiacreg.doors.dicom_seg import is_dicom_seg
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.io.nifti import read_vectors
-from cardiacreg.io.regular_file import check_regular_file
+from cardiacreg.io.regular_file import check_regular_file, is_folder
 from cardiacreg.io.source_name import named_source
 
 _LARGEST_BYTES = 2**32
@@ -66,7 +66,7 @@ def source_kind(source: Path, destination: Path) -> Kind:
         FILE_NOT_FOUND, UNREADABLE_FILE, SEVERAL_SOURCES for a folder that holds more than one thing to
         convert, or UNKNOWN_CONVERSION where nothing says what it is.
     """
-    if source.is_dir():
+    if is_folder(source):
         return _folder_kind(source)
     with named_source(str(source)):
         check_regular_file(source)
@@ -109,7 +109,7 @@ def _folder_kind(folder: Path) -> Kind:
 
 def points_file_in(source: Path) -> Path:
     """Return the only guide points in a folder, as `write_guide_points` wrote; else the source itself."""
-    found = sorted(source.glob("GPFile*.txt")) if source.is_dir() else []
+    found = sorted(source.glob("GPFile*.txt")) if is_folder(source) else []
     return found[0] if len(found) == 1 else source
 
 

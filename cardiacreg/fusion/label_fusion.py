@@ -164,6 +164,7 @@ def fuse_labels(
     >>> round(dice(fused.labels, hearts[1].labels), 2)
     0.99
     """
+    check_argument(options, (FusionOptions, type(None)), "fuse_labels: options")
     settings, n_threads = options or FusionOptions(), check_threads(threads)
     _check_lattices(target_image, warped_atlases)
     labels = [labels.array for _, labels in warped_atlases]
@@ -217,6 +218,8 @@ def share_of_labels(votes: NDArray[np.float32], labels: LabelMap) -> Volume:
 def _check_lattices(
     target_image: Volume | None, warped: Sequence[tuple[Volume | None, LabelMap]]
 ) -> None:
+    check_argument(target_image, (Volume, type(None)), "fuse_labels: target_image")
+    check_argument(warped, Sequence, "fuse_labels: warped_atlases")
     if len(warped) == 0:
         raise InvalidInputError(
             "fuse_labels: no atlases to fuse; needs at least one.", code="EMPTY_BANK"

@@ -9,6 +9,8 @@ before any allocation.
 from __future__ import annotations
 
 import os
+import tokenize
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,12 @@ _CHUNK_BYTES = 1 << 14
 _SMALLEST_MEMBER_BYTES = 18
 # The deflate format cannot shrink data by more than this.
 _LARGEST_DEFLATE_RATIO = 1032
+
+DAMAGED_NPZ = (
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError, EOFError, RuntimeError, SyntaxError,
+    MemoryError, OSError, ValueError, KeyError, TypeError, OverflowError,
+)  # fmt: skip
+"""What damaged bytes make zipfile and NumPy raise."""
 
 
 def read_whole_file(

@@ -16,10 +16,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from cardiacreg.errors import InvalidInputError
+import numpy as np
+
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.io.folder_locks import held_folder, locked_folder, remove_abandoned
 from cardiacreg.io.kept_inputs import check_inputs_are_kept
-from cardiacreg.io.regular_file import kind_of
+from cardiacreg.io.regular_file import check_name, kind_of
 from cardiacreg.io.replaced_files import put_back_interrupted, replace_files
 
 _STAGE = re.compile(r"\.[0-9a-f]{32}\.partial")
@@ -100,6 +102,9 @@ def check_free(
     folder: Path, names: Sequence[str], *, overwrite: bool, inputs: Sequence[Path] = ()
 ) -> None:
     """Refuse to replace files, unless that is allowed, and ever to replace inputs and what is no file."""
+    check_argument(overwrite, (bool, np.bool_), "overwrite")
+    for name in names:
+        check_name(folder / name)
     check_inputs_are_kept([folder / name for name in names], inputs)
     found = {name: status for name in names if (status := _status(folder / name)) is not None}
     for name, status in found.items():
@@ -158,6 +163,7 @@ def _stage(folder: Path) -> Iterator[Path]:
 
 def _tidy(folder: Path) -> None:
     """Bring in order what killed processes left in a folder."""
+    check_name(folder)
     if not folder.is_dir():
         return
     if any(folder.glob(".*.replaced")):

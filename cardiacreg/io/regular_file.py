@@ -30,13 +30,19 @@ def kind_of(status: os.stat_result) -> str:
 
 def real_path(path: str | os.PathLike[str]) -> Path:
     """Return what a path is without links; a name that no system takes is refused (BAD_FILE_NAME)."""
+    check_name(path)
+    return Path(os.path.realpath(path))
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a name that no system takes (BAD_FILE_NAME)."""
     name = os.fsdecode(path)
-    if "\0" in name or len(os.fsencode(Path(name).name)) > _LONGEST_NAME:
+    longest = max((len(os.fsencode(part)) for part in Path(name).parts), default=0)
+    if "\0" in name or longest > _LONGEST_NAME:
         raise InvalidInputError(
             f"{name!r}: nothing can have this name; needs at most {_LONGEST_NAME} bytes, none zero.",
             code="BAD_FILE_NAME",
         )
-    return Path(os.path.realpath(path))
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import json_text
 from cardiacreg.measures.heart import Measures, Row
@@ -83,10 +83,18 @@ def write_measures_csv(path: str | os.PathLike[str], measures: Mapping[str, Meas
     'subject,LVEDV (mL),LVESV (mL),'
     """
     _check_name(path, ".csv")
+    _check_measures(measures)
     place = Path(path)
     units = (json_text(units_of(measures)) + "\n").encode()
     write_bytes_atomically(place.with_name(f"{place.stem}_units.json"), units)
     write_bytes_atomically(place, csv_bytes(measures))
+
+
+def _check_measures(measures: Mapping[str, Measures]) -> None:
+    check_argument(measures, Mapping, "write_measures: measures")
+    for name, each in measures.items():
+        check_argument(name, str, "write_measures: the name of a heart")
+        check_argument(each, Measures, "write_measures: measures of a heart")
 
 
 def write_measures_parquet(path: str | os.PathLike[str], measures: Mapping[str, Measures]) -> None:
@@ -114,6 +122,7 @@ def write_measures_parquet(path: str | os.PathLike[str], measures: Mapping[str, 
     >>> write_measures_parquet("hearts.parquet", found)  # doctest: +SKIP
     """
     _check_name(path, ".parquet")
+    _check_measures(measures)
     if find_spec("pyarrow") is None:
         raise InvalidInputError(
             f"{path}: Parquet needs pyarrow; install it (pip install pyarrow) or write CSV.",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from cardiacreg.anatomy.slice_volumes import StructureVolume
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import LabelMap, Landmarks
 from cardiacreg.measures.heart import Measures, Row, measure
 from cardiacreg.results.saved_model import SavedModel
@@ -160,6 +161,12 @@ def measure_cine(
     >>> found = cardiacreg.measure_cine(cardiacreg.refine_cine("cine.nii.gz"))  # doctest: +SKIP
     >>> found.rates["LV"].filling_ml_per_s, found.thickening_percent()  # doctest: +SKIP
     """
+    if not hasattr(cine, "frames"):
+        raise InvalidInputError(
+            f"measure_cine: cine is a {type(cine).__name__}; needs what refine_cine or load_cine gives.",
+            code="BAD_TYPE",
+        )
+    check_argument(cycle_ms, (Real, type(None)), "measure_cine: cycle_ms")
     diastole, systole = cine.frames[cine.ed], cine.frames[cine.es]
     moved = Landmarks(cine.follow(cine.landmarks.points_mm, cine.es), cine.landmarks.names)
     found = measure(

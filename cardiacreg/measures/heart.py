@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.slice_volumes import StructureVolume
 from cardiacreg.anatomy.volumes import MUSCLE_DENSITY_G_PER_ML, structure_volumes_ml
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, STRUCTURES
 from cardiacreg.measures.intervals import (
     PARTS,
@@ -295,8 +296,8 @@ def measure(
     {'LVEDV (mL)': 32, 'LVESV (mL)': 23, 'LVSV (mL)': 9, 'LVEF (%)': 27}
     """
     surface = body_surface_m2(height_cm, weight_kg)
-    ed = _measured(as_model(ed_result))
-    es = None if es_result is None else _measured(as_model(es_result))
+    models = as_model(ed_result), None if es_result is None else as_model(es_result)
+    ed, es = _measured(models[0]), None if models[1] is None else _measured(models[1])
     if es is not None and (es.lv_volume_ml or 0) > (ed.lv_volume_ml or np.inf):
         warn(
             "measure: the LV is larger at end-systole than at end-diastole; are the phases swapped?"
@@ -308,6 +309,8 @@ def body_surface_m2(height_cm: float | None, weight_kg: float | None) -> float |
     """Return the body's surface by Mosteller's formula, None without height and weight."""
     if height_cm is None and weight_kg is None:
         return None
+    for each in (height_cm, weight_kg):
+        check_argument(each, (Real, type(None)), "measure: height_cm and weight_kg")
     given = ((height_cm, _HEIGHTS_CM), (weight_kg, _WEIGHTS_KG))
     if any(value is None or not low <= value <= high for value, (low, high) in given):
         raise InvalidInputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.volumes import structure_volumes_ml
 from cardiacreg.arrays import Float, MadeAnew
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import LV_WALL, RV_WALL, LabelMap, apply_matrix
 from cardiacreg.measures.segments import heart_directions
 from cardiacreg.meshes.boundary import SURFACES, boundary_of, surface_numbers, without_pinches
@@ -139,6 +140,8 @@ def volume_mesh(
     >>> bool(mesh.scaled_jacobians().min() > 0.1), sorted(set(mesh.surfaces.tolist()))
     (True, [1, 3, 4])
     """
+    check_argument(edge_mm, Real, "volume_mesh: edge_mm")
+    check_argument(angles, (FibreAngles, type(None)), "volume_mesh: angles")
     if not _SHORTEST_MM <= edge_mm <= _LONGEST_MM:
         raise InvalidInputError(
             f"volume_mesh: got an edge of {edge_mm} mm; needs {_SHORTEST_MM} to {_LONGEST_MM} "

@@ -8,6 +8,7 @@ diagonal of the lattice, a large finite number, so that a missed structure never
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -237,6 +238,7 @@ def normalized_surface_dice(
     """
     check_argument(first, LabelMap, "normalized_surface_dice: first")
     check_argument(second, LabelMap, "normalized_surface_dice: second")
+    check_argument(tolerance_mm, Real, "normalized_surface_dice: tolerance_mm")
     if not tolerance_mm >= 0:
         raise InvalidInputError(
             f"normalized_surface_dice: tolerance_mm {tolerance_mm}; needs 0 or more.",
@@ -405,6 +407,7 @@ def _outline_distance_mm(first: Mask, second: Mask, spacing_mm: Float) -> float:
 
 
 def _masks(first: LabelMap, second: LabelMap, label: int | None) -> tuple[Mask, Mask]:
+    check_argument(label, (Integral, type(None)), "metrics: label")
     if not same_lattice(first, second):
         raise InvalidInputError(
             f"metrics: the lattices of the maps differ (shapes {first.shape} and {second.shape}, "

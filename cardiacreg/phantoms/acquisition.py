@@ -15,8 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import (
+    InvalidInputError,
+    check_arguments,
+    check_option_kinds,
+)
 from cardiacreg.geometry import LabelMap, Subject, Volume, same_lattice
+from cardiacreg.phantoms.population import check_seed
 from cardiacreg.phantoms.stack_labels import LabelRule, base_is_last, draw_as_experts, lose_apex
 from cardiacreg.phantoms.thick_slices import (
     Motion,
@@ -171,6 +176,9 @@ class Degradation:
     label_rule: LabelRule = "clinical"
     empty_slices: EmptySlices = "random"
 
+    def __post_init__(self) -> None:
+        check_option_kinds(self)
+
     def of(self, heart: Subject, *, seed: int) -> LowResolution:
         """Return the stack of a heart, shape, errors and meaning as for `simulate_low_resolution`.
 
@@ -213,13 +221,15 @@ class Degradation:
         >>> bool((ed.slice_shifts_mm == es.slice_shifts_mm).all())
         True
         """
+        check_arguments(hearts, Subject, "degradation: hearts")
+        check_seed(seed, "degradation")
         for heart in hearts:
             _check(heart, self)
             _check_one_lattice(hearts[0].labels, heart.labels)
         labels = hearts[0].labels
         rng = np.random.default_rng([seed, 7])
         planning = np.random.default_rng([seed, 11])
-        tilt = planning.normal(0.0, self.tilt_sd_degrees, size=2)
+        tilt = planning.normal(0.0, abs(self.tilt_sd_degrees), size=2)  # not -0.0
         empty = _empty_counts(self.empty_slices, seed)
         pixel = self.in_plane_spacing_mm
         stack = plan_stack(
@@ -246,8 +256,8 @@ class Degradation:
         """Draw shifts and turns; the slices added at both ends come last, and change no other's."""
         shifts, turns = [], []
         for count in (n_slices - 2 * n_added, n_added, n_added):
-            shifts.append(rng.normal(0.0, self.shift_sd_mm, size=(count, 2)))
-            turns.append(rng.normal(0.0, self.turn_sd_degrees, size=count))
+            shifts.append(rng.normal(0.0, abs(self.shift_sd_mm), size=(count, 2)))
+            turns.append(rng.normal(0.0, abs(self.turn_sd_degrees), size=count))
         middle, below, above = range(3)
         order = (below, middle, above)
         return Motion(
@@ -335,7 +345,7 @@ def _check(subject: Subject, how: Degradation) -> None:
             "different grids; resample the image onto the labels first.",
             code="GRID_MISMATCH",
         )
-    if how.slice_thickness_mm < labels.spacing_mm[2] - 1e-6:
+    if not how.slice_thickness_mm >= labels.spacing_mm[2] - 1e-6:
         raise InvalidInputError(
             f"simulate_low_resolution: slice_thickness_mm is {how.slice_thickness_mm}; needs at "
             f"least the input's {labels.spacing_mm[2]:.2f} mm.",
@@ -356,6 +366,13 @@ def _check_numbers(how: Degradation) -> None:
                 f"simulate_low_resolution: {name} is {getattr(how, name)}; needs >= 0.",
                 code="BAD_STANDARD_DEVIATION",
             )
+    sizes = [each for each in (how.slice_thickness_mm, how.in_plane_spacing_mm) if each is not None]
+    if not (np.isfinite(sizes).all() and min(sizes) > 0):
+        raise InvalidInputError(
+            f"simulate_low_resolution: a thickness of {how.slice_thickness_mm} and pixels of "
+            f"{how.in_plane_spacing_mm} mm; needs sizes above 0.",
+            code="BAD_THICKNESS",
+        )
     if how.lost_apical_slices < 0:
         raise InvalidInputError(
             f"simulate_low_resolution: lost_apical_slices is {how.lost_apical_slices}; needs >= 0.",

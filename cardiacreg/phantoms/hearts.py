@@ -20,7 +20,16 @@ from cardiacreg.algebra import settled
 from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.anatomy.volumes import voxel_ml
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, LabelMap, Subject, Volume
+from cardiacreg.geometry import (
+    LV_CAVITY,
+    LV_WALL,
+    RV_CAVITY,
+    RV_WALL,
+    LabelMap,
+    Subject,
+    Volume,
+    as_numbers,
+)
 from cardiacreg.phantoms.anatomy import HeartShape, heart_fields, structure_fractions
 from cardiacreg.phantoms.mr_image import render_image
 from cardiacreg.phantoms.population import (
@@ -111,7 +120,7 @@ def sample_heart(
     >>> heart.name, heart.labels.present()
     ('dilated_ED_00007', (1, 2, 3, 4))
     """
-    steps = np.asarray(spacing_mm, dtype=np.float64)
+    steps = as_numbers(spacing_mm, "sample_heart: spacing_mm")
     if steps.shape != (3,) or not (steps > 0).all():
         raise InvalidInputError(
             f"sample_heart: spacing_mm is {spacing_mm!r}; needs three positive numbers.",

@@ -19,7 +19,12 @@ from scipy.ndimage import map_coordinates
 
 from cardiacreg.anatomy.landmarks import derive_landmarks
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import (
+    InvalidInputError,
+    check_argument,
+    check_arguments,
+    check_option_kinds,
+)
 from cardiacreg.geometry import (
     RV_CAVITY,
     RV_WALL,
@@ -28,6 +33,7 @@ from cardiacreg.geometry import (
     Volume,
     apply_matrix,
 )
+from cardiacreg.phantoms.population import check_seed
 
 VIEW_DEGREES: dict[str, float] = {
     "four_chamber": 0.0,
@@ -93,6 +99,7 @@ class ViewAcquisition:
     draw_rv_wall: bool = False
 
     def __post_init__(self) -> None:
+        check_option_kinds(self)
         sizes = (self.thickness_mm, self.pixel_mm)
         spreads = (
             self.shift_sd_mm, self.through_plane_sd_mm, self.angle_sd_degrees, self.offset_sd_mm,
@@ -170,6 +177,10 @@ def simulate_view_frames(
     InvalidInputError
         As `simulate_views`.
     """
+    check_arguments(hearts, Subject, "simulate_views: a heart")
+    check_arguments(names, str, "simulate_views: names")
+    check_argument(acquisition, (ViewAcquisition, type(None)), "simulate_views: acquisition")
+    check_seed(seed, "simulate_views")
     how = acquisition or ViewAcquisition()
     unknown = sorted(set(names) - set(VIEW_DEGREES))
     if unknown:
@@ -228,8 +239,8 @@ def _acquire(
 ) -> list[SimulatedView]:
     """One view of all frames."""
     axes = np.stack([planned.first, planned.second, np.cross(planned.first, planned.second)])
-    axes = _turned(axes, np.radians(rng.normal(0.0, how.angle_sd_degrees, size=3)))
-    through = planned.through_mm + rng.normal(0.0, how.offset_sd_mm) * axes[2]
+    axes = _turned(axes, np.radians(rng.normal(0.0, abs(how.angle_sd_degrees), size=3)))
+    through = planned.through_mm + rng.normal(0.0, abs(how.offset_sd_mm)) * axes[2]
     shift = rng.normal(size=3) * [how.shift_sd_mm, how.shift_sd_mm, how.through_plane_sd_mm]
     anywhere = np.max([heart.labels.array for heart in hearts], axis=0)
     matrix, shape = _lattice(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 
@@ -148,16 +149,21 @@ def coarse_axes(shape: HeartShape) -> tuple[Float, Float, Float]:
     return x, y, z
 
 
-def _check(seed: int, phase: str, group: str) -> None:
-    if seed < 0:
+def check_seed(seed: object, where: str) -> None:
+    """Refuse what seeds no generator (BAD_SEED)."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise InvalidInputError(
-            f"sample_heart: seed is {seed}; needs a non-negative integer.", code="BAD_SEED"
+            f"{where}: seed is {seed!r}; needs a non-negative integer.", code="BAD_SEED"
         )
-    if phase not in PHASES:
+
+
+def _check(seed: int, phase: str, group: str) -> None:
+    check_seed(seed, "sample_heart")
+    if not isinstance(phase, str) or phase not in PHASES:
         raise InvalidInputError(
             f"sample_heart: phase is {phase!r}; needs one of {PHASES}.", code="BAD_PHASE"
         )
-    if group not in GROUPS:
+    if not isinstance(group, str) or group not in GROUPS:
         raise InvalidInputError(
             f"sample_heart: group is {group!r}; needs one of {tuple(GROUPS)}.", code="BAD_GROUP"
         )

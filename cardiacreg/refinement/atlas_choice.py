@@ -8,6 +8,7 @@ of images in the place of both.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from cardiacreg.atlases.ranking import RankedAtlas, rank_atlases
 from cardiacreg.atlases.ranking_by_image import image_of, rank_atlases_by_image
 from cardiacreg.atlases.view import AtlasView
 from cardiacreg.compute.threads import run_tasks
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
 from cardiacreg.geometry import Affine, LabelMap, Landmarks, Subject
 from cardiacreg.refinement.context import RefinementContext
 from cardiacreg.refinement.output_lattice import upsample_labels
@@ -30,6 +31,9 @@ from cardiacreg.registration.landmark_affine import LandmarkFit, fit_landmark_af
 from cardiacreg.slice_motion.shifts_with_views import shifts_at_crossings
 from cardiacreg.slices import labelled_slices
 
+_DERIVED: dict[bytes, Landmarks] = {}
+_MOST_DERIVED = 1000
+"""Landmarks of atlases that have none, by what their labels are: a refinement asks several times."""
 _COARSE_MM = 3.0
 """Largest distance of the points that rank a bank by landmarks, where this order is preliminary."""
 
@@ -82,7 +86,7 @@ def select_atlases(
     by_image = context.options.selection == "image"
     if by_image:
         image_of(context.target)
-    atlases = AtlasView(bank, images=False)
+    atlases = labels_of(bank)
     wanted = max(
         context.options.n_atlases,
         context.options.n_motion_atlases,
@@ -215,12 +219,34 @@ def _scored_labels(context: RefinementContext) -> LabelMap:
     )
 
 
+def labels_of(bank: Sequence[Subject]) -> AtlasView:
+    """Return the atlases of a bank without their images; a view keeps those that it has read."""
+    return bank.labels_only() if isinstance(bank, AtlasView) else AtlasView(bank, images=False)
+
+
 def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
     """Landmarks by the same definition as the target's: its own, or derived by the same rule."""
     own = atlas.landmarks
     if own is not None and (source != "labels" or own.source == "labels"):
         return own
-    return derive_landmarks(atlas.labels)
+    key = _digest(atlas.labels)
+    found = _DERIVED.get(key)
+    if found is None:
+        with kept_warnings() as notes:
+            found = derive_landmarks(atlas.labels)
+        pass_on(notes)
+        if len(_DERIVED) >= _MOST_DERIVED:
+            _DERIVED.clear()
+        if not notes:
+            _DERIVED[key] = found
+    return found
+
+
+def _digest(labels: LabelMap) -> bytes:
+    found = hashlib.blake2b(np.ascontiguousarray(labels.array), digest_size=16)
+    found.update(labels.voxel_to_world.tobytes())
+    found.update(repr(labels.shape).encode())
+    return found.digest()
 
 
 def fitted_by_landmarks(landmarks: Landmarks, atlas: Subject) -> tuple[LandmarkFit, Landmarks]:

@@ -24,12 +24,12 @@ from cardiacreg.anatomy.landmarks import (
     base_is_uncertain,
     derive_landmarks,
 )
-from cardiacreg.atlases.view import AtlasView
 from cardiacreg.errors import warn
 from cardiacreg.geometry import LabelMap, Landmarks, Subject
 from cardiacreg.refinement.atlas_choice import (
     Ranking,
     improve_affines,
+    labels_of,
     prepared_for_affines,
     rank_by_landmarks,
 )
@@ -208,7 +208,7 @@ def _landmarks(labels: LabelMap, hypothesis: _Hypothesis) -> Landmarks:
 
 def _rank(context: RefinementContext, bank: Sequence[Subject], hypothesis: _Hypothesis) -> Ranking:
     return rank_by_landmarks(
-        context, AtlasView(bank, images=False), _landmarks(context.target.labels, hypothesis)
+        context, labels_of(bank), _landmarks(context.target.labels, hypothesis)
     )
 
 
@@ -223,9 +223,7 @@ def _evidence(
 def _score(context: RefinementContext, bank: Sequence[Subject], ranking: Ranking) -> float:
     """Mean Dice of the best improved atlases under an orientation, and a share of NMI by landmarks."""
     prepared = prepared_for_affines(context)
-    improved = improve_affines(
-        context, AtlasView(bank, images=False), ranking, prepared, _CANDIDATES
-    )
+    improved = improve_affines(context, labels_of(bank), ranking, prepared, _CANDIDATES)
     dice = sorted(np.mean(list(r.dice.values())) for r in improved.ranked[:_CANDIDATES])
     return float(np.mean(dice[-_BEST:])) + _LANDMARK_SHARE * _mean_nmi(ranking)
 

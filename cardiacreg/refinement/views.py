@@ -19,7 +19,7 @@ import numpy as np
 from cardiacreg.algebra import length, multiply
 from cardiacreg.anatomy.label_presets import canonical_labels
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -77,6 +77,7 @@ class View:
             raise InvalidInputError(
                 "View: neither segmentation nor image; needs one of them.", code="EMPTY_VIEW"
             )
+        check_argument(self.name, str, "View: name")
         given = self.image if self.segmentation is None else self.segmentation
         if not self.name and isinstance(given, str | os.PathLike):
             object.__setattr__(self, "name", Path(given).name)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
 from cardiacreg.compute.threads import check_threads
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.registration.composition import (
     consistency_under,
@@ -151,6 +151,8 @@ def register_labels(
     >>> found.consistency_after > found.consistency_before, found.minimum_jacobian > 0
     (True, True)
     """
+    check_argument(options, (RegistrationOptions, type(None)), "register_labels: options")
+    check_argument(target_to_atlas, (Affine, type(None)), "register_labels: target_to_atlas")
     labels, moving = _label_map(target), _label_map(atlas)
     settings = options or options_for(labels)
     prepared = prepare_target(labels, settings, unknown_labels=unknown_labels)

@@ -17,7 +17,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.cine.frames import gather_cine
 from cardiacreg.cine.result import CineFrame, CineResult
 from cardiacreg.cine.saved import SUMMARY as CINE_SUMMARY, SavedCine, SavedFrame, load_cine
-from cardiacreg.errors import InvalidInputError, kept_warnings
+from cardiacreg.errors import InvalidInputError, check_argument, kept_warnings
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.refinement.target import gather_target
 from cardiacreg.reports.inputs import Inputs, noted_inputs
@@ -31,6 +31,7 @@ from cardiacreg.results.saved_model import model_of_frame
 Reported: TypeAlias = RefineResult | SavedResult | CineResult | SavedCine | str | os.PathLike[str]
 """What a report can be written of."""
 _ANY_CINE = (CineResult, SavedCine)
+_REPORTED = (RefineResult, SavedResult, *_ANY_CINE, str, os.PathLike)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,6 +168,8 @@ def open_case(source: Reported, inputs: Inputs, es_result: Reported | None = Non
     files: tuple[Path, ...] = ()
     missing = ""
     subject = ""
+    check_argument(source, _REPORTED, "report: the result")
+    check_argument(es_result, (*_REPORTED, type(None)), "report: the result at end-systole")
     if isinstance(source, str | os.PathLike):
         place = Path(source)
         if es_result is None and (phases := phases_of_patient(place)):

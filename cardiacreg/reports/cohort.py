@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_arguments
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.io.regular_file import check_regular_file
 from cardiacreg.reports.page import Picture, as_svg, render
@@ -169,7 +169,9 @@ def _rows(
         place = Path(table)
         rows, root = _read(place), place.absolute().parent
     else:
-        rows, root = [dict(row) for row in table], Path.cwd()
+        given = list(table)
+        check_arguments(given, Mapping, "write_cohort_report: rows of the table")
+        rows, root = [dict(row) for row in given], Path.cwd()
     if not rows or not all(str(row.get(SUBJECT) or "").strip() for row in rows):
         raise InvalidInputError(
             f"cohort report: {len(rows)} rows, and not all of them name a subject; needs a table with a "

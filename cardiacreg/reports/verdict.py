@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import NamedTuple
 
+from cardiacreg.errors import check_argument, check_arguments
 from cardiacreg.results.guards import FAILED_AGREEMENT, GUARDED, Finding
 
 ACCEPT, LOOK, REJECT = "accept", "look", "reject"
@@ -72,6 +74,10 @@ def judge(
     Verdict(word='accept', reasons=('LV wall agrees least with the input, by 0.97 (Dice).',), codes=())
     """
     found = tuple(dict.fromkeys(findings))
+    check_arguments(found, Finding, "judge: findings")
+    check_argument(agreement, (Mapping, type(None)), "judge: agreement")
+    for value in (*(agreement or {}).values(), minimum_jacobian):
+        check_argument(value, (Real, type(None)), "judge: agreement and minimum_jacobian")
     reasons = [sentence(finding.message) for finding in found]
     folds = minimum_jacobian is not None and minimum_jacobian <= 0
     if folds:

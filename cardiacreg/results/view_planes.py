@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.geometry import N_LABELS, LabelMap, Subject, Volume
+from cardiacreg.io.bounded_read import DAMAGED_NPZ
 from cardiacreg.results.result import ViewReport
 
 VIEWS = "views.npz"
@@ -131,7 +132,7 @@ def read_planes(file: Path, reports: Sequence[ViewReport]) -> tuple[ViewReport, 
                 raise ValueError(f"{VIEWS} would hold {size} bytes")
         with np.load(file, allow_pickle=False) as arrays:
             planes = [_plane(arrays, number) for number in range(len(reports))]
-    except zipfile.BadZipFile as error:
+    except DAMAGED_NPZ as error:
         raise ValueError(str(error)) from error
     return tuple(
         replace(report, plane=plane) for report, plane in zip(reports, planes, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import Affine, LabelMap
 from cardiacreg.surfaces.level_fields import (
     STRUCTURES_INSIDE,
@@ -78,6 +78,9 @@ def carried_surface(
     >>> round(twice.volume_ml() / atlas.volume_ml(), 6)
     8.0
     """
+    check_argument(surface, Surface, "carried_surface: surface")
+    check_argument(target_to_atlas, (Affine, FFD, FFDChain), "carried_surface: target_to_atlas")
+    check_argument(onto, (LabelMap, type(None)), "carried_surface: onto")
     found = invert_points(target_to_atlas, surface.vertices_mm)
     lost = int((~found.converged).sum())
     if lost:

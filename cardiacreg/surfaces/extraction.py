@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 
-from cardiacreg.errors import InvalidInputError, warn
+from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import apply_matrix
 from cardiacreg.results.saved_model import Model, as_model
 from cardiacreg.surfaces.level_fields import (
@@ -80,6 +81,7 @@ def surfaces_of(
     32
     """
     wanted = _wanted(structures)
+    check_argument(triangles, Real, "surfaces_of: triangles")
     if triangles < _FEWEST_TRIANGLES:
         raise InvalidInputError(
             f"surfaces_of: got {triangles} triangles; needs at least {_FEWEST_TRIANGLES}.",

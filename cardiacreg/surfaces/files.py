@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.io.regular_file import check_regular_file, unreadable
@@ -74,6 +74,7 @@ def write_surface(path: str | os.PathLike[str], surface: Surface, *, space: str 
     >>> write_surface("endocardium.stl", surfaces["LV_ENDO"], space="LPS")
     """
     known = _known(path)
+    check_argument(surface, Surface, "write_surface: surface")
     write_bytes_atomically(path, surface_bytes(surface, known.format, space=space))
 
 
@@ -182,12 +183,14 @@ def _known(path: str | os.PathLike[str]) -> _Known:
 
 
 def _signs(space: str) -> Float:
+    check_argument(space, str, "space")
     if space not in _SIGNS:
         raise InvalidInputError(f"space is {space!r}; needs RAS or LPS.", code="UNKNOWN_SPACE")
     return _SIGNS[space]
 
 
 def _space(in_file: str, given: str | None) -> str:
+    check_argument(given, (str, type(None)), "space")
     if not in_file and given is None:
         raise InvalidInputError(
             "the file does not name its space; pass space='RAS' or space='LPS'.",

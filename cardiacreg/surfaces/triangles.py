@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError
+from cardiacreg.geometry import as_numbers
 
 Triangles = NDArray[np.int32]
 
@@ -109,14 +110,17 @@ def _edge_numbers(edges: Triangles, n_vertices: int) -> NDArray[np.int64]:
 
 
 def _vertices(values: ArrayLike) -> Float:
-    vertices = np.array(values, dtype=np.float64)
+    vertices = as_numbers(values, "Surface: vertices_mm")
     if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
         raise _bad(f"vertices of shape {vertices.shape}, or not finite")
     return vertices
 
 
 def _triangles(values: ArrayLike) -> Triangles:
-    given = np.asarray(values)
+    try:
+        given = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        given = np.asarray(None)
     if given.ndim != 2 or given.shape[1] != 3 or given.dtype.kind not in "iu":
         raise _bad(f"triangles of shape {given.shape} and dtype {given.dtype}")
     return np.array(given, dtype=np.int32)

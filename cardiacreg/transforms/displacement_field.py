@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 
 from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError, check_argument
-from cardiacreg.geometry import Affine, Volume, unmasked, voxel_grid
+from cardiacreg.geometry import Affine, Volume, as_numbers, voxel_grid
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.nifti import read_vectors
 from cardiacreg.io.source_name import named_source
@@ -83,7 +83,7 @@ class DisplacementField(MadeAnew):
     voxel_to_world: Float
 
     def __post_init__(self) -> None:
-        values = np.array(unmasked(self.displacements_mm, "DisplacementField"), dtype=np.float64)
+        values = as_numbers(self.displacements_mm, "DisplacementField")
         if values.ndim != 4 or values.shape[3] != 3 or values.size == 0:
             raise InvalidInputError(
                 f"DisplacementField: shape {values.shape}; needs (i, j, k, 3).", code="BAD_SHAPE"
@@ -225,6 +225,8 @@ def write_displacement_field(
     >>> write_displacement_field("zero.nii.gz", field)
     """
     name = os.fspath(path)
+    check_argument(field, DisplacementField, "write_displacement_field: field")
+    check_argument(space, str, "write_displacement_field: space")
     if space not in _INTENTS or not name.endswith((".nii", ".nii.gz")):
         raise InvalidInputError(
             f"{name}: space {space!r}; needs 'LPS' or 'RAS' and a name ending with .nii or .nii.gz.",
@@ -314,6 +316,8 @@ class _Meaning(NamedTuple):
 
 
 def _check_options(space: str | None, kind: str | None) -> None:
+    for each in (space, kind):
+        check_argument(each, (str, type(None)), "read_displacement_field: space and kind")
     if space not in (None, *_SIGNS) or kind not in (None, *_KINDS):
         raise InvalidInputError(
             f"read_displacement_field: space {space!r}, kind {kind!r}; needs 'LPS' or 'RAS', and "

@@ -19,9 +19,7 @@ compressed, which would save next to nothing, so that no file can claim more tha
 from __future__ import annotations
 
 import os
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import Any
@@ -33,7 +31,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import Affine
 from cardiacreg.io.atomic_write import write_bytes_atomically
-from cardiacreg.io.bounded_read import read_everything
+from cardiacreg.io.bounded_read import DAMAGED_NPZ, read_everything
 from cardiacreg.io.source_name import named_source
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
@@ -44,11 +42,6 @@ _DIMENSIONS = {
     "version": 0, "names": 1, "affines": 3, "n_links": 1, "lattice_shapes": 2, "lattices_to_world": 3,
     "displacements_mm": 2,
 }  # fmt: skip
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, tokenize.TokenError, EOFError, RuntimeError, SyntaxError,
-    MemoryError, OSError, ValueError, KeyError, TypeError, OverflowError,
-)  # fmt: skip
-"""What damaged bytes make zipfile and NumPy raise."""
 
 
 def write_transforms(
@@ -168,7 +161,7 @@ def read_transforms(
             if error.code == "BAD_FILE_TYPE":
                 raise
             raise _corrupt(str(error)) from error
-        except _DAMAGE as error:
+        except DAMAGED_NPZ as error:
             raise _corrupt(str(error) or type(error).__name__) from error
         if len(names) != len(found):
             raise _corrupt(f"{len(names)} names for {len(found)} transforms")

@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cardiacreg.arrays import Float
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.regular_file import check_regular_file
@@ -176,6 +177,7 @@ def _assembled(records: list[Record], index: int | None) -> PointMap:
 
 
 def _check_index(index: int | None, count: int) -> None:
+    check_argument(index, (Integral, type(None)), "index")
     if index is not None and not 0 <= index < count:
         raise InvalidInputError(
             f"index {index} of a file that holds {count}; needs 0 to {count - 1}.",

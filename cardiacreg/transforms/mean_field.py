@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument, check_arguments
 from cardiacreg.transforms.displacement_field import DisplacementField
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
-from cardiacreg.transforms.resampling import Grid
+from cardiacreg.transforms.resampling import GRIDS, Grid
 
 
 def mean_displacement(transforms: Sequence[FFD | FFDChain], grid: Grid) -> DisplacementField:
@@ -51,6 +51,8 @@ def mean_displacement(transforms: Sequence[FFD | FFDChain], grid: Grid) -> Displ
     >>> field.displacements_mm[1, 1, 1].round(3).tolist()
     [1.0, 1.0, 1.0]
     """
+    check_arguments(transforms, (FFD, FFDChain), "mean_displacement: transforms")
+    check_argument(grid, GRIDS, "mean_displacement: grid")
     if not len(transforms):
         raise InvalidInputError(
             "mean_displacement: there are no transforms; a saved result holds them if it was saved with "

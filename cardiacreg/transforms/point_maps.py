@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cardiacreg.arrays import Float, MadeAnew
 from cardiacreg.errors import InvalidInputError
-from cardiacreg.geometry import Affine
+from cardiacreg.geometry import Affine, as_numbers
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.resampling import PointMap
 
@@ -50,8 +51,9 @@ class BSplineMap(MadeAnew):
     order: int
 
     def __post_init__(self) -> None:
-        values = np.array(self.displacements_mm, dtype=np.float64, order="C")
-        known = self.order in _ORDERS
+        values = np.ascontiguousarray(as_numbers(self.displacements_mm, "BSplineMap"))
+        order: object = self.order
+        known = isinstance(order, Integral) and order in _ORDERS
         if not known or values.ndim != 4 or min(values.shape[:3]) <= self.order:
             raise InvalidInputError(
                 f"BSplineMap: control points of shape {values.shape} for order {self.order}; needs "
@@ -128,6 +130,12 @@ class TransformChain:
         object.__setattr__(self, "maps", tuple(self.maps))
         if not self.maps:
             raise InvalidInputError("TransformChain: no maps; needs one or more.", code="BAD_CHAIN")
+        for each in self.maps:
+            if not callable(getattr(each, "apply", None)):
+                raise InvalidInputError(
+                    f"TransformChain: a {type(each).__name__} maps no points; needs transforms.",
+                    code="BAD_TYPE",
+                )
 
     def apply(self, points_mm: ArrayLike) -> Float:
         """Map world points of shape (..., 3) in mm."""

@@ -337,6 +337,28 @@ with locked_bank(Path(sys.argv[1]), "test"):
             assert len(append_to_atlas_bank(bank, hearts(1.1))) == 3
         assert not (bank / LOCK).exists()
 
+    @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name (Linux)")
+    def test_is_signed_from_the_first_moment(self, bank):
+        code = """
+import os, signal, sys
+from pathlib import Path
+from cardiacreg.atlases import bank_lock
+bank_lock._check_free = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+with bank_lock.locked_bank(Path(sys.argv[1]), "test"):
+    pass
+"""
+        killed = subprocess.Popen([sys.executable, "-c", code, str(bank)])
+        killed.wait()
+        with pytest.warns(InputWarning, match=f"left by process {killed.pid} .*taken over"):
+            assert len(append_to_atlas_bank(bank, hearts(1.1))) == 3
+        assert sorted(each.name for each in bank.glob("*lock*")) == []
+
+    def test_without_nameless_files_it_is_made_as_usual(self, bank, monkeypatch):
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+        with locked_bank(bank, "test"):
+            refused("BANK_IS_LOCKED", append_to_atlas_bank, bank, hearts(1.1))
+        assert len(append_to_atlas_bank(bank, hearts(1.1))) == 3
+
     @pytest.mark.parametrize("owner", [{}, {"process": 1, "computer": "elsewhere"}])
     def test_of_whom_nothing_is_known_counts_for_a_day(self, bank, owner):
         (bank / LOCK).write_text(json.dumps(owner) if owner else "")

@@ -19,9 +19,8 @@ from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
-    "cohort", "comparison", "fast_method", "initialisation", "long_axis", "meshes", "pathology",
-    "peers",
-    "reliability", "startup", "surfaces",
+    "bad_inputs", "cohort", "comparison", "fast_method", "initialisation", "long_axis", "meshes",
+    "pathology", "peers", "reliability", "startup", "surfaces",
 )  # fmt: skip
 COARSE = (
     "comparison",
