@@ -243,7 +243,7 @@ def _atlas_landmarks(atlas: Subject, source: str) -> Landmarks:
 
 
 def _digest(labels: LabelMap) -> bytes:
-    found = hashlib.blake2b(np.ascontiguousarray(labels.array), digest_size=16)
+    found = hashlib.blake2b(labels.array.tobytes(), digest_size=16)
     found.update(labels.voxel_to_world.tobytes())
     found.update(repr(labels.shape).encode())
     return found.digest()
