@@ -49,8 +49,10 @@ def _draw_panel(panel: Any, result: CineResult, labels: tuple[int, ...]) -> None
     along = np.array(times if known else [frame.number for frame in result.frames], dtype=float)
     filled_in = np.array([frame.filled_in for frame in result.frames])
     for label in labels:
-        curve, colour = result.volumes_ml[STRUCTURES[label]], COLOURS[label]
-        panel.plot(along, curve, color=colour, label=STRUCTURES[label])
+        name, colour = STRUCTURES[label], COLOURS[label]
+        curve, unseen = result.volumes_ml[name], _is_from_atlases(result, name)
+        words = f"{name} (from atlases)" if unseen else name
+        panel.plot(along, curve, ":" if unseen else "-", color=colour, label=words)
         panel.plot(along[~filled_in], curve[~filled_in], "o", color=colour, markersize=3.5)
         panel.plot(
             along[filled_in], curve[filled_in], "o", color=colour, markersize=5, fillstyle="none"
@@ -58,8 +60,22 @@ def _draw_panel(panel: Any, result: CineResult, labels: tuple[int, ...]) -> None
     for position, name in ((result.ed, "ED"), (result.es, "ES")):
         panel.axvline(along[position], color="0.7", linewidth=0.9, zorder=0)
         panel.annotate(
-            name, (along[position], 1.0), xycoords=("data", "axes fraction"), va="top", fontsize=8
+            name,
+            (along[position], 1.0),
+            xytext=(3, -4),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
         )
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.12 * panel.get_ylim()[1])
     panel.set_xlabel("time, ms" if known else "frame")
-    panel.legend(fontsize=8, frameon=False)
+    # A place of its own: looking for the best one takes long on a busy machine, and then warns.
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 2}
+    panel.legend(fontsize=8, frameon=False, **below)
+
+
+def _is_from_atlases(result: CineResult, name: str) -> bool:
+    """Whether no labelled frame shows a structure."""
+    found = [frame.volumes[name].input_ml for frame in result.frames if name in frame.volumes]
+    return bool(found) and all(each is None for each in found)

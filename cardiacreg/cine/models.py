@@ -229,8 +229,10 @@ def cine_findings(frames: Sequence[CineFrame], orientation: Orientation) -> tupl
             counts.setdefault(code, []).append(frame.number)
     for code, numbers in counts.items():
         if len(numbers) * 2 > len(labelled):
-            text = f"{len(numbers)} of {len(labelled)} frames have this finding; look at theirs"
-            found.append(Finding(code, text))
+            first = next(frame for frame in labelled if frame.number == numbers[0])
+            (text, *_) = (each.message for each in first.findings if each.code == code)
+            shown = f"in {len(numbers)} of {len(labelled)} frames, as in frame {numbers[0]}: {text}"
+            found.append(Finding(code, shown))
     walls = np.array([frame.volumes_ml[STRUCTURES[LV_WALL]] or 0.0 for frame in labelled])
     change = float(np.ptp(walls) / walls.mean()) if len(walls) and walls.mean() > 0 else 0.0
     if change > MOST_WALL_CHANGE:

@@ -315,7 +315,8 @@ def body_surface_m2(height_cm: float | None, weight_kg: float | None) -> float |
     if any(value is None or not low <= value <= high for value, (low, high) in given):
         raise InvalidInputError(
             f"measure: height {height_cm} cm and weight {weight_kg} kg; needs both, a height from 30 to "
-            "250 cm and a weight from 1 to 400 kg.",
+            "250 cm (height_cm= or --height-cm) and a weight from 1 to 400 kg (weight_kg= or "
+            "--weight-kg).",
             code="BAD_BODY",
         )
     assert height_cm is not None and weight_kg is not None

@@ -231,7 +231,8 @@ def check_plane(plane: ViewPlane, target: LabelMap) -> ViewPlane:
         return _crossing(plane, target)
     if not shown & {LV_CAVITY, LV_WALL}:
         raise InvalidInputError(
-            "shows no LV; needs cavity or wall, so check the meaning of its values.",
+            "shows no LV; needs its cavity or wall, so check the meaning of its values. A view of the RV "
+            "alone does not count; leave it out.",
             code="EMPTY_LABELS",
         )
     away = _left_centre(labels) - _left_centre(target)

@@ -22,7 +22,7 @@ from cardiacreg.io.source_name import named_source
 from cardiacreg.results.folders import CINE, RESULT, no_result
 from cardiacreg.results.result import RefineResult
 
-_BIDS_SUFFIX = "_dseg"
+_LABELS, _BIDS_SUFFIX = "labels.nii.gz", "_dseg"
 _LARGEST_SUMMARY_BYTES = 50_000_000
 
 
@@ -54,7 +54,7 @@ class SavedModel:
 Model: TypeAlias = RefineResult | SavedModel | LabelMap | str | os.PathLike[str]
 """A result, a folder that one was saved to, canonical labels, or their file.
 
-Beside a file that `write_bids` wrote lies what else is known of the result."""
+Beside the labels of a result, or a file that `write_bids` wrote, lies what else is known of it."""
 
 
 def as_model(source: Model, *, preset: str | None = None, frame: Frame = None) -> SavedModel:
@@ -83,9 +83,16 @@ def as_model(source: Model, *, preset: str | None = None, frame: Frame = None) -
         )
     place = Path(source)
     if is_folder(place) and frame is not None and is_file(place / CINE):
-        place, preset = place / "labels.nii.gz", None
+        place, preset = place / _LABELS, None
     if is_folder(place):
         return _from_folder(place)
+    if (
+        place.name == _LABELS
+        and preset is None
+        and frame is None
+        and is_file(place.with_name(RESULT))
+    ):
+        return _from_folder(place.parent)
     labels = canonical_labels(read_labels(place, frame=frame), preset)
     beside = place.with_name(place.name.split(".")[0] + ".json")
     if place.name.split(".")[0].endswith(_BIDS_SUFFIX) and beside.is_file():
@@ -135,7 +142,7 @@ def _from_sidecar(place: Path, beside: Path, labels: LabelMap) -> SavedModel:
 
 
 def _from_folder(folder: Path) -> SavedModel:
-    files = tuple(folder / name for name in ("labels.nii.gz", "landmarks.json", RESULT))
+    files = tuple(folder / name for name in (_LABELS, "landmarks.json", RESULT))
     if not is_file(files[2]):
         raise no_result(folder)
     with named_source(os.fspath(files[2])):

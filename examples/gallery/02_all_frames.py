@@ -35,7 +35,7 @@ for label, name, colour in ((1, "LV cavity", "#d55e00"), (4, "RV cavity", "#0a5f
     panel.plot(cine.volumes_ml[name], "o-", color=colour, label=f"{name}, models")
     panel.plot(truth, ":", color=colour, label=f"{name}, truth")
 panel.set(xlabel="frame", ylabel="ml")
-panel.legend(fontsize=8)
+panel.legend(fontsize=8, loc="lower right")
 
 # %%
 # A point of the heart can be followed: here the wall of the LV, from end-diastole to end-systole.

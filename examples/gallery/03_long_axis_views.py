@@ -42,7 +42,7 @@ for number, (title, result) in enumerate(rows.items()):
     print(title, dict(zip(names, np.round(dice, 3).tolist(), strict=True)))
 panel.set_xticks(np.arange(4) + 0.19, names)
 panel.set(ylim=(0.5, 1.0), ylabel="Dice with the truth, raw")
-panel.legend()
+panel.legend(loc="upper right")
 
 # %%
 # The model, cut by the four-chamber plane, over the view's labels where the shift puts them.

@@ -20,6 +20,7 @@ from cardiacreg.geometry import LabelMap
 from cardiacreg.io.nifti import read_stored_frames
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
+from cardiacreg.results.guards import Finding
 
 SIZES = (1.0, 0.97, 0.9, 0.85, 0.82, 0.84, 0.89, 0.94, 0.98)
 SPACING_MM = (2.5, 2.5, 4.0)
@@ -156,6 +157,14 @@ def test_a_wall_that_changes_is_a_finding(result):
     ]
     assert codes == [WALL_VOLUME_VARIES]
     assert cine_findings([steady, steady], result.orientation) == ()
+
+
+def test_a_finding_that_most_frames_share_names_itself(result):
+    beyond = Finding("BEYOND_ENDS", "beyond the base: LV 9 ml")
+    frames = [replace(result.frames[0], number=n, findings=(beyond,) * (n > 0)) for n in range(3)]
+    (found,) = cine_findings(frames, result.orientation)
+    assert found.code == "BEYOND_ENDS"
+    assert found.message == "in 2 of 3 frames, as in frame 1: beyond the base: LV 9 ml"
 
 
 def test_atlases_that_do_not_overlap_end_the_work(monkeypatch):

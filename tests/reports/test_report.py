@@ -223,7 +223,7 @@ class TestCine:
             )
             for frame in cine.frames
         ]
-        whole = (Finding("BEYOND_ENDS", "3 of 4 frames have this finding; look at theirs"),)
+        whole = (Finding("BEYOND_ENDS", "in 3 of 4 frames, as in frame 1: beyond the base"),)
         changed = dataclasses.replace(cine, frames=tuple(frames), findings=whole)
         (told,) = [r for r in verdict_of(open_case(changed, Inputs())).reasons if "base" in r]
         assert told == (
@@ -231,7 +231,7 @@ class TestCine:
             "say so."
         )
         assert not [
-            r for r in verdict_of(open_case(changed, Inputs())).reasons if "this finding" in r
+            r for r in verdict_of(open_case(changed, Inputs())).reasons if "as in frame" in r
         ]
 
     def test_without_its_stack_it_knows_volumes_and_what_was_not_shown(self, cine, tmp_path):
