@@ -96,7 +96,9 @@ def _signed_file(path: Path) -> int | None:
         descriptor = os.open(path.parent, nameless | os.O_RDWR, 0o666)
         _sign(descriptor)
         lock_file(descriptor)
-        os.link(f"/proc/self/fd/{descriptor}", path, follow_symlinks=True)
+        # The folder's number does not count for an absolute path, but links are followed with one alone.
+        source = f"/proc/self/fd/{descriptor}"
+        os.link(source, path, src_dir_fd=descriptor, follow_symlinks=True)
     except OSError as error:
         if descriptor is not None:
             os.close(descriptor)

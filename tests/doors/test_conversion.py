@@ -289,7 +289,7 @@ class TestStudies:
         images = {own[1].uid: box for own in stack.images}
         drawn = workspace(tmp_path / "drawn.cvi42wsx", images)
         refused("MISSING_STUDY", drawn, tmp_path / "out")
-        refused("SEVERAL_SOURCES", drawn, tmp_path / "a.nii", study=tmp_path / "study")
+        refused("UNKNOWN_CONVERSION", drawn, tmp_path / "a.nii", study=tmp_path / "study")
         found = convert(drawn, tmp_path / "out", study=tmp_path / "study")
         assert [file.name for file in found.files] == ["sax_frame_001.nii.gz"]
         labels = read_labels(found.files[0])
@@ -342,5 +342,5 @@ def test_guide_points_of_one_heart_convert_as_the_library_reads_them(heart, tmp_
     (tmp_path / "p" / "GPFile_001.txt").write_bytes(
         (tmp_path / "p" / "GPFile_000.txt").read_bytes()
     )
-    with pytest.raises(InvalidInputError, match="2 files of guide points, one for each phase"):
+    with pytest.raises(InvalidInputError, match="guide points of 2 phases; give one"):
         convert(tmp_path / "p", tmp_path / "c.nii")
