@@ -76,6 +76,12 @@ def build_atlas_bank(
             "build_atlas_bank: there are no subjects; needs at least one.", code="EMPTY_BANK"
         )
     place = real_path(folder)
+    if place == real_path(os.curdir):
+        raise InvalidInputError(
+            f"build_atlas_bank: {place} is the current folder, which a bank would replace; give a folder "
+            "of its own (folder= or --output).",
+            code="BAD_ATLAS_BANK",
+        )
     bank_place.heal(place)
     bank_place.check_replaceable(place, "build_atlas_bank")
     with bank_place.work_folder(place) as work:

@@ -42,7 +42,7 @@ def results_inside(place: Path) -> tuple[str, ...]:
     """Return the names of the folders in a folder that hold a result or a cine, in their order."""
     try:
         found = sorted(each.name for each in place.iterdir() if each.is_dir())
-    except OSError:
+    except (OSError, ValueError):  # a name that no system takes
         return ()
     return tuple(n for n in found if is_file(place / n / RESULT) or is_file(place / n / CINE))
 

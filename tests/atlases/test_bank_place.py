@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -301,6 +302,15 @@ class TestLinksInABank:
         (bank / "labels.npy").symlink_to(tmp_path / "elsewhere.npy")
         assert len(AtlasBank(bank)) == 2
         assert "labels.npy" in refused("FOREIGN_FILES", build_atlas_bank, bank, hearts(1.1))
+
+    def test_the_current_folder_is_not_replaced(self, tmp_path, monkeypatch):
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        for folder in ("", ".", "../here", tmp_path / "here"):
+            assert "current folder" in refused(
+                "BAD_ATLAS_BANK", build_atlas_bank, folder, hearts(1.1)
+            )
+        assert Path.cwd() == tmp_path / "here" and list(Path().iterdir()) == []
 
     def test_an_append_that_fails_leaves_no_files(self, bank):
         before = content(bank)
