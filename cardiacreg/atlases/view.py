@@ -61,7 +61,7 @@ class AtlasView(Sequence[Subject]):
     def labels_only(self) -> AtlasView:
         """Return the same atlases without images; always the same view, which keeps what it read."""
         if self._labels_only is None:
-            self._labels_only = AtlasView(self, images=False)
+            self._labels_only = AtlasView(self._bank, self.positions, images=False)
         return self._labels_only
 
     def without_image(self, index: int) -> Subject:

@@ -137,6 +137,14 @@ def test_a_result_has_them(tiny_result, tmp_path):
     assert parts == tiny_result.volumes
 
 
+def test_the_labels_of_a_result_are_that_result(tiny_result, tmp_path):
+    folder = tiny_result.save(tmp_path / "out")
+    known = measure(folder / "labels.nii.gz").intervals()
+    assert known and known == measure(folder).intervals()
+    alone = (folder / "labels.nii.gz").rename(tmp_path / "labels.nii.gz")
+    assert "LVEDV acquired" not in measure(alone).intervals()
+
+
 def test_a_wall_that_the_input_lacks_has_none(tiny_result):
     parts = dict(tiny_result.volumes)
     parts["RV wall"] = dataclasses.replace(parts["RV wall"], input_ml=None)

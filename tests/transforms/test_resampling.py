@@ -1,10 +1,13 @@
 import pickle
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from scipy.spatial.transform import Rotation
 
 from cardiacreg import Affine, InvalidInputError, LabelMap, Volume
+from cardiacreg.transforms import resampling
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.resampling import Lattice, add_label_votes, warp_labels, warp_volume
 from tests.helpers import naive
@@ -84,6 +87,53 @@ class TestOracles:
             image.array, image.voxel_to_world, function, grid.shape, grid.voxel_to_world
         )
         np.testing.assert_allclose(found.array, expected, atol=1e-5)
+
+
+class TestVotesFarFromLabels:
+    """Tiles of columns that lie far from every label are left out, and nothing shows of it."""
+
+    @few
+    @given(seeds)
+    def test_votes_are_those_of_the_definition(self, seed):
+        labels, transform, function, grid, left_out = self.wide_case(seed)
+        votes = np.zeros((*grid.shape, 4), dtype=np.float32)
+        with left_out as counts:
+            added = add_label_votes(votes, labels, transform, grid)
+        expected = naive.warped_votes(
+            labels.array, labels.voxel_to_world, function, grid.shape, grid.voxel_to_world, 4
+        )
+        np.testing.assert_allclose(votes, expected, atol=1e-6)
+        np.testing.assert_allclose(added, votes.sum(axis=(0, 1), dtype=np.float64), rtol=1e-6)
+        assert 0 < sum(counts) and (votes[..., 1:] > 0).any()
+
+    @staticmethod
+    def wide_case(seed):
+        """A few labels in a wide lattice, deformed along its axes, and a count of tiles left out."""
+        rng = np.random.default_rng(seed)
+        array = np.zeros((24, 22, 10), dtype=np.uint8)
+        array[6:11, 9:14, 3:7] = random_labels(rng, (5, 5, 4))
+        labels = LabelMap(array, np.diag([1.5, 1.4, 3.0, 1.0]))
+        grid = Lattice((30, 27, 9), np.diag([1.3, 1.3, 3.2, 1.0]))
+        matrix = np.diag([14.0, 14.0, 14.0, 1.0])
+        matrix[:3, 3] = -14.0
+        moves, affine = 3 * rng.normal(size=(7, 7, 6, 3)), np.eye(4)
+        affine[:3, :3] = Rotation.from_rotvec(rng.uniform(-0.2, 0.2, 3)).as_matrix()
+        transform = FFD(Affine(affine), moves, matrix)
+        return labels, transform, naive.deformation(affine, moves, matrix), grid, tiles_left_out()
+
+
+@contextmanager
+def tiles_left_out():
+    """Count the tiles of every slab whose positions are not computed."""
+    counts, kernel = [], resampling._points_kernel
+
+    def counted(*arguments):
+        counts.append(int((~arguments[-2]).sum()))
+        kernel(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(resampling, "_points_kernel", counted)
+        yield counts
 
 
 class TestIdentity:
