@@ -7,6 +7,7 @@ objects are frozen, hold read-only arrays, are validated once when made and are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cardiacreg.algebra import determinants, invert, multiply
+from cardiacreg.algebra import invert, multiply
 from cardiacreg.arrays import MadeAnew
 from cardiacreg.errors import InvalidInputError, check_argument, warn
 
@@ -41,8 +42,8 @@ LANDMARK_NAMES: tuple[str, ...] = (
     "apex",
     "mitral valve centre",
 )
-_LAST_ROW = np.array([0.0, 0.0, 0.0, 1.0])
-_LAST_ROW_TOLERANCE = 1e-6 + 1e-5 * _LAST_ROW
+_LAST_ROW = (0.0, 0.0, 0.0, 1.0)
+_LAST_ROW_TOLERANCES = (1e-6, 1e-6, 1e-6, 1.1e-5)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -79,18 +80,18 @@ def _matrix(voxel_to_world: ArrayLike, where: str) -> NDArray[np.float64]:
             f"{where}: got a matrix of shape {matrix.shape}; needs a 4x4 homogeneous matrix.",
             code="BAD_MATRIX",
         )
-    if not np.isfinite(matrix).all():
+    rows = matrix.tolist()
+    if not all(math.isfinite(entry) for row in rows for entry in row):
         raise InvalidInputError(
             f"{where}: the matrix holds NaN or infinite values; check the file's header.",
             code="BAD_MATRIX",
         )
-    if (np.abs(matrix[3] - _LAST_ROW) > _LAST_ROW_TOLERANCE).any():
+    last = zip(rows[3], _LAST_ROW, _LAST_ROW_TOLERANCES, strict=True)
+    if any(abs(entry - wanted) > tolerance for entry, wanted, tolerance in last):
         raise InvalidInputError(
             f"{where}: the last row is {matrix[3]}; needs (0, 0, 0, 1).", code="BAD_MATRIX"
         )
-    with np.errstate(over="ignore", invalid="ignore"):
-        scale = np.linalg.norm(matrix[:3, :3], axis=0)
-        volume = abs(determinants(matrix[:3, :3] / scale)) if scale.min() >= 1e-6 else 0.0
+    scale, volume = _shape_of_columns(rows)
     if not volume >= 1e-6:
         raise InvalidInputError(
             f"{where}: the matrix is singular (column lengths {scale}); "
@@ -98,6 +99,19 @@ def _matrix(voxel_to_world: ArrayLike, where: str) -> NDArray[np.float64]:
             code="SINGULAR_MATRIX",
         )
     return _read_only(matrix)
+
+
+def _shape_of_columns(rows: list[list[float]]) -> tuple[list[float], float]:
+    """Lengths of a matrix's three columns, and the volume that they span as unit vectors.
+
+    In Python's floating-point numbers: every affine is checked, and arrays of nine are slow.
+    """
+    lengths = [math.hypot(*column) for column in list(zip(*rows[:3], strict=True))[:3]]
+    if min(lengths) < 1e-6:
+        return lengths, 0.0
+    units = [[entry / size for entry, size in zip(row, lengths, strict=False)] for row in rows[:3]]
+    (a, b, c), (d, e, f), (g, h, i) = units
+    return lengths, abs(a * (e * i - f * h) + b * (f * g - d * i) + c * (d * h - e * g))
 
 
 def unmasked(values: Any, where: str) -> Any:

@@ -323,6 +323,7 @@ def nmi_of_histograms(counts: Counts) -> Float:
     ndarray, shape (histograms,)
         1 where both sides are constant.
     """
+    counts = counts[:, :, counts.any(axis=(0, 1))]
     joint = counts / np.maximum(1, counts.sum(axis=(1, 2), keepdims=True))
     together = _entropies(joint.reshape(len(joint), -1))
     apart = _entropies(joint.sum(axis=1)) + _entropies(joint.sum(axis=2))

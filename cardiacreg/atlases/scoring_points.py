@@ -93,11 +93,13 @@ def _read_labels(points, atlas, matrix, found):
     """Label of the atlas voxel nearest to each point; 0 outside."""
     labels = atlas.reshape(atlas.size)
     extent = np.array([atlas.shape[0], atlas.shape[1], atlas.shape[2]])
+    x, y, z = points[0], points[1], points[2]
     indices = np.empty(min(_BLOCK, found.size), np.int64)
     for first in range(0, found.size, _BLOCK):
         out = found[first : first + _BLOCK]
         at = indices[: out.size]
-        nearest_voxels(points[:, first : first + out.size], matrix, extent, at)
+        last = first + out.size
+        nearest_voxels(x[first:last], y[first:last], z[first:last], matrix, extent, at)
         for n in range(out.size):
             out[n] = labels[at[n]] if at[n] < labels.size else 0
 
@@ -107,11 +109,13 @@ def _count_pairs(own, points, atlas, matrix, counts):
     """Count pairs of labels, in two tables in turn: equal neighbours would wait for each other."""
     labels = atlas.reshape(atlas.size)
     extent = np.array([atlas.shape[0], atlas.shape[1], atlas.shape[2]])
+    x, y, z = points[0], points[1], points[2]
     indices = np.empty(min(_BLOCK, own.size), np.int64)
     for first in range(0, own.size, _BLOCK):
         rows = own[first : first + _BLOCK]
         at = indices[: rows.size]
-        nearest_voxels(points[:, first : first + rows.size], matrix, extent, at)
+        last = first + rows.size
+        nearest_voxels(x[first:last], y[first:last], z[first:last], matrix, extent, at)
         for n in range(rows.size):
             label = labels[at[n]] if at[n] < labels.size else 0
             counts[n & 1, rows[n], label] += 1

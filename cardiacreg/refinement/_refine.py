@@ -379,6 +379,8 @@ def oriented_context(
     found = orient(context, others, bank)
     coverage = _coverage(context.target.labels, found.context.landmarks, context.options)
     ranking = found.ranking if coverage.planes == context.coverage.planes else None
+    if ranking is not None and coverage.shared != context.coverage.shared:
+        ranking = ranking._replace(improved={})  # affines see those planes, the ranking does not
     return found._replace(context=found.context._replace(coverage=coverage), ranking=ranking)
 
 

@@ -9,8 +9,9 @@ of images in the place of both.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,11 @@ from cardiacreg.refinement.output_lattice import upsample_labels
 from cardiacreg.registration.aligned_atlas import AlignedAtlas
 from cardiacreg.registration.ffd_registration import PreparedTarget, prepare_target
 from cardiacreg.registration.label_affine import AffineImprover
-from cardiacreg.registration.landmark_affine import LandmarkFit, fit_landmark_affine
+from cardiacreg.registration.landmark_affine import (
+    LandmarkFit,
+    fit_landmark_affine,
+    fit_landmark_affines,
+)
 from cardiacreg.slice_motion.shifts_with_views import shifts_at_crossings
 from cardiacreg.slices import labelled_slices
 
@@ -57,6 +62,8 @@ class Ranking(NamedTuple):
     landmarks: Landmarks
     fits: dict[int, LandmarkFit]
     ranked: tuple[RankedAtlas, ...]
+    improved: Mapping[int, Affine] = MappingProxyType({})
+    """Affines that were improved under the same landmarks on the same target, by position."""
 
 
 def select_atlases(
@@ -133,15 +140,16 @@ def rank_by_landmarks(
     apart are scored.
     """
 
-    def fit(atlas: Subject) -> LandmarkFit | InvalidInputError:
+    def points(atlas: Subject) -> Landmarks | InvalidInputError:
         try:
-            return fit_landmark_affine(landmarks, _atlas_landmarks(atlas, landmarks.source))
+            return _atlas_landmarks(atlas, landmarks.source)
         except InvalidInputError as problem:
             return problem
 
-    found = run_tasks(
-        fit, atlases, threads=context.threads, step="align", progress=context.progress
+    own = run_tasks(
+        points, atlases, threads=context.threads, step="align", progress=context.progress
     )
+    found = _fit_all(landmarks, own)
     _tell_unusable(atlases, found)
     fits = {n: f for n, f in enumerate(found) if isinstance(f, LandmarkFit)}
     usable = list(fits)
@@ -153,6 +161,15 @@ def rank_by_landmarks(
     )
     ranked = tuple(replace(r, index=usable[r.index]) for r in scored)
     return Ranking(landmarks, fits, ranked)
+
+
+def _fit_all(
+    landmarks: Landmarks, atlases: Sequence[Landmarks | InvalidInputError]
+) -> list[LandmarkFit | InvalidInputError]:
+    """Fit atlases by their landmarks, where they have any."""
+    known = [points for points in atlases if isinstance(points, Landmarks)]
+    fits = iter(fit_landmark_affines(landmarks, known))
+    return [p if isinstance(p, InvalidInputError) else next(fits) for p in atlases]
 
 
 def _by_image(context: RefinementContext, bank: Sequence[Subject], ranking: Ranking) -> Ranking:
@@ -269,6 +286,8 @@ def improve_affines(
     improver = AffineImprover(prepared, shifts_mm=shifts)
 
     def improve(index: int) -> Affine:
+        if index in ranking.improved:
+            return ranking.improved[index]
         atlas = atlases[index]
         return improver.improve(
             atlas.labels,
@@ -285,7 +304,10 @@ def improve_affines(
     weights = context.options.structure_weights
     if weights is not None:
         renamed.sort(key=lambda r: -_mean_dice(r, dict(weights)))
-    return ranking._replace(ranked=(*renamed, *ranking.ranked[len(indices) :]))
+    return ranking._replace(
+        ranked=(*renamed, *ranking.ranked[len(indices) :]),
+        improved={**ranking.improved, **dict(zip(indices, affines, strict=True))},
+    )
 
 
 def _mean_dice(atlas: RankedAtlas, weights: dict[int, float]) -> float:

@@ -112,17 +112,19 @@ def orient(
     possible = [h for h in _HYPOTHESES if prior[h] > max(prior.values()) - _BASE_BY_AREAS]
     rankings = [_rank(context, bank, h) for h in possible]
     priors = np.array([prior[h] for h in possible])
-    scores = priors + _evidence(context, bank, rankings)
+    evidence, improved = _evidence(context, bank, rankings)
+    scores = priors + evidence
     for other in others:
         ranked = [_rank(other, bank, _as_of(h, context, other)) for h in possible]
-        scores += _evidence(other, bank, ranked)
+        scores += _evidence(other, bank, ranked)[0]
     parts = {"areas and header": priors, "atlases": scores - priors}
     if context.target.image is not None:
         parts["image"] = _image_evidence(context, possible)
         scores += parts["image"]
     named = _named(possible, scores, parts, 1 + len(others))
     best = [h.name for h in possible].index(named.name)
-    return Oriented(_oriented(context, possible[best]), named, rankings[best])
+    ranking = rankings[best]._replace(improved=improved[best].improved)
+    return Oriented(_oriented(context, possible[best]), named, ranking)
 
 
 def _named(
@@ -214,16 +216,18 @@ def _rank(context: RefinementContext, bank: Sequence[Subject], hypothesis: _Hypo
 
 def _evidence(
     context: RefinementContext, bank: Sequence[Subject], rankings: Sequence[Ranking]
-) -> NDArray[np.float64]:
-    """Log-likelihood of a frame under every orientation, up to a constant."""
-    found = np.array([_score(context, bank, ranking) for ranking in rankings])
-    return np.asarray(np.maximum(_SHARPNESS * (found - found.max()), -_MOST_PER_FRAME))
-
-
-def _score(context: RefinementContext, bank: Sequence[Subject], ranking: Ranking) -> float:
-    """Mean Dice of the best improved atlases under an orientation, and a share of NMI by landmarks."""
+) -> tuple[NDArray[np.float64], list[Ranking]]:
+    """Log-likelihood of a frame under every orientation, up to a constant, and the improved rankings."""
     prepared = prepared_for_affines(context)
-    improved = improve_affines(context, labels_of(bank), ranking, prepared, _CANDIDATES)
+    improved = [
+        improve_affines(context, labels_of(bank), each, prepared, _CANDIDATES) for each in rankings
+    ]
+    found = np.array([_score(*pair) for pair in zip(rankings, improved, strict=True)])
+    return np.maximum(_SHARPNESS * (found - found.max()), -_MOST_PER_FRAME), improved
+
+
+def _score(ranking: Ranking, improved: Ranking) -> float:
+    """Mean Dice of the best improved atlases under an orientation, and a share of NMI by landmarks."""
     dice = sorted(np.mean(list(r.dice.values())) for r in improved.ranked[:_CANDIDATES])
     return float(np.mean(dice[-_BEST:])) + _LANDMARK_SHARE * _mean_nmi(ranking)
 

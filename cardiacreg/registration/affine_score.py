@@ -133,20 +133,20 @@ def _score_points(points, rows, atlas, score, matrix, by_entry):
     total = 0.0
     for first in range(0, rows.size, _BLOCK):
         last = min(first + _BLOCK, rows.size)
-        labels, block = rows[first:last], points[:, first:last]
-        _move(block, matrix, moved, size)
+        labels = rows[first:last]
+        x, y, z = points[0][first:last], points[1][first:last], points[2][first:last]
+        _move(x, y, z, matrix, moved, size)
         find_cells(moved, 0, labels.size, extent, indices)
         value, end = match_uniform(indices, labels, cells, score, 0, labels.size, mixed, 0)
         gather_corners(moved, indices, labels, codes, extent, score, mixed, 0, end, corners)
         total += value + interpolate(corners, end)
-        _add_derivatives(block, mixed, end, corners, by_entry)
+        _add_derivatives(x, y, z, mixed, end, corners, by_entry)
     return total
 
 
 @kernel
-def _move(block, matrix, moved, size):
+def _move(x, y, z, matrix, moved, size):
     """Atlas voxel coordinates of a block of points, x then y then z."""
-    x, y, z = block[0], block[1], block[2]
     for d in range(3):
         a, b, c, t = matrix[d, 0], matrix[d, 1], matrix[d, 2], matrix[d, 3]
         out = moved[d * size : d * size + x.size]
@@ -155,16 +155,16 @@ def _move(block, matrix, moved, size):
 
 
 @kernel
-def _add_derivatives(block, mixed, end, corners, by_entry):
+def _add_derivatives(x, y, z, mixed, end, corners, by_entry):
     """Add the slopes of the listed points, times their positions, to the derivative by every entry."""
     for d in range(3):
         slopes = corners[8 + d]
         a, b, c, t = 0.0, 0.0, 0.0, 0.0
         for n in range(end):
             m = mixed[n]
-            a += slopes[n] * block[0, m]
-            b += slopes[n] * block[1, m]
-            c += slopes[n] * block[2, m]
+            a += slopes[n] * x[m]
+            b += slopes[n] * y[m]
+            c += slopes[n] * z[m]
             t += slopes[n]
         by_entry[d, 0] += a
         by_entry[d, 1] += b

@@ -63,7 +63,7 @@ def find_cells(points, lo, hi, extent, indices):
     ni, mj, mk = extent[0], extent[1], extent[2]
     x, y, z = points[lo:hi], points[nj + lo : nj + hi], points[2 * nj + lo : 2 * nj + hi]
     top_x, top_y, top_z = float(ni - 1), float(mj - 1), float(mk - 1)
-    outside = ni * mj * mk - 1
+    step_j, step_k, outside = float(mj), float(mk), float(ni * mj * mk - 1)
     out = indices[lo:hi]
     for n in range(out.size):
         inside = (
@@ -74,8 +74,9 @@ def find_cells(points, lo, hi, extent, indices):
             & (z[n] >= 0.0)
             & (z[n] < top_z)
         )
-        cell = (int(x[n]) * mj + int(y[n])) * mk + int(z[n])
-        out[n] = cell if inside else outside
+        # Whole numbers as float64: several are computed at a time, not so 64-bit integers.
+        cell = (np.floor(x[n]) * step_j + np.floor(y[n])) * step_k + np.floor(z[n])
+        out[n] = int(cell if inside else outside)
 
 
 @kernel

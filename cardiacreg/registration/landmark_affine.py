@@ -8,12 +8,13 @@ do not lie in one plane are needed for 12 degrees of freedom; fewer or flatter s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cardiacreg.algebra import determinants, multiply, settled, solve
+from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.geometry import Affine, Landmarks
 
@@ -76,30 +77,88 @@ def fit_landmark_affine(
     """
     check_argument(target, Landmarks, "fit_landmark_affine: target")
     check_argument(atlas, Landmarks, "fit_landmark_affine: atlas")
-    p, q = target.points_mm, atlas.points_mm
-    if p.shape != q.shape:
-        raise InvalidInputError(
-            f"fit_landmark_affine: {len(p)} target points for {len(q)} atlas points; "
-            "needs the same landmarks in the same order on both.",
+    found = fit_landmark_affines(target, [atlas], model=model)[0]
+    if isinstance(found, InvalidInputError):
+        raise found
+    return found
+
+
+def fit_landmark_affines(
+    target: Landmarks, atlases: Sequence[Landmarks], *, model: str = "affine"
+) -> list[LandmarkFit | InvalidInputError]:
+    """Fit the map to each of many atlases; see `fit_landmark_affine`.
+
+    Returns
+    -------
+    list of LandmarkFit or InvalidInputError
+        One per atlas; why it cannot be fitted instead, where it cannot.
+
+    Raises
+    ------
+    InvalidInputError
+        If the target's points lie on one line or are fewer than 3, or the model is unknown.
+    """
+    _check_model(model)
+    p, found = target.points_mm, dict[int, LandmarkFit | InvalidInputError]()
+    alike = {n: a.points_mm for n, a in enumerate(atlases) if a.points_mm.shape == p.shape}
+    for n in set(range(len(atlases))) - set(alike):
+        found[n] = InvalidInputError(
+            f"fit_landmark_affine: {len(p)} target points for {len(atlases[n].points_mm)} atlas "
+            "points; needs the same landmarks in the same order on both.",
             code="BAD_LANDMARKS",
         )
-    condition = _check_spread(p, "target")
-    flattest = max(condition, _check_spread(q, "atlas"))
-    used = _possible_model(model, len(p), flattest)
-    matrix = _affine_matrix(p, q) if used == "affine" else _procrustes_matrix(p, q, used)
-    residual = multiply(p, matrix[:3, :3].T) + matrix[:3, 3] - q
-    rms = float(np.sqrt((residual**2).sum(axis=1).mean()))
-    return LandmarkFit(Affine(matrix), used, rms, condition)
+    if not alike:
+        return [found[n] for n in range(len(atlases))]
+    _check_count(p)
+    condition, wanted = _condition(_spread(p), "target"), dict[int, str]()
+    for n, spread in zip(alike, _spread(np.stack(list(alike.values()))), strict=True):
+        try:
+            flattest = max(condition, _condition(spread, "atlas"))
+            wanted[n] = _possible_model(model, len(p), flattest)
+        except InvalidInputError as problem:
+            found[n] = problem
+    for used in dict.fromkeys(wanted.values()):
+        members = [n for n, name in wanted.items() if name == used]
+        matrices, residuals = _fit_alike(p, np.stack([alike[n] for n in members]), used)
+        for n, matrix, rms in zip(members, matrices, residuals.tolist(), strict=True):
+            found[n] = LandmarkFit(Affine(matrix), used, rms, condition)
+    return [found[n] for n in range(len(atlases))]
 
 
-def _check_spread(points: NDArray[np.float64], which: str) -> float:
+def _fit_alike(p: Float, q: Float, model: str) -> tuple[Float, Float]:
+    """Matrices to sets of points, shape (n, points, 3), by one model, and their residuals, mm."""
+    if model == "affine":
+        matrices = _affine_matrices(p, q)
+    else:
+        matrices = np.stack([_procrustes_matrix(p, each, model) for each in q])
+    moved = multiply(p, matrices[:, :3, :3].swapaxes(1, 2)) + matrices[:, None, :3, 3]
+    return matrices, np.sqrt(((moved - q) ** 2).sum(axis=2).mean(axis=1))
+
+
+def _spread(points: Float) -> Float:
+    """Singular values of points around their centre, largest first; of many sets at once."""
+    return np.asarray(np.linalg.svd(points - points.mean(axis=-2, keepdims=True), compute_uv=False))
+
+
+def _check_model(model: str) -> None:
+    if not isinstance(model, str) or model not in ("affine", "similarity", "rigid"):
+        raise InvalidInputError(
+            f"fit_landmark_affine: model {model!r}; needs 'affine', 'similarity' or 'rigid'.",
+            code="BAD_OPTION",
+        )
+
+
+def _check_count(points: Float) -> None:
     if len(points) < 3:
         raise InvalidInputError(
-            f"fit_landmark_affine: {len(points)} {which} points; needs at least 3 (4 not in one "
+            f"fit_landmark_affine: {len(points)} target points; needs at least 3 (4 not in one "
             "plane for 12 degrees of freedom).",
             code="BAD_LANDMARKS",
         )
-    spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+
+
+def _condition(spread: Float, which: str) -> float:
+    """Largest over smallest spread; refuses points on one line."""
     if spread[1] < 1e-3 * max(spread[0], 1e-12):
         raise InvalidInputError(
             f"fit_landmark_affine: the {which} points lie on one line (spread {spread} mm); "
@@ -111,29 +170,25 @@ def _check_spread(points: NDArray[np.float64], which: str) -> float:
 
 
 def _possible_model(model: str, n_points: int, condition: float) -> str:
-    if not isinstance(model, str) or model not in ("affine", "similarity", "rigid"):
-        raise InvalidInputError(
-            f"fit_landmark_affine: model {model!r}; needs 'affine', 'similarity' or 'rigid'.",
-            code="BAD_OPTION",
-        )
     if model == "affine" and (n_points < 4 or condition > _LARGEST_CONDITION):
         return "similarity"
     return model
 
 
-def _affine_matrix(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    centre_p, centre_q = p.mean(axis=0), q.mean(axis=0)
+def _affine_matrices(p: Float, q: Float) -> Float:
+    """Least-squares affines to sets of points, shape (n, points, 3): one elimination for all."""
+    centre_p, centres = p.mean(axis=0), q.mean(axis=1)
     away = p - centre_p
-    linear = solve(multiply(away.T, away), multiply(away.T, q - centre_q))
-    matrix = np.eye(4)
-    matrix[:3, :3] = linear.T
-    matrix[:3, 3] = centre_q - multiply(linear.T, centre_p)
-    return matrix
+    moments = multiply(away.T, q - centres[:, None])
+    found = solve(multiply(away.T, away), moments.swapaxes(0, 1).reshape(3, -1))
+    linear = found.reshape(3, -1, 3).transpose(1, 2, 0)
+    matrices = np.tile(np.eye(4), (len(q), 1, 1))
+    matrices[:, :3, :3] = linear
+    matrices[:, :3, 3] = centres - multiply(linear, centre_p)
+    return matrices
 
 
-def _procrustes_matrix(
-    p: NDArray[np.float64], q: NDArray[np.float64], model: str
-) -> NDArray[np.float64]:
+def _procrustes_matrix(p: Float, q: Float, model: str) -> Float:
     centre_p, centre_q = p.mean(axis=0), q.mean(axis=0)
     u, values, vt = np.linalg.svd(multiply((q - centre_q).T, p - centre_p))
     sign = np.ones(3)

@@ -270,7 +270,7 @@ def _sum_labels(labels, to_voxel, lower, upper, slices, sums):
         row[2] = slices[s]
         for i in range(lower[0], upper[0]):
             row[0] = i
-            nearest_voxels(row, to_voxel, extent, at)
+            nearest_voxels(row[0], row[1], row[2], to_voxel, extent, at)
             for j in range(size):
                 label = codes[at[j]] if at[j] < codes.size else 0
                 if label:

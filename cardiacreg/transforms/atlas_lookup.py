@@ -34,21 +34,21 @@ def build_lookup(atlas: LabelMap, codes: NDArray[np.uint8]) -> AtlasLookup:
 
 
 @kernel
-def nearest_voxels(points, matrix, extent, indices):
-    """Flat index of the voxel nearest to each point, shape (3, n); outside, the number of voxels."""
-    x, y, z = points[0], points[1], points[2]
+def nearest_voxels(x, y, z, matrix, extent, indices):
+    """Flat index of the voxel nearest to each point; outside, the number of voxels."""
     top_u, top_v, top_w = float(extent[0]), float(extent[1]), float(extent[2])
-    mj, mk, outside = extent[1], extent[2], extent[0] * extent[1] * extent[2]
+    outside = top_u * top_v * top_w
     a0, a1, a2, a3 = matrix[0, 0], matrix[0, 1], matrix[0, 2], matrix[0, 3]
     b0, b1, b2, b3 = matrix[1, 0], matrix[1, 1], matrix[1, 2], matrix[1, 3]
     c0, c1, c2, c3 = matrix[2, 0], matrix[2, 1], matrix[2, 2], matrix[2, 3]
     for n in range(x.size):
-        # Cutting off the fraction rounds down, since what is below zero is outside.
         u = a0 * x[n] + a1 * y[n] + a2 * z[n] + a3 + 0.5
         v = b0 * x[n] + b1 * y[n] + b2 * z[n] + b3 + 0.5
         w = c0 * x[n] + c1 * y[n] + c2 * z[n] + c3 + 0.5
         inside = (u >= 0.0) & (v >= 0.0) & (w >= 0.0) & (u < top_u) & (v < top_v) & (w < top_w)
-        indices[n] = (int(u) * mj + int(v)) * mk + int(w) if inside else outside
+        # Whole numbers as float64: several are computed at a time, not so 64-bit integers.
+        voxel = (np.floor(u) * top_v + np.floor(v)) * top_w + np.floor(w)
+        indices[n] = int(voxel if inside else outside)
 
 
 @kernel
