@@ -55,8 +55,8 @@ ROOMS = {
             "__init__",
         ),
         "cohort": (
-            *NOUNS, "compute", "io", "anatomy", "atlases", "results", "measures", "refinement", "cine",
-            "reports", "__init__",
+            *NOUNS, "compute", "io", "anatomy", "atlases", "results", "surfaces", "measures",
+            "refinement", "cine", "reports", "__init__",
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",

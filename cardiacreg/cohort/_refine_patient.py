@@ -287,7 +287,7 @@ def _as_cine(files: PatientFiles, how: dict[str, Any]) -> PatientResult:
         frames=frames.lower() if isinstance(frames, str) else frames, **how,
     )  # fmt: skip
     names = tuple(str(result.frames[each].number) for each in (result.ed, result.es))
-    return PatientResult(files, {}, result, names, measure_cine(result, **_body(files)))
+    return PatientResult(files, {}, result, names, measure_cine(result, **body_of(files)))
 
 
 def _only(files: PatientFiles) -> Any:
@@ -316,11 +316,11 @@ def _phases(frames: dict[str, RefineResult]) -> tuple[str, ...]:
 
 
 def _measured(files: PatientFiles, models: Sequence[Any]) -> Measures:
-    return measure(*models[:2], **_body(files))
+    return measure(*models[:2], **body_of(files))
 
 
-def _body(files: PatientFiles) -> dict[str, Any]:
-    """Height and weight, where both are known."""
+def body_of(files: PatientFiles) -> dict[str, Any]:
+    """Return height and weight, where both are known."""
     body = {"height_cm": files.height_cm, "weight_kg": files.weight_kg}
     return body if None not in body.values() else {}
 

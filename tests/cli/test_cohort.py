@@ -87,7 +87,7 @@ class TestCohort:
 
     @pytest.mark.parametrize(
         "wrong", [("--shard", "0/2"), ("--shard", "3/2"), ("--shard", "x"), ("--time-limit", "0"),
-                  ("--workers", "0"), ("--workers", "1", "--shard", "1/2")]
+                  ("--surfaces", "step"), ("--workers", "0"), ("--workers", "1", "--shard", "1/2")]
     )  # fmt: skip
     def test_wrong_usage(self, tmp_path, wrong):
         assert run("cohort", tmp_path, "-o", tmp_path / "out", *wrong).exit_code == 2
