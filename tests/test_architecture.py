@@ -51,8 +51,8 @@ ROOMS = {
             "slice_motion", "fusion", "metrics", "atlases", "results", "refinement",
         ),
         "reports": (
-            *NOUNS, "slices", "io", "anatomy", "results", "surfaces", "measures", "refinement", "cine",
-            "__init__",
+            *NOUNS, "slices", "compute", "io", "anatomy", "results", "surfaces", "measures",
+            "refinement", "cine", "__init__",
         ),
         "cohort": (
             *NOUNS, "compute", "io", "anatomy", "atlases", "results", "surfaces", "measures",
