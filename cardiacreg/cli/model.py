@@ -282,14 +282,17 @@ def _measured(
     from cardiacreg.cine.saved import load_cine
     from cardiacreg.measures.heart import measure as run
     from cardiacreg.reports.contents import measure_phases
-    from cardiacreg.results.folders import CINE, phases_of_patient
+    from cardiacreg.results.folders import CINE_SUMMARY, phases_of_patient
     from cardiacreg.results.saved_model import as_model
 
     given = [each for each in (ed_result, es_result) if each is not None]
     phases = phases_of_patient(ed_result) if es_result is None else ()
     first, *others = phases or given
-    if not others and (first / CINE).is_file():
-        return measure_phases(load_cine(first), **body), [first / CINE, first / "labels.nii.gz"]
+    if not others and (first / CINE_SUMMARY).is_file():
+        return measure_phases(load_cine(first), **body), [
+            first / CINE_SUMMARY,
+            first / "labels.nii.gz",
+        ]
     models = [as_model(each, preset=preset) for each in (first, *others)]
     return run(*models, **body), [file for model in models for file in model.files]
 

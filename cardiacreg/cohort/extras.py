@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cardiacreg.cohort.patients import CINE, PatientFiles, Preset
+from cardiacreg.cohort.patients import PatientFiles, Preset
 from cardiacreg.cohort.status import EXTRAS, hashed_outputs
 from cardiacreg.cohort.task import Settings
 from cardiacreg.errors import InvalidInputError, kept_warnings
@@ -21,7 +21,7 @@ from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.io.output_folder import all_or_nothing
 from cardiacreg.results.files import MESH_FORMATS, REPORT
-from cardiacreg.results.folders import phases_of_patient, results_inside
+from cardiacreg.results.folders import CINE_FOLDER, phases_of_patient, results_inside
 
 REPORT_FAILED, SURFACES_FAILED = "REPORT_FAILED", "SURFACES_FAILED"
 EXTRAS_FAILED = (REPORT_FAILED, SURFACES_FAILED)
@@ -160,7 +160,7 @@ def _report(folder: Path, patient: PatientFiles, preset: Preset) -> dict[str, by
     from cardiacreg.reports.inputs import Inputs
     from cardiacreg.reports.report import patient_page
 
-    is_cine = phases_of_patient(folder) == (folder / CINE,)
+    is_cine = phases_of_patient(folder) == (folder / CINE_FOLDER,)
     frame = patient.frames[0]
     stack = Inputs(frame.labels, frame.image, preset) if is_cine else Inputs()
     page = patient_page(open_case(folder, stack), **body_of(patient))
@@ -184,7 +184,7 @@ def _models(folder: Path) -> dict[str, Any]:
     from cardiacreg.cine.saved import load_cine
 
     names = results_inside(folder)
-    if names != (CINE,):
-        return {name: folder / name for name in names if name != CINE}
-    cine = load_cine(folder / CINE)
+    if names != (CINE_FOLDER,):
+        return {name: folder / name for name in names if name != CINE_FOLDER}
+    cine = load_cine(folder / CINE_FOLDER)
     return {"ED": cine.frames[cine.ed].labels, "ES": cine.frames[cine.es].labels}

@@ -19,7 +19,7 @@ from typing import Any
 from cardiacreg.cohort.claims import claimed
 from cardiacreg.cohort.extras import EXTRAS_FAILED, make_extras, still_wanted, write_extras
 from cardiacreg.cohort.manifest import patient_of
-from cardiacreg.cohort.patients import CINE, PatientFiles, Preset
+from cardiacreg.cohort.patients import PatientFiles, Preset
 from cardiacreg.cohort.status import (
     EXTRAS,
     STATUS,
@@ -46,6 +46,7 @@ from cardiacreg.cohort.task import (
 )
 from cardiacreg.errors import InvalidInputError, RefinementError, kept_warnings
 from cardiacreg.io.landmark_files import write_json
+from cardiacreg.results.folders import CINE_FOLDER
 
 UNEXPECTED, FILE_ERROR, NO_MEMORY = "UNEXPECTED_ERROR", "FILE_ERROR", "OUT_OF_MEMORY"
 
@@ -223,7 +224,7 @@ def _saved(
                 "seconds": time.perf_counter() - clock[0],
                 "processor_seconds": time.process_time() - clock[1],
                 "process_peak_memory_mib": _peak_memory_mib(),
-                "frames": list(result.frames) or [CINE],
+                "frames": list(result.frames) or [CINE_FOLDER],
                 "findings": list(quality.codes),
                 "verdict": quality.verdict,
                 "quality_score": quality.score,
@@ -254,7 +255,7 @@ def _files_of_frames(folder: Path, result: Any) -> list[str]:
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST
 
     names = [f"{frame}/{name}" for frame in result.frames for name in (*FILE_NAMES, *ON_REQUEST)]
-    names += [f"{CINE}/{name}" for name in CINE_NAMES if result.cine is not None]
+    names += [f"{CINE_FOLDER}/{name}" for name in CINE_NAMES if result.cine is not None]
     return [name for name in names if (folder / name).is_file()]
 
 
