@@ -62,7 +62,10 @@ if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
 
-@click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
+_EVERYWHERE = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+
+
+@click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings=_EVERYWHERE)
 @click.version_option(__version__, prog_name="cardiacreg")
 def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""

@@ -57,7 +57,11 @@ def shard_words(
     return int(number), int(count)
 
 
-@click.group(cls=_RunByDefault, epilog=EXIT_CODES)
+@click.group(
+    cls=_RunByDefault,
+    epilog=EXIT_CODES,
+    short_help="Refine many patients, or tell how far that is.",
+)
 def cohort() -> None:
     """Refine many patients (cardiacreg cohort MANIFEST -o OUT), or tell how far that is.
 

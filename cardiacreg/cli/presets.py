@@ -101,7 +101,9 @@ def frame_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=EXIT_CODES, short_help="List what label values mean, or tell which fit a file."
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
     "-i", "--input", "segmentation", type=click.Path(readable=False), metavar="SEG",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning
-from cardiacreg.cli.support import EXIT_CODES, echo_json, progress_lines, say
+from cardiacreg.cli.support import EXIT_CODES, echo_json, in_options, progress_lines, say
 from cardiacreg.compute.progress import PAGE as PART, Parts, parts_of_command
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PAGE = "report.html"
 """As `results.files.REPORT`, which takes time to load."""
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Write a page to look at a saved result.")
 @click.argument("folder", type=click.Path(readable=False, path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(readable=False, path_type=Path), metavar="HTML",
@@ -81,7 +81,7 @@ def report(
         return
     click.echo(f"{verdict.word}: {verdict.meaning} Quality score {score_of(case):.2f}.")
     for reason in verdict.reasons:
-        click.echo(f"  {reason}")
+        click.echo(f"  {in_options(reason)}")
     if case.missing_input:
         say(f"slices are left out: {case.missing_input}; give the segmentation with -i.")
     say(f"look at {page}")

@@ -123,7 +123,7 @@ def segment(
         say(_licence(subject))
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Segment an image and refine the segmentation.")
 @_network_options
 @heart_options
 @atlas_options
