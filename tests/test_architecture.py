@@ -51,12 +51,12 @@ ROOMS = {
             "slice_motion", "fusion", "metrics", "atlases", "results", "refinement",
         ),
         "reports": (
-            *NOUNS, "slices", "io", "anatomy", "results", "surfaces", "measures", "refinement", "cine",
-            "__init__",
+            *NOUNS, "slices", "compute", "io", "anatomy", "results", "surfaces", "measures",
+            "refinement", "cine", "__init__",
         ),
         "cohort": (
-            *NOUNS, "compute", "io", "anatomy", "atlases", "results", "measures", "refinement", "cine",
-            "reports", "__init__",
+            *NOUNS, "compute", "io", "anatomy", "atlases", "results", "surfaces", "measures",
+            "refinement", "cine", "reports", "__init__",
         ),
         "cli": (
             *NOUNS, "compute", "io", "anatomy", "metrics", "phantoms", "atlases", "results",

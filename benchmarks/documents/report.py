@@ -100,7 +100,7 @@ def draw(results: Path, folder: Path) -> list[Path]:
 def presets() -> str:
     """Return the label values of every preset."""
     from benchmarks.harness.tabulate import markdown
-    from cardiacreg.anatomy.label_presets import ALIASES, PRESETS
+    from cardiacreg.anatomy.preset_tables import ALIASES, PRESETS
     from cardiacreg.geometry import STRUCTURES
 
     rows = []

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.anatomy.label_presets import preset_mapping
 from cardiacreg.anatomy.landmarks import base_is_at_last_slice
+from cardiacreg.anatomy.preset_tables import preset_mapping
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, N_LABELS, RV_CAVITY, RV_WALL, LabelMap
 from cardiacreg.io.nifti import MAX_BYTES, read_vectors

@@ -7,15 +7,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from cardiacreg.anatomy.label_presets import (
-    Preset,
-    canonical_labels,
-    check_anatomy,
-    fitting_presets,
-    mapping_words,
-    preset_mapping,
-    segment_mapping,
-)
+from cardiacreg.anatomy.label_presets import canonical_labels, check_anatomy, fitting_presets
+from cardiacreg.anatomy.preset_tables import Preset, mapping_words, preset_mapping, segment_mapping
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LabelMap
 from cardiacreg.io.label_values import Frame, StoredLabels, looks_like_an_image

@@ -18,7 +18,8 @@ from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import write_json
 from cardiacreg.io.nifti import write_label_frames
 from cardiacreg.io.output_folder import all_or_nothing
-from cardiacreg.results.files import CINE_SUMMARY, REPORT, RESULT_SUMMARY
+from cardiacreg.results.files import REPORT
+from cardiacreg.results.folders import CINE_SUMMARY, RESULT_SUMMARY
 from cardiacreg.results.transform_files import BUNDLE
 from cardiacreg.results.view_planes import VIEWS, has_planes, planes_content, view_summary
 from cardiacreg.transforms.files_bundle import bundle_content
@@ -78,7 +79,7 @@ def save_cine(
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(stage.iterdir())
         }
-        write_json(stage / "cine.json", cine_summary(result) | {"files_sha256": checksums})
+        write_json(stage / CINE_SUMMARY, cine_summary(result) | {"files_sha256": checksums})
     return Path(folder)
 
 

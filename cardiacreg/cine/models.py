@@ -31,6 +31,8 @@ from cardiacreg.registration.prepared_target import PreparedTarget
 from cardiacreg.results.guards import Finding, find_problems
 from cardiacreg.results.result import Orientation
 
+PICTURES = "the report"
+"""Where slices of a cine can be looked at: its folder holds no figure of them."""
 WALL_VOLUME_VARIES = "WALL_VOLUME_VARIES"
 MOST_WALL_CHANGE = 0.2
 """Muscle keeps its volume over the cycle; labels of patients do not quite."""
@@ -200,7 +202,9 @@ def _measured(frame: CineFrame, context: RefinementContext, patient: Patient) ->
     at_last = base_by_landmarks(stack, context.landmarks)
     agreement = slice_agreement(stack, frame.labels, patient.shifts_mm)
     volumes = stack_volumes(stack, frame.labels, base_at_last_slice=at_last)
-    findings = find_problems(agreement, volumes, slice_distance_mm=float(stack.spacing_mm[2]))
+    findings = find_problems(
+        agreement, volumes, slice_distance_mm=float(stack.spacing_mm[2]), pictures=PICTURES
+    )
     return replace(frame, agreement=agreement, volumes=volumes, findings=findings)
 
 
@@ -219,8 +223,12 @@ def cine_findings(frames: Sequence[CineFrame], orientation: Orientation) -> tupl
     """
     found = list(
         find_problems(
-            {}, {}, slice_distance_mm=1.0, orientation_probability=orientation.probability
-        )
+            {},
+            {},
+            slice_distance_mm=1.0,
+            orientation_probability=orientation.probability,
+            pictures=PICTURES,
+        )  # fmt: skip
     )
     labelled = [frame for frame in frames if not frame.filled_in]
     counts: dict[str, list[int]] = {}

@@ -17,6 +17,7 @@ from cardiacreg.cine.motion import BeatingHeart
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import STRUCTURES, LabelMap, Landmarks
 from cardiacreg.io.nifti import read_stored_frames
+from cardiacreg.results.folders import CINE_SUMMARY, RESULT_SUMMARY
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import Orientation, ViewReport
 from cardiacreg.results.saved import (
@@ -29,8 +30,6 @@ from cardiacreg.results.saved import (
 )
 from cardiacreg.transforms.ffd import FFD
 from cardiacreg.transforms.ffd_chain import FFDChain
-
-SUMMARY = "cine.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,20 +146,20 @@ def load_cine(folder: str | Path) -> SavedCine:
     (3, 3, 3, 3)
     """
     place = Path(folder)
-    check_kind(place, SUMMARY, "result.json", "cardiacreg.load_result")
-    said = read_summary(place, SUMMARY, SCHEMA_VERSION)
-    check_files(place, said, ("labels.nii.gz",), SUMMARY)
+    check_kind(place, CINE_SUMMARY, RESULT_SUMMARY, "cardiacreg.load_result")
+    said = read_summary(place, CINE_SUMMARY, SCHEMA_VERSION)
+    check_files(place, said, ("labels.nii.gz",), CINE_SUMMARY)
     stored = read_stored_frames(place / "labels.nii.gz")
     try:
         found = _saved(place, said, [each.codes for each in stored])
         count = len(found.frames) * len(found.atlases)
-        found = replace(found, views=read_kept_planes(place, said, SUMMARY, found.views))
-        transforms = read_kept_transforms(place, said, SUMMARY, count)
+        found = replace(found, views=read_kept_planes(place, said, CINE_SUMMARY, found.views))
+        transforms = read_kept_transforms(place, said, CINE_SUMMARY, count)
         return _with_transforms(found, transforms)
     except InvalidInputError:
         raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise damaged(place, f"{SUMMARY} does not say what it should ({error!r})") from error
+        raise damaged(place, f"{CINE_SUMMARY} does not say what it should ({error!r})") from error
 
 
 def _saved(place: Path, said: dict[str, Any], labels: list[LabelMap]) -> SavedCine:

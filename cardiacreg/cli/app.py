@@ -49,12 +49,23 @@ from cardiacreg.cli.result import (
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
+from cardiacreg.compute.progress import (
+    PAGE,
+    REFINE,
+    SAVE,
+    SURFACES,
+    TRANSFORMS,
+    parts_of_command,
+)
 
 if TYPE_CHECKING:
     from cardiacreg.refinement.options import RefineOptions
 
 
-@click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings={"max_content_width": 100})
+_EVERYWHERE = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+
+
+@click.group(cls=SafeGroup, epilog=EXIT_CODES, context_settings=_EVERYWHERE)
 @click.version_option(__version__, prog_name="cardiacreg")
 def main() -> None:
     """Smooth, complete, high-resolution bi-ventricular models from thick-slice cardiac MR."""
@@ -273,11 +284,21 @@ def _refine_frame(
     files = files_of(*given, *inputs["frames"], *sources_of(inputs["views"]))
     check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
     check_figures()
+    asked = {SURFACES: formats, TRANSFORMS: transforms, PAGE: with_report}
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
-        result = run(options=options, progress=progress, **inputs)
-    result = with_inputs(replace(result, input_files=files), output, inputs)
-    more = meshes_of(result, formats) | transforms_of(result, transforms)
-    more |= page_of(result, with_report, inputs)
-    save_result(result, output, overwrite=overwrite, surface=surface, more=more)
+        parts = parts_of_command(
+            progress,
+            outside=surface,
+            only=(REFINE, *(n for n, is_asked in asked.items() if is_asked), SAVE),
+        )
+        result = run(options=options, progress=parts.of(REFINE), **inputs)
+        result = with_inputs(replace(result, input_files=files), output, inputs)
+        with parts.step(SURFACES):
+            more = meshes_of(result, formats)
+        with parts.step(TRANSFORMS):
+            more |= transforms_of(result, transforms)
+        more |= page_of(result, with_report, inputs, parts)
+        with parts.step(SAVE):
+            save_result(result, output, overwrite=overwrite, surface=surface, more=more)
     notes = () if quiet else (f"look at {output / ('report.html' if with_report else 'qc.png')}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)

@@ -84,7 +84,7 @@ def _check_place(output: Path, overwrite: bool) -> None:
         )
 
 
-@atlas.command(epilog=EXIT_CODES)
+@atlas.command(epilog=EXIT_CODES, short_help="Add the atlases of a folder to a bank.")
 @click.argument("bank", type=click.Path(readable=False, path_type=Path))
 @click.argument("source", type=click.Path(readable=False, path_type=Path), metavar="SRC_FOLDER")
 @meaning_options("SRC_FOLDER")
@@ -97,7 +97,7 @@ def append(bank: Path, source: Path, threads: int | None, **reading: Any) -> Non
     _echo_bank(append_to_atlas_bank(bank, _subjects(source, **reading), threads=threads))
 
 
-@atlas.command(epilog=EXIT_CODES)
+@atlas.command(epilog=EXIT_CODES, short_help="Check every atlas of a bank.")
 @click.argument("bank", type=click.Path(readable=False, path_type=Path))
 def verify(bank: Path) -> None:
     """Check hashes, geometry, labels and landmarks of every atlas of BANK."""

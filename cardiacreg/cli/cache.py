@@ -11,12 +11,12 @@ from cardiacreg.cli.support import EXIT_CODES, echo_json, say
 from cardiacreg.compute import cache_files
 
 
-@click.group(epilog=EXIT_CODES)
+@click.group(epilog=EXIT_CODES, short_help="Describe or clear compiled kernels and other caches.")
 def cache() -> None:
     """Describe or clear what is kept to be quick: compiled kernels, and atlases of earlier versions."""
 
 
-@cache.command(epilog=EXIT_CODES)
+@cache.command(epilog=EXIT_CODES, short_help="Tell where the cache is and what it holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(as_json: bool) -> None:
     """Tell where the cache is and what it holds, without changing anything."""
@@ -54,7 +54,7 @@ def _megabytes(paths: list[Path]) -> float:
     return round(cache_files.size_of(paths) / 1e6, 1)
 
 
-@cache.command(epilog=EXIT_CODES)
+@cache.command(epilog=EXIT_CODES, short_help="Remove what is kept.")
 @click.option("--kernels", is_flag=True, help="Remove compiled kernels.")
 @click.option("--banks", is_flag=True, help="Remove atlases that earlier versions built.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cardiacreg.cli.heart import ORIENTATIONS, chosen_options, coverage_words
+from cardiacreg.cli.model import surface_formats_option
 from cardiacreg.cli.presets import meaning_options, one_meaning, spacing_option
+from cardiacreg.cli.report import report_option
 from cardiacreg.cli.support import (
     EXIT_CODES,
     EXIT_REFINEMENT,
@@ -55,7 +57,11 @@ def shard_words(
     return int(number), int(count)
 
 
-@click.group(cls=_RunByDefault, epilog=EXIT_CODES)
+@click.group(
+    cls=_RunByDefault,
+    epilog=EXIT_CODES,
+    short_help="Refine many patients, or tell how far that is.",
+)
 def cohort() -> None:
     """Refine many patients (cardiacreg cohort MANIFEST -o OUT), or tell how far that is.
 
@@ -117,6 +123,8 @@ def cohort() -> None:
     "--method", type=click.Choice(["default", "fast", "paper"]), default="default",
     show_default=True, help="As for refine.",
 )  # fmt: skip
+@report_option
+@surface_formats_option("--surfaces")
 @click.option(
     "--accept-failed", is_flag=True, help="End with exit code 0 although patients failed."
 )
@@ -137,6 +145,8 @@ def run(
     mapping: dict[int, int] | None,
     view_preset: str | None,
     view_mapping: dict[int, int] | None,
+    with_report: bool,
+    formats: tuple[str, ...],
     accept_failed: bool,
     as_json: bool,
     quiet: bool,
@@ -146,7 +156,8 @@ def run(
 
     MANIFEST is a CSV or Parquet file with the columns subject and labels and, where there are any,
     image, frames, views, landmarks and preset, or a folder with a folder per patient. Run again, it goes
-    on: what is complete and unchanged is skipped. Exit code 3 says that patients failed; the others are
+    on: what is complete and unchanged is skipped, and a report or surfaces that are asked for later are
+    made of the saved models. Exit code 3 says that patients failed; the others are
     done.
     """
     from cardiacreg.cohort._refine_cohort import refine_cohort
@@ -162,13 +173,13 @@ def run(
         found = refine_cohort(
             manifest, output, preset=one_meaning(preset, mapping),
             view_preset=one_meaning(view_preset, view_mapping, "view-"), options=options,
-            workers=workers, scheduler=scheduler, shard=shard,
+            workers=workers, scheduler=scheduler, shard=shard, report=with_report, surfaces=formats,
             progress=lines, **how,
         )  # fmt: skip
     if as_json:
         echo_json(found.described())
     else:
-        _echo_run(found)
+        _echo_run(found, page=with_report)
     if found.counts["failed"] and not accept_failed:
         raise click.exceptions.Exit(EXIT_REFINEMENT)
 
@@ -209,6 +220,10 @@ class _Lines:
         elif run.total <= _EACH:
             note = f" ({', '.join(outcome.findings)})" if outcome.findings else ""
             self._say(f"{outcome.state} {outcome.subject}{note}")
+        if outcome.state != "failed" and outcome.message:
+            self._say(
+                f"warning: {outcome.subject}: {in_options(' '.join(outcome.message.split()))}"
+            )
         if self._bar is not None:
             self._bar(run, outcome)
         elif time.monotonic() - self._last >= _LINE_SECONDS and run.total > _EACH:
@@ -220,7 +235,7 @@ class _Lines:
             )
 
 
-def _echo_run(run: CohortRun) -> None:
+def _echo_run(run: CohortRun, *, page: bool) -> None:
     states = {
         "done": "done", "skipped": "complete since an earlier run", "failed": "failed",
         "busy": "at work in another run",
@@ -231,7 +246,9 @@ def _echo_run(run: CohortRun) -> None:
         click.echo(f"  failed {code}: {number}")
     for code, number in sorted(run.findings.items()):
         click.echo(f"  to be looked at, {code}: {number}")
-    click.echo(f"results in {run.output}; for tables: cardiacreg cohort status {run.output}")
+    what = "for tables and a page that leads to the reports" if page else "for tables"
+    more = " --page" if page else ""
+    click.echo(f"results in {run.output}; {what}: cardiacreg cohort status {run.output}{more}")
 
 
 @cohort.command(epilog=EXIT_CODES)

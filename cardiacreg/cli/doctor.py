@@ -23,7 +23,9 @@ _REMEDIES = {
 _LOWEST_DICE = 0.7  # of the RV wall, which is one voxel thick in the tiny heart
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=EXIT_CODES, short_help="Report versions and caches, and check that all works."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
     """Report versions, threads and caches, and refine a tiny heart to see that all works.

@@ -70,7 +70,7 @@ def meshes_of(result: RefineResult, formats: tuple[str, ...]) -> dict[str, bytes
     return file_contents(surfaces_of(result), formats)
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Write closed surfaces of a model.")
 @click.argument(
     "model", type=click.Path(readable=False, path_type=Path), metavar="RESULT_OR_LABELS"
 )
@@ -141,7 +141,9 @@ def _mesh_formats(context: click.Context, parameter: click.Parameter, text: str)
     return words
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=EXIT_CODES, short_help="Fill the walls of a model with tetrahedra, for simulations."
+)
 @click.argument(
     "model", type=click.Path(readable=False, path_type=Path), metavar="RESULT_OR_LABELS"
 )
@@ -191,14 +193,16 @@ def mesh(
     STL files named as by ukb-atlas) need the extra meshes.
     """
     from cardiacreg.meshes.fibres import FibreAngles
-    from cardiacreg.meshes.files import write_volume_mesh
+    from cardiacreg.meshes.files import check_volume_mesh_output, write_volume_mesh
     from cardiacreg.meshes.tetrahedral import volume_mesh
     from cardiacreg.results.saved_model import as_model
 
     found = as_model(model, preset=preset, frame=frame)
     angles = FibreAngles(*fibre_angles)
+    how: Any = {"case": case, "overwrite": overwrite, "inputs": found.files}
+    check_volume_mesh_output(output, formats, **how)
     made = volume_mesh(found, edge_mm=edge_mm, angles=angles)
-    write_volume_mesh(output, made, formats, case=case, overwrite=overwrite, inputs=found.files)
+    write_volume_mesh(output, made, formats, **how)
     volumes, quality = made.volumes_ml(), made.scaled_jacobians()
     if as_json:
         echo_json({
@@ -215,7 +219,9 @@ def mesh(
     click.echo(f"written to {output} as {', '.join(formats)}, RAS mm")
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=EXIT_CODES, short_help="Measure a refined heart: volumes, function, wall thickness."
+)
 @click.argument("ed_result", type=click.Path(readable=False, path_type=Path))
 @click.argument("es_result", type=click.Path(readable=False, path_type=Path), required=False)
 @click.option(
@@ -282,19 +288,22 @@ def _measured(
     from cardiacreg.cine.saved import load_cine
     from cardiacreg.measures.heart import measure as run
     from cardiacreg.reports.contents import measure_phases
-    from cardiacreg.results.folders import CINE, phases_of_patient
+    from cardiacreg.results.folders import CINE_SUMMARY, phases_of_patient
     from cardiacreg.results.saved_model import as_model
 
     given = [each for each in (ed_result, es_result) if each is not None]
     phases = phases_of_patient(ed_result) if es_result is None else ()
     first, *others = phases or given
-    if not others and (first / CINE).is_file():
-        return measure_phases(load_cine(first), **body), [first / CINE, first / "labels.nii.gz"]
+    if not others and (first / CINE_SUMMARY).is_file():
+        return measure_phases(load_cine(first), **body), [
+            first / CINE_SUMMARY,
+            first / "labels.nii.gz",
+        ]
     models = [as_model(each, preset=preset) for each in (first, *others)]
     return run(*models, **body), [file for model in models for file in model.files]
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Convert a file or folder into another format.")
 @click.argument("source", type=click.Path(readable=False, path_type=Path), metavar="IN")
 @click.argument("destination", type=click.Path(readable=False, path_type=Path), metavar="OUT")
 @click.option(
@@ -351,7 +360,7 @@ def convert(
     click.echo(f"{found.kind} written to {destination}")
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Compare labels with the truth.")
 @click.option(
     "-i",
     "--input",

@@ -8,16 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.support import as_cell, echo_json, progress_lines, say
+from cardiacreg.cli.report import PAGE as PAGE_NAME, page_of, page_of_patient, with_inputs
+from cardiacreg.cli.support import (
+    ProgressLines,
+    as_cell,
+    echo_json,
+    in_options,
+    progress_lines,
+    say,
+)
+from cardiacreg.compute.progress import PAGE, REFINE, SAVE, TRANSFORMS, Parts, parts_of_command
 from cardiacreg.errors import RefinementError
 
 if TYPE_CHECKING:
     from cardiacreg.cine.result import CineResult
     from cardiacreg.cohort._refine_patient import PatientResult
+    from cardiacreg.cohort.patients import PatientFiles
     from cardiacreg.refinement.options import RefineOptions
 
 _FAILED = "FAILED_AGREEMENT"
 _SINGLE_FRAME = ("landmarks", "probabilities", "frame", "frames")
+_USUAL_FRAMES = 25
+"""Of a cine."""
 _SHOWN = ("EDV", "ESV", "SV", "EF", "M")
 _WORDS = {
     "landmarks": "--landmarks",
@@ -76,13 +88,44 @@ def refine_frames(
         save_cine,
         transform_contents,
     )
-    from cardiacreg.cli.report import page_of, with_inputs
     from cardiacreg.cli.result import findings_kept_for_the_end
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement.views import sources_of
     from cardiacreg.results.files import check_figures
 
+    _leave_single_frame_options(inputs, surface, transforms)
+    given = (inputs[name] for name in ("segmentation", "image", "atlases"))
+    files = files_of(*given, *sources_of(inputs["views"]))
+    check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
+    check_figures()
+    asked = {TRANSFORMS: transforms, PAGE: with_report}
+    only = (REFINE, *(name for name, is_asked in asked.items() if is_asked), SAVE)
+    with progress_lines(quiet) as progress, findings_kept_for_the_end():
+        parts = parts_of_command(
+            progress, n_frames=_number_of(frames), together=True, phases=2, only=only
+        )
+        result = refine_cine(frames=frames, options=options, progress=parts.of(REFINE), **inputs)
+        shown = inputs | {"frame": None}
+        result = with_inputs(replace(result, input_files=files), output, shown)
+        with parts.step(TRANSFORMS):
+            more = transform_contents(result) if transforms else {}
+        more |= page_of(result, with_report, shown, parts)
+        with parts.step(SAVE):
+            save_cine(result, output, overwrite=overwrite, more=more)
+    if as_json:
+        echo_json(cine_summary(result) | {"folder": output})
+    else:
+        _echo_table(result, output)
+    if not quiet and not as_json:
+        say(_where_to_look(output, with_report))
+    _end_with_findings(result, output, accept_failed=accept_failed)
+
+
+def _leave_single_frame_options(
+    inputs: dict[str, Any], surface: bool, transforms: tuple[str, ...]
+) -> None:
+    """Take options of a single frame away; refuse those that were given."""
     if surface:
         raise click.UsageError("--frames does not go with --surface.")
     unused = [name for name in _SINGLE_FRAME if inputs.pop(name) not in (None, (), [])]
@@ -94,22 +137,20 @@ def refine_frames(
         raise click.UsageError("--frames writes --transforms npz only.")
     if not inputs.pop("check_spacing", True):
         raise click.UsageError("--frames does not go with --no-check-spacing.")
-    given = (inputs[name] for name in ("segmentation", "image", "atlases"))
-    files = files_of(*given, *sources_of(inputs["views"]))
-    check_output(output, (*FILE_NAMES, *ON_REQUEST), overwrite=overwrite, inputs=files)
-    check_figures()
-    with progress_lines(quiet) as progress, findings_kept_for_the_end():
-        result = refine_cine(frames=frames, options=options, progress=progress, **inputs)
-    shown = inputs | {"frame": None}
-    result = with_inputs(replace(result, input_files=files), output, shown)
-    more = transform_contents(result) if transforms else {}
-    more |= page_of(result, with_report, shown)
-    save_cine(result, output, overwrite=overwrite, more=more)
-    if as_json:
-        echo_json(cine_summary(result) | {"folder": output})
-    else:
-        _echo_table(result, output)
-    _end_with_findings(result, output, accept_failed=accept_failed)
+
+
+def _where_to_look(place: Path, with_report: bool) -> str:
+    """Name the page of a cine, or the figure that is there, and how to have the page."""
+    if with_report:
+        return f"look at {place / PAGE_NAME}"
+    return f"look at {place / 'curves.png'}; for slices and cuts: cardiacreg report {place}"
+
+
+def _number_of(frames: str | tuple[int, ...]) -> int:
+    """How many frames there will be, as far as that is known before the file is read."""
+    if isinstance(frames, str):
+        return 2 if frames == "ED,ES" else _USUAL_FRAMES
+    return len(frames)
 
 
 def _echo_table(result: CineResult, output: Path) -> None:
@@ -136,11 +177,11 @@ def _echo_table(result: CineResult, output: Path) -> None:
 def _end_with_findings(result: CineResult, output: Path, *, accept_failed: bool) -> None:
     """Write every finding to stderr; the last line is an error where a frame failed."""
     for finding in result.findings:
-        say(f"warning [{finding.code}]: {finding.message}")
+        say(f"warning [{finding.code}]: {in_options(finding.message)}")
     failed = []
     for frame in result.frames:
         for finding in frame.findings:
-            say(f"warning [{finding.code}]: frame {frame.number}: {finding.message}")
+            say(f"warning [{finding.code}]: frame {frame.number}: {in_options(finding.message)}")
             failed += [f"frame {frame.number}: {finding.found}"] if finding.code == _FAILED else []
     if failed and not accept_failed:
         raise RefinementError(
@@ -181,7 +222,6 @@ def refine_folder(
     unused : dict
         Options that do not go with a folder, by their names.
     """
-    from cardiacreg.cli.report import page_of_patient
     from cardiacreg.cli.result import findings_kept_for_the_end
     from cardiacreg.cohort._refine_patient import (
         check_patient_output,
@@ -206,16 +246,27 @@ def refine_folder(
     check_patient_output(place, names, overwrite=overwrite, inputs=files)
     check_figures()
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
-        result = refine_patient(found, options=options, progress=progress, **inputs)
-    page = page_of_patient(result) if with_report else None
-    result.save(place, overwrite=overwrite, page=page)
+        parts = _parts_of_folder(progress, found, with_report)
+        result = refine_patient(found, options=options, progress=parts.of(REFINE), **inputs)
+        with parts.step(PAGE) as within:
+            page = page_of_patient(result, within) if with_report else None
+        with parts.step(SAVE):
+            result.save(place, overwrite=overwrite, page=page)
     if as_json:
         echo_json(patient_summary(result) | {"folder": place})
     else:
         _echo_measures(result, place)
-    if with_report and not quiet:
-        say(f"look at {place / 'report.html'}")
+    if not quiet and not as_json:
+        seen = [place / PAGE_NAME] if with_report else [place / n / "qc.png" for n in result.frames]
+        say(f"look at {' and '.join(map(str, seen))}")
     _end_with_frames(result, place, accept_failed=accept_failed)
+
+
+def _parts_of_folder(progress: ProgressLines, found: PatientFiles, with_report: bool) -> Parts:
+    """Return the parts of the work: of a series end-diastole and end-systole are refined."""
+    n_frames = 2 if found.series is not None else len(found.frames)
+    only = (REFINE, *((PAGE,) if with_report else ()), SAVE)
+    return parts_of_command(progress, n_frames=n_frames, phases=min(2, n_frames), only=only)
 
 
 def _echo_measures(result: PatientResult, place: Path) -> None:
@@ -238,7 +289,7 @@ def _end_with_frames(result: PatientResult, place: Path, *, accept_failed: bool)
     failed = []
     for frame, finding in result.findings:
         about = f"{frame}: {finding.message}" if frame else finding.message
-        say(f"warning [{finding.code}]: {about}")
+        say(f"warning [{finding.code}]: {in_options(about)}")
         failed += [f"{frame}: {finding.found}"] if finding.code == _FAILED else []
     if failed and not accept_failed:
         raise RefinementError(

@@ -101,7 +101,9 @@ def frame_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)  # fmt: skip
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(
+    epilog=EXIT_CODES, short_help="List what label values mean, or tell which fit a file."
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option(
     "-i", "--input", "segmentation", type=click.Path(readable=False), metavar="SEG",
@@ -121,7 +123,7 @@ def presets(
 
     With NAMEs only those, aliases included.
     """
-    from cardiacreg.anatomy.label_presets import ALIASES, PRESETS, preset_mapping
+    from cardiacreg.anatomy.preset_tables import ALIASES, PRESETS, preset_mapping
 
     for name in names:
         preset_mapping(name)  # refuses what is not known
@@ -142,7 +144,7 @@ def presets(
 
 
 def _description(name: str) -> dict[str, Any]:
-    from cardiacreg.anatomy.label_presets import ALIASES, DESCRIPTIONS, PRESETS, mapping_words
+    from cardiacreg.anatomy.preset_tables import ALIASES, DESCRIPTIONS, PRESETS, mapping_words
 
     ignored = sorted(theirs for theirs, ours in PRESETS[name].items() if ours == 0)
     shown = ", ".join(map(str, ignored)) if len(ignored) <= 12 else f"{len(ignored)} other values"

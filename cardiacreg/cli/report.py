@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning
-from cardiacreg.cli.support import EXIT_CODES, echo_json, say
+from cardiacreg.cli.support import EXIT_CODES, echo_json, in_options, progress_lines, say
+from cardiacreg.compute.progress import PAGE as PART, Parts, parts_of_command
 
 if TYPE_CHECKING:
     from cardiacreg.cine.result import CineResult
     from cardiacreg.cohort._refine_patient import PatientResult
+    from cardiacreg.compute.threads import ProgressCallable
     from cardiacreg.reports.inputs import Inputs
     from cardiacreg.results.result import RefineResult
 
@@ -21,7 +23,7 @@ PAGE = "report.html"
 """As `results.files.REPORT`, which takes time to load."""
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Write a page to look at a saved result.")
 @click.argument("folder", type=click.Path(readable=False, path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(readable=False, path_type=Path), metavar="HTML",
@@ -66,17 +68,20 @@ def report(
         more["segmentation"], more["image"], one_meaning(preset, mapping), more["frame"]
     )
     case = open_case(folder, inputs, more["es_result"])
-    page = write_case(
-        case, output or folder / PAGE, inputs=inputs, height_cm=more["height_cm"],
-        weight_kg=more["weight_kg"], overwrite=more["overwrite"],
-    )  # fmt: skip
+    with progress_lines(as_json) as lines:
+        parts = parts_of_command(lines, phases=len(case.phases), only=(PART,))
+        with parts.step(PART) as progress:
+            page = write_case(
+                case, output or folder / PAGE, inputs=inputs, height_cm=more["height_cm"],
+                weight_kg=more["weight_kg"], overwrite=more["overwrite"], progress=progress,
+            )  # fmt: skip
     verdict = verdict_of(case)
     if as_json:
         echo_json({"page": page, **verdict._asdict(), "score": score_of(case)})
         return
     click.echo(f"{verdict.word}: {verdict.meaning} Quality score {score_of(case):.2f}.")
     for reason in verdict.reasons:
-        click.echo(f"  {reason}")
+        click.echo(f"  {in_options(reason)}")
     if case.missing_input:
         say(f"slices are left out: {case.missing_input}; give the segmentation with -i.")
     say(f"look at {page}")
@@ -111,7 +116,7 @@ def with_inputs(result: _Result, output: Path, inputs: dict[str, Any]) -> _Resul
 
 
 def page_of(
-    result: RefineResult | CineResult, wanted: bool, inputs: dict[str, Any]
+    result: RefineResult | CineResult, wanted: bool, inputs: dict[str, Any], parts: Parts
 ) -> dict[str, bytes]:
     """Return the page of a result by the name of its file; nothing where none is wanted."""
     if not wanted:
@@ -119,11 +124,14 @@ def page_of(
     from cardiacreg.reports.case import open_case
     from cardiacreg.reports.report import patient_page
 
-    return {PAGE: patient_page(open_case(result, _inputs(inputs))).encode()}
+    with parts.step(PART) as progress:
+        page = patient_page(open_case(result, _inputs(inputs)), progress=progress)
+    return {PAGE: page.encode()}
 
 
-def page_of_patient(result: PatientResult) -> bytes:
+def page_of_patient(result: PatientResult, progress: ProgressCallable | None) -> bytes:
     """Return the page of a patient: end-diastole and end-systole, or the whole cine."""
+    from cardiacreg.cohort._refine_patient import body_of
     from cardiacreg.reports.case import open_case
     from cardiacreg.reports.inputs import Inputs
     from cardiacreg.reports.report import patient_page
@@ -137,9 +145,7 @@ def page_of_patient(result: PatientResult) -> bytes:
         phases = [result.frames[name] for name in result.phases]
         case = open_case(phases[0], Inputs(), *phases[1:2])
     case = replace(case, name=files.subject)
-    body = (files.height_cm, files.weight_kg)
-    height_cm, weight_kg = body if None not in body else (None, None)
-    return patient_page(case, height_cm=height_cm, weight_kg=weight_kg).encode()
+    return patient_page(case, progress=progress, **body_of(files)).encode()
 
 
 def _inputs(said: dict[str, Any]) -> Inputs:

@@ -216,7 +216,7 @@ def _input_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Make a saved result again, and compare.")
 @click.argument("folder", metavar="RESULT", type=click.Path(readable=False, path_type=Path))
 @_input_options
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")

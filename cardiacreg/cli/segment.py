@@ -25,10 +25,12 @@ from cardiacreg.cli.support import (
     progress_lines,
     say,
 )
+from cardiacreg.compute.progress import PAGE, REFINE, SAVE, SEGMENT, parts_of_command
 from cardiacreg.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from cardiacreg.geometry import LabelMap, Subject
+    from cardiacreg.results.result import RefineResult
 
 SEGMENT_FILES = ("segmentation.nii.gz", "segmentation_landmarks.json", "segmentation.json")
 PROBABILITIES_FILE = "segmentation_probabilities.nii.gz"
@@ -121,7 +123,7 @@ def segment(
         say(_licence(subject))
 
 
-@click.command(epilog=EXIT_CODES)
+@click.command(epilog=EXIT_CODES, short_help="Segment an image and refine the segmentation.")
 @_network_options
 @heart_options
 @atlas_options
@@ -161,33 +163,42 @@ def run(
     check_output(output, every, **how)
     check_figures()
     options = told(RefineOptions(metadata=only, selection=selection), coverage, orientation)
-    subject = _predict(**inputs)
-    others = _other_frames(frames, **inputs)
+    steps = (SEGMENT, REFINE, *((PAGE,) if with_report else ()), SAVE)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
+        parts = parts_of_command(progress, only=steps)
+        with parts.step(SEGMENT):
+            subject = _predict(**inputs)
+            others = _other_frames(frames, **inputs)
         result = refine(
             subject.labels, image=subject.image, landmarks=subject.landmarks,
             probabilities=subject.metadata["probabilities"], atlases=atlases, frames=others,
-            options=options, threads=threads, progress=progress,
+            options=options, threads=threads, progress=parts.of(REFINE),
         )  # fmt: skip
-    network = subject.metadata["network"]
-    provenance = {**result.provenance, "network": network}
-    named = replace(result.target, name=subject.name)
-    result = replace(result, provenance=provenance, target=named)
-    stack = {"segmentation": output / SEGMENT_FILES[0], "preset": None, "frame": None}
-    result = with_inputs(result, output, stack | {"image": inputs["image"]})
-    more = page_of(result, with_report, dict.fromkeys((*stack, "image")))
-    names = (*_names(subject), *more, *besides(result), *FILE_NAMES)
-    with all_or_nothing(output, names, outdated=every, **how) as stage:
-        _write_segmentation(stage, subject)
-        for name, content in more.items():
-            write_bytes_atomically(stage / name, content)
-        write_files(result, stage)
+        result = _named(result, subject)
+        stack = {"segmentation": output / SEGMENT_FILES[0], "preset": None, "frame": None}
+        result = with_inputs(result, output, stack | {"image": inputs["image"]})
+        more = page_of(result, with_report, dict.fromkeys((*stack, "image")), parts)
+        names = (*_names(subject), *more, *besides(result), *FILE_NAMES)
+        with (
+            parts.step(SAVE),
+            all_or_nothing(output, names, outdated=every, **how) as stage,
+        ):
+            _write_segmentation(stage, subject)
+            for name, content in more.items():
+                write_bytes_atomically(stage / name, content)
+            write_files(result, stage)
     seen = output / ("report.html" if with_report else "qc.png")
     notes = () if quiet else (_licence(subject), f"look at {seen}")
     echo_result(
-        result, output, as_json=as_json, accept_failed=accept_failed, more={"network": network},
-        notes=notes,
+        result, output, as_json=as_json, accept_failed=accept_failed, notes=notes,
+        more={"network": subject.metadata["network"]},
     )  # fmt: skip
+
+
+def _named(result: RefineResult, subject: Subject) -> RefineResult:
+    """Return a result that says what it was segmented from, and by which network."""
+    provenance = {**result.provenance, "network": subject.metadata["network"]}
+    return replace(result, provenance=provenance, target=replace(result.target, name=subject.name))
 
 
 def _predict(image: str, *, cine: bool = False, **options: Any) -> Any:

@@ -118,9 +118,16 @@ class SafeGroup(click.Group):
             return super().invoke(context)
 
 
+_bars: list[ProgressBar] = []
+"""The bar on the terminal, where there is one."""
+
+
 def say(message: str) -> None:
-    """Write a line about the work itself to stderr; results go to stdout."""
-    click.echo(message, err=True)
+    """Write a line about the work itself to stderr, above a bar; results go to stdout."""
+    if _bars:
+        _bars[-1].write(message)
+    else:
+        click.echo(message, err=True)
 
 
 @contextmanager
@@ -276,11 +283,13 @@ class ProgressLines:
     def _advance(self, progress: Any) -> None:
         if self._bar is None:
             self._bar = ProgressBar(leave=False)
+            _bars.append(self._bar)
         self._bar(progress)
 
     def close(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
+            _bars.remove(self._bar)
             self._bar.close()
             self._bar = None
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from cardiacreg import __version__
 from cardiacreg.cohort.claims import remove_old_parts
 from cardiacreg.cohort.engines import Engine, dask_engine, serial_engine, windowed
+from cardiacreg.cohort.extras import checked_formats
 from cardiacreg.cohort.manifest import MARKER, Manifest, Shard, open_manifest
 from cardiacreg.cohort.patients import Preset
 from cardiacreg.cohort.status import SCHEMA_VERSION, settings_record, versions
@@ -111,6 +112,8 @@ def refine_cohort(
     shard: tuple[int, int] | None = None,
     time_limit_seconds: float | None = None,
     memory_limit_mib: float | None = None,
+    report: bool = False,
+    surfaces: Sequence[str] = (),
     progress: Callable[[CohortRun, Outcome], None] | None = None,
 ) -> CohortRun:
     """Refine every patient of a cohort; run again, it goes on where it stopped.
@@ -138,7 +141,14 @@ def refine_cohort(
     shard : (int, int), optional
         (i, n): without a scheduler, one after the other, the i-th of n parts of the cohort, from 1.
     time_limit_seconds, memory_limit_mib : float, optional
-        For one patient; beyond, its process is ended and the patient recorded as failed.
+        For one patient; beyond, its process is ended and the patient recorded as failed, or as done and
+        without a report where that was all that was left.
+    report : bool
+        Also write ``report.html`` of every patient (`write_report`), of those that are complete since an
+        earlier run, too; one that cannot be made loses no model and is a finding, ``REPORT_FAILED``.
+    surfaces : sequence of str
+        Formats ("vtp", "stl", "ply", "obj") in which every frame gets its closed surfaces, of a cine
+        those of end-diastole and end-systole, in folders of these names; likewise ``SURFACES_FAILED``.
     progress : callable, optional
         Receives the counts and the last outcome after every patient; raising inside it cancels.
 
@@ -149,9 +159,9 @@ def refine_cohort(
     Raises
     ------
     InvalidInputError
-        If the manifest is of no use, the output cannot be written, or dask is missing; also where the
-        disk of the output is full (OUTPUT_NOT_WRITABLE) or the scheduler ends (NO_SCHEDULER): what is
-        done is kept.
+        If the manifest or an option is of no use, the output cannot be written, or dask is missing; also
+        where the disk of the output is full (OUTPUT_NOT_WRITABLE) or the scheduler ends (NO_SCHEDULER):
+        what is done is kept.
 
     Examples
     --------
@@ -166,7 +176,7 @@ def refine_cohort(
         Path(output).absolute(), place.parent, preset, view_preset, use_views,
         None if atlases is None else Path(atlases).absolute(), check_spacing,
         tuple(float(each) for each in checked_spacing(spacing_mm)), options or RefineOptions(),
-        threads, time_limit_seconds, memory_limit_mib,
+        threads, time_limit_seconds, memory_limit_mib, bool(report), checked_formats(surfaces),
     )  # fmt: skip
     _check(settings, place)
     with _engine(workers, scheduler, shard) as engine:

@@ -14,7 +14,7 @@ from cardiacreg.cine._refine_cine import refine_cine
 from cardiacreg.cine.files import FILE_NAMES as CINE_NAMES, cine_summary, save_cine
 from cardiacreg.cine.frames import gather_cine
 from cardiacreg.cine.result import CineResult
-from cardiacreg.cohort.patients import CINE, PatientFiles, Preset, find_patient
+from cardiacreg.cohort.patients import PatientFiles, Preset, find_patient
 from cardiacreg.compute.progress import part_of
 from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
@@ -30,10 +30,11 @@ from cardiacreg.refinement._refine import refine
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.views import View
 from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, REPORT, save_result
+from cardiacreg.results.folders import CINE_FOLDER, PATIENT_SUMMARY
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import RefineResult
 
-PATIENT_FILES = ("measures.csv", "measures_units.json", "patient.json")
+PATIENT_FILES = ("measures.csv", "measures_units.json", PATIENT_SUMMARY)
 PHASES = ("ED", "ES")
 SCHEMA_VERSION = 1
 
@@ -108,7 +109,7 @@ class PatientResult:
         for name, result in self.frames.items():
             save_result(result, place / name, overwrite=overwrite)
         if self.cine is not None:
-            save_cine(self.cine, place / CINE, overwrite=overwrite)
+            save_cine(self.cine, place / CINE_FOLDER, overwrite=overwrite)
         names = PATIENT_FILES if page is None else (REPORT, *PATIENT_FILES)
         with all_or_nothing(
             place, names, overwrite=overwrite, outdated=(REPORT,), inputs=self.input_files
@@ -135,7 +136,7 @@ def check_patient_output(
     check_output(folder, (REPORT, *PATIENT_FILES), **how)
     for name in frames:
         check_output(folder / name, (*FILE_NAMES, *ON_REQUEST), **how)
-    check_output(folder / CINE, CINE_NAMES, **how)
+    check_output(folder / CINE_FOLDER, CINE_NAMES, **how)
 
 
 def refine_patient(
@@ -287,7 +288,7 @@ def _as_cine(files: PatientFiles, how: dict[str, Any]) -> PatientResult:
         frames=frames.lower() if isinstance(frames, str) else frames, **how,
     )  # fmt: skip
     names = tuple(str(result.frames[each].number) for each in (result.ed, result.es))
-    return PatientResult(files, {}, result, names, measure_cine(result, **_body(files)))
+    return PatientResult(files, {}, result, names, measure_cine(result, **body_of(files)))
 
 
 def _only(files: PatientFiles) -> Any:
@@ -316,11 +317,11 @@ def _phases(frames: dict[str, RefineResult]) -> tuple[str, ...]:
 
 
 def _measured(files: PatientFiles, models: Sequence[Any]) -> Measures:
-    return measure(*models[:2], **_body(files))
+    return measure(*models[:2], **body_of(files))
 
 
-def _body(files: PatientFiles) -> dict[str, Any]:
-    """Height and weight, where both are known."""
+def body_of(files: PatientFiles) -> dict[str, Any]:
+    """Return height and weight, where both are known."""
     body = {"height_cm": files.height_cm, "weight_kg": files.weight_kg}
     return body if None not in body.values() else {}
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
-from cardiacreg.anatomy.label_presets import segment_mapping
+from cardiacreg.anatomy.preset_tables import segment_mapping
 from cardiacreg.cohort.patients import ONLY_FRAME, FrameFiles, PatientFiles, Preset, shortened
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.io.regular_file import is_file, is_folder

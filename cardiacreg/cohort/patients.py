@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cardiacreg.errors import InvalidInputError
+from cardiacreg.results.folders import CINE_FOLDER
 
 Preset = str | Mapping[int, int] | None
 ONLY_FRAME = "frame"
 """What a frame is called where nothing says which it is."""
-CINE = "cine"
-"""The folder of a series that is refined as a whole."""
 _FRAME_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,39}")
 _SUBJECT = re.compile(r"[^\W_][\w.@=+-]{0,99}")
 
@@ -194,7 +193,9 @@ def check_frames(patient: PatientFiles) -> None:
         BAD_PATIENT.
     """
     names = [frame.name for frame in patient.frames]
-    wrong = [name for name in names if not _FRAME_NAME.fullmatch(name) or name.lower() == CINE]
+    wrong = [
+        name for name in names if not _FRAME_NAME.fullmatch(name) or name.lower() == CINE_FOLDER
+    ]
     twice = sorted({name for name in names if [n.lower() for n in names].count(name.lower()) > 1})
     if wrong or twice or not names:
         found = f"frames called {', '.join(map(repr, wrong or twice))}" if names else "no frame"

@@ -35,6 +35,8 @@ from cardiacreg.io.landmark_files import json_text, write_json
 from cardiacreg.results.files import FILE_NAMES, ON_REQUEST
 
 STATUS = "status.json"
+EXTRAS = "extras_sha256"
+"""Of a status: what was made of the models on request, which is not what makes them complete."""
 SCHEMA_VERSION = 1
 _LARGEST = 10_000_000
 _LARGEST_NUMBER = 1e300
@@ -123,7 +125,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     ),
     **dict.fromkeys(("frames", "findings", "outdated"), _are_texts),
     **dict.fromkeys(("agreement_dice", "measures"), _are_named_numbers),
-    "outputs_sha256": _are_hashes,
+    **dict.fromkeys(("outputs_sha256", EXTRAS), _are_hashes),
     "made_from": _is_origin,
 }
 """What each field of a status is, where it is there; whatever reads a status relies on it."""
@@ -215,6 +217,7 @@ def write_failure(
         "final": final,
         "attempts": attempts,
         "outputs_sha256": {},
+        EXTRAS: {},
         "outdated": sorted(earlier_outputs(task.folder)),
     }
     task.folder.mkdir(parents=True, exist_ok=True)
@@ -248,7 +251,8 @@ def versions() -> dict[str, str]:
 def earlier_outputs(folder: Path) -> set[str]:
     """Return the files of ours, from the patient's folder, that an earlier status names."""
     found = read_status(folder) or {}
-    names = {*(found.get("outputs_sha256") or {}), *(found.get("outdated") or ())}
+    listed = (found.get(name) or () for name in ("outputs_sha256", EXTRAS, "outdated"))
+    names = {name for each in listed for name in each}
     return {name for name in names if _is_ours(name) and (folder / name).is_file()}
 
 
@@ -286,4 +290,6 @@ def settings_record(settings: Settings) -> dict[str, Any]:
         "threads": settings.threads,
         "time_limit_seconds": settings.time_limit_seconds,
         "memory_limit_mib": settings.memory_limit_mib,
+        "report": settings.report,
+        "surfaces": list(settings.surfaces),
     }

@@ -42,6 +42,10 @@ class Settings:
         As for `refine_patient`; atlases are a folder.
     time_limit_seconds, memory_limit_mib : float or None
         For one patient.
+    report : bool
+        Whether every patient gets a report.
+    surfaces : tuple of str
+        Formats of surfaces that every patient gets.
     """
 
     output: Path
@@ -56,9 +60,11 @@ class Settings:
     threads: int | None = 1
     time_limit_seconds: float | None = None
     memory_limit_mib: float | None = None
+    report: bool = False
+    surfaces: tuple[str, ...] = ()
 
     def described(self) -> dict[str, Any]:
-        """Return all that may change a result, in terms of JSON; not threads, which change no bit."""
+        """Return all that may change a model, in terms of JSON; not threads, which change no bit."""
         return {
             "preset": as_json(self.preset),
             "view_preset": as_json(self.view_preset),
@@ -109,7 +115,7 @@ class Outcome:
     state : str
         `DONE`, `SKIPPED`, `FAILED`, `BUSY` or `LOST`.
     code, message : str
-        Of a failure; of what ended the process of a lost one.
+        Of a failure; of what ended the process of a lost one; why there is no report of one that is done.
     findings : tuple of str
         Codes of the reasons to look at the result.
     stops : bool

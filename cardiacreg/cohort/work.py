@@ -12,13 +12,16 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cardiacreg.cohort.claims import claimed
+from cardiacreg.cohort.extras import EXTRAS_FAILED, make_extras, still_wanted, write_extras
 from cardiacreg.cohort.manifest import patient_of
-from cardiacreg.cohort.patients import CINE, PatientFiles
+from cardiacreg.cohort.patients import PatientFiles, Preset
 from cardiacreg.cohort.status import (
+    EXTRAS,
     STATUS,
     about,
     earlier_outputs,
@@ -43,6 +46,7 @@ from cardiacreg.cohort.task import (
 )
 from cardiacreg.errors import InvalidInputError, RefinementError, kept_warnings
 from cardiacreg.io.landmark_files import write_json
+from cardiacreg.results.folders import CINE_FOLDER
 
 UNEXPECTED, FILE_ERROR, NO_MEMORY = "UNEXPECTED_ERROR", "FILE_ERROR", "OUT_OF_MEMORY"
 
@@ -103,9 +107,8 @@ def _alone(task: Task) -> Outcome:
     made_from = fingerprint(task, patient)
     if is_settled(before, made_from, task.folder):
         assert before is not None
-        again = Outcome(task.subject, SKIPPED, findings=tuple(before.get("findings") or ()))
         if before["state"] == DONE:
-            return again
+            return _with_extras(task, patient, before)
         return Outcome(task.subject, FAILED, before.get("code") or "", before.get("message") or "")
     if patient is None:
         assert problem is not None
@@ -126,7 +129,7 @@ def _refined(task: Task, patient: PatientFiles, made_from: Mapping[str, Any]) ->
     from cardiacreg.cohort._refine_patient import judged, refine_patient
 
     settings, clock = task.settings, (time.perf_counter(), time.process_time())
-    preset = patient.preset if _is_said(task) else settings.preset or patient.preset
+    preset = _preset(task, patient)
     try:
         with kept_warnings():
             result = refine_patient(
@@ -147,7 +150,54 @@ def _refined(task: Task, patient: PatientFiles, made_from: Mapping[str, Any]) ->
         return _failed(task, made_from, FILE_ERROR, str(error), final=False)
     except Exception:  # the others go on; the traceback tells what to mend
         return _failed(task, made_from, UNEXPECTED, traceback.format_exc(limit=-6), final=True)
-    return _saved(task, result, quality, made_from, clock)
+    outcome = _saved(task, result, quality, made_from, clock)
+    if outcome.state != DONE or not (task.settings.report or task.settings.surfaces):
+        return outcome
+    return replace(_with_extras(task, patient, read_status(task.folder) or {}), state=DONE)
+
+
+def _with_extras(task: Task, patient: PatientFiles | None, status: Mapping[str, Any]) -> Outcome:
+    """Make the report and surfaces that are asked for and are not there, of models that are done."""
+    wanted = still_wanted(task.settings, status, task.folder)
+    if patient is None or not wanted:
+        return Outcome(task.subject, SKIPPED, findings=tuple(status.get("findings") or ()))
+    clock = (time.perf_counter(), time.process_time())
+    made, failed = make_extras(wanted, task.folder, patient, _preset(task, patient))
+    try:
+        with _writing(task):
+            write_extras(task.folder, made, patient)
+    except InvalidInputError as error:
+        made, failed = {}, dict.fromkeys(wanted.codes, str(error))
+    hashes = {**(status.get(EXTRAS) or {}), **hashed_outputs(task.folder, made)}
+    since = {
+        name: (status.get(name) or 0.0) + now - before
+        for name, now, before in zip(
+            ("seconds", "processor_seconds"),
+            (time.perf_counter(), time.process_time()),
+            clock,
+            strict=True,
+        )
+    }
+    more = {EXTRAS: hashes, "process_peak_memory_mib": _peak_memory_mib(), **since}
+    return _noted(task, status, more, failed)
+
+
+def _noted(
+    task: Task, status: Mapping[str, Any], more: Mapping[str, Any], failed: Mapping[str, str]
+) -> Outcome:
+    """Write the status of a patient whose models are done, with what became of the extras."""
+    kept = [code for code in status.get("findings") or () if code not in EXTRAS_FAILED]
+    findings, message = [*kept, *failed], "; ".join(dict.fromkeys(failed.values()))
+    with _writing(task):
+        write_json(
+            task.folder / STATUS, {**status, **more, "findings": findings, "message": message}
+        )
+    return Outcome(task.subject, DONE, message=message, findings=tuple(findings))
+
+
+def _preset(task: Task, patient: PatientFiles) -> Preset:
+    """What the labels mean: by the patient's own row, by the settings, or by the names of the files."""
+    return patient.preset if _is_said(task) else task.settings.preset or patient.preset
 
 
 def _is_said(task: Task) -> bool:
@@ -174,7 +224,7 @@ def _saved(
                 "seconds": time.perf_counter() - clock[0],
                 "processor_seconds": time.process_time() - clock[1],
                 "process_peak_memory_mib": _peak_memory_mib(),
-                "frames": list(result.frames) or [CINE],
+                "frames": list(result.frames) or [CINE_FOLDER],
                 "findings": list(quality.codes),
                 "verdict": quality.verdict,
                 "quality_score": quality.score,
@@ -205,7 +255,7 @@ def _files_of_frames(folder: Path, result: Any) -> list[str]:
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST
 
     names = [f"{frame}/{name}" for frame in result.frames for name in (*FILE_NAMES, *ON_REQUEST)]
-    names += [f"{CINE}/{name}" for name in CINE_NAMES if result.cine is not None]
+    names += [f"{CINE_FOLDER}/{name}" for name in CINE_NAMES if result.cine is not None]
     return [name for name in names if (folder / name).is_file()]
 
 
@@ -223,6 +273,8 @@ def _failed(
 def record_lost(task: Task, code: str, message: str) -> Outcome:
     """Record that the process of a patient ended again, or passed its limit.
 
+    Where that was while the report or surfaces of models were made that are done, the patient is done.
+
     Parameters
     ----------
     task : Task
@@ -239,7 +291,12 @@ def record_lost(task: Task, code: str, message: str) -> Outcome:
             if not ours:
                 return Outcome(task.subject, BUSY)
             patient, _ = _found(task)
-            return _failed(task, fingerprint(task, patient), code, message, final=False)
+            made_from, status = fingerprint(task, patient), read_status(task.folder)
+            if status is not None and is_settled(status, made_from, task.folder):
+                wanted = still_wanted(task.settings, status, task.folder)
+                if status["state"] == DONE and wanted:
+                    return _noted(task, status, {}, dict.fromkeys(wanted.codes, message))
+            return _failed(task, made_from, code, message, final=False)
     except _OutputRefused as refused:
         return refused.outcome(task)
 

@@ -1,13 +1,14 @@
 """How far a call of many steps is: one share that only grows, and in words what is being done.
 
 `WholeProgress` makes one share out of the steps that `run_tasks` reports, by how long each usually takes.
-`part_of` makes a refinement one of several. `ProgressBar` shows it.
+`part_of` makes a refinement one of several, `Parts` one of what a command does. `ProgressBar` shows it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -36,6 +37,20 @@ ONE_FRAME: dict[str, Stage] = {
 }
 """Steps of a refinement in order, weighted by seconds that they took (docs/studies/speed.md)."""
 COMPILE_WEIGHT = 8.0
+SEGMENT, REFINE, SURFACES, TRANSFORMS, PAGE, SAVE = (
+    "segment", "refine", "surfaces", "transforms", "report", "save",
+)  # fmt: skip
+OF_A_COMMAND: dict[str, Stage] = {
+    SEGMENT: Stage("segmenting the image", 4.0),
+    REFINE: Stage("refining", sum(stage.weight for stage in ONE_FRAME.values())),
+    SURFACES: Stage("making surfaces", 0.6),
+    TRANSFORMS: Stage("gathering transforms", 0.1),
+    PAGE: Stage("making the report", 7.8),
+    SAVE: Stage("drawing figures and saving", 0.9),
+}
+"""What a command does in order, weighted likewise; a report by each phase that it shows."""
+OUTSIDE_WEIGHT = 4.4
+"""Of the heart drawn from outside, which is a part of saving."""
 
 
 def stages_of(n_frames: int = 1, *, compiles: bool = False) -> dict[str, Stage]:
@@ -128,6 +143,104 @@ def part_of(
         progress(report._replace(title=title, share=(number + share) / count))
 
     return receive
+
+
+class Parts:
+    """Makes one whole of what a command does: calls and steps that follow each other.
+
+    Parameters
+    ----------
+    progress : callable, optional
+    stages : mapping of str to Stage
+        In order; what has no weight is told to nobody. The last one ends at the whole.
+
+    Examples
+    --------
+    >>> from cardiacreg.compute.progress import Parts, Stage
+    >>> tell = lambda report: print(report.title, report.done, report.share)
+    >>> parts = Parts(tell, {"one": Stage("refining", 3.0), "two": Stage("saving", 1.0)})
+    >>> parts.of("one")(Progress("fuse", 1, 1, "fusing labels", 0.5))
+    fusing labels 1 0.375
+    >>> with parts.step("two"):
+    ...     print("at work")
+    saving 0 0.75
+    at work
+    saving 1 1.0
+    """
+
+    def __init__(self, progress: ProgressCallable | None, stages: Mapping[str, Stage]) -> None:
+        self._progress = progress
+        self._stages = {name: stage for name, stage in stages.items() if stage.weight > 0}
+        self._total = sum(stage.weight for stage in self._stages.values())
+
+    def of(self, name: str) -> ProgressCallable | None:
+        """Return a progress callable for a part, whose share it makes one of the whole."""
+        progress = self._progress
+        if progress is None or name not in self._stages:
+            return None
+        earlier = list(self._stages)[: list(self._stages).index(name)]
+        before = sum(self._stages[each].weight for each in earlier)
+        weight = self._stages[name].weight
+
+        def receive(report: Progress) -> None:
+            share = report.done / max(report.total, 1) if report.share is None else report.share
+            progress(report._replace(share=(before + weight * share) / self._total))
+
+        return receive
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[ProgressCallable | None]:
+        """Tell when a part begins and ends; gives what its own parts may tell their progress to."""
+        tell = self.of(name)
+        if tell is None:
+            yield None
+            return
+        title = self._stages[name].title
+        tell(Progress(name, 0, 1, title))
+        yield tell
+        tell(Progress(name, 1, 1, title))
+
+
+def parts_of_command(
+    progress: ProgressCallable | None,
+    *,
+    n_frames: int = 1,
+    phases: int = 1,
+    together: bool = False,
+    outside: bool = False,
+    only: tuple[str, ...] = (),
+) -> Parts:
+    """Return the parts of a command that refines and writes.
+
+    Parameters
+    ----------
+    progress : callable, optional
+    n_frames : int
+        Of the heart.
+    phases : int
+        That a report shows in full.
+    together : bool
+        Whether the frames are refined as a cine, not one by one.
+    outside : bool
+        Whether the heart is drawn from outside.
+    only : tuple of str
+        Parts that the command has.
+    """
+    from cardiacreg.compute.preparation import needs_compiling
+
+    compiles = progress is not None and REFINE in only and needs_compiling()
+    stages = stages_of(n_frames if together else 1, compiles=compiles).values()
+    refine = sum(stage.weight for stage in stages) * (1 if together else n_frames)
+    times = {REFINE: refine / OF_A_COMMAND[REFINE].weight, PAGE: phases}
+    times[SAVE] = 1 if together else n_frames
+    found = {
+        name: stage._replace(weight=stage.weight * times.get(name, 1))
+        for name, stage in OF_A_COMMAND.items()
+        if name in only
+    }
+    if outside:
+        found[SAVE] = found[SAVE]._replace(weight=found[SAVE].weight + OUTSIDE_WEIGHT)
+    return Parts(progress, found)
 
 
 class ProgressBar:

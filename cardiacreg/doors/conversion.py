@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from cardiacreg.anatomy.label_presets import Preset
+from cardiacreg.anatomy.preset_tables import Preset
 from cardiacreg.doors.cvi42 import labels_from_cvi42, read_cvi42
 from cardiacreg.doors.dicom_cine import CineStack, read_dicom_cine
 from cardiacreg.doors.dicom_seg import write_dicom_seg

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from cardiacreg import __version__
-from cardiacreg.anatomy.label_presets import Preset, canonical_labels, segment_mapping
+from cardiacreg.anatomy.label_presets import canonical_labels
+from cardiacreg.anatomy.preset_tables import Preset, segment_mapping
 from cardiacreg.arrays import Float
 from cardiacreg.doors.dicom_cine import CineStack
 from cardiacreg.doors.dicom_images import pydicom

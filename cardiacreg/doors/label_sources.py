@@ -9,12 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiacreg.anatomy.label_presets import (
-    Preset,
-    canonical_labels,
-    check_anatomy,
-    segment_mapping,
-)
+from cardiacreg.anatomy.label_presets import canonical_labels, check_anatomy
+from cardiacreg.anatomy.preset_tables import Preset, segment_mapping
 from cardiacreg.arrays import Float
 from cardiacreg.doors.dicom_seg import is_dicom_seg, stored_dicom_seg
 from cardiacreg.errors import InvalidInputError

@@ -14,7 +14,7 @@ from cardiacreg.arrays import Float
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.geometry import LV_WALL, RV_WALL
 from cardiacreg.io.landmark_files import json_text
-from cardiacreg.io.output_folder import all_or_nothing
+from cardiacreg.io.output_folder import all_or_nothing, check_output
 from cardiacreg.meshes.boundary import SURFACES
 from cardiacreg.meshes.patches import boundary_patches, surfaces_of_patches
 from cardiacreg.meshes.tetrahedral import VolumeMesh
@@ -23,6 +23,8 @@ from cardiacreg.surfaces.level_fields import RV_ENDO
 from cardiacreg.surfaces.triangles import Surface
 
 FORMATS = ("vtu", "xdmf", "msh", "carp", "ukb")
+_NEED_NOTHING = {"carp", "ukb"}
+"""Formats that need no further package."""
 CASES = ("ED", "ES")
 REGIONS = {"LV_WALL": LV_WALL, "RV_WALL": RV_WALL}
 _STEM = "mesh"
@@ -85,19 +87,8 @@ def write_volume_mesh(
     >>> (folder / "mesh.elem").read_text().split()[1]
     'Tt'
     """
-    unknown = [each for each in formats if each not in FORMATS]
-    if unknown:
-        raise InvalidInputError(
-            f"write_volume_mesh: got the format {', '.join(map(str, unknown))}; needs some of "
-            f"{', '.join(FORMATS)} (formats= or --format).",
-            code="BAD_OPTION",
-        )
-    if case not in CASES:
-        raise InvalidInputError(
-            f"write_volume_mesh: got the case {case!r}; needs ED or ES (case= or --case).",
-            code="BAD_OPTION",
-        )
-    meshio = _meshio() if set(formats) - {"carp", "ukb"} else None
+    _check_options(formats, case)
+    meshio = _meshio() if set(formats) - _NEED_NOTHING else None
     texts = _contents(formats, mesh, case)
     names = [name for each in formats for name in texts.get(each) or _names(each)]
     with all_or_nothing(Path(folder), names, overwrite=overwrite, inputs=inputs) as stage:
@@ -111,6 +102,44 @@ def write_volume_mesh(
                 _tetrahedra(meshio, mesh).write(stage / f"{_STEM}.{each}")
                 _boundary(meshio, mesh).write(stage / f"{_STEM}_surfaces.{each}")
     return Path(folder)
+
+
+def check_volume_mesh_output(
+    folder: Path, formats: Sequence[str], *, case: str, overwrite: bool, inputs: Sequence[Path]
+) -> None:
+    """Check before long work that a volume mesh can be written.
+
+    Parameters
+    ----------
+    folder, formats, case, overwrite, inputs
+        As for `write_volume_mesh`.
+
+    Raises
+    ------
+    InvalidInputError
+        As `write_volume_mesh`, as far as the names of its files do not depend on the mesh.
+    """
+    _check_options(formats, case)
+    if set(formats) - _NEED_NOTHING:
+        _meshio()
+    fixed = {"carp": [f"{_STEM}.pts"], "ukb": ["surfaces.json"]}
+    names = [name for each in formats for name in fixed.get(each) or _names(each)]
+    check_output(folder, names, overwrite=overwrite, inputs=inputs)
+
+
+def _check_options(formats: Sequence[str], case: str) -> None:
+    unknown = [each for each in formats if each not in FORMATS]
+    if unknown:
+        raise InvalidInputError(
+            f"write_volume_mesh: got the format {', '.join(map(str, unknown))}; needs some of "
+            f"{', '.join(FORMATS)} (formats= or --format).",
+            code="BAD_OPTION",
+        )
+    if case not in CASES:
+        raise InvalidInputError(
+            f"write_volume_mesh: got the case {case!r}; needs ED or ES (case= or --case).",
+            code="BAD_OPTION",
+        )
 
 
 def _meshio() -> Any:

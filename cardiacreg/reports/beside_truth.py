@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cardiacreg.anatomy.label_presets import PRESETS
+from cardiacreg.anatomy.preset_tables import PRESETS
 from cardiacreg.arrays import Float
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_CAVITY, RV_WALL, STRUCTURES, LabelMap
 from cardiacreg.reports.before_after import draw_cuts, draw_slices

@@ -16,12 +16,12 @@ from cardiacreg.anatomy.volumes import structure_masses_g
 from cardiacreg.arrays import Float
 from cardiacreg.cine.frames import gather_cine
 from cardiacreg.cine.result import CineFrame, CineResult
-from cardiacreg.cine.saved import SUMMARY as CINE_SUMMARY, SavedCine, SavedFrame, load_cine
+from cardiacreg.cine.saved import SavedCine, SavedFrame, load_cine
 from cardiacreg.errors import InvalidInputError, check_argument, kept_warnings
 from cardiacreg.geometry import LabelMap, Landmarks, Subject, Volume
 from cardiacreg.refinement.target import gather_target
 from cardiacreg.reports.inputs import Inputs, noted_inputs
-from cardiacreg.results.folders import phases_of_patient
+from cardiacreg.results.folders import CINE_SUMMARY, phases_of_patient
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.qc_views import heart_axes
 from cardiacreg.results.result import AtlasReport, Orientation, RefineResult, ViewReport

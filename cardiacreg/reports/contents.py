@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -206,38 +206,46 @@ def measure_words(name: str) -> str:
     return f"{side} {_SIZES[size]}{indexed}"
 
 
-def phase_pictures(case: Case, phase: Phase) -> PhasePictures:
-    """Draw one phase before and after."""
+N_PICTURES = 4
+"""Steps that `phase_pictures` tells of."""
+
+
+def phase_pictures(
+    case: Case, phase: Phase, tell: Callable[[str], None] = lambda what: None
+) -> PhasePictures:
+    """Draw one phase before and after; `tell` is told what comes next."""
     refined = phase.refined
     if refined is None:
         return PhasePictures(phase.title, None, None, (), None, "")
+    tell("drawing slices")
     scene = make_scene(refined, {"input": refined.target.labels, _MODEL: refined.labels})
     axes = scene.axes
     directions = directions_of(refined, axes, case.orientation)
-    return PhasePictures(
-        phase.title,
-        as_png(
-            draw_slices(refined, scene, directions),
-            "Short-axis slices from apex to base, seen from the apex. Above as they were acquired, with "
-            "the input's outlines. Below at their place after the estimated shift, with the model's "
-            "outlines; the input's show in magenta where they differ.",
-        ),
-        as_png(
-            draw_cuts(refined, scene, directions, _cut_columns(refined)),
-            "Two cuts along the long axis of the left ventricle, apex down. Hatched parts lie beyond the "
-            "slices that show the structure: they come from the atlases alone.",
-        ),
-        tuple(
-            as_png(draw_looks(scene, [name]), f"Input and model, {look.words}.")
-            for name, look in LOOKS.items()
-        ),
-        as_svg(
-            draw_shifts(refined, axes, directions),
-            "The stack from two sides, apex down: every slice as stored, and moved by its estimated "
-            "in-plane shift, in mm on the right of each panel.",
-        ),
-        _words_of(directions.believed, directions.reason),
-    )  # fmt: skip
+    slices = as_png(
+        draw_slices(refined, scene, directions),
+        "Short-axis slices from apex to base, seen from the apex. Above as they were acquired, with "
+        "the input's outlines. Below at their place after the estimated shift, with the model's "
+        "outlines; the input's show in magenta where they differ.",
+    )
+    tell("drawing cuts")
+    cuts = as_png(
+        draw_cuts(refined, scene, directions, _cut_columns(refined)),
+        "Two cuts along the long axis of the left ventricle, apex down. Hatched parts lie beyond the "
+        "slices that show the structure: they come from the atlases alone.",
+    )
+    tell("drawing surfaces")
+    looks = tuple(
+        as_png(draw_looks(scene, [name]), f"Input and model, {look.words}.")
+        for name, look in LOOKS.items()
+    )
+    tell("drawing shifts")
+    shifts = as_svg(
+        draw_shifts(refined, axes, directions),
+        "The stack from two sides, apex down: every slice as stored, and moved by its estimated "
+        "in-plane shift, in mm on the right of each panel.",
+    )
+    words = _words_of(directions.believed, directions.reason)
+    return PhasePictures(phase.title, slices, cuts, looks, shifts, words)
 
 
 def _cut_columns(refined: Refined) -> dict[str, Any]:

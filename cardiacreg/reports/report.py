@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cardiacreg.cine.models import PICTURES
+from cardiacreg.compute.threads import Progress, ProgressCallable
 from cardiacreg.errors import InvalidInputError, merged
 from cardiacreg.io.kept_inputs import files_of
 from cardiacreg.io.output_folder import all_or_nothing, check_output
@@ -91,8 +93,9 @@ def write_case(
     height_cm: float | None = None,
     weight_kg: float | None = None,
     overwrite: bool = False,
+    progress: ProgressCallable | None = None,
 ) -> Path:
-    """Write the page of a case; arguments as those of `write_report`."""
+    """Write the page of a case; arguments as those of `write_report`, progress as of `patient_page`."""
     place = Path(path)
     if place.suffix.lower() not in (".html", ".htm"):
         raise InvalidInputError(
@@ -101,7 +104,7 @@ def write_case(
     kept = (*files_of(inputs.segmentation, inputs.image), *case.files)
     how: Any = {"overwrite": overwrite, "inputs": kept}
     check_output(place.parent, (place.name,), **how)
-    page = patient_page(case, height_cm=height_cm, weight_kg=weight_kg)
+    page = patient_page(case, height_cm=height_cm, weight_kg=weight_kg, progress=progress)
     with all_or_nothing(place.parent, (place.name,), **how) as stage:
         (stage / place.name).write_text(page, encoding="utf-8")
     return place
@@ -135,8 +138,8 @@ def _told(case: Case, found: Sequence[tuple[str, Finding]]) -> list[str]:
             )
     told = [_of_all(each, len(case.movie)) for each in kinds.values()]
     return [
-        text.replace("qc.png", "the pictures") for text in told
-    ]  # a cine has none of the former
+        text.replace(PICTURES, "the pictures").replace("qc.png", "the pictures") for text in told
+    ]
 
 
 def _of_all(found: Sequence[tuple[str, Finding]], n_frames: int) -> str:
@@ -189,6 +192,7 @@ def patient_page(
     height_cm: float | None = None,
     weight_kg: float | None = None,
     template: str = "patient.html.jinja",
+    progress: ProgressCallable | None = None,
     **more: Any,
 ) -> str:
     """Return the page of a case.
@@ -199,13 +203,21 @@ def patient_page(
     height_cm, weight_kg : float, optional
     template : str
         One that extends that of patients.
+    progress : callable, optional
+        Told what is being made, and the share of it that is done.
     **more
         What such a template names beside it.
     """
     from cardiacreg import __version__
 
+    tell = _Teller(progress, 3 + contents.N_PICTURES * len(case.phases))
+    tell("measuring the heart")
     measures, notes = contents.measure_case(case, height_cm=height_cm, weight_kg=weight_kg)
     rows = contents.measure_rows(measures)
+    phases = [contents.phase_pictures(case, phase, tell) for phase in case.phases]
+    tell("making the view in 3D")
+    viewer = _viewer(case)
+    tell("writing the page")
     return render(
         template,
         title=f"cardiacreg report: {case.name}",
@@ -213,14 +225,14 @@ def patient_page(
         verdict=verdict_of(case),
         score=score_of(case),
         warnings=[sentence(text) for text in merged((*case.warnings, *notes))],
-        phases=[contents.phase_pictures(case, phase) for phase in case.phases],
+        phases=phases,
         volumes=[(phase.title, contents.volume_rows(phase)) for phase in case.phases],
         measures=rows,
         intervals=any(row.interval for row in rows),
         bullseye=contents.bullseye_picture(measures),
         curves=contents.curves_picture(case),
         views=contents.view_pictures(case),
-        viewer=_viewer(case),
+        viewer=viewer,
         viewer_package=NEEDED,
         reference=CITATION,
         population=POPULATION,
@@ -230,6 +242,19 @@ def patient_page(
         version=__version__,
         **more,
     )
+
+
+class _Teller:
+    """Tells what of a page is being made, and the share that is done."""
+
+    def __init__(self, progress: ProgressCallable | None, total: int) -> None:
+        self._progress, self._total, self._begun = progress, total, 0
+
+    def __call__(self, what: str) -> None:
+        if self._progress is not None:
+            share = self._begun / self._total
+            self._progress(Progress("report", 0, 1, f"report: {what}", share))
+        self._begun += 1
 
 
 def _viewer(case: Case) -> Viewer | None:

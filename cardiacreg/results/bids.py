@@ -23,10 +23,15 @@ from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import json_text, read_landmarks
 from cardiacreg.io.nifti import read_labels
 from cardiacreg.io.output_folder import all_or_nothing, check_output
-from cardiacreg.results.files import CINE_SUMMARY, RESULT_SUMMARY
+from cardiacreg.results.folders import (
+    CINE_SUMMARY,
+    PATIENT_SUMMARY,
+    RESULT_SUMMARY,
+    results_inside,
+)
 
 BIDS_VERSION = "1.10.0"
-PATIENT_SUMMARY, MEASURES, UNITS = "patient.json", "measures.csv", "measures_units.json"
+MEASURES, UNITS = "measures.csv", "measures_units.json"
 _DESCRIPTION, _LOOK_UP, _IGNORED = "dataset_description.json", "dseg.tsv", ".bidsignore"
 _NAME = "cardiacreg"
 _IN_PATH = re.compile(r"(?:^|[/\\_])(sub|ses)-([A-Za-z0-9]+)")
@@ -184,12 +189,8 @@ def _parts(folder: Path) -> dict[str, Path]:
     """Folders with a result each, by what is added to ``desc``: letters and digits."""
     if any((folder / name).is_file() for name in (RESULT_SUMMARY, CINE_SUMMARY)):
         return {"": folder}
-    inside = sorted(folder.iterdir()) if (folder / PATIENT_SUMMARY).is_file() else []
-    found = {
-        re.sub(r"[^A-Za-z0-9]", "", each.name): each
-        for each in inside
-        if any((each / name).is_file() for name in (RESULT_SUMMARY, CINE_SUMMARY))
-    }
+    inside = results_inside(folder) if (folder / PATIENT_SUMMARY).is_file() else ()
+    found = {re.sub(r"[^A-Za-z0-9]", "", name): folder / name for name in inside}
     if not found:
         raise InvalidInputError(
             f"{folder}: holds no result; give a folder that cardiacreg refine wrote.",

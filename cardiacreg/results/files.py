@@ -19,12 +19,13 @@ from cardiacreg.io import nifti
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.landmark_files import write_json, write_landmarks
 from cardiacreg.io.output_folder import all_or_nothing
+from cardiacreg.results.folders import CINE_SUMMARY, RESULT_SUMMARY
 from cardiacreg.results.result import RefineResult
 from cardiacreg.results.transform_files import NAMES as TRANSFORM_NAMES
 from cardiacreg.results.view_planes import VIEWS, has_planes, planes_content, view_summary
 
 SCHEMA_VERSION = 2
-FILE_NAMES = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json", "qc.png", "result.json")
+FILE_NAMES = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json", "qc.png", RESULT_SUMMARY)
 SURFACE = "surface.png"
 """Written on request; one of an earlier result is removed with it."""
 ON_INPUT = "labels_input_lattice.nii.gz"
@@ -32,8 +33,6 @@ ON_INPUT = "labels_input_lattice.nii.gz"
 MESH_NAMES = ("LV_ENDO", "LV_EPI", "RV_ENDO", "RV_EPI", "EPI")
 MESH_FORMATS = ("vtp", "stl", "ply", "obj")
 REPORT = "report.html"
-RESULT_SUMMARY, CINE_SUMMARY = "result.json", "cine.json"
-"""What makes a folder a result or a cine: what takes the place of the other removes it."""
 ON_REQUEST = (
     CINE_SUMMARY,
     SURFACE,
@@ -144,7 +143,7 @@ def write_files(result: RefineResult, stage: Path, *, surface: bool = False) -> 
     checksums = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(stage.iterdir())
     }
-    write_json(stage / "result.json", summary(result) | {"files_sha256": checksums})
+    write_json(stage / RESULT_SUMMARY, summary(result) | {"files_sha256": checksums})
 
 
 def summary(result: RefineResult) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from cardiacreg.errors import InvalidInputError
 from cardiacreg.io.regular_file import is_file, is_folder
 
-RESULT, CINE, PATIENT = "result.json", "cine.json", "patient.json"
-_OF_A_CINE = "cine"
+RESULT_SUMMARY, CINE_SUMMARY, PATIENT_SUMMARY = "result.json", "cine.json", "patient.json"
+"""What makes a folder one of a frame, of a cine or of a patient: what takes its place removes it."""
+CINE_FOLDER = "cine"
 """Folder of a patient's cine, beside which there are none of single frames."""
 
 
-def no_result(place: Path, wanted: str = RESULT) -> InvalidInputError:
+def no_result(place: Path, wanted: str = RESULT_SUMMARY) -> InvalidInputError:
     """Return the error for a folder without the summary that is wanted: what it holds in its place.
 
     Examples
@@ -26,10 +27,10 @@ def no_result(place: Path, wanted: str = RESULT) -> InvalidInputError:
     inside = ", ".join(results_inside(place))
     if not is_folder(place):
         told = "no such folder; check the path"
-    elif wanted != CINE and is_file(place / CINE):
+    elif wanted != CINE_SUMMARY and is_file(place / CINE_SUMMARY):
         told = (
-            f"holds no {wanted}, but {CINE}, of all frames together; cardiacreg.load_cine reads it, "
-            "cardiacreg report and measure take it, surfaces and mesh one frame of it (--frame)"
+            f"holds no {wanted}, but {CINE_SUMMARY}, of all frames together; cardiacreg.load_cine reads "
+            "it, cardiacreg report and measure take it, surfaces and mesh one frame of it (--frame)"
         )
     elif inside:
         told = f"holds no {wanted}, but folders of results ({inside}); give one of them"
@@ -44,7 +45,9 @@ def results_inside(place: Path) -> tuple[str, ...]:
         found = sorted(each.name for each in place.iterdir() if each.is_dir())
     except (OSError, ValueError):  # a name that no system takes
         return ()
-    return tuple(n for n in found if is_file(place / n / RESULT) or is_file(place / n / CINE))
+    return tuple(
+        n for n in found if is_file(place / n / RESULT_SUMMARY) or is_file(place / n / CINE_SUMMARY)
+    )
 
 
 def phases_of_patient(place: Path) -> tuple[Path, ...]:
@@ -60,17 +63,21 @@ def phases_of_patient(place: Path) -> tuple[Path, ...]:
         The folder of the cine alone where all frames were refined together; none where the folder is
         not one of a patient.
     """
-    if is_file(place / RESULT) or is_file(place / CINE) or not is_file(place / PATIENT):
+    if (
+        is_file(place / RESULT_SUMMARY)
+        or is_file(place / CINE_SUMMARY)
+        or not is_file(place / PATIENT_SUMMARY)
+    ):
         return ()
-    if is_file(place / _OF_A_CINE / CINE):
-        return (place / _OF_A_CINE,)
+    if is_file(place / CINE_FOLDER / CINE_SUMMARY):
+        return (place / CINE_FOLDER,)
     try:
-        phases = json.loads((place / PATIENT).read_text(encoding="utf-8"))["phases"]
+        phases = json.loads((place / PATIENT_SUMMARY).read_text(encoding="utf-8"))["phases"]
         names = [str(phases[phase]) for phase in ("ED", "ES") if phase in phases]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
-            f"{place / PATIENT}: does not say which frames are its phases ({error!r}); give the folder "
-            "of a frame.",
+            f"{place / PATIENT_SUMMARY}: does not say which frames are its phases ({error!r}); give the "
+            "folder of a frame.",
             code="BAD_RESULT",
         ) from error
-    return tuple(place / name for name in names if is_file(place / name / RESULT))
+    return tuple(place / name for name in names if is_file(place / name / RESULT_SUMMARY))

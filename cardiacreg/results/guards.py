@@ -48,6 +48,8 @@ MOST_ATLAS_DIVERSITY = 0.45
 the embedded bank by default, have 0.20 to 0.34."""
 GUARDED = (STRUCTURES[LV_CAVITY], STRUCTURES[LV_WALL], STRUCTURES[RV_CAVITY])
 """Not the RV wall: thick slices show it too thin or not at all, so that right models differ from it."""
+PICTURES = "qc.png"
+"""Where slices of input and model can be looked at, as `results.files` writes it."""
 _ROUNDING = 1e-6
 
 
@@ -90,6 +92,7 @@ def find_problems(
     lv_slices: int | None = None,
     lv_length_over_width: float | None = None,
     view_agreement: Mapping[str, Mapping[str, float | None]] | None = None,
+    pictures: str = PICTURES,
 ) -> tuple[Finding, ...]:
     """Return what a result's own numbers say against it.
 
@@ -111,6 +114,8 @@ def find_problems(
         Length of the input's LV along the stack over its width.
     view_agreement : mapping, optional
         Name of a view to structure to Dice between the view and the model cut by its plane.
+    pictures : str
+        Where slices of input and model can be looked at.
 
     Returns
     -------
@@ -123,19 +128,19 @@ def find_problems(
     ['LOW_AGREEMENT']
     """
     return (
-        *_failed_agreement(agreement),
-        *_doubtful_orientation(orientation_probability),
+        *_failed_agreement(agreement, pictures),
+        *_doubtful_orientation(orientation_probability, pictures),
         *_few_slices(lv_slices, lv_length_over_width),
-        *_low_agreement(agreement),
+        *_low_agreement(agreement, pictures),
         *_disagreeing_views(view_agreement or {}),
         *_differing_volumes(volumes),
-        *_beyond("apex", volumes, slice_distance_mm),
-        *_beyond("base", volumes, slice_distance_mm),
+        *_beyond("apex", volumes, slice_distance_mm, pictures),
+        *_beyond("base", volumes, slice_distance_mm, pictures),
         *_scattered_atlases(atlas_diversity),
     )
 
 
-def _failed_agreement(agreement: Mapping[str, float | None]) -> Iterable[Finding]:
+def _failed_agreement(agreement: Mapping[str, float | None], pictures: str) -> Iterable[Finding]:
     lost = {name: dice for name, dice in agreement.items() if name not in GUARDED}
     shown = ", ".join(
         part
@@ -149,17 +154,17 @@ def _failed_agreement(agreement: Mapping[str, float | None]) -> Iterable[Finding
         yield Finding(
             FAILED_AGREEMENT,
             f"agreement with the input below {FAILING_AGREEMENT:.2f} (Dice): {shown}; do not use the "
-            "model before qc.png shows why, and check the preset, the orientation and the landmarks",
+            f"model before {pictures} shows why, and check the preset, the orientation and the landmarks",
         )
 
 
-def _low_agreement(agreement: Mapping[str, float | None]) -> Iterable[Finding]:
+def _low_agreement(agreement: Mapping[str, float | None], pictures: str) -> Iterable[Finding]:
     shown = _agreeing(agreement, lambda dice: FAILING_AGREEMENT <= dice < LEAST_AGREEMENT)
     if shown:
         yield Finding(
             LOW_AGREEMENT,
-            f"agreement with the input below {LEAST_AGREEMENT:.2f} (Dice): {shown}; look in qc.png for "
-            "slices where input and model differ, and check the input's labels there",
+            f"agreement with the input below {LEAST_AGREEMENT:.2f} (Dice): {shown}; look in {pictures} "
+            "for slices where input and model differ, and check the input's labels there",
         )
 
 
@@ -207,12 +212,12 @@ def _agreeing(
     )
 
 
-def _doubtful_orientation(probability: float | None) -> Iterable[Finding]:
+def _doubtful_orientation(probability: float | None, pictures: str) -> Iterable[Finding]:
     if probability is not None and probability < LEAST_ORIENTATION_PROBABILITY:
         yield Finding(
             ORIENTATION_DOUBTFUL,
             f"orientation of the stack doubtful: probability {probability:.2f}, needs at least "
-            f"{LEAST_ORIENTATION_PROBABILITY:.2f}; check in qc.png that apex and RV are where they "
+            f"{LEAST_ORIENTATION_PROBABILITY:.2f}; check in {pictures} that apex and RV are where they "
             "should be, and give other frames of the patient (frames= or --other-frame), or, where it is "
             "known, the orientation (orientation= or --orientation)",
         )
@@ -235,7 +240,7 @@ def _differing_volumes(volumes: Mapping[str, StructureVolume]) -> Iterable[Findi
 
 
 def _beyond(
-    end: str, volumes: Mapping[str, StructureVolume], slice_distance_mm: float
+    end: str, volumes: Mapping[str, StructureVolume], slice_distance_mm: float, pictures: str
 ) -> Iterable[Finding]:
     """Report the structures that reach far past the labelled slices at one end."""
     shown = []
@@ -253,7 +258,7 @@ def _beyond(
         yield Finding(
             BEYOND_ENDS,
             f"model beyond the labelled slices at the {end}: {', '.join(shown)}; that part comes from "
-            "the atlases alone, so check in qc.png that it looks like a heart, and where the stack "
+            f"the atlases alone, so check in {pictures} that it looks like a heart, and where the stack "
             "does not end as assumed say so (coverage= or --coverage)",
         )
 

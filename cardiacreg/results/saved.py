@@ -23,7 +23,7 @@ from cardiacreg.io.nifti import read_labels, read_volume
 from cardiacreg.io.regular_file import check_regular_file, is_file
 from cardiacreg.results.corrected import corrected_stack
 from cardiacreg.results.files import SCHEMA_VERSION
-from cardiacreg.results.folders import no_result
+from cardiacreg.results.folders import CINE_SUMMARY, RESULT_SUMMARY, no_result
 from cardiacreg.results.guards import Finding
 from cardiacreg.results.result import AtlasReport, Orientation, ViewReport
 from cardiacreg.results.transform_files import BUNDLE
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from cardiacreg.transforms.ffd_chain import FFDChain
 
 _LARGEST_JSON_BYTES = 20_000_000
-_SUMMARY = "result.json"
 _READ = ("labels.nii.gz", "confidence.nii.gz", "landmarks.json")
 
 
@@ -164,13 +163,13 @@ def load_result(
     (3, True)
     """
     place = Path(folder)
-    check_kind(place, _SUMMARY, "cine.json", "cardiacreg.load_cine")
-    said = read_summary(place, _SUMMARY, SCHEMA_VERSION)
-    check_files(place, said, _READ, _SUMMARY)
+    check_kind(place, RESULT_SUMMARY, CINE_SUMMARY, "cardiacreg.load_cine")
+    said = read_summary(place, RESULT_SUMMARY, SCHEMA_VERSION)
+    check_files(place, said, _READ, RESULT_SUMMARY)
     try:
         found = _saved(place, said)
-        kept = read_kept_transforms(place, said, _SUMMARY, len(found.atlases))
-        found = replace(found, views=read_kept_planes(place, said, _SUMMARY, found.views))
+        kept = read_kept_transforms(place, said, RESULT_SUMMARY, len(found.atlases))
+        found = replace(found, views=read_kept_planes(place, said, RESULT_SUMMARY, found.views))
     except InvalidInputError:
         raise
     except (KeyError, TypeError, ValueError) as error:

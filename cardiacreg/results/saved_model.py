@@ -19,7 +19,7 @@ from cardiacreg.io.landmark_files import read_landmarks
 from cardiacreg.io.nifti import read_labels
 from cardiacreg.io.regular_file import check_regular_file, is_file, is_folder, unreadable
 from cardiacreg.io.source_name import named_source
-from cardiacreg.results.folders import CINE, RESULT, no_result
+from cardiacreg.results.folders import CINE_SUMMARY, RESULT_SUMMARY, no_result
 from cardiacreg.results.result import RefineResult
 
 _LABELS, _BIDS_SUFFIX = "labels.nii.gz", "_dseg"
@@ -82,7 +82,7 @@ def as_model(source: Model, *, preset: str | None = None, frame: Frame = None) -
             source.labels, source.landmarks, source.volumes, source.structures_from_atlases
         )
     place = Path(source)
-    if is_folder(place) and frame is not None and is_file(place / CINE):
+    if is_folder(place) and frame is not None and is_file(place / CINE_SUMMARY):
         place, preset = place / _LABELS, None
     if is_folder(place):
         return _from_folder(place)
@@ -90,7 +90,7 @@ def as_model(source: Model, *, preset: str | None = None, frame: Frame = None) -
         place.name == _LABELS
         and preset is None
         and frame is None
-        and is_file(place.with_name(RESULT))
+        and is_file(place.with_name(RESULT_SUMMARY))
     ):
         return _from_folder(place.parent)
     labels = canonical_labels(read_labels(place, frame=frame), preset)
@@ -142,7 +142,7 @@ def _from_sidecar(place: Path, beside: Path, labels: LabelMap) -> SavedModel:
 
 
 def _from_folder(folder: Path) -> SavedModel:
-    files = tuple(folder / name for name in (_LABELS, "landmarks.json", RESULT))
+    files = tuple(folder / name for name in (_LABELS, "landmarks.json", RESULT_SUMMARY))
     if not is_file(files[2]):
         raise no_result(folder)
     with named_source(os.fspath(files[2])):

@@ -7,14 +7,16 @@ from hypothesis import given, strategies as st
 
 from cardiacreg import InputWarning, InvalidInputError, LabelMap
 from cardiacreg.anatomy.label_presets import (
-    ALIASES,
-    DESCRIPTIONS,
-    PRESETS,
     canonical_labels,
     check_anatomy,
     check_canonical,
     explained,
     fitting_presets,
+)
+from cardiacreg.anatomy.preset_tables import (
+    ALIASES,
+    DESCRIPTIONS,
+    PRESETS,
     preset_mapping,
     segment_mapping,
 )

@@ -94,6 +94,16 @@ def test_every_option_says_what_it_does():
     assert undocumented == []
 
 
+@pytest.mark.parametrize("group", [(), ("cohort",), ("atlas",), ("cache",)])
+def test_lists_of_commands_are_whole_sentences_on_80_columns(group, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = run(*group, "-h")
+    assert shown.exit_code == 0 and shown.stdout == run(*group, "--help").stdout
+    listed = shown.stdout.partition("Commands:")[2].partition("Exit codes:")[0]
+    lines = [line for line in listed.splitlines() if line.strip()]
+    assert lines and all(line.endswith(".") and "..." not in line for line in lines), listed
+
+
 def test_version():
     assert run("--version").stdout.split()[-1] == __version__
 

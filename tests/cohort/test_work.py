@@ -272,6 +272,127 @@ class TestOutputs:
             folder.chmod(0o755)
 
 
+@pytest.fixture
+def page(monkeypatch):
+    """A page takes no time; how often it is made is counted."""
+    made = []
+
+    def drawn(case, **body):
+        made.append(case.name)
+        return f"page {len(made)} of {case.name}"
+
+    from cardiacreg.reports import report
+
+    monkeypatch.setattr(report, "patient_page", drawn)
+    return made
+
+
+def asking(task, **what):
+    return replace(task, settings=replace(task.settings, **what))
+
+
+class TestExtras:
+    def test_are_made_for_real_and_known_to_the_status(self, task):
+        wanted = asking(task, report=True, surfaces=("stl", "vtp"))
+        outcome = carry_out(wanted)
+        assert (outcome.state, outcome.message) == (DONE, "")
+        text = (task.folder / "report.html").read_text(encoding="utf-8")
+        assert "<h1>p" in text and "slices are left out" not in text
+        assert (task.folder / "ED" / "LV_ENDO.stl").stat().st_size > 1000
+        found = status.read_status(task.folder)
+        made = {"report.html", *(f"ED/{n}.{f}" for f in ("stl", "vtp")
+                                 for n in ("LV_ENDO", "LV_EPI", "RV_ENDO", "RV_EPI", "EPI"))}  # fmt: skip
+        assert set(found["extras_sha256"]) == made
+        every = {*found["outputs_sha256"], *made, "status.json"}
+        assert every == names_in(task.folder)
+        assert carry_out(wanted).state == SKIPPED
+
+    def test_that_are_asked_for_later_refine_nothing_again(self, task, quick, page):
+        carry_out(task)
+        before = status.read_status(task.folder)
+        assert carry_out(asking(task, report=True)).state == DONE
+        after = status.read_status(task.folder)
+        assert len(quick) == 1 and page == ["p"]
+        assert after["outputs_sha256"] == before["outputs_sha256"]
+        assert after["seconds"] > before["seconds"]
+        assert carry_out(asking(task, report=True)).state == SKIPPED
+        assert carry_out(task).state == SKIPPED and len(page) == 1
+
+    @pytest.mark.parametrize("content", [None, b"another page"])
+    def test_that_changed_are_made_again_where_they_are_asked_for(self, task, quick, page, content):
+        carry_out(asking(task, report=True))
+        place = task.folder / "report.html"
+        place.unlink() if content is None else place.write_bytes(content)
+        assert carry_out(task).state == SKIPPED
+        assert carry_out(asking(task, report=True)).state == DONE
+        assert len(quick) == 1 and place.read_text() == "page 2 of p"
+
+    @pytest.mark.parametrize(
+        "problem", [ZeroDivisionError("by the test"), MemoryError("by the test")]
+    )
+    def test_that_fail_lose_no_model_and_are_tried_again(
+        self, task, quick, page, monkeypatch, problem
+    ):
+        from cardiacreg.reports import report
+
+        def broken(case, **body):
+            raise problem
+
+        with monkeypatch.context() as patch:
+            patch.setattr(report, "patient_page", broken)
+            outcome = carry_out(asking(task, report=True))
+        assert outcome.state == DONE and "REPORT_FAILED" in outcome.findings
+        assert "by the test" in outcome.message
+        found = status.read_status(task.folder)
+        assert found["state"] == DONE and "REPORT_FAILED" in found["findings"]
+        assert (task.folder / "ED" / "labels.nii.gz").is_file()
+        assert not (task.folder / "report.html").exists()
+        again = carry_out(asking(task, report=True))
+        assert again.state == DONE and "REPORT_FAILED" not in again.findings and not again.message
+        assert status.read_status(task.folder)["message"] == "" and len(quick) == 1
+
+    def test_that_end_their_process_lose_no_model(self, task, quick, page):
+        carry_out(task)
+        wanted = asking(task, report=True, surfaces=("ply",))
+        outcome = record_lost(wanted, "PROCESS_ENDED", "killed")
+        assert (outcome.state, outcome.message) == (DONE, "killed")
+        assert {"REPORT_FAILED", "SURFACES_FAILED"} <= set(outcome.findings)
+        assert carry_out(wanted).state == DONE and len(quick) == 1
+        assert status.read_status(task.folder)["findings"] == list(carry_out(task).findings)
+
+    def test_of_an_earlier_model_go_with_it(self, task, quick, page):
+        wanted = asking(task, report=True, surfaces=("ply",))
+        carry_out(wanted)
+        assert {"report.html", "ED/EPI.ply"} <= names_in(task.folder)
+        other = replace(task, row={**task.row, "preset": "sslln"})
+        assert carry_out(other).state == DONE
+        assert not {"report.html", "ED/EPI.ply"} & names_in(task.folder)
+        assert status.read_status(task.folder).get("extras_sha256") in (None, {})
+
+    def test_a_full_disk_stops_the_run_and_keeps_the_model(self, task, quick, page, monkeypatch):
+        carry_out(task)
+        real = os.replace
+
+        def full(source, target, **keywords):
+            if str(target).endswith("report.html"):
+                raise OSError(errno.ENOSPC, "No space left on device", str(target))
+            return real(source, target, **keywords)
+
+        monkeypatch.setattr(os, "replace", full)
+        outcome = carry_out(asking(task, report=True))
+        assert outcome.stops and outcome.code == "OUTPUT_NOT_WRITABLE"
+        monkeypatch.undo()
+        assert carry_out(task).state == SKIPPED
+
+    def test_a_link_in_place_of_one_is_replaced_and_not_followed(self, task, quick, page, tmp_path):
+        carry_out(task)
+        (tmp_path / "mine").write_text("mine")
+        (task.folder / "report.html").symlink_to(tmp_path / "mine")
+        assert carry_out(asking(task, report=True)).state == DONE
+        assert (tmp_path / "mine").read_text() == "mine"
+        assert not (task.folder / "report.html").is_symlink()
+
+
 class TestClaims:
     def test_of_another_run_are_respected(self, task, quick):
         with claimed(task.folder) as ours:

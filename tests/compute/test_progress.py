@@ -7,7 +7,13 @@ import time
 import pytest
 
 from cardiacreg import Progress, ProgressBar
-from cardiacreg.compute.progress import WholeProgress, part_of, stages_of, whole_progress
+from cardiacreg.compute.progress import (
+    WholeProgress,
+    part_of,
+    parts_of_command,
+    stages_of,
+    whole_progress,
+)
 
 
 def test_the_share_grows_to_one_whatever_comes_again():
@@ -100,3 +106,33 @@ def test_a_bar_counts_patients_of_a_cohort():
         bar.write("failed p3")
     assert "3 of 4 patients" in stream.getvalue() and "75%" in stream.getvalue()
     assert "failed p3\n" in stream.getvalue()
+
+
+def test_what_a_command_does_is_one_whole():
+    seen = []
+    parts = parts_of_command(seen.append, phases=2, only=("refine", "report", "save"))
+    for share in (0.5, 1.0):
+        parts.of("refine")(Progress("fuse", 1, 1, "fusing labels", share))
+    with parts.step("report") as within:
+        within(Progress("report", 0, 1, "report: pictures", 0.5))
+    with parts.step("surfaces") as unwanted:
+        assert unwanted is None
+    with parts.step("save"):
+        assert seen[-1].share < 1
+    shares = [report.share for report in seen]
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1) and max(shares[:-1]) < 1
+    assert [report.title for report in seen[-2:]] == ["drawing figures and saving"] * 2
+
+
+def test_parts_weigh_what_is_asked_for():
+    def share_of_refining(**how):
+        seen = []
+        how = {"only": ("refine", "report", "save")} | how
+        parts_of_command(seen.append, **how).of("refine")(Progress("fuse", 1, 1, "", 1.0))
+        return seen[0].share
+
+    alone = share_of_refining()
+    assert share_of_refining(phases=2) < alone < share_of_refining(only=("refine", "save"))
+    assert share_of_refining(outside=True) < alone
+    assert share_of_refining(n_frames=20, together=True) > alone
+    assert parts_of_command(None, only=("refine",)).of("refine") is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -141,3 +143,28 @@ def test_the_command(heart, tmp_path):
     assert "LV wall" in done.output and (tmp_path / "out" / "mesh.elem").is_file()
     done = CliRunner().invoke(main, [*command, "--format", "abc"])
     assert done.exit_code == 2 and "needs some of vtu" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ((), "NO_MESHIO"),
+        (("--format", "carp"), "OUTPUT_EXISTS"),
+        (("--format", "ukb"), "OUTPUT_EXISTS"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path, monkeypatch, words, code):
+    from cardiacreg.meshes import tetrahedral
+
+    def never(*arguments, **options):
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr(tetrahedral, "volume_mesh", never)
+    monkeypatch.setitem(sys.modules, "meshio", None)
+    write_labels(tmp_path / "labels.nii.gz", make_toy_heart().labels)
+    for name in ("mesh.pts", "surfaces.json"):
+        (tmp_path / name).write_text("mine")
+    command = ["mesh", str(tmp_path / "labels.nii.gz"), "-o", str(tmp_path), *words]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1 and f"error [{code}]" in done.stderr, done.output
+    assert (tmp_path / "mesh.pts").read_text() == "mine"

@@ -123,6 +123,9 @@ def test_run_segments_and_refines(picture, oracle, tiny_files, tmp_path):
     assert kept["provenance"]["network"]["licence"] == "Apache-2.0"
     assert kept["target"] == picture.name
     assert "beyond base ml" in result.stdout and "agreement" in result.stdout
+    assert f"look at {out / 'qc.png'}" in result.stderr
+    shares = [int(line[1:4]) for line in result.stderr.splitlines() if line.startswith("[")]
+    assert shares == sorted(shares) and shares[-1] == 100 and max(shares[:-1]) < 100
 
 
 def test_run_writes_a_page_that_can_be_written_again(picture, oracle, tiny_files, tmp_path):
@@ -131,6 +134,7 @@ def test_run_writes_a_page_that_can_be_written_again(picture, oracle, tiny_files
         "run", "-i", picture, "-o", out, "--atlases", tiny_files.atlases, "--threads", 1, "--report"
     )
     assert result.exit_code == 0, result.stderr
+    assert f"look at {out / 'report.html'}" in result.stderr
     page = (out / "report.html").read_text(encoding="utf-8")
     assert 'id="before-after"' in page and "Slices and cuts are left out" not in page
     again = run("report", out, "--overwrite")
@@ -151,7 +155,11 @@ def test_run_ends_a_failed_refinement_as_refine_does(
     result = run("run", "-i", picture, "-o", out, "--json")
     assert result.exit_code == 3 and json.loads(result.stdout)["network"]["name"] == "oracle"
     assert {p.name for p in out.iterdir()} == {*segment.SEGMENT_FILES, *FILE_NAMES}
-    assert result.stderr.splitlines() == [
+    *steps, warned, failed = result.stderr.splitlines()
+    assert [line.partition("] ")[2] for line in steps] == [
+        "segmenting the image", "drawing figures and saving",
+    ]  # fmt: skip
+    assert [warned, failed] == [
         "warning [FAILED_AGREEMENT]: agreement 0.1; look at it",
         "error [FAILED_AGREEMENT]: failed refinement: agreement 0.1; the files in "
         f"{out} are there to look at.",

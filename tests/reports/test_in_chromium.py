@@ -167,6 +167,48 @@ def test_nothing_is_wider_than_the_screen(opened, width):
     assert wide <= seen <= width
 
 
+WIDER_THAN_SEEN = """
+return [...document.querySelectorAll("main *")]
+  .filter(each => each.scrollWidth > each.clientWidth + 1
+    && ["auto", "scroll"].includes(getComputedStyle(each).overflowX))
+  .map(each => ({kind: each.className, hint: getComputedStyle(each, "::before").content,
+    shade: getComputedStyle(each).backgroundImage}))
+"""
+
+
+def test_what_is_wider_says_so_and_on_a_wide_screen_nothing_is(opened):
+    at_width(opened, WIDTHS[1])
+    wider = opened.execute_script(WIDER_THAN_SEEN)
+    assert {each["kind"] for each in wider} == {"broad", "wide"}
+    for each in wider:
+        told = "scroll sideways" in each["hint"] if each["kind"] == "broad" else each["shade"]
+        assert told and told != "none", each
+    hints = (
+        "return [...document.querySelectorAll('.broad')].map(e => e.scrollWidth > e.clientWidth)"
+    )
+    assert all(opened.execute_script(hints)), "nothing asks to scroll where there is nothing more"
+    at_width(opened, WIDTHS[0])
+    assert opened.execute_script(WIDER_THAN_SEEN) == []
+    hint = "return getComputedStyle(document.querySelector('.broad'), '::before').content"
+    assert opened.execute_script(hint) == "none"
+
+
+def test_a_hint_to_scroll_stays_in_sight_and_leaves_no_trace_in_print(opened):
+    at_width(opened, WIDTHS[1])
+    hint = "return getComputedStyle(document.querySelector('.broad'), '::before')"
+    assert opened.execute_script(f"{hint}.position") == "sticky"
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert opened.execute_script(f"{hint}.content") == "none"
+        shade = "return getComputedStyle(document.querySelector('.wide')).backgroundImage"
+        assert opened.execute_script(shade) == "none"
+        widths = "const p = document.querySelector('.broad'); return [p.scrollWidth, p.clientWidth]"
+        wide, seen = opened.execute_script(widths)
+        assert wide <= seen
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_every_picture_is_drawn(opened):
     pictures = opened.find_elements("css selector", "img")
     assert len(pictures) >= 6
