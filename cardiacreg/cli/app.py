@@ -36,7 +36,7 @@ from cardiacreg.cli.presets import (
     presets,
     spacing_option,
 )
-from cardiacreg.cli.report import page_of, report, report_option, with_inputs
+from cardiacreg.cli.report import PAGE as PAGE_NAME, page_of, report, report_option, with_inputs
 from cardiacreg.cli.result import (
     accept_failed_option,
     bids_option,
@@ -48,7 +48,7 @@ from cardiacreg.cli.result import (
 )
 from cardiacreg.cli.segment import run as run_both, segment
 from cardiacreg.cli.simulate import simulate
-from cardiacreg.cli.support import EXIT_CODES, SafeGroup, atlas_options, progress_lines
+from cardiacreg.cli.support import EXIT_CODES, Extras, SafeGroup, atlas_options, progress_lines
 from cardiacreg.compute.progress import (
     PAGE,
     REFINE,
@@ -293,12 +293,17 @@ def _refine_frame(
         )
         result = run(options=options, progress=parts.of(REFINE), **inputs)
         result = with_inputs(replace(result, input_files=files), output, inputs)
-        with parts.step(SURFACES):
-            more = meshes_of(result, formats)
-        with parts.step(TRANSFORMS):
-            more |= transforms_of(result, transforms)
-        more |= page_of(result, with_report, inputs, parts)
+        extras = Extras()
+        with parts.step(SURFACES), extras.attempt("surfaces"):
+            extras.files |= meshes_of(result, formats)
+        with parts.step(TRANSFORMS), extras.attempt("transforms"):
+            extras.files |= transforms_of(result, transforms)
+        with extras.attempt(PAGE_NAME):
+            extras.files |= page_of(result, with_report, inputs, parts)
         with parts.step(SAVE):
-            save_result(result, output, overwrite=overwrite, surface=surface, more=more)
-    notes = () if quiet else (f"look at {output / ('report.html' if with_report else 'qc.png')}",)
+            save_result(result, output, overwrite=overwrite, surface=surface, more=extras.files)
+    extras.say(output)
+    seen = PAGE_NAME if PAGE_NAME in extras.files else "qc.png"
+    notes = () if quiet else (f"look at {output / seen}",)
     echo_result(result, output, as_json=as_json, accept_failed=accept_failed, notes=notes)
+    extras.end()

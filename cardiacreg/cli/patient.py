@@ -10,6 +10,7 @@ import click
 
 from cardiacreg.cli.report import PAGE as PAGE_NAME, page_of, page_of_patient, with_inputs
 from cardiacreg.cli.support import (
+    Extras,
     ProgressLines,
     as_cell,
     echo_json,
@@ -108,18 +109,22 @@ def refine_frames(
         result = refine_cine(frames=frames, options=options, progress=parts.of(REFINE), **inputs)
         shown = inputs | {"frame": None}
         result = with_inputs(replace(result, input_files=files), output, shown)
-        with parts.step(TRANSFORMS):
-            more = transform_contents(result) if transforms else {}
-        more |= page_of(result, with_report, shown, parts)
+        extras = Extras()
+        with parts.step(TRANSFORMS), extras.attempt("transforms"):
+            extras.files |= transform_contents(result) if transforms else {}
+        with extras.attempt(PAGE_NAME):
+            extras.files |= page_of(result, with_report, shown, parts)
         with parts.step(SAVE):
-            save_cine(result, output, overwrite=overwrite, more=more)
+            save_cine(result, output, overwrite=overwrite, more=extras.files)
+    extras.say(output)
     if as_json:
         echo_json(cine_summary(result) | {"folder": output})
     else:
         _echo_table(result, output)
     if not quiet and not as_json:
-        say(_where_to_look(output, with_report))
+        say(_where_to_look(output, PAGE_NAME in extras.files))
     _end_with_findings(result, output, accept_failed=accept_failed)
+    extras.end()
 
 
 def _leave_single_frame_options(
@@ -248,18 +253,27 @@ def refine_folder(
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         parts = _parts_of_folder(progress, found, with_report)
         result = refine_patient(found, options=options, progress=parts.of(REFINE), **inputs)
-        with parts.step(PAGE) as within:
-            page = page_of_patient(result, within) if with_report else None
+        extras = Extras()
+        with parts.step(PAGE) as within, extras.attempt(PAGE_NAME):
+            if with_report:
+                extras.files[PAGE_NAME] = page_of_patient(result, within)
+        page = extras.files.get(PAGE_NAME)
         with parts.step(SAVE):
             result.save(place, overwrite=overwrite, page=page)
+    extras.say(place)
     if as_json:
         echo_json(patient_summary(result) | {"folder": place})
     else:
         _echo_measures(result, place)
     if not quiet and not as_json:
-        seen = [place / PAGE_NAME] if with_report else [place / n / "qc.png" for n in result.frames]
+        seen = (
+            [place / PAGE_NAME]
+            if page is not None
+            else [place / n / "qc.png" for n in result.frames]
+        )
         say(f"look at {' and '.join(map(str, seen))}")
     _end_with_frames(result, place, accept_failed=accept_failed)
+    extras.end()
 
 
 def _parts_of_folder(progress: ProgressLines, found: PatientFiles, with_report: bool) -> Parts:

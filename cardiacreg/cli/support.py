@@ -304,6 +304,41 @@ def progress_lines(quiet: bool) -> Iterator[ProgressLines]:
         progress.close()
 
 
+class Extras:
+    """What is made beside a model; where some of it fails, the model is saved all the same.
+
+    Attributes
+    ----------
+    files : dict of str to bytes
+        What was made, by name.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self._problems: list[str] = []
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Remember what goes wrong, for the end; interruptions pass."""
+        try:
+            yield
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            code = getattr(error, "code", type(error).__name__)
+            self._problems.append(f"{what} could not be made ({code}: {error})")
+
+    def say(self, output: os.PathLike[str]) -> None:
+        """Tell what is missing."""
+        for problem in self._problems:
+            say(f"error: {problem}; the model is in {os.fspath(output)}.")
+
+    def end(self) -> None:
+        """End with exit code 1 where something is missing."""
+        if self._problems:
+            raise click.exceptions.Exit(EXIT_INPUT)
+
+
 def echo_json(content: Any) -> None:
     """Write JSON to stdout, as the files have it."""
     from cardiacreg.io.landmark_files import json_text

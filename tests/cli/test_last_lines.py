@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from cardiacreg.cli.app import main
 from cardiacreg.io.nifti import write_label_frames
 from cardiacreg.phantoms.toy_heart import make_toy_heart
+from cardiacreg.reports import report
 from cardiacreg.results import guards
 from tests.helpers.cohorts import QUICK, write_patient
 
@@ -88,3 +89,24 @@ def test_of_a_patients_series(refine, tmp_path):
     folder.mkdir()
     series(folder / "x_sa_gt.nii.gz")
     check(refine(folder, "--preset", "canonical"), tmp_path, "x/ED/qc.png", "x/ES/qc.png")
+
+
+@pytest.mark.parametrize("kind", ["frame", "cine", "folder"])
+def test_a_report_that_fails_loses_no_model(kind, tiny_files, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("no page today")
+
+    monkeypatch.setattr(report, "patient_page", fail)
+    words = {
+        "frame": lambda: ["-i", tiny_files.labels],
+        "cine": lambda: ["-i", series(tmp_path / "cine.nii.gz"), "--frames", "all"],
+        "folder": lambda: [write_patient(tmp_path / "somebody")],
+    }[kind]()
+    command = ["refine", *words, "--report", "-o", tmp_path / "out", "--accept-failed", *QUICK]
+    done = CliRunner().invoke(main, [*map(str, command), "--atlases", str(tiny_files.atlases)])
+    assert done.exit_code == 1, done.output
+    assert "report.html could not be made (ZeroDivisionError: no page today)" in done.stderr
+    place = tmp_path / "out" / ("somebody" if kind == "folder" else "")
+    assert f"the model is in {place}." in done.stderr
+    assert list(place.rglob("labels.nii.gz")) and not list(place.rglob("report.html"))
+    check(done.stdout + done.stderr.rpartition("the model is in")[2], tmp_path)
