@@ -24,6 +24,9 @@ SUFFIX = ".safetensors"
 DEFAULTS = ("unet2d_acdc", "unet2d_synthetic")
 """The first of these that is there is used where none is named."""
 
+VIEW_DEFAULT = "unet2d_views"
+"""Used for long-axis views where none is named."""
+
 PINNED = {
     "acdc": {
         "fcn2d_acdc": "dbf7f89d18d67e18927e9f6adaae55744f50464a6f1621675d5930002bcca03c",
