@@ -96,6 +96,7 @@ def predict_view(
         If memory does not suffice (OUT_OF_MEMORY).
     """
     volume = _plane(image, frame, check_spacing=check_spacing)
+    check_contrast(volume, "predict_view")
     model = _view_model(weights, device)
     probabilities = _probabilities(volume, model, _centre([volume], model))
     return _subject(volume, calibrated(probabilities, model.card), model, name or _name(image))
@@ -250,7 +251,6 @@ def _plane(image: Any, frame: int | None, *, check_spacing: bool) -> Volume:
             "short-axis stack is for predict.",
             code="SEVERAL_PLANES",
         )
-    check_contrast(volume, "predict_view")
     return volume
 
 
