@@ -36,6 +36,7 @@ PINNED = {
     "synthetic": {
         "sslln_lr_synthetic": "4e6d1bdc41c79652df3c8e5e17515b1609b0ddb5f2af05634d584fd4512e2908",
         "unet2d_synthetic": "896cbd80da17ff1f01282319567ebbb6fa5505ebf4fe4b985f22caa054de8940",
+        "unet2d_views": "8e4de0b52f5c8cd9ebd09296cea822cc2237d197052ad54dfed10bfbbdf5e09e",
     },
 }
 """SHA-256 of every weight file of this project, by set and name."""

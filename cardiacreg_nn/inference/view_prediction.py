@@ -49,6 +49,8 @@ _APART_MM, _RIM_MM = 80.0, 60.0
 _CENTRED_MM, _MOST_PASSES = 4.0, 3
 _LOOKS_AT_ONCE = 4
 _FEWEST_LV_CM2, _FEWEST_CAVITY_CM2 = 8.0, 2.0
+_LEAST_SURETY = 0.8
+"""Mean probability of the left ventricle over its pixels, chosen on synthetic planes beside the heart."""
 _DECIDING = 3
 """So many frames, evenly over the cycle, decide where the heart lies."""
 
@@ -363,13 +365,16 @@ def _subject(volume: Volume, probabilities: Image, model: Model, name: str) -> S
     array = probabilities.argmax(axis=0).astype(np.uint8)
     keep_largest_pieces(array)
     pixel_cm2 = float(np.prod(volume.spacing_mm[:2])) / 100
-    cavity = float((array == LV_CAVITY).sum()) * pixel_cm2
-    left = cavity + float((array == LV_WALL).sum()) * pixel_cm2
-    if left < _FEWEST_LV_CM2 or cavity < _FEWEST_CAVITY_CM2:
+    held = np.isin(array, (LV_CAVITY, LV_WALL))
+    left, cavity = (float(mask.sum()) * pixel_cm2 for mask in (held, array == LV_CAVITY))
+    of_left = probabilities[LV_CAVITY] + probabilities[LV_WALL]
+    surety = float(of_left[held].mean()) if held.any() else 0.0
+    if left < _FEWEST_LV_CM2 or cavity < _FEWEST_CAVITY_CM2 or surety < _LEAST_SURETY:
         raise InvalidInputError(
             f"{name}: {model.name} finds {left:.1f} cm2 of left ventricle, {cavity:.1f} cm2 of cavity in "
-            f"it, in a plane of {volume.shape[0]} x {volume.shape[1]} pixels; needs a long-axis view of "
-            f"the LV, at least {_FEWEST_LV_CM2:g} and {_FEWEST_CAVITY_CM2:g} cm2. Leave this view away.",
+            f"it, with a mean probability of {surety:.2f}; needs a long-axis view of the LV, at least "
+            f"{_FEWEST_LV_CM2:g} cm2, {_FEWEST_CAVITY_CM2:g} cm2 and {_LEAST_SURETY}. Leave this view "
+            "away.",
             code="NO_HEART",
         )
     return Subject(

@@ -1,4 +1,4 @@
-"""Long-axis views by the shipped weights: synthetic views, however they are stored, and every bad input."""
+"""Long-axis views by the shipped weights: synthetic views, however they are stored, and bad input."""
 
 import functools
 import warnings
