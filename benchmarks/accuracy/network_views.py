@@ -186,8 +186,9 @@ def _dice(found: LabelMap, truth: LabelMap) -> dict[str, float | None]:
 
 
 def _heart_unit(heart: Heart, method: str) -> Unit:
-    key = heart_key(heart, method) | {"code": _code()}
-    key |= {"sha256": _digest(_WEIGHTS), "stack_sha256": _digest(_STACK_WEIGHTS)}
+    key = heart_key(heart, method) | {"stack_sha256": _digest(_STACK_WEIGHTS)}
+    if method in (ALONE, FROM_VIEWS):
+        key |= {"sha256": _digest(_WEIGHTS), "code": _code()}
     measure = _of_views if method == ALONE else _of_models
     return Unit(key, lambda: rounded(key | measure(heart, method)))
 

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, label
 
 from cardiacreg.anatomy.topology import largest_piece
 from cardiacreg.errors import InputWarning, InvalidInputError
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
+    RV_CAVITY,
     RV_WALL,
     LabelMap,
     Subject,
@@ -37,7 +39,6 @@ from cardiacreg_nn.inference.prediction import (
     check_classes,
     check_contrast,
     describe,
-    keep_largest_pieces,
     load_model,
 )
 from cardiacreg_nn.inference.preprocessing import Image, Placement, place, to_native, turns
@@ -360,10 +361,23 @@ def _looked_at(volume: Volume, placements: Sequence[Placement], model: Model) ->
     return found
 
 
+def _keep_heart(array: NDArray[np.uint8]) -> None:
+    """Set all but the largest piece of the heart, and of each cavity, to background.
+
+    A thin apex may part the LV wall in two: every piece that touches the LV cavity is kept.
+    """
+    cavities = [array == value for value in (LV_CAVITY, RV_CAVITY)]
+    for mask in (array > 0, *cavities):
+        array[mask & ~largest_piece(mask, corners=True)] = 0
+    pieces, _ = label(array == LV_WALL, np.ones((3, 3, 3)))
+    near = binary_dilation(array == LV_CAVITY, np.ones((3, 3, 1)))
+    array[(array == LV_WALL) & ~np.isin(pieces, np.unique(pieces[near & (pieces > 0)]))] = 0
+
+
 def _subject(volume: Volume, probabilities: Image, model: Model, name: str) -> Subject:
     """Return the most probable labels where they hang together; raise if there is no left ventricle."""
     array = probabilities.argmax(axis=0).astype(np.uint8)
-    keep_largest_pieces(array)
+    _keep_heart(array)
     pixel_cm2 = float(np.prod(volume.spacing_mm[:2])) / 100
     held = np.isin(array, (LV_CAVITY, LV_WALL))
     left, cavity = (float(mask.sum()) * pixel_cm2 for mask in (held, array == LV_CAVITY))
