@@ -15,6 +15,7 @@ from cardiacreg_nn import agreement_with_stack, predict, predict_view, predict_v
 from cardiacreg_nn.data.augmentation import AugmentationOptions
 from cardiacreg_nn.data.view_hearts import view_heart
 from cardiacreg_nn.data.view_planes import ViewOptions, cut_views
+from cardiacreg_nn.inference.view_prediction import _keep_heart
 from tests.helpers.small_hearts import data_folder, small_heart
 from tests.nn.tiny_training import oracle_model
 
@@ -183,3 +184,14 @@ def test_finds_the_ventricle_of_a_patient():
         at[..., 2] = 0.0
         true = nearest_labels(drawn_by_people, at)
         assert dice(own, LabelMap(true, own.voxel_to_world), LV_CAVITY) > 0.85
+
+
+def test_a_wall_that_the_apex_parts_is_kept_and_what_lies_apart_is_not():
+    array = np.zeros((40, 40, 1), np.uint8)
+    array[10:16, 8:30], array[16:24, 8:30], array[24:30, 8:20] = LV_WALL, LV_CAVITY, LV_WALL
+    array[14:20, 33:36], array[2:4, 2:4] = LV_WALL, LV_CAVITY
+    kept = array.copy()
+    _keep_heart(kept)
+    expected = array.copy()
+    expected[14:20, 33:36] = expected[2:4, 2:4] = 0
+    assert np.array_equal(kept, expected)
