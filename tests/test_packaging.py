@@ -124,7 +124,7 @@ class TestWheel:
         assert metadata_of(wheel)["License-Expression"] == "Apache-2.0"
         assert wheel.stat().st_size < MOST_BYTES
         weights = {Path(n).stem for n in held_by(wheel) if n.endswith(".safetensors")}
-        assert weights == {"sslln_lr_synthetic", "unet2d_synthetic"}
+        assert weights == {"sslln_lr_synthetic", "unet2d_synthetic", "unet2d_views"}
 
     def test_works_without_the_checkout(self, unpacked, tmp_path):
         script = (

@@ -111,6 +111,8 @@ def _weights() -> Iterable[tuple[Path, str, list[int]]]:
     pooled = sorted(Path(runs).glob("*_fold[0-9]/weights.safetensors")) if runs else []
     for path in [*weight_files().values(), *pooled]:
         card = read_card(path.with_suffix(".json"))
+        if card["network"]["slices"] == 1:  # of long-axis views
+            continue
         name, fold = str(card["name"]), card["data"]["fold"]
         if path in pooled:
             name = f"{name.rpartition('_fold')[0]}, folds pooled"

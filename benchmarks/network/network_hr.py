@@ -219,7 +219,7 @@ def _test(method: str, network: Any, config: Any, source: Any, gap_mm: float) ->
     from cardiacreg_nn.data.augmentation import AugmentationOptions, augment
     from cardiacreg_nn.data.batches import step_generator
     from cardiacreg_nn.data.training_hearts import collate
-    from cardiacreg_nn.training.export import box_shape, box_spacing
+    from cardiacreg_nn.training.samples import box_shape, box_spacing
 
     device = next(network.parameters()).device
     stack, target = augment(
@@ -251,7 +251,7 @@ def _test(method: str, network: Any, config: Any, source: Any, gap_mm: float) ->
 def _landmark_errors(found: Any, truth: Any, config: Any) -> list[float | None]:
     """Distance of each landmark from its true place, None where it is missing."""
     from cardiacreg_nn.inference.landmark_extraction import extract_landmarks, regressed_landmarks
-    from cardiacreg_nn.training.export import box_shape, box_spacing
+    from cardiacreg_nn.training.samples import box_shape, box_spacing
 
     spacing = np.array(box_spacing(config))
     if found.ndim == 3:

@@ -6,6 +6,7 @@ That package and torch are imported inside the commands, so that everything else
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,11 @@ import click
 
 from cardiacreg.cli.heart import heart_options, told
 from cardiacreg.cli.presets import spacing_option
-from cardiacreg.cli.report import page_of, report_option, with_inputs
+from cardiacreg.cli.report import PAGE as PAGE_NAME, page_of, report_option, with_inputs
 from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
 from cardiacreg.cli.support import (
     EXIT_CODES,
+    Extras,
     as_cell,
     atlas_options,
     echo_json,
@@ -26,14 +28,18 @@ from cardiacreg.cli.support import (
     say,
 )
 from cardiacreg.compute.progress import PAGE, REFINE, SAVE, SEGMENT, parts_of_command
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InputWarning, InvalidInputError
 
 if TYPE_CHECKING:
     from cardiacreg.geometry import LabelMap, Subject
+    from cardiacreg.refinement.views import View
     from cardiacreg.results.result import RefineResult
 
 SEGMENT_FILES = ("segmentation.nii.gz", "segmentation_landmarks.json", "segmentation.json")
 PROBABILITIES_FILE = "segmentation_probabilities.nii.gz"
+VIEW_FILES = tuple(f"segmentation_view_{number}.nii.gz" for number in range(1, 52))
+"""As many as a refinement may have views, in their order."""
+_LEAST_AGREEMENT = 0.5
 
 _Command = Callable[..., Any]
 
@@ -129,6 +135,15 @@ def segment(
 @atlas_options
 @accept_failed_option
 @report_option
+@click.option(
+    "--view-image",
+    "view_images",
+    multiple=True,
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Image of a long-axis view of the same heart in the same world; segmented too, and refined "
+    "with. May be repeated.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
 def run(
     output: Path,
@@ -143,22 +158,24 @@ def run(
     frames: Sequence[str | int],
     accept_failed: bool,
     with_report: bool,
+    view_images: Sequence[str],
     threads: int | None,
     **inputs: Any,
 ) -> None:
     """Segment an image and refine the segmentation into a high-resolution model.
 
-    Writes what `cardiacreg segment` and `cardiacreg refine` write.
+    Writes what `cardiacreg segment` and `cardiacreg refine` write, and of each long-axis view that is
+    used segmentation_view_1.nii.gz, ... A view without a heart, or whose labels disagree with the
+    stack's, is told and left out.
     """
-    from cardiacreg.io.atomic_write import write_bytes_atomically
     from cardiacreg.io.kept_inputs import files_of
-    from cardiacreg.io.output_folder import all_or_nothing, check_output
+    from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement._refine import refine
     from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, besides, check_figures, write_files
+    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures
 
-    files = files_of(inputs["image"], inputs["weights"], atlases, *frames)
-    every = (*SEGMENT_FILES, *ON_REQUEST, *FILE_NAMES)
+    files = files_of(inputs["image"], inputs["weights"], atlases, *frames, *view_images)
+    every = (*SEGMENT_FILES, *VIEW_FILES, *ON_REQUEST, *FILE_NAMES)
     how: Any = {"overwrite": overwrite, "inputs": files}
     check_output(output, every, **how)
     check_figures()
@@ -169,30 +186,51 @@ def run(
         with parts.step(SEGMENT):
             subject = _predict(**inputs)
             others = _other_frames(frames, **inputs)
+            views = _seen_views(view_images, subject, **inputs)
         result = refine(
             subject.labels, image=subject.image, landmarks=subject.landmarks,
             probabilities=subject.metadata["probabilities"], atlases=atlases, frames=others,
-            options=options, threads=threads, progress=parts.of(REFINE),
+            views=views, options=options, threads=threads, progress=parts.of(REFINE),
         )  # fmt: skip
         result = _named(result, subject)
         stack = {"segmentation": output / SEGMENT_FILES[0], "preset": None, "frame": None}
         result = with_inputs(result, output, stack | {"image": inputs["image"]})
-        more = page_of(result, with_report, dict.fromkeys((*stack, "image")), parts)
-        names = (*_names(subject), *more, *besides(result), *FILE_NAMES)
-        with (
-            parts.step(SAVE),
-            all_or_nothing(output, names, outdated=every, **how) as stage,
-        ):
-            _write_segmentation(stage, subject)
-            for name, content in more.items():
-                write_bytes_atomically(stage / name, content)
-            write_files(result, stage)
-    seen = output / ("report.html" if with_report else "qc.png")
+        extras = Extras()
+        with extras.attempt(PAGE_NAME):
+            shown = dict.fromkeys((*stack, "image"))
+            extras.files |= page_of(result, with_report, shown, parts)
+        with parts.step(SAVE):
+            _save(result, subject, views, extras.files, output, {"outdated": every, **how})
+    extras.say(output)
+    seen = output / (PAGE_NAME if PAGE_NAME in extras.files else "qc.png")
     notes = () if quiet else (_licence(subject), f"look at {seen}")
     echo_result(
         result, output, as_json=as_json, accept_failed=accept_failed, notes=notes,
         more={"network": subject.metadata["network"]},
     )  # fmt: skip
+    extras.end()
+
+
+def _save(
+    result: RefineResult,
+    subject: Subject,
+    views: Sequence[View],
+    extras: Mapping[str, bytes],
+    output: Path,
+    how: Mapping[str, Any],
+) -> None:
+    """Write the segmentations and the model; they appear together."""
+    from cardiacreg.io.atomic_write import write_bytes_atomically
+    from cardiacreg.io.output_folder import all_or_nothing
+    from cardiacreg.results.files import FILE_NAMES, besides, write_files
+
+    names = (*_names(subject), *VIEW_FILES[: len(views)], *extras, *besides(result), *FILE_NAMES)
+    with all_or_nothing(output, names, **how) as stage:
+        _write_segmentation(stage, subject)
+        _write_views(stage, views)
+        for name, content in extras.items():
+            write_bytes_atomically(stage / name, content)
+        write_files(result, stage)
 
 
 def _named(result: RefineResult, subject: Subject) -> RefineResult:
@@ -203,15 +241,77 @@ def _named(result: RefineResult, subject: Subject) -> RefineResult:
 
 def _predict(image: str, *, cine: bool = False, **options: Any) -> Any:
     """Return the segmented subject, or those of all frames of a cine."""
+    network = _network()
+    return network.predict_cine(image, **options) if cine else network.predict(image, **options)
+
+
+def _network() -> Any:
+    """Import the package of the network."""
     try:
-        from cardiacreg_nn import predict, predict_cine
+        import cardiacreg_nn
+
+        cardiacreg_nn.predict  # noqa: B018  (loads what it needs)
     except ImportError as error:
         raise InvalidInputError(
             f"the network needs torch and safetensors ({error.__cause__ or error}); install them with: "
             'pip install "cardiacreg[nn]".',
             code="NO_TORCH",
         ) from error
-    return predict_cine(image, **options) if cine else predict(image, **options)
+    return cardiacreg_nn
+
+
+def _seen_views(
+    files: Sequence[str], subject: Subject, *, frame: int | None, device: str | None, **others: Any
+) -> list[View]:
+    """Segment long-axis views, and leave out those that show no heart or another place of it."""
+    from cardiacreg.refinement.views import View, check_view_count
+
+    check_view_count(len(files))
+    found = []
+    for file in files:
+        try:
+            seen = _network().predict_view(
+                file, frame=_frame_of(file, frame), device=device,
+                check_spacing=others["check_spacing"],
+            )  # fmt: skip
+        except InvalidInputError as error:
+            if error.code != "NO_HEART":
+                raise
+            _leave_out(file, str(error))
+            continue
+        share = _network().agreement_with_stack(seen.labels, subject.labels)
+        if share is None or share < _LEAST_AGREEMENT:
+            said = "nowhere in the stack" if share is None else f"with a Dice of {share:.2f}"
+            _leave_out(
+                file,
+                f"its left ventricle agrees with that of the stack {said}; needs "
+                f"{_LEAST_AGREEMENT}. Look at the view, and whether it is of the same heart in the "
+                "same world.",
+            )
+            continue
+        found.append(View(seen.labels, image=seen.image, name=seen.name))
+    return found
+
+
+def _frame_of(file: str, frame: int | None) -> int | None:
+    """The same frame of a view that has several; a view with one has only that."""
+    import nibabel
+
+    if frame is None or not Path(file).is_file():
+        return frame
+    shape = nibabel.load(file).shape
+    return frame if len(shape) > 3 and max(shape[3:]) > 1 else None
+
+
+def _leave_out(file: str, why: str) -> None:
+    warnings.warn(f"the view {Path(file).name} is left out: {why}", InputWarning, stacklevel=3)
+
+
+def _write_views(place: Path, views: Sequence[View]) -> None:
+    from cardiacreg.io.nifti import write_labels
+
+    for name, view in zip(VIEW_FILES, views, strict=False):
+        write_labels(os.fspath(place / name), view.segmentation, description=view.name[:79])
 
 
 def _other_frames(frames: Sequence[str | int], **inputs: Any) -> list[LabelMap]:

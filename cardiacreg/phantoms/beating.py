@@ -100,7 +100,7 @@ def beating_heart(
     ends = [sample_shape(seed, phase=phase, group=group) for phase in ("ED", "ES")]
     times = np.array([0.0, SYSTOLE]) if n_frames == 2 else np.arange(n_frames) / n_frames
     amounts = contraction(times)
-    shapes = [_between(ends[0], ends[1], float(amount)) for amount in amounts]
+    shapes = [shape_between(ends[0], ends[1], float(amount)) for amount in amounts]
     steps = np.asarray(spacing_mm, dtype=np.float64)
     axes = _axes_over(shapes, steps)
     return [
@@ -109,8 +109,29 @@ def beating_heart(
     ]
 
 
-def _between(ed: HeartShape, es: HeartShape, amount: float) -> HeartShape:
-    """Interpolate all measures, and keep the volume of the LV wall."""
+def shape_between(ed: HeartShape, es: HeartShape, amount: float) -> HeartShape:
+    """Interpolate all measures of one person's phases, and keep the volume of the LV wall.
+
+    Parameters
+    ----------
+    ed, es : HeartShape
+        At end-diastole and end-systole.
+    amount : float
+        How contracted the heart is: 0 at end-diastole, 1 at end-systole.
+
+    Returns
+    -------
+    HeartShape
+
+    Examples
+    --------
+    >>> from cardiacreg.phantoms.beating import shape_between
+    >>> from cardiacreg.phantoms.population import sample_shape, shape_volumes
+    >>> ends = [sample_shape(10_000, phase=phase) for phase in ("ED", "ES")]
+    >>> volumes = [shape_volumes(shape_between(*ends, amount)).lv_cavity_ml for amount in (0, 0.5, 1)]
+    >>> volumes[0] > volumes[1] > volumes[2]
+    True
+    """
     if amount in (0.0, 1.0):
         return es if amount else ed
     mixed = {

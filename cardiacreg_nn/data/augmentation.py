@@ -183,7 +183,7 @@ def augment(
         From 0 to 1, 0 where no slice was acquired.
     target : Target
     """
-    draw = _Draw(generator, sources.image.device, len(sources.image))
+    draw = Draw(generator, sources.image.device, len(sources.image))
     motion = _motion(sources, shape, spacing_mm, options, draw)
     given, painted = _painted(sources, options, draw)
     slabs = 3 if options.thick_slices and bool(sources.fine.any()) else 1
@@ -195,7 +195,7 @@ def augment(
     centre = _indices(sources, shape, motion, 0.0)
     labels = _sample(sources.labels.float(), centre, nearest=True).long()
     image = _recolour(image, labels, sources.fine & ~painted, options, draw)
-    image = _intensities(image, options, draw)
+    image = change_intensities(image, options, draw)
     effects = ScannerEffects(options.coarse, options.ghosts, options.fold, options.crop)
     if any(effects):
         image = with_effects(image, labels, effects, draw.uniform)
@@ -205,7 +205,7 @@ def augment(
     return image * shown, Target(labels * kept, points, sources.known)
 
 
-class _Draw:
+class Draw:
     """Random numbers per sample, drawn on the CPU and used on the device."""
 
     def __init__(self, generator: torch.Generator, device: torch.device, n: int) -> None:
@@ -227,7 +227,7 @@ def _motion(
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
     options: AugmentationOptions,
-    draw: _Draw,
+    draw: Draw,
 ) -> _Motion:
     fine = sources.fine
     angle = torch.deg2rad(draw.normal(sd=options.rotation_deg))
@@ -260,7 +260,7 @@ def _motion(
     return _Motion(linear, shift, slice_shift, spacing, thickness, mirrored)
 
 
-def _tilts(sd_deg: Tensor, draw: _Draw) -> Tensor:
+def _tilts(sd_deg: Tensor, draw: Draw) -> Tensor:
     """Rotations (N, 3, 3) about random axes in the plane, by normal angles."""
     heading = draw.uniform(high=2 * math.pi)
     axis = torch.stack([torch.zeros_like(heading), heading.cos(), heading.sin()], dim=1)
@@ -318,7 +318,7 @@ def _move_landmarks(points_mm: Tensor, motion: _Motion, shape: tuple[int, int, i
     return torch.where(motion.mirrored[:, None, None], moved[:, order], moved)
 
 
-def _kept(sources: Sources, heights: Tensor, options: AugmentationOptions, draw: _Draw) -> Tensor:
+def _kept(sources: Sources, heights: Tensor, options: AugmentationOptions, draw: Draw) -> Tensor:
     """Return which slices (N, S) remain acquired; `heights` are their indices in the source."""
     first, last = sources.extent[:, :1], sources.extent[:, 1:]
     step = (heights[:, 1:2] - heights[:, :1]).abs().clamp_min(1e-3)
@@ -335,7 +335,7 @@ def _kept(sources: Sources, heights: Tensor, options: AugmentationOptions, draw:
     return (heights >= first - 0.01) & (heights <= last + 0.01)
 
 
-def _gaps(kept: Tensor, motion: _Motion, options: AugmentationOptions, draw: _Draw) -> Tensor:
+def _gaps(kept: Tensor, motion: _Motion, options: AugmentationOptions, draw: Draw) -> Tensor:
     """Return which slices (N, S) are black though they are labelled."""
     if not options.gap:
         return torch.zeros_like(kept)
@@ -348,7 +348,7 @@ def _gaps(kept: Tensor, motion: _Motion, options: AugmentationOptions, draw: _Dr
     return chosen[:, None] & ((number - middle[:, None]).abs() <= half[:, None])
 
 
-def _painted(sources: Sources, options: AugmentationOptions, draw: _Draw) -> tuple[Tensor, Tensor]:
+def _painted(sources: Sources, options: AugmentationOptions, draw: Draw) -> tuple[Tensor, Tensor]:
     """Return the hearts' images, some of them painted anew, and which."""
     none = torch.zeros_like(sources.fine)
     if not options.repaint or sources.tissues is None:
@@ -360,7 +360,7 @@ def _painted(sources: Sources, options: AugmentationOptions, draw: _Draw) -> tup
 
 
 def _recolour(
-    image: Tensor, labels: Tensor, fine: Tensor, options: AugmentationOptions, draw: _Draw
+    image: Tensor, labels: Tensor, fine: Tensor, options: AugmentationOptions, draw: Draw
 ) -> Tensor:
     """Give the tissues of synthetic images new levels, and their surroundings new regions."""
     amount = options.recolour
@@ -382,7 +382,7 @@ def _recolour(
     return torch.where(fine[:, None, None, None], coloured, image)
 
 
-def _intensities(image: Tensor, options: AugmentationOptions, draw: _Draw) -> Tensor:
+def change_intensities(image: Tensor, options: AugmentationOptions, draw: Draw) -> Tensor:
     """Change contrast, brightness, sharpness and noise; stay within 0 and 1."""
     n, slices, height, width = image.shape
     if options.blur:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from cardiacreg_nn.data.training_hearts import (
     anatomy_sources,
     synthetic_source,
 )
+from cardiacreg_nn.data.view_hearts import view_heart
 from cardiacreg_nn.inference.preprocessing import NetworkBox
 
 DATA_VARIABLE = "CARDIACREG_DATA"
@@ -37,6 +40,9 @@ class DataConfig:
     whole_slices : bool
         Whether synthetic hearts are labelled as people label stacks: at the base a slice shows the
         ventricles whole or not at all.
+    long_axis : bool
+        Whether synthetic hearts are made to cut long-axis views from: whole, with atria, at random times
+        of the cycle.
     acdc : bool
         Whether to train on ACDC, from the folder ``acdc`` in the data folder.
     anatomies : tuple of str
@@ -51,6 +57,7 @@ class DataConfig:
     first_seed: int = 20_000
     held_out: int = 8
     whole_slices: bool = False
+    long_axis: bool = False
     acdc: bool = False
     anatomies: tuple[str, ...] = ()
     folds: int = 5
@@ -83,7 +90,10 @@ def gather(config: DataConfig, box: NetworkBox, cache: Path | None = None) -> Tr
         If data on disk are asked for and ``CARDIACREG_DATA`` does not hold them.
     """
     seeds = range(config.first_seed, config.first_seed + config.synthetic + config.held_out)
-    hearts = [cached_synthetic(seed, cache, whole=config.whole_slices) for seed in seeds]
+    if config.long_axis:
+        hearts = [_cached(cache, f"view_{seed:06d}", partial(view_heart, seed)) for seed in seeds]
+    else:
+        hearts = [cached_synthetic(seed, cache, whole=config.whole_slices) for seed in seeds]
     fine, held_out = hearts[: config.synthetic], hearts[config.synthetic :]
     real: list[Source] = []
     if config.acdc:
@@ -110,14 +120,19 @@ def data_folder(name: str) -> Path:
 
 def cached_synthetic(seed: int, cache: Path | None, *, whole: bool = False) -> Source:
     """Return a synthetic heart, from the cache where it is there."""
+    name = f"{'whole' if whole else 'heart'}_{seed:06d}"
+    return _cached(cache, name, partial(synthetic_source, seed, whole=whole))
+
+
+def _cached(cache: Path | None, name: str, make: Callable[[], Source]) -> Source:
     if cache is None:
-        return synthetic_source(seed, whole=whole)
-    path = cache / f"{'whole' if whole else 'heart'}_{seed:06d}.npz"
+        return make()
+    path = cache / f"{name}.npz"
     if path.is_file():
         with np.load(path) as held:
             if "tissues" in held:
                 return _from_arrays(dict(held))
-    source = synthetic_source(seed, whole=whole)
+    source = make()
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.tmp")
     with part.open("wb") as file:

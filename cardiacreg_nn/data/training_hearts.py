@@ -55,7 +55,8 @@ class Source:
     Parameters
     ----------
     image, labels : ndarray of uint8, shape (D, H, W)
-        The image's 0 to 1 as 0 to 255; canonical labels.
+        The image's 0 to 1 as 0 to 255, empty for hearts that views are cut from and painted; canonical
+        labels.
     spacing_mm : ndarray, shape (3,)
         Along (k, i, j).
     landmarks_mm : ndarray, shape (6, 3)

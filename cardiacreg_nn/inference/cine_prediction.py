@@ -40,7 +40,7 @@ from cardiacreg_nn.inference.weights import Model
 
 _DECIDING = 3
 """So many frames, evenly over the cycle, decide how the stack lies."""
-_NEIGHBOURS = (0.25, 0.5, 0.25)
+NEIGHBOURS = (0.25, 0.5, 0.25)
 _VIEWS = 3
 
 
@@ -78,7 +78,7 @@ def predict_cine(
     InputWarning
         As `predict`; and for frames in which no heart is found.
     """
-    array, matrix = _read(image)
+    array, matrix = read_cine(image, "predict_cine")
     model = weights if isinstance(weights, Model) else load_model(weights, device)
     check_classes(model)
     frames = [_frame(array, matrix, n, check_spacing) for n in range(array.shape[3])]
@@ -103,7 +103,8 @@ def predict_cine(
     return tuple(found)
 
 
-def _read(image: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
+def read_cine(image: Any, where: str) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Read a 4-D image; `where` names the caller in errors."""
     if isinstance(image, str | os.PathLike):
         array, matrix, _ = read_vectors(image, max_bytes=MAX_BYTES)
     elif isinstance(image, tuple) and len(image) == 2:
@@ -112,8 +113,9 @@ def _read(image: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
         array, matrix = np.asanyarray(image.dataobj), np.asarray(image.affine, dtype=np.float64)
     if array.ndim != 4:
         raise InvalidInputError(
-            f"predict_cine: the image has shape {array.shape}; needs (i, j, slices, frames). One frame "
-            "by itself is for predict, or cardiacreg segment without --all-frames.",
+            f"{where}: the image has shape {array.shape}; needs (i, j, slices, frames). One "
+            f"frame by itself is for {where.removesuffix('_cine')}, or cardiacreg segment without "
+            "--all-frames.",
             code="NOT_4D",
         )
     return array, matrix
@@ -151,7 +153,7 @@ def _seen(
         wanted[number + 1] = looks_at(number + 1)
         shares[number + 1] = averaged(wanted[number + 1], frames[(number + 1) % len(frames)])
         near = [shares[number + step] for step in (-1, 0, 1)]
-        mean = np.tensordot(np.array(_NEIGHBOURS, dtype=np.float32), np.stack(near), axes=1)
+        mean = np.tensordot(np.array(NEIGHBOURS, dtype=np.float32), np.stack(near), axes=1)
         yield volume, wanted[number], np.asarray(mean, dtype=np.float32)
         del wanted[number - 1], shares[number - 1]
 

@@ -164,19 +164,31 @@ def checked_volume(image: Any, frame: int | None = None, *, check_spacing: bool 
             "move it to the end.",
             code="TOO_FEW_SLICES",
         )
-    low, high = np.percentile(volume.array, (1, 99))
-    if not high > low:
-        raise InvalidInputError(
-            f"predict: the image is constant ({float(low):g} from the 1st to the 99th percentile); "
-            "needs a picture. Was the right file or frame given?",
-            code="CONSTANT_IMAGE",
-        )
+    check_contrast(volume, "predict")
     return volume
 
 
-def check_classes(model: Model) -> None:
-    """Refuse weights that do not predict the five canonical classes and six landmarks."""
+def check_contrast(volume: Volume, where: str) -> None:
+    """Refuse an image that shows nothing; `where` names the caller."""
+    low, high = np.percentile(volume.array, (1, 99))
+    if not high > low:
+        raise InvalidInputError(
+            f"{where}: the image is constant ({float(low):g} from the 1st to the 99th percentile); "
+            "needs a picture. Was the right file or frame given?",
+            code="CONSTANT_IMAGE",
+        )
+
+
+def check_classes(model: Model, *, of_views: bool = False) -> None:
+    """Refuse weights of other classes and landmarks than ours, or of the other kind of image."""
     config: Any = model.network.config
+    if (config.slices == 1) != of_views:
+        kinds = ("short-axis stacks (predict)", "single long-axis views (predict_view)")
+        raise InvalidInputError(
+            f"{model.path or model.name}: the weights are of a network for {kinds[not of_views]}; needs "
+            f"those of one for {kinds[of_views]}.",
+            code="WEIGHTS_MISMATCH",
+        )
     if (config.structures, config.landmarks) != (N_LABELS, len(LANDMARK_NAMES)):
         raise InvalidInputError(
             f"{model.path or model.name}: the weights predict {config.structures} structures and "
@@ -240,7 +252,7 @@ def averaged(looks: Sequence[Look], volume: Volume) -> Image:
 def heart_labels(probabilities: Image, volume: Volume, model: Model) -> LabelMap:
     """Return the most probable labels where they hang together; raise if there is no heart."""
     array = probabilities.argmax(axis=0).astype(np.uint8)
-    _keep_largest_pieces(array)
+    keep_largest_pieces(array)
     labels = LabelMap(array, volume.voxel_to_world)
     ml = (array > 0).sum() * float(np.prod(volume.spacing_mm)) / 1000
     held = int(array.any(axis=(0, 1)).sum())
@@ -254,7 +266,7 @@ def heart_labels(probabilities: Image, volume: Volume, model: Model) -> LabelMap
     return labels
 
 
-def _keep_largest_pieces(array: NDArray[np.uint8]) -> None:
+def keep_largest_pieces(array: NDArray[np.uint8]) -> None:
     """Set all but the largest piece of the heart, and then of each structure, to background."""
     for mask in (array > 0, *(array == label for label in range(1, N_LABELS))):
         array[mask & ~largest_piece(mask, corners=True)] = 0

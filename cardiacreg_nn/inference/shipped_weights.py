@@ -24,6 +24,9 @@ SUFFIX = ".safetensors"
 DEFAULTS = ("unet2d_acdc", "unet2d_synthetic")
 """The first of these that is there is used where none is named."""
 
+VIEW_DEFAULT = "unet2d_views"
+"""Used for long-axis views where none is named."""
+
 PINNED = {
     "acdc": {
         "fcn2d_acdc": "dbf7f89d18d67e18927e9f6adaae55744f50464a6f1621675d5930002bcca03c",
@@ -33,6 +36,7 @@ PINNED = {
     "synthetic": {
         "sslln_lr_synthetic": "4e6d1bdc41c79652df3c8e5e17515b1609b0ddb5f2af05634d584fd4512e2908",
         "unet2d_synthetic": "896cbd80da17ff1f01282319567ebbb6fa5505ebf4fe4b985f22caa054de8940",
+        "unet2d_views": "8e4de0b52f5c8cd9ebd09296cea822cc2237d197052ad54dfed10bfbbdf5e09e",
     },
 }
 """SHA-256 of every weight file of this project, by set and name."""

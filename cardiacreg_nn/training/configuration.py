@@ -9,6 +9,7 @@ from typing import Any
 
 from cardiacreg_nn.data.augmentation import AugmentationOptions
 from cardiacreg_nn.data.batches import DataConfig
+from cardiacreg_nn.data.view_planes import ViewOptions
 from cardiacreg_nn.inference.preprocessing import NetworkBox
 from cardiacreg_nn.networks.sslln import NetworkConfig
 from cardiacreg_nn.training.losses import LossConfig
@@ -70,6 +71,7 @@ class Config:
     box: NetworkBox = field(default_factory=NetworkBox)
     loss: LossConfig = field(default_factory=LossConfig)
     augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    views: ViewOptions = field(default_factory=ViewOptions)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -78,6 +80,11 @@ class Config:
             raise ValueError(
                 f"network.slices is {self.network.slices} and box.shape is {self.box.shape}; "
                 "the third number of the shape must be the number of slices."
+            )
+        if self.data.long_axis and (self.network.slices != 1 or self.data.acdc):
+            raise ValueError(
+                "data.long_axis cuts single slices from synthetic hearts: needs network.slices = 1 and "
+                "no acquired stacks (data.acdc)."
             )
 
     def to_dict(self) -> dict[str, Any]:

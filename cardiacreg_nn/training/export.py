@@ -8,33 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cardiacreg_nn.data.augmentation import AugmentationOptions, augment
 from cardiacreg_nn.data.batches import TrainingData, choose, step_generator
-from cardiacreg_nn.data.training_hearts import Source, collate
+from cardiacreg_nn.data.training_hearts import Source
 from cardiacreg_nn.inference.weights import Model, save_weights
 from cardiacreg_nn.networks.baseline_networks import build_network
 from cardiacreg_nn.networks.sslln import MOMENTUM
 from cardiacreg_nn.training.configuration import Config
 from cardiacreg_nn.training.losses import known_log_probabilities
+from cardiacreg_nn.training.samples import sample
 
 WEIGHTS = "weights.safetensors"
+_VIEWS_PER_HEART = 12
 ACDC_LICENCE = "CC BY-NC-SA 4.0"
 ACDC_CITATION = (
     "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky et al., IEEE Transactions on Medical Imaging "
     "37(11):2514-2525, 2018, doi:10.1109/TMI.2018.2837502"
 )
-
-
-def box_shape(config: Config) -> tuple[int, int, int]:
-    """Return the box's voxels along (S, H, W)."""
-    height, width, slices = config.box.shape
-    return slices, height, width
-
-
-def box_spacing(config: Config) -> tuple[float, float, float]:
-    """Return the box's spacing along (k, i, j) in mm."""
-    i, j, k = config.box.spacing_mm
-    return k, i, j
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -55,17 +44,15 @@ def autocast(device: torch.device, config: Config) -> torch.autocast:
 def validate(network: nn.Module, sources: list[Source], config: Config) -> dict[str, float]:
     """Return the mean Dice per structure of held-out hearts on the network's lattice.
 
-    Acquired stacks and synthetic hearts (seen through thick slices, with a fixed seed) are kept apart.
+    Acquired stacks and synthetic hearts (seen through thick slices, with a fixed seed) are kept apart;
+    long-axis views are drawn as in training, several of each heart.
     """
     network.eval()
     device = next(network.parameters()).device
     found: dict[str, list[float]] = {}
-    options = AugmentationOptions.none()
-    for number, source in enumerate(sources):
-        rng = step_generator(1, number, 0)
-        stack, target = augment(
-            collate([source], device), box_shape(config), box_spacing(config), options, rng
-        )
+    rounds = _VIEWS_PER_HEART if config.data.long_axis else 1
+    for number, source in enumerate(sources * rounds):
+        stack, target = sample([source], config, step_generator(1, number, 0), device, plain=True)
         with autocast(device, config):
             logits = network(stack).structures
         best = known_log_probabilities(logits.float(), target.known).argmax(1)
@@ -109,13 +96,7 @@ def measure_statistics(network: nn.Module, data: TrainingData, config: Config) -
     for number in range(config.training.statistics):
         rng = step_generator(config.training.seed, -1 - number, 0)
         chosen = choose(data, config.training.batch, config.data.real_share, rng)
-        stack, _ = augment(
-            collate(chosen, device),
-            box_shape(config),
-            box_spacing(config),
-            config.augmentation,
-            rng,
-        )
+        stack, _ = sample(chosen, config, rng, device)
         with autocast(device, config):
             network(stack)
     for norm in norms:

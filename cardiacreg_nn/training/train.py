@@ -20,21 +20,19 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from cardiacreg_nn.data.augmentation import augment
 from cardiacreg_nn.data.batches import TrainingData, choose, gather, step_generator
-from cardiacreg_nn.data.training_hearts import Source, collate
+from cardiacreg_nn.data.training_hearts import Source
 from cardiacreg_nn.inference.weights import Model, load_weights, write_atomically
 from cardiacreg_nn.networks.baseline_networks import build_network
 from cardiacreg_nn.training.configuration import Config, TrainingConfig, read_config
 from cardiacreg_nn.training.export import (
     autocast,
     averaged_network,
-    box_shape,
-    box_spacing,
     export_weights,
     validate,
 )
 from cardiacreg_nn.training.losses import objective
+from cardiacreg_nn.training.samples import sample
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
 COLUMNS = ("step", "seconds", "learning_rate", "total", "dice", "cross_entropy", "landmarks")
@@ -73,10 +71,7 @@ class Run:
         config = self.config
         rng = step_generator(config.training.seed, self.step, rank)
         chosen = choose(data, config.training.batch, config.data.real_share, rng)
-        stack, target = augment(
-            collate(chosen, self.device, self.held), box_shape(config), box_spacing(config),
-            config.augmentation, rng,
-        )  # fmt: skip
+        stack, target = sample(chosen, config, rng, self.device, self.held)
         rate = learning_rate(config.training, self.step, self.spent)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -53,6 +53,7 @@ LEFT_OUT = {
     "network_doubt": TRAINS,
     "network_gpu": TRAINS,
     "network_hr": TRAINS,
+    "network_views": "draws and refines whole hearts; its tables are tested in test_views_tables",
     "network_labels": "draws and refines whole hearts; its parts are tested in test_learned_comparators",
     "optimisers": "registers with every optimiser for minutes; its parts have tests of their own",
     "population_figure": "draws whole hearts; no numbers",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import views
+from benchmarks.accuracy import network_views, views
 from benchmarks.harness.cases import Case
 from cardiacreg import Subject
 from cardiacreg.phantoms.long_axis_views import ViewAcquisition, simulate_views
@@ -78,3 +78,57 @@ def test_errors_of_shifts_are_raw_and_without_mean_and_trend():
     figures = views._shift_figures(Found, case, ())
     assert figures["detrended_mm"] < 1e-9 < 1 < figures["raw_mm"]
     assert figures["untouched_mm"] == 0
+
+
+class TestOfTheNetwork:
+    """The benchmark of views by a network: its tables from known records, and Dice in a plane."""
+
+    def of_patient(self, method, dice):
+        kinds = [(phase, kind) for phase in (0, 9) for kind in network_views.KINDS.values()]
+        found = [
+            {
+                "phase": phase,
+                "view": kind,
+                "dice": dict.fromkeys(STRUCTURES[:3], dice - phase / 100),
+            }
+            for phase, kind in kinds
+        ]
+        found[2]["dice"]["RV cavity"] = None  # the two-chamber view
+        return {"case": "bivme", "method": method, "found": found}
+
+    def test_tables_hold_what_was_measured(self):
+        dice = dict.fromkeys(STRUCTURES[:3], 0.9)
+        heart = {"method": network_views.ALONE, "found": [
+            {"view": "two-chamber", "dice": dice}, {"view": "four-chamber", "dice": dice},
+            {"view": "three-chamber", "dice": dice | {"RV cavity": None, "LV cavity": 0.8}},
+        ]}  # fmt: skip
+        models = [
+            record(f"subject{number:02d}", method, 0.9 + step / 50 + number / 1000)
+            for number in range(6)
+            for step, method in enumerate(network_views.MODELS)
+        ]
+        patient = [self.of_patient(network_views.ALONE, 0.95), self.of_patient("shape-based", 0.85)]
+        found = network_views.tables({"patient": patient, "views": [heart] * 2, "records": models})
+        assert (
+            "| four-chamber | network, each frame by itself | 0.905 ±"
+            in found["network-views-patient"]
+        )
+        assert "| all views | shape-based | 0.805 ±" in found["network-views-patient"]
+        assert found["network-views-worst"].count("| shape-based | ") == 3
+        assert (
+            "| three-chamber | 0.800 ± 0.000 | 0.900 ± 0.000 | – | 0.800 |"
+            in found["network-views-hearts"]
+        )
+        assert "| images: stack and views | 0.922" in found["network-views-models"]
+        assert "+0.020" in found["network-views-gain"]
+
+    def test_dice_is_that_of_the_plane(self):
+        (view,) = simulate_views(make_toy_heart(), ["four_chamber"], seed=2)
+        truth = view.subject.labels
+        assert network_views._dice(truth, truth) == dict.fromkeys(STRUCTURES[:3], 1.0)
+        aside = truth.voxel_to_world.copy()
+        aside[:3, 3] += 20 * aside[:3, 0] / np.linalg.norm(aside[:3, 0])
+        moved = network_views._dice(type(truth)(truth.array, aside), truth)
+        assert 0 < moved["LV cavity"] < 0.9
+        empty = network_views._dice(type(truth)(0 * truth.array, truth.voxel_to_world), truth)
+        assert set(empty.values()) == {0.0}

@@ -50,6 +50,8 @@ def write_stacks(folder):
     four, two = cardiacreg.simulate_views(hearts[0], ["four_chamber", "two_chamber"], seed=1)
     cardiacreg.write_labels(folder / "4ch_seg.nii.gz", stored(four.subject.labels, FOUR_CHAMBER))
     cardiacreg.write_labels(folder / "2ch_seg.nii.gz", stored(two.subject.labels))
+    for name, view in (("4ch", four), ("2ch", two)):
+        cardiacreg.write_volume(folder / f"{name}.nii.gz", view.subject.image)
     frames = beating_heart(10_003, n_frames=3, spacing_mm=HEARTS_MM)
     series = [
         stored(each.subject.labels) for each in cardiacreg.Degradation().of_frames(frames, seed=1)

@@ -15,13 +15,16 @@ MODULES = {
     for p in sorted(PACKAGE.rglob("*.py"))
 }
 MEETS_CARDIACREG = {
+    "data.atria",
     "data.tissue_map",
     "data.training_hearts",
+    "data.view_hearts",
     "inference.calibration",
     "inference.cine_prediction",
     "inference.orientation_search",
     "inference.prediction",
     "inference.shipped_weights",
+    "inference.view_prediction",
     "inference.weights",
 }
 

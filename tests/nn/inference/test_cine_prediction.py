@@ -62,7 +62,7 @@ def test_one_frame_that_is_seen_badly_is_helped_by_its_neighbours(monkeypatch):
     found = predict_cine((broken, matrix), weights=oracle_model())
     shares = found[4].metadata["probabilities"][1:, :, :, k].sum(axis=0)
     assert shares.max() > 0.4  # half of what is said of a frame comes from its neighbours
-    monkeypatch.setattr(cine_prediction, "_NEIGHBOURS", (0.0, 1.0, 0.0))
+    monkeypatch.setattr(cine_prediction, "NEIGHBOURS", (0.0, 1.0, 0.0))
     alone = predict_cine((broken, matrix), weights=oracle_model())
     assert alone[4].metadata["probabilities"][1:, :, :, k].sum(axis=0).max() < 0.1
 

@@ -17,6 +17,7 @@ from cardiacreg_nn.inference import shipped_weights
 from cardiacreg_nn.inference.shipped_weights import (
     DEFAULTS,
     PINNED,
+    VIEW_DEFAULT,
     default_weights,
     pinned_sha256,
     weight_files,
@@ -26,6 +27,7 @@ from cardiacreg_nn.inference.shipped_weights import (
 from cardiacreg_nn.inference.weights import read_card
 
 FILES = list(weight_files().values())
+OF_STACKS = [path for path in FILES if path.stem != VIEW_DEFAULT]
 MOST_BYTES = 16_000_000
 
 
@@ -115,6 +117,9 @@ class TestEveryFile:
         else:
             assert card["licence"] == "Apache-2.0" and "citation" not in card
 
+
+@pytest.mark.parametrize("path", OF_STACKS, ids=lambda path: path.stem)
+class TestEveryFileOfStacks:
     def test_finds_a_synthetic_heart_that_it_never_saw(self, path):
         scan = simulate_low_resolution(sample_heart(10_001, group="healthy"), seed=1).subject
         with warnings.catch_warnings():
