@@ -2,7 +2,8 @@
 
 The last step of a refinement. Small pieces that voting leaves behind are given to what surrounds them;
 closed pockets of background inside the heart are filled with the nearest label; a cavity voxel of the LV
-that touches the RV cavity or RV wall face to face becomes LV wall, so that the septum is closed.
+that touches the RV cavity or RV wall face to face becomes LV wall, so that the septum is closed. Where the
+LV cavity touches the background anywhere but towards the base, one voxel of wall is laid around it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def clean_topology(labels: LabelMap) -> LabelMap:
     Returns
     -------
     LabelMap
-        Same lattice and no label that the input lacks, except LV wall where a septum is closed.
+        Same lattice and no label that the input lacks, except LV wall where a septum or apex is closed.
 
     Examples
     --------
@@ -106,6 +107,44 @@ def _close_septum(array: NDArray[np.uint8]) -> bool:
     return bool(closed.any())
 
 
+def _close_apex(array: NDArray[np.uint8]) -> bool:
+    """Put LV wall outside the LV cavity where it is bare away from the base, its largest opening."""
+    box = _boxes(array).get(LV_CAVITY)
+    if box is None:
+        return False
+    part = array[_with_shell(box)]
+    cavity = part == LV_CAVITY
+    bare = np.argwhere(cavity & _beside(part == 0))
+    if not len(bare):
+        return False
+    centre = _centre(cavity)
+    opened = bare[(bare - centre) @ (bare.mean(axis=0) - centre) < 0]
+    if not len(opened):
+        return False
+    near = np.zeros_like(cavity)
+    near[tuple(opened.T)] = True
+    closed = (part == 0) & ndimage.binary_dilation(near, _CORNERS)
+    part[closed] = LV_WALL
+    return bool(closed.any())
+
+
+def _centre(mask: Mask) -> NDArray[np.float64]:
+    """Mean position of a mask's voxels, from their numbers along each axis."""
+    plane = mask.sum(axis=2)
+    along = (plane.sum(axis=1), plane.sum(axis=0), mask.sum(axis=(0, 1)))
+    return np.array([np.average(np.arange(len(count)), weights=count) for count in along])
+
+
+def _beside(mask: Mask) -> Mask:
+    """Voxels that share a face with one of a mask, or are in it."""
+    near = mask.copy()
+    for axis in range(mask.ndim):
+        low, high = (slice(None),) * axis + (slice(1, None),), (slice(None),) * axis + (slice(-1),)
+        near[low] |= mask[high]
+        near[high] |= mask[low]
+    return near
+
+
 def _drop_small_components(array: NDArray[np.uint8]) -> bool:
     """Give every component but the largest of each structure to the nearest other label."""
     stray = np.zeros(array.shape, dtype=bool)
@@ -129,7 +168,7 @@ def _fill_holes(array: NDArray[np.uint8]) -> bool:
     return filled
 
 
-_STEPS = (_close_septum, _drop_small_components, _fill_holes)
+_STEPS = (_close_septum, _close_apex, _drop_small_components, _fill_holes)
 
 
 def _pockets(mask: Mask) -> Mask:

@@ -74,6 +74,22 @@ def test_the_septum_is_closed_with_wall(right):
     assert (found[1:4, 1:4, 1:4] == right).all()
 
 
+def test_an_open_apex_is_closed_from_outside_and_the_base_stays_open():
+    """The wall is laid around the cavity, in one piece with the rest; the cavity keeps its voxels."""
+    array = cleaned(heart())
+    cavity = array == LV_CAVITY
+    low = np.flatnonzero(cavity.any(axis=(0, 1)))[0]
+    opened = np.array(array)
+    opened[:, :, :low][opened[:, :, :low] == LV_WALL] = 0
+    assert touches(opened[:, :, : low + 1], LV_CAVITY, (0,))
+    found = cleaned(opened)
+    np.testing.assert_array_equal(found == LV_CAVITY, cavity)
+    assert not touches(found[:, :, : low + 2], LV_CAVITY, (0,))
+    np.testing.assert_array_equal(found[:, :, low + 1 :], array[:, :, low + 1 :])
+    assert touches(found, LV_CAVITY, (0,))
+    assert components(found, LV_WALL) == 1
+
+
 def test_the_largest_component_stays():
     array = np.zeros((12, 3, 3), dtype=np.uint8)
     array[:7], array[9:] = LV_WALL, LV_WALL
