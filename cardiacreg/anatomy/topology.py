@@ -2,8 +2,8 @@
 
 The last step of a refinement. Small pieces that voting leaves behind are given to what surrounds them;
 closed pockets of background inside the heart are filled with the nearest label; a cavity voxel of the LV
-that touches the RV cavity or RV wall face to face becomes LV wall, so that the septum is closed. Where the
-LV cavity touches the background anywhere but towards the base, one voxel of wall is laid around it.
+that touches the RV cavity or RV wall face to face becomes LV wall, so that the septum is closed. Where
+the LV cavity touches the background anywhere but towards the base, one voxel of wall is laid around it.
 """
 
 from __future__ import annotations
