@@ -228,10 +228,11 @@ def phase_pictures(
         "outlines; the input's show in magenta where they differ.",
     )
     tell("drawing cuts")
+    source = "atlases and the given views" if phase.views else "atlases alone"
     cuts = as_png(
         draw_cuts(refined, scene, directions, _cut_columns(refined)),
         "Two cuts along the long axis of the left ventricle, apex down. Hatched parts lie beyond the "
-        "slices that show the structure: they come from the atlases alone.",
+        f"slices that show the structure: they come from the {source}.",
     )
     tell("drawing surfaces")
     looks = tuple(

@@ -235,7 +235,7 @@ def _differing_volumes(volumes: Mapping[str, StructureVolume]) -> Iterable[Findi
             VOLUME_DIFFERS,
             f"model's volume differs by more than {100 * MOST_VOLUME_DIFFERENCE:.0f} % from the input's: "
             f"{', '.join(shown)}; see in the table of volumes whether that lies inside the labelled "
-            "slices or beyond them, where the model comes from the atlases alone",
+            "slices or beyond them, where no slice tells of it",
         )
 
 
@@ -257,9 +257,9 @@ def _beyond(
     if shown:
         yield Finding(
             BEYOND_ENDS,
-            f"model beyond the labelled slices at the {end}: {', '.join(shown)}; that part comes from "
-            f"the atlases alone, so check in {pictures} that it looks like a heart, and where the stack "
-            "does not end as assumed say so (coverage= or --coverage)",
+            f"model beyond the labelled slices at the {end}: {', '.join(shown)}; no slice tells "
+            f"of that part, so check in {pictures} that it looks like a heart, and where the stack does "
+            "not end as assumed say so (coverage= or --coverage)",
         )
 
 
