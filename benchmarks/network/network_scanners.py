@@ -101,7 +101,7 @@ class _Effort(NamedTuple):
 
 
 _FULL = _Effort(
-    1500, 2, 60, (80, 80, 12), (1.9, 1.9, 10.0), (8, 16, 32, 64, 64), (AS_IS, *SCANNER, *TISSUES)
+    400, 2, 60, (80, 80, 12), (1.9, 1.9, 10.0), (8, 16, 32, 64, 64), (AS_IS, *SCANNER, *TISSUES)
 )
 _QUICK = _Effort(
     2, 1, 1, (48, 48, 8), (3.0, 3.0, 10.0), (4, 4, 8, 8, 8), (AS_IS, "motion ghosts", "dark fat")
