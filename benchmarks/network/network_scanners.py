@@ -406,7 +406,8 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         )
     found["network-scanners-hearts"] = _mean_table(records, drawn)
     found["network-scanners-hearts-effects"] = _gain_table(records, drawn, ((EFFECTS, PAINTED),))
-    found["network-scanners-hearts-painting"] = _gain_table(records, drawn, ((PAINTED, DRAWN),))
+    if any(r["method"] == DRAWN for r in records):
+        found["network-scanners-hearts-painting"] = _gain_table(records, drawn, ((PAINTED, DRAWN),))
     return found
 
 
@@ -430,10 +431,16 @@ def _dice(records: Sequence[Record], name: str, method: str) -> dict[str, list[f
     return {r["case"]: r["dice"][name] or [0.0] * len(_NAMES) for r in own}
 
 
+def _measured(records: Sequence[Record]) -> list[str]:
+    """Return the networks that were measured, in their order."""
+    known = tabulate.methods(records)
+    return [method for method in METHODS if method in known]
+
+
 def _dice_table(records: Sequence[Record], sets: Sequence[str]) -> str:
     rows = []
     for name in sets:
-        for method in METHODS:
+        for method in _measured(records):
             own = list(_dice(records, name, method).values())
             columns = np.array(own).reshape(-1, len(_NAMES)).T
             lost = sum(not any(each) for each in own)
@@ -444,11 +451,11 @@ def _dice_table(records: Sequence[Record], sets: Sequence[str]) -> str:
 
 def _mean_table(records: Sequence[Record], sets: Sequence[str]) -> str:
     """Mean Dice over the three structures, one column per network."""
-    rows = []
+    methods, rows = _measured(records), []
     for name in sets:
-        means = [[float(np.mean(d)) for d in _dice(records, name, m).values()] for m in METHODS]
+        means = [[float(np.mean(d)) for d in _dice(records, name, m).values()] for m in methods]
         rows.append([name, *[tabulate.mean_sd(own) for own in means]])
-    return tabulate.markdown(["mean Dice of three structures", *METHODS], rows)
+    return tabulate.markdown(["mean Dice of three structures", *methods], rows)
 
 
 def _gain_table(
