@@ -42,6 +42,7 @@ _PARTS = {
     "quality": ("failures",),
     "two_frames": ("quality",),
     "network_doubt": ("network_acdc",),
+    "network_scanners": ("network_acdc",),
     "network_cine": ("long_axis", "guidepoints", "network_acdc"),
     "bad_inputs": ("bad_files", "bad_values"),
     "reliability": (

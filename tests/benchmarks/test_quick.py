@@ -13,6 +13,7 @@ import pytest
 from benchmarks import __main__ as runner
 from benchmarks.accuracy import surfaces
 from benchmarks.harness import cases, store
+from benchmarks.network import network_labels
 from cardiacreg.atlases import packed
 from cardiacreg.errors import InputWarning
 from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
@@ -20,17 +21,19 @@ from cardiacreg.phantoms.hearts import HeartSpecification, sample_heart
 COARSE_MM = (2.5, 2.5, 4.0)
 CHEAP = (
     "bad_inputs", "cohort", "comparison", "fast_method", "initialisation", "long_axis", "meshes",
-    "pathology", "peers", "reliability", "startup", "surfaces",
+    "network_scanners", "pathology", "peers", "reliability", "startup", "surfaces",
 )  # fmt: skip
 COARSE = (
     "comparison",
     "fast_method",
     "initialisation",
     "long_axis",
+    "network_scanners",
     "pathology",
     "reliability",
     "surfaces",
 )
+NEEDS_TORCH = ("network_scanners",)
 ABSENT = (
     "anatomy_transfer", "hidden_ends", "missing_base", "network_acdc", "orientation",
     "other_image", "real", "two_frames", "volumes",
@@ -109,7 +112,7 @@ def few_hearts(few_packed, monkeypatch, tmp_path):
 @pytest.fixture
 def coarse_hearts(monkeypatch):
     """Hearts of coarse voxels, and points of true surfaces farther apart."""
-    for module in (cases, surfaces):
+    for module in (cases, network_labels, surfaces):
         coarse = partial(sample_heart, spacing_mm=COARSE_MM)
         monkeypatch.setattr(module, "sample_heart", coarse)
     monkeypatch.setattr(surfaces, "_TRUE_STEP_MM", 1.2)
@@ -121,6 +124,8 @@ def coarse_hearts(monkeypatch):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised inside SimpleITK
 @pytest.mark.parametrize("name", CHEAP)
 def test_a_quick_run_measures_without_error_and_fills_its_tables(name, few_hearts, request):
+    if name in NEEDS_TORCH:
+        pytest.importorskip("torch")
     if name in COARSE:
         request.getfixturevalue("coarse_hearts")
     with warnings.catch_warnings():
