@@ -102,7 +102,7 @@ def _close_septum(array: NDArray[np.uint8]) -> bool:
     right = (part == RV_CAVITY) | (part == RV_WALL)
     if not right.any():
         return False
-    closed = (part == LV_CAVITY) & ndimage.binary_dilation(right, _FACES)
+    closed = (part == LV_CAVITY) & _beside(right)
     part[closed] = LV_WALL
     return bool(closed.any())
 

@@ -270,10 +270,9 @@ def _seen_views(
     found = []
     for file in files:
         try:
-            seen = _network().predict_view(
-                file, frame=_frame_of(file, frame), device=device,
-                check_spacing=others["check_spacing"],
-            )  # fmt: skip
+            seen = _seen_view(
+                file, frame=frame, device=device, check_spacing=others["check_spacing"]
+            )
         except InvalidInputError as error:
             if error.code != "NO_HEART":
                 raise
@@ -289,18 +288,21 @@ def _seen_views(
                 "same world.",
             )
             continue
-        found.append(View(seen.labels, image=seen.image, name=seen.name))
+        found.append(View(seen.labels, image=seen.image, name=seen.name or ""))
     return found
 
 
-def _frame_of(file: str, frame: int | None) -> int | None:
-    """The same frame of a view that has several; a view with one has only that."""
-    import nibabel
+def _seen_view(file: str, *, frame: int | None, **how: Any) -> Subject:
+    """Segment a view, in the same frame as the stack where the view has several."""
+    from cardiacreg.io.label_values import ONE_FRAME
 
-    if frame is None or not Path(file).is_file():
-        return frame
-    shape = nibabel.load(file).shape
-    return frame if len(shape) > 3 and max(shape[3:]) > 1 else None
+    try:
+        seen = _network().predict_view(file, frame=frame, **how)
+    except InvalidInputError as error:
+        if error.code != ONE_FRAME:
+            raise
+        seen = _network().predict_view(file, **how)
+    return seen  # type: ignore[no-any-return]
 
 
 def _leave_out(file: str, why: str) -> None:

@@ -139,6 +139,16 @@ def test_a_view_of_several_frames_gives_that_of_the_stack(files, tiny_files):
     assert np.array_equal(first, second)
 
 
+def test_a_damaged_view_is_an_error_in_one_line_also_with_a_frame(files, tiny_files):
+    one = nibabel.load(files / "sax.nii.gz")
+    both = np.stack([one.get_fdata()] * 2, axis=-1).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(both, one.affine), files / "sax.nii.gz")
+    (files / "bad.nii.gz").write_bytes(b"no image")
+    done = refined(files, tiny_files, "--frame", 1, "--view-image", files / "bad.nii.gz")
+    assert done.exit_code == 1 and "error [NOT_NIFTI]" in done.stderr
+    assert not (files / "out").exists()
+
+
 def test_a_stack_is_no_view(files, tiny_files):
     done = refined(files, tiny_files, "--view-image", files / "sax.nii.gz")
     assert done.exit_code == 1 and "SEVERAL_PLANES" in done.stderr
