@@ -8,7 +8,8 @@ the LV cavity touches the background anywhere but towards the base, one voxel of
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ Box = tuple[slice, ...]
 _FACES = ndimage.generate_binary_structure(3, 1)
 _CORNERS = ndimage.generate_binary_structure(3, 3)
 _MOST_ROUNDS = 10
+_STRUCTURES = (LV_CAVITY, LV_WALL, RV_WALL, RV_CAVITY)
+_BITS = np.array([n in _STRUCTURES and 1 << n for n in range(256)], dtype=np.uint8)
 
 
 def clean_topology(labels: LabelMap) -> LabelMap:
@@ -48,7 +51,7 @@ def clean_topology(labels: LabelMap) -> LabelMap:
     0
     """
     check_argument(labels, LabelMap, "clean_topology: labels")
-    box = _bounding_box(labels.array)
+    box = _bounding_box(labels.array != 0, 2)
     if box is None:
         return labels
     array = np.array(labels.array[box])
@@ -85,13 +88,23 @@ def _largest(pieces: NDArray[np.int32]) -> int:
     return int(sizes.argmax())
 
 
-def _bounding_box(array: NDArray[np.uint8]) -> Box | None:
-    held = array != 0
-    seen = (held.any(axis=(1, 2)), (plane := held.any(axis=0)).any(axis=1), plane.any(axis=0))
-    found = [np.flatnonzero(along) for along in seen]
+def _bounding_box(mask: Mask, margin: int) -> Box | None:
+    """Return the box around what a mask holds, wider by a margin within the array; None if empty."""
+    return _box(_projected(mask), margin)
+
+
+def _box(held: Iterable[NDArray[Any]], margin: int) -> Box | None:
+    """Return the same from which positions along each axis are held."""
+    found = [np.flatnonzero(along) for along in held]
     if not len(found[0]):
         return None
-    return tuple(slice(max(0, int(at[0]) - 2), int(at[-1]) + 3) for at in found)
+    return tuple(slice(max(0, int(at[0]) - margin), int(at[-1]) + margin + 1) for at in found)
+
+
+def _projected(bits: NDArray[Any]) -> list[NDArray[Any]]:
+    """Which bits there are at each position along i, j and k."""
+    deep, plane = (np.bitwise_or.reduce(bits, axis=axis) for axis in (2, 0))
+    return [np.bitwise_or.reduce(*each) for each in ((deep, 1), (plane, 1), (plane, 0))]
 
 
 def _close_septum(array: NDArray[np.uint8]) -> bool:
@@ -184,8 +197,9 @@ def _pockets(mask: Mask) -> Mask:
 
 def _boxes(array: NDArray[np.uint8]) -> dict[int, Box]:
     """Return the bounding box of each structure that there is, by its label."""
-    found = enumerate(ndimage.find_objects(array, max_label=RV_CAVITY), start=1)
-    return {label: box for label, box in found if box is not None}
+    along = _projected(_BITS[array])  # one bit per label, so that all are projected at once
+    boxes = {label: _box((each & _BITS[label] for each in along), 0) for label in _STRUCTURES}
+    return {label: box for label, box in boxes.items() if box is not None}
 
 
 def _with_shell(box: Box) -> Box:
@@ -197,10 +211,9 @@ def _assign_nearest(array: NDArray[np.uint8], where: Mask) -> bool:
 
     Returns whether there were any.
     """
-    if not where.any():
+    box = _bounding_box(where, 1)
+    if box is None:
         return False
-    (box,) = ndimage.find_objects(where.astype(np.uint8))
-    box = _with_shell(box)
     part, own = array[box], where[box]
     nearest = ndimage.distance_transform_edt(own, return_distances=False, return_indices=True)
     part[own] = part[tuple(nearest)][own]

@@ -23,7 +23,7 @@ from cardiacreg.registration.ffd_registration import StopReason, register_prepar
 from cardiacreg.registration.multiresolution import MultiresolutionSolver, State
 from cardiacreg.registration.options import RegistrationOptions
 from cardiacreg.registration.prepared_target import PreparedTarget, widen_domain
-from cardiacreg.transforms.atlas_lookup import build_lookup
+from cardiacreg.transforms.atlas_lookup import AtlasLookup, build_lookup
 from cardiacreg.transforms.ffd import FFD
 
 _LONGEST_STEP = 0.15
@@ -143,6 +143,7 @@ class _Tracking:
         self._affines = dict(affines)
         self._states: dict[int, State] = {}
         self._done: dict[int, TrackedFrame] = {}
+        self._cells: dict[bytes, AtlasLookup] = {}  # the atlas by the codes of a frame's labels
 
     def spread(self) -> bool:
         """Register the reference, and go on from neighbour to neighbour, both ways around the cycle.
@@ -236,7 +237,10 @@ class _Tracking:
     def _solver(
         self, prepared: PreparedTarget, affine: Affine, options: RegistrationOptions | None = None
     ) -> MultiresolutionSolver:
-        cells = build_lookup(self._atlas, prepared.codes.codes)
+        codes = prepared.codes.codes
+        cells = self._cells.get(codes.tobytes())
+        if cells is None:
+            cells = self._cells[codes.tobytes()] = build_lookup(self._atlas, codes)
         return MultiresolutionSolver(prepared, options or self._cycle.options, cells, affine, 1)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cardiacreg.cli.presets import frame_option, meaning_options, one_meaning, spacing_option
-from cardiacreg.cli.support import EXIT_CODES, about, as_cell, echo_json, say
+from cardiacreg.cli.support import EXIT_CODES, about, as_cell, echo_json, progress_lines, say
 
 if TYPE_CHECKING:
     from cardiacreg.io.label_values import Frame
@@ -201,7 +201,8 @@ def mesh(
     angles = FibreAngles(*fibre_angles)
     how: Any = {"case": case, "overwrite": overwrite, "inputs": found.files}
     check_volume_mesh_output(output, formats, **how)
-    made = volume_mesh(found, edge_mm=edge_mm, angles=angles)
+    with progress_lines(as_json) as progress:
+        made = volume_mesh(found, edge_mm=edge_mm, angles=angles, progress=progress)
     write_volume_mesh(output, made, formats, **how)
     volumes, quality = made.volumes_ml(), made.scaled_jacobians()
     if as_json:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cardiacreg.anatomy.landmarks import landmarks_from_labels
 from cardiacreg.anatomy.volumes import structure_volumes_ml
 from cardiacreg.arrays import Float, MadeAnew
+from cardiacreg.compute.progress import Parts, Stage
+from cardiacreg.compute.threads import ProgressCallable
 from cardiacreg.errors import InvalidInputError, check_argument, warn
 from cardiacreg.geometry import LV_WALL, RV_WALL, LabelMap, apply_matrix
 from cardiacreg.measures.segments import heart_directions
@@ -28,6 +30,14 @@ _THINNEST = 1.5
 """Least thickness of a wall in edges: a thinner one would have holes."""
 _SHORTEST_MM, _LONGEST_MM = 0.75, 5.0
 _MOST_EXCESS = 0.1
+_STAGES = {
+    "walls": Stage("smoothing the walls", 2.0),
+    "fill": Stage("filling the walls with tetrahedra", 2.5),
+    "improve": Stage("moving nodes for better tetrahedra", 4.0),
+    "boundary": Stage("naming the surfaces", 2.0),
+    "fibres": Stage("laying fibres", 16.0),
+}
+"""In order, weighted by the seconds that they take."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +101,11 @@ class VolumeMesh(MadeAnew):
 
 
 def volume_mesh(
-    model: Model, *, edge_mm: float = DEFAULT_EDGE_MM, angles: FibreAngles | None = None
+    model: Model,
+    *,
+    edge_mm: float = DEFAULT_EDGE_MM,
+    angles: FibreAngles | None = None,
+    progress: ProgressCallable | None = None,
 ) -> VolumeMesh:
     """Fill the walls of a model with tetrahedra.
 
@@ -109,6 +123,8 @@ def volume_mesh(
         holes: a thin RV wall needs small edges.
     angles : FibreAngles, optional
         Of fibres and sheets at endo- and epicardium; those of the paper when absent.
+    progress : callable, optional
+        Receives a `Progress` at the beginning and the end of each step, as `refine` sends them.
 
     Returns
     -------
@@ -148,18 +164,24 @@ def volume_mesh(
             "(edge_mm= or --edge-mm).",
             code="BAD_EDGE",
         )
-    known = as_model(model)
+    known, parts = as_model(model), Parts(progress, _STAGES)
     frame = heart_directions(known.landmarks or landmarks_from_labels(known.labels))
-    fields = wall_fields(known.labels, frame, _THINNEST * edge_mm)
-    made = improved(stuffed(fields.wall, edge_mm / STEP_MM))
-    nodes, tetrahedra = _used(made.nodes, without_pinches(made.tetrahedra))
-    nodes_mm = apply_matrix(fields.voxel_to_world, nodes)
-    if np.linalg.det(fields.voxel_to_world[:3, :3]) < 0:
-        tetrahedra = tetrahedra[:, [0, 1, 3, 2]]
-    triangles = boundary_of(tetrahedra)
-    surfaces = surface_numbers(nodes_mm, triangles, fields, frame)
-    regions = _regions(nodes[tetrahedra].mean(axis=1), fields)
-    laid = rule_based_fibres(nodes_mm, tetrahedra, triangles, surfaces, frame, angles)
+    with parts.step("walls"):
+        fields = wall_fields(known.labels, frame, _THINNEST * edge_mm)
+    with parts.step("fill"):
+        filled = stuffed(fields.wall, edge_mm / STEP_MM)
+    with parts.step("improve"):
+        made = improved(filled)
+    with parts.step("boundary"):
+        nodes, tetrahedra = _used(made.nodes, without_pinches(made.tetrahedra))
+        nodes_mm = apply_matrix(fields.voxel_to_world, nodes)
+        if np.linalg.det(fields.voxel_to_world[:3, :3]) < 0:
+            tetrahedra = tetrahedra[:, [0, 1, 3, 2]]
+        triangles = boundary_of(tetrahedra)
+        surfaces = surface_numbers(nodes_mm, triangles, fields, frame)
+        regions = _regions(nodes[tetrahedra].mean(axis=1), fields)
+    with parts.step("fibres"):
+        laid = rule_based_fibres(nodes_mm, tetrahedra, triangles, surfaces, frame, angles)
     mesh = VolumeMesh(
         nodes_mm,
         tetrahedra.astype(np.int32),

@@ -129,8 +129,14 @@ def test_an_edge_out_of_range(heart, edge):
 
 
 def test_angles_change_the_fibres(heart, mesh):
+    told = []
     with pytest.warns(InputWarning, match="are thickened"):
-        found = volume_mesh(heart.labels, edge_mm=3, angles=FibreAngles(60.0, -60.0))
+        found = volume_mesh(
+            heart.labels, edge_mm=3, angles=FibreAngles(60.0, -60.0), progress=told.append
+        )
+    shares = [report.share for report in told]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == pytest.approx(1)
+    assert [report.title for report in told[::2]] == [report.title for report in told[1::2]]
     np.testing.assert_array_equal(found.nodes_mm, mesh.nodes_mm)
     assert np.abs((found.fibres * mesh.fibres).sum(axis=1)).mean() < 0.999
 
@@ -140,7 +146,8 @@ def test_the_command(heart, tmp_path):
     command = ["mesh", str(tmp_path / "heart.nii.gz"), "-o", str(tmp_path / "out")]
     done = CliRunner().invoke(main, [*command, "--format", "carp", "--edge-mm", "4"])
     assert done.exit_code == 0, done.output
-    assert "LV wall" in done.output and (tmp_path / "out" / "mesh.elem").is_file()
+    assert "laying fibres" in done.stderr and "LV wall" in done.stdout
+    assert (tmp_path / "out" / "mesh.elem").is_file()
     done = CliRunner().invoke(main, [*command, "--format", "abc"])
     assert done.exit_code == 2 and "needs some of vtu" in done.output
 
