@@ -17,7 +17,7 @@ from cardiacreg.cine.result import CineResult
 from cardiacreg.cohort.patients import PatientFiles, Preset, find_patient
 from cardiacreg.compute.progress import part_of
 from cardiacreg.compute.threads import ProgressCallable
-from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
+from cardiacreg.errors import InvalidInputError, check_argument, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LV_CAVITY
 from cardiacreg.io.atomic_write import write_bytes_atomically
 from cardiacreg.io.kept_inputs import files_of
@@ -200,6 +200,7 @@ def refine_patient(
     >>> found.phases, 10 < {row.name: row.value for row in found.measures.table()}["LVEF"] < 50
     (('ED', 'ES'), True)
     """
+    check_argument(patient, (PatientFiles, str, os.PathLike), "refine_patient: patient")
     files = patient if isinstance(patient, PatientFiles) else find_patient(patient)
     if not use_views:
         files = replace(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_argument
 from cardiacreg.results.folders import CINE_FOLDER
 
 Preset = str | Mapping[int, int] | None
@@ -135,9 +135,10 @@ def find_patient(folder: str | os.PathLike[str], *, subject: str | None = None) 
     Raises
     ------
     InvalidInputError
-        If the folder does not exist (NO_FOLDER), no convention fits (NO_PATIENT), several do or files
-        say two things of one frame (AMBIGUOUS_PATIENT), it holds several patients (SEVERAL_PATIENTS), or
-        a table or ``Info.cfg`` names what is not there (BAD_PATIENT).
+        If the folder is no path (BAD_TYPE) or does not exist (NO_FOLDER), no convention fits
+        (NO_PATIENT), several do or files say two things of one frame (AMBIGUOUS_PATIENT), it holds
+        several patients (SEVERAL_PATIENTS), or a table or ``Info.cfg`` names what is not there
+        (BAD_PATIENT).
 
     Examples
     --------
@@ -153,6 +154,7 @@ def find_patient(folder: str | os.PathLike[str], *, subject: str | None = None) 
     """
     from cardiacreg.cohort.conventions import patients_in
 
+    check_argument(folder, (str, os.PathLike), "find_patient: folder")
     place = Path(folder)
     found = patients_in(place)
     if len(found) > 1:

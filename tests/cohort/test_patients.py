@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cardiacreg import InvalidInputError, find_patient
+from cardiacreg import InvalidInputError, find_patient, refine_patient
 from cardiacreg.cohort.conventions import patients_in
 
 
@@ -202,3 +202,10 @@ class TestRefusals:
         with pytest.raises(InvalidInputError) as told:
             find_patient(folder, subject=subject)
         assert told.value.code == "BAD_SUBJECT"
+
+
+@pytest.mark.parametrize("call", [find_patient, refine_patient])
+def test_a_list_of_files_is_no_patient(call):
+    with pytest.raises(InvalidInputError, match=f"{call.__name__}: .* is a list; needs .*str") as told:
+        call(["ed.nii.gz", "es.nii.gz"])
+    assert told.value.code == "BAD_TYPE"
