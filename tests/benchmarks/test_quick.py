@@ -35,7 +35,7 @@ COARSE = (
 )
 NEEDS_TORCH = ("network_scanners",)
 ABSENT = (
-    "anatomy_transfer", "hidden_ends", "missing_base", "network_acdc", "orientation",
+    "acdc_cohort", "anatomy_transfer", "hidden_ends", "missing_base", "network_acdc", "orientation",
     "other_image", "real", "two_frames", "volumes",
 )  # fmt: skip
 TIMES = "times fresh processes or every kernel for minutes"
