@@ -41,7 +41,7 @@ ROOMS = {
         "surfaces": (*NOUNS, "slices", "io", "transforms", "results"),
         "doors": (*NOUNS, "slices", "io", "anatomy", "transforms", "surfaces", "__init__"),
         "measures": (*NOUNS, "io", "anatomy", "results", "surfaces"),
-        "meshes": (*NOUNS, "io", "anatomy", "results", "surfaces", "measures"),
+        "meshes": (*NOUNS, "compute", "io", "anatomy", "results", "surfaces", "measures"),
         "refinement": (
             *NOUNS, "slices", "compute", "io", "anatomy", "transforms", "registration",
             "slice_motion", "fusion", "metrics", "phantoms", "atlases", "results", "__init__",

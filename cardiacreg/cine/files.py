@@ -59,28 +59,45 @@ def save_cine(
     InvalidInputError
         As `results.files.save_result`.
     """
+    extra = more or {}
+    with all_or_nothing(
+        Path(folder), names_of(result, extra), overwrite=overwrite, outdated=ON_REQUEST,
+        inputs=result.input_files,
+    ) as stage:  # fmt: skip
+        write_cine(result, stage, extra)
+    return Path(folder)
+
+
+def names_of(result: CineResult, more: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return the files that `write_cine` writes; ``cine.json`` is the last."""
+    return (*more, *((VIEWS,) if has_planes(result.views) else ()), *FILE_NAMES)
+
+
+def write_cine(result: CineResult, stage: Path, more: Mapping[str, bytes]) -> None:
+    """Write the files of a cine into a folder that is there, for `save_cine` and who writes more.
+
+    Parameters
+    ----------
+    result : CineResult
+    stage : pathlib.Path
+    more : mapping of str to bytes
+        As for `save_cine`.
+    """
     from cardiacreg.cine.curves_figure import draw_curves
     from cardiacreg.results.qc_figure import png_bytes
 
-    kept = (VIEWS,) if has_planes(result.views) else ()
-    names = (*(more or {}), *kept, *FILE_NAMES)
-    with all_or_nothing(
-        Path(folder), names, overwrite=overwrite, outdated=ON_REQUEST, inputs=result.input_files
-    ) as stage:
-        for name, content in (more or {}).items():
-            write_bytes_atomically(stage / name, content)
-        labels = [frame.labels for frame in result.frames]
-        write_label_frames(stage / "labels.nii.gz", labels, step_ms=_step_ms(result))
-        write_bytes_atomically(stage / "volumes.csv", _table(result).encode())
-        if has_planes(result.views):
-            write_bytes_atomically(stage / VIEWS, planes_content(result.views))
-        write_bytes_atomically(stage / "curves.png", png_bytes(draw_curves(result)))
-        checksums = {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(stage.iterdir())
-        }
-        write_json(stage / CINE_SUMMARY, cine_summary(result) | {"files_sha256": checksums})
-    return Path(folder)
+    for name, content in more.items():
+        write_bytes_atomically(stage / name, content)
+    labels = [frame.labels for frame in result.frames]
+    write_label_frames(stage / "labels.nii.gz", labels, step_ms=_step_ms(result))
+    write_bytes_atomically(stage / "volumes.csv", _table(result).encode())
+    if has_planes(result.views):
+        write_bytes_atomically(stage / VIEWS, planes_content(result.views))
+    write_bytes_atomically(stage / "curves.png", png_bytes(draw_curves(result)))
+    checksums = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(stage.iterdir())
+    }
+    write_json(stage / CINE_SUMMARY, cine_summary(result) | {"files_sha256": checksums})
 
 
 def transform_contents(result: CineResult) -> dict[str, bytes]:

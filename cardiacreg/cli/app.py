@@ -14,10 +14,9 @@ import click
 
 from cardiacreg import __version__
 from cardiacreg.cli.atlas import atlas
-from cardiacreg.cli.cache import cache
 from cardiacreg.cli.cohort import cohort
 from cardiacreg.cli.demo import demo
-from cardiacreg.cli.doctor import doctor
+from cardiacreg.cli.doctor import cache, doctor
 from cardiacreg.cli.heart import chosen_options, heart_options, paired_views
 from cardiacreg.cli.model import (
     convert,
@@ -46,7 +45,8 @@ from cardiacreg.cli.result import (
     transforms_option,
     verify,
 )
-from cardiacreg.cli.segment import run as run_both, segment
+from cardiacreg.cli.run import run as run_both
+from cardiacreg.cli.segment import segment
 from cardiacreg.cli.simulate import simulate
 from cardiacreg.cli.support import EXIT_CODES, Extras, SafeGroup, atlas_options, progress_lines
 from cardiacreg.compute.progress import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,13 +83,7 @@ def refine_frames(
         What is left of the command's options.
     """
     from cardiacreg.cine._refine_cine import refine_cine
-    from cardiacreg.cine.files import (
-        FILE_NAMES,
-        ON_REQUEST,
-        cine_summary,
-        save_cine,
-        transform_contents,
-    )
+    from cardiacreg.cine.files import FILE_NAMES, ON_REQUEST, save_cine, transform_contents
     from cardiacreg.cli.result import findings_kept_for_the_end
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
@@ -104,7 +99,7 @@ def refine_frames(
     only = (REFINE, *(name for name, is_asked in asked.items() if is_asked), SAVE)
     with progress_lines(quiet) as progress, findings_kept_for_the_end():
         parts = parts_of_command(
-            progress, n_frames=_number_of(frames), together=True, phases=2, only=only
+            progress, n_frames=number_of(frames), together=True, phases=2, only=only
         )
         result = refine_cine(frames=frames, options=options, progress=parts.of(REFINE), **inputs)
         shown = inputs | {"frame": None}
@@ -116,13 +111,41 @@ def refine_frames(
             extras.files |= page_of(result, with_report, shown, parts)
         with parts.step(SAVE):
             save_cine(result, output, overwrite=overwrite, more=extras.files)
+    show_cine(result, output, extras, as_json=as_json, quiet=quiet, accept_failed=accept_failed)
+
+
+def show_cine(
+    result: CineResult,
+    output: Path,
+    extras: Extras,
+    *,
+    as_json: bool,
+    quiet: bool,
+    accept_failed: bool,
+    notes: Sequence[str] = (),
+) -> None:
+    """Show the volumes of a cine that was saved, where to look, and every finding.
+
+    Parameters
+    ----------
+    result : CineResult
+    output : pathlib.Path
+    extras : Extras
+    as_json, quiet, accept_failed : bool
+        As the command was told.
+    notes : sequence of str
+        Lines before the one that says where to look.
+    """
+    from cardiacreg.cine.files import cine_summary
+
     extras.say(output)
     if as_json:
         echo_json(cine_summary(result) | {"folder": output})
     else:
         _echo_table(result, output)
     if not quiet and not as_json:
-        say(_where_to_look(output, PAGE_NAME in extras.files))
+        for note in (*notes, _where_to_look(output, PAGE_NAME in extras.files)):
+            say(note)
     _end_with_findings(result, output, accept_failed=accept_failed)
     extras.end()
 
@@ -151,7 +174,7 @@ def _where_to_look(place: Path, with_report: bool) -> str:
     return f"look at {place / 'curves.png'}; for slices and cuts: cardiacreg report {place}"
 
 
-def _number_of(frames: str | tuple[int, ...]) -> int:
+def number_of(frames: str | tuple[int, ...]) -> int:
     """How many frames there will be, as far as that is known before the file is read."""
     if isinstance(frames, str):
         return 2 if frames == "ED,ES" else _USUAL_FRAMES

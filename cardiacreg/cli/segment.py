@@ -1,50 +1,33 @@
-"""``cardiacreg segment`` and ``cardiacreg run``: from an image alone, with `cardiacreg_nn`.
+"""``cardiacreg segment``, and what ``cardiacreg run`` shares with it: labels by `cardiacreg_nn`.
 
-That package and torch are imported inside the commands, so that everything else works without them.
+That package and torch are imported inside the command, so that everything else works without them.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cardiacreg.cli.heart import heart_options, told
 from cardiacreg.cli.presets import spacing_option
-from cardiacreg.cli.report import PAGE as PAGE_NAME, page_of, report_option, with_inputs
-from cardiacreg.cli.result import accept_failed_option, echo_result, findings_kept_for_the_end
-from cardiacreg.cli.support import (
-    EXIT_CODES,
-    Extras,
-    as_cell,
-    atlas_options,
-    echo_json,
-    progress_lines,
-    say,
-)
-from cardiacreg.compute.progress import PAGE, REFINE, SAVE, SEGMENT, parts_of_command
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.cli.support import EXIT_CODES, as_cell, echo_json, say
+from cardiacreg.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from cardiacreg.geometry import LabelMap, Subject
-    from cardiacreg.refinement.views import View
-    from cardiacreg.results.result import RefineResult
+    from cardiacreg.geometry import Subject
 
 SEGMENT_FILES = ("segmentation.nii.gz", "segmentation_landmarks.json", "segmentation.json")
 PROBABILITIES_FILE = "segmentation_probabilities.nii.gz"
-VIEW_FILES = tuple(f"segmentation_view_{number}.nii.gz" for number in range(1, 52))
-"""As many as a refinement may have views, in their order."""
-_LEAST_AGREEMENT = 0.5
+FRAME_FILES = (SEGMENT_FILES[0], SEGMENT_FILES[2])
+"""Of all frames of a cine."""
 
 _Command = Callable[..., Any]
 
 
-def _network_options(command: _Command) -> _Command:
+def network_options(command: _Command) -> _Command:
     """Add what both commands share."""
     options = [
         click.option(
@@ -77,7 +60,7 @@ def _network_options(command: _Command) -> _Command:
 
 
 @click.command(epilog=EXIT_CODES)
-@_network_options
+@network_options
 @click.option(
     "--probabilities", "with_probabilities", is_flag=True,
     help="Also write segmentation_probabilities.nii.gz, for cardiacreg refine --probabilities.",
@@ -113,10 +96,10 @@ def segment(
             raise click.UsageError("--all-frames does not go with --probabilities or --frame.")
         _segment_cine(output, every, how, as_json=as_json, quiet=quiet, inputs=inputs)
         return
-    subject = _predict(**inputs)
-    names = (*_names(subject), *([PROBABILITIES_FILE] if with_probabilities else []))
+    subject = predict(**inputs)
+    names = (*segment_names(subject), *([PROBABILITIES_FILE] if with_probabilities else []))
     with all_or_nothing(output, names, outdated=every, **how) as stage:
-        _write_segmentation(stage, subject)
+        write_segmentation(stage, subject)
         if with_probabilities:
             _write_probabilities(stage, subject)
     found = _summary(subject)
@@ -126,126 +109,16 @@ def segment(
     for name, volume in found["volumes_ml"].items():
         click.echo(f"{name:12s} {'-' if volume is None else f'{volume:.1f}':>10s} ml")
     if not quiet:
-        say(_licence(subject))
+        say(licence(subject))
 
 
-@click.command(epilog=EXIT_CODES, short_help="Segment an image and refine the segmentation.")
-@_network_options
-@heart_options
-@atlas_options
-@accept_failed_option
-@report_option
-@click.option(
-    "--view-image",
-    "view_images",
-    multiple=True,
-    type=click.Path(readable=False),
-    metavar="FILE",
-    help="Image of a long-axis view of the same heart in the same world; segmented too, and refined "
-    "with. May be repeated.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Every CPU when absent.")
-def run(
-    output: Path,
-    overwrite: bool,
-    as_json: bool,
-    quiet: bool,
-    atlases: str | None,
-    only: tuple[tuple[str, tuple[str, ...]], ...],
-    selection: str,
-    coverage: Mapping[str, str],
-    orientation: str | None,
-    frames: Sequence[str | int],
-    accept_failed: bool,
-    with_report: bool,
-    view_images: Sequence[str],
-    threads: int | None,
-    **inputs: Any,
-) -> None:
-    """Segment an image and refine the segmentation into a high-resolution model.
-
-    Writes what `cardiacreg segment` and `cardiacreg refine` write, and of each long-axis view that is
-    used segmentation_view_1.nii.gz, ... A view without a heart, or whose labels disagree with the
-    stack's, is told and left out.
-    """
-    from cardiacreg.io.kept_inputs import files_of
-    from cardiacreg.io.output_folder import check_output
-    from cardiacreg.refinement._refine import refine
-    from cardiacreg.refinement.options import RefineOptions
-    from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures
-
-    files = files_of(inputs["image"], inputs["weights"], atlases, *frames, *view_images)
-    every = (*SEGMENT_FILES, *VIEW_FILES, *ON_REQUEST, *FILE_NAMES)
-    how: Any = {"overwrite": overwrite, "inputs": files}
-    check_output(output, every, **how)
-    check_figures()
-    options = told(RefineOptions(metadata=only, selection=selection), coverage, orientation)
-    steps = (SEGMENT, REFINE, *((PAGE,) if with_report else ()), SAVE)
-    with progress_lines(quiet) as progress, findings_kept_for_the_end():
-        parts = parts_of_command(progress, only=steps)
-        with parts.step(SEGMENT):
-            subject = _predict(**inputs)
-            others = _other_frames(frames, **inputs)
-            views = _seen_views(view_images, subject, **inputs)
-        result = refine(
-            subject.labels, image=subject.image, landmarks=subject.landmarks,
-            probabilities=subject.metadata["probabilities"], atlases=atlases, frames=others,
-            views=views, options=options, threads=threads, progress=parts.of(REFINE),
-        )  # fmt: skip
-        result = _named(result, subject)
-        stack = {"segmentation": output / SEGMENT_FILES[0], "preset": None, "frame": None}
-        result = with_inputs(result, output, stack | {"image": inputs["image"]})
-        extras = Extras()
-        with extras.attempt(PAGE_NAME):
-            shown = dict.fromkeys((*stack, "image"))
-            extras.files |= page_of(result, with_report, shown, parts)
-        with parts.step(SAVE):
-            _save(result, subject, views, extras.files, output, {"outdated": every, **how})
-    extras.say(output)
-    seen = output / (PAGE_NAME if PAGE_NAME in extras.files else "qc.png")
-    notes = () if quiet else (_licence(subject), f"look at {seen}")
-    echo_result(
-        result, output, as_json=as_json, accept_failed=accept_failed, notes=notes,
-        more={"network": subject.metadata["network"]},
-    )  # fmt: skip
-    extras.end()
-
-
-def _save(
-    result: RefineResult,
-    subject: Subject,
-    views: Sequence[View],
-    extras: Mapping[str, bytes],
-    output: Path,
-    how: Mapping[str, Any],
-) -> None:
-    """Write the segmentations and the model; they appear together."""
-    from cardiacreg.io.atomic_write import write_bytes_atomically
-    from cardiacreg.io.output_folder import all_or_nothing
-    from cardiacreg.results.files import FILE_NAMES, besides, write_files
-
-    names = (*_names(subject), *VIEW_FILES[: len(views)], *extras, *besides(result), *FILE_NAMES)
-    with all_or_nothing(output, names, **how) as stage:
-        _write_segmentation(stage, subject)
-        _write_views(stage, views)
-        for name, content in extras.items():
-            write_bytes_atomically(stage / name, content)
-        write_files(result, stage)
-
-
-def _named(result: RefineResult, subject: Subject) -> RefineResult:
-    """Return a result that says what it was segmented from, and by which network."""
-    provenance = {**result.provenance, "network": subject.metadata["network"]}
-    return replace(result, provenance=provenance, target=replace(result.target, name=subject.name))
-
-
-def _predict(image: str, *, cine: bool = False, **options: Any) -> Any:
+def predict(image: str, *, cine: bool = False, **options: Any) -> Any:
     """Return the segmented subject, or those of all frames of a cine."""
-    network = _network()
+    network = load_network()
     return network.predict_cine(image, **options) if cine else network.predict(image, **options)
 
 
-def _network() -> Any:
+def load_network() -> Any:
     """Import the package of the network."""
     try:
         import cardiacreg_nn
@@ -260,72 +133,8 @@ def _network() -> Any:
     return cardiacreg_nn
 
 
-def _seen_views(
-    files: Sequence[str], subject: Subject, *, frame: int | None, device: str | None, **others: Any
-) -> list[View]:
-    """Segment long-axis views, and leave out those that show no heart or another place of it."""
-    from cardiacreg.refinement.views import View, check_view_count
-
-    check_view_count(len(files))
-    found = []
-    for file in files:
-        try:
-            seen = _seen_view(
-                file, frame=frame, device=device, check_spacing=others["check_spacing"]
-            )
-        except InvalidInputError as error:
-            if error.code != "NO_HEART":
-                raise
-            _leave_out(file, str(error))
-            continue
-        share = _network().agreement_with_stack(seen.labels, subject.labels)
-        if share is None or share < _LEAST_AGREEMENT:
-            said = "nowhere in the stack" if share is None else f"with a Dice of {share:.2f}"
-            _leave_out(
-                file,
-                f"its left ventricle agrees with that of the stack {said}; needs "
-                f"{_LEAST_AGREEMENT}. Look at the view, and whether it is of the same heart in the "
-                "same world.",
-            )
-            continue
-        found.append(View(seen.labels, image=seen.image, name=seen.name or ""))
-    return found
-
-
-def _seen_view(file: str, *, frame: int | None, **how: Any) -> Subject:
-    """Segment a view, in the same frame as the stack where the view has several."""
-    from cardiacreg.io.label_values import ONE_FRAME
-
-    try:
-        seen = _network().predict_view(file, frame=frame, **how)
-    except InvalidInputError as error:
-        if error.code != ONE_FRAME:
-            raise
-        seen = _network().predict_view(file, **how)
-    return seen  # type: ignore[no-any-return]
-
-
-def _leave_out(file: str, why: str) -> None:
-    warnings.warn(f"the view {Path(file).name} is left out: {why}", InputWarning, stacklevel=3)
-
-
-def _write_views(place: Path, views: Sequence[View]) -> None:
-    from cardiacreg.io.nifti import write_labels
-
-    for name, view in zip(VIEW_FILES, views, strict=False):
-        write_labels(os.fspath(place / name), view.segmentation, description=view.name[:79])
-
-
-def _other_frames(frames: Sequence[str | int], **inputs: Any) -> list[LabelMap]:
-    """Segment other frames of the patient: images, or frames of the same image."""
-    found = []
-    for each in frames:
-        which = {"frame": each} if isinstance(each, int) else {"image": each, "frame": None}
-        found.append(_predict(**inputs | which).labels)
-    return found
-
-
-def _licence(subject: Subject) -> str:
+def licence(subject: Subject) -> str:
+    """Say which weights a segmentation is from, and their licence."""
     network = subject.metadata["network"]
     return f"weights {network.get('name')}, licence {network.get('licence', 'unknown')}"
 
@@ -341,7 +150,7 @@ def _summary(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _names(subject: Subject) -> list[str]:
+def segment_names(subject: Subject) -> list[str]:
     """The files that a segmentation gives; landmarks are not found in every image."""
     return [n for n in SEGMENT_FILES if subject.landmarks is not None or "landmarks" not in n]
 
@@ -356,27 +165,36 @@ def _segment_cine(
     inputs: dict[str, Any],
 ) -> None:
     """Segment all frames together, write them, and show volumes over time."""
-    from cardiacreg.io.landmark_files import write_json
-    from cardiacreg.io.nifti import write_label_frames
     from cardiacreg.io.output_folder import all_or_nothing
 
     given = {name: value for name, value in inputs.items() if name != "frame"}
-    frames = _predict(cine=True, **given)
-    found = {
-        "name": frames[0].name,
-        "network": frames[0].metadata["network"],
-        "frames": [_frame_summary(each) for each in frames],
-    }
-    names = (SEGMENT_FILES[0], SEGMENT_FILES[2])
-    with all_or_nothing(output, names, outdated=every, **how) as stage:
-        write_label_frames(stage / names[0], [each.labels for each in frames])
-        write_json(stage / names[1], found)
+    frames = predict(cine=True, **given)
+    with all_or_nothing(output, FRAME_FILES, outdated=every, **how) as stage:
+        write_frames(stage, frames)
+    found = _cine_summary(frames)
     if as_json:
         echo_json(found | {"folder": output})
         return
     _echo_frames(found["frames"])
     if not quiet:
-        say(_licence(frames[0]))
+        say(licence(frames[0]))
+
+
+def write_frames(place: Path, frames: Sequence[Subject]) -> None:
+    """Write the labels of all frames of a cine, and last what the network was."""
+    from cardiacreg.io.landmark_files import write_json
+    from cardiacreg.io.nifti import write_label_frames
+
+    write_label_frames(place / FRAME_FILES[0], [each.labels for each in frames])
+    write_json(place / FRAME_FILES[1], _cine_summary(frames))
+
+
+def _cine_summary(frames: Sequence[Subject]) -> dict[str, Any]:
+    return {
+        "name": frames[0].name,
+        "network": frames[0].metadata["network"],
+        "frames": [_frame_summary(each) for each in frames],
+    }
 
 
 def _frame_summary(subject: Subject) -> dict[str, Any]:
@@ -410,7 +228,8 @@ def _write_probabilities(place: Path, subject: Subject) -> None:
     write_volume_frames(place / PROBABILITIES_FILE, np.ascontiguousarray(found), matrix)
 
 
-def _write_segmentation(place: Path, subject: Subject) -> None:
+def write_segmentation(place: Path, subject: Subject) -> None:
+    """Write the labels of an image, its landmarks, and last what the network was."""
     from cardiacreg.io.landmark_files import write_json, write_landmarks
     from cardiacreg.io.nifti import write_labels
 

@@ -233,6 +233,7 @@ def parts_of_command(
     refine = sum(stage.weight for stage in stages) * (1 if together else n_frames)
     times = {REFINE: refine / OF_A_COMMAND[REFINE].weight, PAGE: phases}
     times[SAVE] = 1 if together else n_frames
+    times[SEGMENT] = max(1.0, n_frames / 10) if together else 1.0
     found = {
         name: stage._replace(weight=stage.weight * times.get(name, 1))
         for name, stage in OF_A_COMMAND.items()

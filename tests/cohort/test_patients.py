@@ -206,6 +206,8 @@ class TestRefusals:
 
 @pytest.mark.parametrize("call", [find_patient, refine_patient])
 def test_a_list_of_files_is_no_patient(call):
-    with pytest.raises(InvalidInputError, match=f"{call.__name__}: .* is a list; needs .*str") as told:
+    with pytest.raises(
+        InvalidInputError, match=f"{call.__name__}: .* is a list; needs .*str"
+    ) as told:
         call(["ed.nii.gz", "es.nii.gz"])
     assert told.value.code == "BAD_TYPE"

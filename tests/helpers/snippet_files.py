@@ -57,6 +57,7 @@ def write_stacks(folder):
         stored(each.subject.labels) for each in cardiacreg.Degradation().of_frames(frames, seed=1)
     ]
     write_series(folder / "cine_seg.nii.gz", series)
+    write_series(folder / "cine.nii.gz", [scans[0].image] * 3)
     return scans
 
 

@@ -27,6 +27,8 @@ STANDS_FOR = {
     "$SLURM_ARRAY_TASK_ID/100": "1/2",
 }
 """Words of a document that are a reader's own, and what they are here."""
+SERIES = {"seg.nii.gz": "cine_seg.nii.gz", "image.nii.gz": "cine.nii.gz"}
+"""What stands for a file where all of its frames are asked for."""
 LESS = {"workers=4": "workers=1", "edge_mm=1.5": "edge_mm=3.0"}
 """The same in Python; `tests/cohort` has several workers, `tests/meshes` short edges."""
 HEARTS_MM = (2.5, 2.5, 4.0)
@@ -134,7 +136,7 @@ def run_cardiacreg(words, folder):
     if "--workers" in given:
         given[given.index("--workers") + 1] = "1"
     if "--frames" in given:
-        given = ["cine_seg.nii.gz" if word == "seg.nii.gz" else word for word in given]
+        given = [SERIES.get(word, word) for word in given]
     if "--atlases" in options and "--atlases" not in given:
         given += ["--atlases", str(folder / "BANK")]
     if "--spacing" in options and "--spacing" not in given:

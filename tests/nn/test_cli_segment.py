@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from cardiacreg.cli import segment
+from cardiacreg.cli import run as cli_run, segment
 from cardiacreg.cli.app import main
 from cardiacreg.errors import ResultWarning
 from cardiacreg.geometry import Volume
@@ -277,20 +277,22 @@ def test_landmarks_of_an_earlier_segmentation_do_not_stay_beside_one_without(
     monkeypatch.setattr(
         _refine, "refine", lambda *_, **__: dataclasses.replace(tiny_result, findings=())
     )
-    predicted = segment._predict
+    predicted = segment.predict
     words = {"segment": segment.SEGMENT_FILES, "run": (*segment.SEGMENT_FILES, *FILE_NAMES)}
     for command, names in words.items():
         out = tmp_path / command
         assert run(command, "-i", picture, "-o", out, "-q").exit_code == 0
         assert {p.name for p in out.iterdir()} == set(names)
         (out / "surface.png").write_text("old")
-        monkeypatch.setattr(
-            segment,
-            "_predict",
-            lambda **given: dataclasses.replace(predicted(**given), landmarks=None),
-        )
+        for module in (segment, cli_run):
+            monkeypatch.setattr(
+                module,
+                "predict",
+                lambda **given: dataclasses.replace(predicted(**given), landmarks=None),
+            )
         assert run(command, "-i", picture, "-o", out, "-q", "--overwrite").exit_code == 0
         left = {p.name for p in out.iterdir()} - {"surface.png"}
         assert left == set(names) - {segment.SEGMENT_FILES[1]}
         assert (out / "surface.png").exists() == (command == "segment")
-        monkeypatch.setattr(segment, "_predict", predicted)
+        for module in (segment, cli_run):
+            monkeypatch.setattr(module, "predict", predicted)

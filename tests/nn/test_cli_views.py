@@ -1,5 +1,6 @@
 """``cardiacreg run --view-image``: long-axis images beside the stack's, used, told or left out."""
 
+import dataclasses
 import json
 
 import nibabel
@@ -7,14 +8,19 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from scipy.ndimage import binary_erosion
 from torch import nn
 
+import cardiacreg
+from cardiacreg.cli import run as cli_run
 from cardiacreg.cli.app import main
-from cardiacreg.cli.segment import VIEW_FILES
-from cardiacreg.geometry import LV_CAVITY, LabelMap, Volume, apply_matrix, nearest_labels
+from cardiacreg.cli.run import VIEW_FILES
+from cardiacreg.geometry import LV_CAVITY, LV_WALL, LabelMap, Volume, apply_matrix, nearest_labels
 from cardiacreg.io import nifti
 from cardiacreg.registration.view_samples import MOST_VIEWS
-from cardiacreg_nn.inference import prediction, view_prediction
+from cardiacreg.reports.case import open_case
+from cardiacreg.reports.inputs import Inputs
+from cardiacreg_nn.inference import cine_prediction, prediction, view_prediction
 from cardiacreg_nn.inference.preprocessing import NetworkBox
 from cardiacreg_nn.inference.weights import Model
 from cardiacreg_nn.networks.sslln import NetworkConfig, Prediction
@@ -39,7 +45,8 @@ class ViewOracle(nn.Module):
 def oracles(monkeypatch):
     box = NetworkBox((96, 96, 1), (2.0, 2.0, 8.0))
     model = Model(ViewOracle().eval(), box, {"name": "view oracle"})
-    monkeypatch.setattr(prediction, "load_model", lambda *_: oracle_model())
+    for module in (prediction, cine_prediction):
+        monkeypatch.setattr(module, "load_model", lambda *_: oracle_model())
     monkeypatch.setattr(view_prediction, "load_model", lambda *_: model)
 
 
@@ -153,6 +160,70 @@ def test_a_stack_is_no_view(files, tiny_files):
     done = refined(files, tiny_files, "--view-image", files / "sax.nii.gz")
     assert done.exit_code == 1 and "SEVERAL_PLANES" in done.stderr
     assert not (files / "out").exists()
+
+
+@pytest.fixture
+def cine(files):
+    """Three frames of stack and view."""
+    for name in ("sax", "2ch"):
+        one = nibabel.load(files / f"{name}.nii.gz")
+        frames = np.stack([one.get_fdata(dtype=np.float32)] * 3, axis=-1)
+        nibabel.save(nibabel.Nifti1Image(frames, one.affine), files / f"{name}.nii.gz")
+    return files
+
+
+def test_a_cine_is_segmented_and_refined_with_its_views(cine, tiny_files, monkeypatch):
+    # A frame in which the network finds all but a heart, and one with a small cavity.
+    predicted = cli_run.predict
+
+    def changed(**given):
+        first, second, third = predicted(**given)
+        inside_out = np.array([0, 2, 1, 3, 4], dtype=np.uint8)[second.labels.array]
+        small = third.labels.array.copy()
+        cavity = small == LV_CAVITY
+        small[cavity & ~binary_erosion(cavity, np.ones((3, 3, 1)))] = LV_WALL
+        return first, *(
+            dataclasses.replace(each, labels=LabelMap(array, each.labels.voxel_to_world))
+            for each, array in ((second, inside_out), (third, small))
+        )
+
+    monkeypatch.setattr(cli_run, "predict", changed)
+    done = refined(cine, tiny_files, "--frames", "all", "--view-image", cine / "2ch.nii.gz")
+    assert done.exit_code == 0, done.stderr
+    (told,) = [line for line in done.stderr.splitlines() if "is no heart" in line]
+    assert "frame 1: what the network finds" in told and "preset" not in told
+    assert "filled in from the neighbours" in done.stdout
+    assert "ejection fraction" in done.stdout
+    found = cardiacreg.load_cine(cine / "out")
+    assert len(found.frames) == 3 and [view.name for view in found.views] == ["2ch.nii.gz"]
+    assert found.provenance["network"]["name"] == "oracle"
+    for name, shape in (("segmentation.nii.gz", 4), (VIEW_FILES[0], 4), ("labels.nii.gz", 4)):
+        assert nibabel.load(cine / "out" / name).ndim == shape
+    assert (cine / "out" / "segmentation.json").is_file()
+    # The folder holds what a report of it needs.
+    assert not open_case(cine / "out", Inputs()).missing_input
+    # Of a single frame, another result takes its place.
+    monkeypatch.setattr(cli_run, "predict", predicted)
+    assert refined(cine, tiny_files, "--frame", 0, "-q").exit_code == 0
+    assert not (cine / "out" / "cine.json").exists() and not (cine / "out" / VIEW_FILES[0]).exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("--frame", 0), ("--other-frame", 1), ("--select-by", "image")], ids=lambda w: w[0]
+)
+def test_options_of_a_single_frame_do_not_go_with_a_cine(cine, tiny_files, words):
+    done = refined(cine, tiny_files, "--frames", "ED,ES", *words)
+    assert done.exit_code == 2 and words[0] in done.stderr
+    assert not (cine / "out").exists()
+
+
+def test_a_view_of_other_frames_than_the_stack_is_told(cine, tiny_files):
+    view = nibabel.load(cine / "2ch.nii.gz")
+    two = view.get_fdata(dtype=np.float32)[..., :2]
+    nibabel.save(nibabel.Nifti1Image(two, view.affine), cine / "two.nii.gz")
+    done = refined(cine, tiny_files, "--frames", "all", "--view-image", cine / "two.nii.gz")
+    assert done.exit_code == 1 and "error [FRAMES_DIFFER]: two.nii.gz: 2 frames" in done.stderr
+    assert not (cine / "out").exists()
 
 
 def test_there_are_names_for_as_many_views_as_a_refinement_may_have():
