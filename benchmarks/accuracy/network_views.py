@@ -47,6 +47,7 @@ from cardiacreg.phantoms.hearts import sample_heart
 from cardiacreg.phantoms.long_axis_views import VIEW_DEGREES, SimulatedView, simulate_views
 from cardiacreg.phantoms.mr_image import render_image
 from cardiacreg.phantoms.population import sample_shape
+from cardiacreg.refinement.views import View
 
 ALONE, TOGETHER = "network, each frame by itself", "network, all frames together"
 PEER, SHAPE_BASED = "model of the short-axis contours", "shape-based"
@@ -203,13 +204,14 @@ def _of_views(heart: Heart, method: str) -> Record:
 
 
 def _of_models(heart: Heart, method: str) -> Record:
+    from cardiacreg_nn import as_view
     from cardiacreg_nn.inference.shipped_weights import weight_path
 
     case = heart.case()
     stack = network_labels(heart, str(weight_path(_STACK_WEIGHTS)))
-    given: Sequence[LabelMap] = ()
+    given: Sequence[LabelMap | View] = ()
     if method == FROM_VIEWS:
-        given = [labels for labels in _view_labels(heart) if labels.array.any()]
+        given = [as_view(Subject(labels)) for labels in _view_labels(heart) if labels.array.any()]
     elif method == FROM_TRUE_VIEWS:
         given = [view.subject.labels for view in _views(heart)]
     model = refine_quietly(

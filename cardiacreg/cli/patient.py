@@ -203,13 +203,16 @@ def _echo_table(result: CineResult, output: Path) -> None:
 
 
 def _end_with_findings(result: CineResult, output: Path, *, accept_failed: bool) -> None:
-    """Write every finding to stderr; the last line is an error where a frame failed."""
+    """Write findings to stderr, of single frames those that most do not share; then fail or not."""
     for finding in result.findings:
         say(f"warning [{finding.code}]: {in_options(finding.message)}")
-    failed = []
+    shared, failed = {finding.code for finding in result.findings}, []
     for frame in result.frames:
         for finding in frame.findings:
-            say(f"warning [{finding.code}]: frame {frame.number}: {in_options(finding.message)}")
+            if finding.code not in shared:
+                say(
+                    f"warning [{finding.code}]: frame {frame.number}: {in_options(finding.message)}"
+                )
             failed += [f"frame {frame.number}: {finding.found}"] if finding.code == _FAILED else []
     if failed and not accept_failed:
         raise RefinementError(

@@ -141,7 +141,7 @@ def _run_frame(
             seen = _seen_views(views, subject, **inputs)
         result = refine(
             subject.labels, image=subject.image, landmarks=subject.landmarks,
-            probabilities=subject.metadata["probabilities"], frames=others, views=seen,
+            probabilities=subject.metadata["probabilities"], frames=others, views=_as_views(seen),
             progress=parts.of(REFINE), **refining,
         )  # fmt: skip
         result = _named(result, subject)
@@ -166,7 +166,7 @@ def _run_frame(
 def _save(
     result: RefineResult,
     subject: Subject,
-    views: Sequence[View],
+    views: Sequence[Subject],
     extras: Mapping[str, bytes],
     output: Path,
     how: Mapping[str, Any],
@@ -199,12 +199,12 @@ def _named(result: RefineResult, subject: Subject) -> RefineResult:
 
 def _seen_views(
     files: Sequence[str], subject: Subject, *, frame: int | None, device: str | None, **others: Any
-) -> list[View]:
+) -> list[Subject]:
     """Segment long-axis views, and leave out those that show no heart or another place of it."""
-    from cardiacreg.refinement.views import View, check_view_count
+    from cardiacreg.refinement.views import check_view_count
 
     check_view_count(len(files))
-    found = []
+    found: list[Subject] = []
     for file in files:
         try:
             seen = _seen_view(
@@ -218,7 +218,7 @@ def _seen_views(
         share = load_network().agreement_with_stack(seen.labels, subject.labels)
         if not _agrees(file, share):
             continue
-        found.append(View(seen.labels, image=seen.image, name=seen.name or ""))
+        found.append(seen)
     return found
 
 
@@ -252,11 +252,16 @@ def _leave_out(file: str, why: str) -> None:
     warnings.warn(f"the view {Path(file).name} is left out: {why}", InputWarning, stacklevel=3)
 
 
-def _write_views(place: Path, views: Sequence[View]) -> None:
+def _as_views(seen: Sequence[Subject] | Sequence[Sequence[Subject]]) -> list[View]:
+    """Return what of segmented views the refinement takes."""
+    return [load_network().as_view(each) for each in seen]
+
+
+def _write_views(place: Path, views: Sequence[Subject]) -> None:
     from cardiacreg.io.nifti import write_labels
 
     for name, view in zip(VIEW_FILES, views, strict=False):
-        write_labels(os.fspath(place / name), view.segmentation, description=view.name[:79])
+        write_labels(os.fspath(place / name), view.labels, description=(view.name or "")[:79])
 
 
 def _other_frames(frames: Sequence[str | int], **inputs: Any) -> list[LabelMap]:
@@ -310,7 +315,7 @@ def _run_cine(
             "image": [each.image for each in subjects],
         }
         result = refine_cine(
-            frames=frames, views=seen, progress=parts.of(REFINE), **stack, **refining
+            frames=frames, views=_as_views(seen), progress=parts.of(REFINE), **stack, **refining
         )
         provenance = {**result.provenance, "network": subjects[0].metadata["network"]}
         result = replace(result, provenance=provenance)
@@ -361,12 +366,14 @@ def _no_heart(labels: LabelMap) -> str | None:
     return None
 
 
-def _cines_of_views(files: Sequence[str], subjects: Sequence[Subject], **inputs: Any) -> list[View]:
+def _cines_of_views(
+    files: Sequence[str], subjects: Sequence[Subject], **inputs: Any
+) -> list[Sequence[Subject]]:
     """Segment all frames of long-axis views, and leave out those that `_seen_views` would."""
-    from cardiacreg.refinement.views import View, check_view_count
+    from cardiacreg.refinement.views import check_view_count
 
     check_view_count(len(files))
-    found = []
+    found: list[Sequence[Subject]] = []
     how = {name: inputs[name] for name in ("device", "check_spacing")}
     for file in files:
         try:
@@ -380,14 +387,14 @@ def _cines_of_views(files: Sequence[str], subjects: Sequence[Subject], **inputs:
         shares = [load_network().agreement_with_stack(a.labels, b.labels) for a, b in pairs]
         known = [share for share in shares if share is not None]
         if _agrees(file, median(known) if known else None):
-            found.append(View([each.labels for each in seen], name=Path(file).name))
+            found.append(seen)
     return found
 
 
 def _save_cine(
     result: CineResult,
     subjects: Sequence[Subject],
-    views: Sequence[View],
+    views: Sequence[Sequence[Subject]],
     extras: Mapping[str, bytes],
     output: Path,
     saving: Mapping[str, Any],
@@ -402,5 +409,5 @@ def _save_cine(
     with all_or_nothing(output, names, **saving) as stage:
         write_frames(stage, subjects)
         for name, view in zip(seen, views, strict=True):
-            write_label_frames(stage / name, view.segmentation)
+            write_label_frames(stage / name, [each.labels for each in view])
         write_cine(result, stage, extras)

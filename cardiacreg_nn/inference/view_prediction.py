@@ -32,6 +32,7 @@ from cardiacreg.geometry import (
     nearest_labels,
 )
 from cardiacreg.io.nifti import read_volume
+from cardiacreg.refinement.views import View
 from cardiacreg_nn.inference.calibration import calibrated
 from cardiacreg_nn.inference.cine_prediction import NEIGHBOURS, read_cine
 from cardiacreg_nn.inference.orientation_search import look
@@ -200,6 +201,41 @@ def _tell_empty(empty: Sequence[int], n_frames: int, model: Model) -> None:
             InputWarning,
             stacklevel=3,
         )
+
+
+def as_view(seen: Subject | Sequence[Subject]) -> View:
+    """Return what a refinement takes of a view that the network segmented: the left ventricle.
+
+    Of the right one the network often draws a part, which would make a model's too small: what a view
+    does not label it leaves open.
+
+    Parameters
+    ----------
+    seen : Subject or sequence of Subject
+        From `predict_view`, for `cardiacreg.refine`; or from `predict_view_cine`, all frames, for
+        `cardiacreg.refine_cine`.
+
+    Returns
+    -------
+    cardiacreg.View
+        With the image of a single frame.
+
+    Examples
+    --------
+    >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
+    >>> from cardiacreg_nn.inference.view_prediction import as_view
+    >>> as_view(make_toy_heart()).segmentation.present()
+    (1, 2)
+    """
+    if isinstance(seen, Subject):
+        return View(_left_ventricle(seen.labels), image=seen.image, name=seen.name or "")
+    frames = list(seen)
+    return View([_left_ventricle(each.labels) for each in frames], name=frames[0].name or "")
+
+
+def _left_ventricle(labels: LabelMap) -> LabelMap:
+    array = np.where(np.isin(labels.array, (LV_CAVITY, LV_WALL)), labels.array, 0)
+    return LabelMap(array.astype(np.uint8), labels.voxel_to_world)
 
 
 def agreement_with_stack(view: LabelMap, stack: LabelMap) -> float | None:

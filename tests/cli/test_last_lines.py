@@ -1,15 +1,20 @@
 """What a command that refines says at its end: every file and folder that it names is there."""
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from cardiacreg.cli.app import main
+from cardiacreg.cli.patient import _end_with_findings
+from cardiacreg.errors import RefinementError
 from cardiacreg.io.nifti import write_label_frames
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.reports import report
 from cardiacreg.results import guards
+from cardiacreg.results.guards import Finding
 from tests.helpers.cohorts import QUICK, write_patient
 
 pytestmark = pytest.mark.filterwarnings("ignore::cardiacreg.errors.InputWarning")
@@ -110,3 +115,19 @@ def test_a_report_that_fails_loses_no_model(kind, tiny_files, tmp_path, monkeypa
     assert f"the model is in {place}." in done.stderr
     assert list(place.rglob("labels.nii.gz")) and not list(place.rglob("report.html"))
     check(done.stdout + done.stderr.rpartition("the model is in")[2], tmp_path)
+
+
+def test_what_most_frames_share_is_told_once(capsys):
+    shared, own = Finding("VOLUME_DIFFERS", "differs"), Finding("LOW_AGREEMENT", "is low")
+    frames = [SimpleNamespace(number=n, findings=(shared,)) for n in range(3)]
+    frames[1].findings += (own,)
+    whole = Finding("VOLUME_DIFFERS", "in 3 of 3 frames, as in frame 0: differs")
+    told = SimpleNamespace(findings=(whole,), frames=frames)
+    _end_with_findings(told, Path("out"), accept_failed=False)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning [VOLUME_DIFFERS]: in 3 of 3 frames, as in frame 0: differs",
+        "warning [LOW_AGREEMENT]: frame 1: is low",
+    ]
+    frames[2].findings += (Finding("FAILED_AGREEMENT", "RV cavity 0.2; look"),)
+    with pytest.raises(RefinementError, match="frame 2: RV cavity 0.2"):
+        _end_with_findings(told, Path("out"), accept_failed=False)

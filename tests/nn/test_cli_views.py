@@ -102,6 +102,7 @@ def test_a_view_is_segmented_and_refined_with(files, tiny_files):
     kept = json.loads((files / "out" / "result.json").read_text())
     (view,) = kept["views"]
     assert view["name"] == "2ch.nii.gz" and view["agreement"]["LV cavity"] > 0.6
+    assert view["agreement"]["RV cavity"] is None  # kept as it was segmented, left to the slices
     assert "view 2ch.nii.gz: shifted by" in done.stdout
     again = refined(files, tiny_files, "-q")
     assert again.exit_code == 0 and not (files / "out" / VIEW_FILES[0]).exists()
