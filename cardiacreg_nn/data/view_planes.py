@@ -33,8 +33,6 @@ _RV_LATERAL, _RV_WALL, _APEX, _MITRAL = 1, 3, 4, 5
 _CORNERS_MM = ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
 """Where each depth of a slice is sampled within a pixel."""
 _ELSEWHERE_MM = (40.0, 80.0)
-_SEPTUM_MM = 30.0
-"""From the LV's axis."""
 _CONTROL_POINTS = 5
 _PERCENTILES = (0.01, 0.99)
 
@@ -63,9 +61,6 @@ class ViewOptions:
         Standard deviation of the logarithm of size and of the ratio of its axes.
     warp_mm : float
         Standard deviation of a smooth random displacement in the plane.
-    right_stretch : float
-        Standard deviation of the logarithm of a stretch of all that lies beyond the septum, seen from the
-        LV's axis: right ventricles differ more than those of the synthetic hearts.
     """
 
     angle_sd_degrees: float = 12.0
@@ -79,7 +74,6 @@ class ViewOptions:
     scale: float = 0.12
     stretch: float = 0.06
     warp_mm: float = 3.0
-    right_stretch: float = 0.0
 
     @classmethod
     def none(cls) -> ViewOptions:
@@ -94,8 +88,6 @@ class _Plane(NamedTuple):
     first: Tensor  # (N, 3), apex to base
     second: Tensor  # (N, 3)
     normal: Tensor  # (N, 3)
-    lateral: Tensor  # (N, 3), from the LV's axis towards the RV
-    septum_mm: Tensor  # (N,), along it
 
 
 def cut_views(
@@ -132,8 +124,7 @@ def cut_views(
     flat = _in_plane(shape[1:], spacing_mm[1:], options, draw)  # N x H x W x 2, mm
     low, high = options.thickness_mm
     thickness = draw.uniform(low=low, high=high)
-    stretch = draw.normal(sd=options.right_stretch).exp()
-    labels, tissues = _sampled(hearts, plane, flat, thickness, stretch)
+    labels, tissues = _sampled(hearts, plane, flat, thickness)
     image = paint(tissues, draw.uniform).mean(dim=1, keepdim=True)
     target = _largest(labels)[:, None]
     image = change_intensities(image, painting, draw)
@@ -160,11 +151,10 @@ def _planned(hearts: Sequence[Source], options: ViewOptions, draw: Draw) -> _Pla
         axis, second = (torch.einsum("nab,nb->na", turn, each) for each in (axis, second))
     normal = torch.linalg.cross(axis, second)
     middle = points[:, [_APEX, _MITRAL]].mean(dim=1)
-    septum = (middle * lateral).sum(dim=1) + _SEPTUM_MM
     aside, side = draw.uniform(low=_ELSEWHERE_MM[0], high=_ELSEWHERE_MM[1]), draw.uniform() - 0.5
     aside = torch.where(draw.uniform() < options.elsewhere, aside * side.sign(), 0.0)
     middle = middle + (draw.normal(sd=options.offset_sd_mm) + aside)[:, None] * normal
-    return _Plane(middle, axis, second, normal, lateral, septum)
+    return _Plane(middle, axis, second, normal)
 
 
 def _in_plane(
@@ -193,12 +183,9 @@ def _in_plane(
 
 
 def _sampled(
-    hearts: Sequence[Source], plane: _Plane, flat: Tensor, thickness: Tensor, stretch: Tensor
+    hearts: Sequence[Source], plane: _Plane, flat: Tensor, thickness: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Labels and tissues (N, depths, H, W) over the thickness of every view, nearest.
-
-    What lies beyond the septum is drawn wider by the stretch.
-    """
+    """Labels and tissues (N, depths, H, W) over the thickness of every view, nearest."""
     count = len(_CORNERS_MM)
     depths = ((torch.arange(count) + 0.5) / count - 0.5)[None] * thickness[:, None]
     corners = torch.tensor(_CORNERS_MM)[:, None, None]
@@ -210,10 +197,6 @@ def _sampled(
         flat_here = flat[n] + corners  # depths x H x W x 2
         in_plane = flat_here[..., :1] * plane.first[n] + flat_here[..., 1:] * plane.second[n]
         at = plane.middle[n] + in_plane + depths[n, :, None, None, None] * plane.normal[n]
-        beyond = ((at * plane.lateral[n]).sum(dim=-1, keepdim=True) - plane.septum_mm[n]).clamp_min(
-            0
-        )
-        at = at - (1 - 1 / stretch[n]) * beyond * plane.lateral[n]
         index = (at / step + (size - 1) / 2).round().long()
         index = torch.minimum(index.clamp_min(0), size - 1)
         place = (index[..., 0] * size[1] + index[..., 1]) * size[2] + index[..., 2]

@@ -80,20 +80,6 @@ def test_planned_views_hold_the_whole_length_of_the_ventricle(heart):
         assert not held[0] and not held[-1]
 
 
-def test_right_ventricles_are_narrower_and_wider_and_left_ones_as_they_are(heart):
-    # Views towards the RV's side alone: kinds are drawn alike, since numbers are drawn in the same order.
-    plain = ViewOptions.none()
-    _, before = cut(heart, n=16, options=plain)
-    _, after = cut(heart, n=16, options=replace(plain, right_stretch=0.3))
-    torch.testing.assert_close(after.structures == LV_CAVITY, before.structures == LV_CAVITY)
-    areas = [
-        (target.structures == RV_CAVITY).sum(dim=(1, 2, 3)).double() for target in (before, after)
-    ]
-    shown = areas[0] > 100
-    ratios = areas[1][shown] / areas[0][shown]
-    assert shown.sum() >= 3 and ratios.min() < 0.95 and ratios.max() > 1.05
-
-
 def test_batches_repeat_and_differ_by_seed(heart):
     first, second, other = (cut(heart, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first[0], second[0])
