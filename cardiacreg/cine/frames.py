@@ -14,7 +14,7 @@ from cardiacreg.anatomy.segmentation import canonical_frame_labels
 from cardiacreg.anatomy.volumes import voxel_ml
 from cardiacreg.errors import InvalidInputError, kept_warnings, pass_on, warn
 from cardiacreg.geometry import LV_CAVITY, LabelMap, Subject, Volume, same_lattice
-from cardiacreg.io.label_values import StoredLabels
+from cardiacreg.io.label_values import ONE_FRAME, StoredLabels
 from cardiacreg.io.nifti import read_stored_frames, read_volume
 from cardiacreg.refinement.short_axis_lattice import placement
 from cardiacreg.refinement.target_checks import check_image, check_labels
@@ -287,16 +287,43 @@ def _as_stored(codes: LabelMap, labels: LabelMap) -> LabelMap:
 
 def _image(image: Any, number: int, n_series: int, labels: LabelMap) -> Volume | None:
     """Read the image at end-diastole, of a series as long as that of the labels or of one frame."""
+    found = image_of_frame(image, number, n_series, labels)
+    if found is not None:
+        return found
+    return check_image(read_volume(image[0] if _is_sequence_of_frames(image) else image), labels)
+
+
+def image_of_frame(image: Any, number: int, n_series: int, labels: LabelMap) -> Volume | None:
+    """Read one frame of a series of images, and check that it shows what a frame's labels do.
+
+    Parameters
+    ----------
+    image : path, image or sequence of images
+    number, n_series : int
+        Which of how many frames.
+    labels : LabelMap
+        Of the frame.
+
+    Returns
+    -------
+    Volume or None
+        None where there is one image and no series.
+
+    Raises
+    ------
+    InvalidInputError
+        For another number of images than frames (FRAMES_DIFFER), or as `read_volume`.
+    """
     if _is_sequence_of_frames(image):
         if len(image) not in (1, n_series):
             raise InvalidInputError(
                 f"refine_cine: {len(image)} images for {n_series} frames; needs one of each.",
                 code="FRAMES_DIFFER",
             )
-        return check_image(read_volume(image[number] if len(image) > 1 else image[0]), labels)
+        return check_image(read_volume(image[number]), labels) if len(image) > 1 else None
     try:
         return check_image(read_volume(image, frame=number), labels)
     except InvalidInputError as problem:
-        if problem.code != "ONE_FRAME":
+        if problem.code != ONE_FRAME:
             raise
-        return check_image(read_volume(image), labels)
+    return None

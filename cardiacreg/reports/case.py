@@ -14,7 +14,7 @@ import numpy as np
 from cardiacreg.anatomy.slice_volumes import StructureVolume, stack_volumes
 from cardiacreg.anatomy.volumes import structure_masses_g
 from cardiacreg.arrays import Float
-from cardiacreg.cine.frames import gather_cine
+from cardiacreg.cine.frames import gather_cine, image_of_frame
 from cardiacreg.cine.result import CineFrame, CineResult
 from cardiacreg.cine.saved import SavedCine, SavedFrame, load_cine
 from cardiacreg.errors import InvalidInputError, check_argument, kept_warnings
@@ -396,7 +396,7 @@ def _cine_phase(
 def _stacks(
     cine: CineResult | SavedCine, inputs: Inputs, positions: Sequence[int]
 ) -> tuple[dict[int, Subject], str]:
-    """Read the acquired labels of some frames; the image goes with end-diastole."""
+    """Read the acquired labels of some frames, and their images; one image goes with end-diastole."""
     if inputs.segmentation is None:
         return {}, ""
     numbers = [cine.frames[position].number for position in positions]
@@ -404,9 +404,13 @@ def _stacks(
         gathered = gather_cine(
             inputs.segmentation, numbers, image=inputs.image, preset=inputs.preset
         )
-    labels = dict(zip(gathered.numbers, gathered.labels, strict=True))
+        labels = dict(zip(gathered.numbers, gathered.labels, strict=True))
+        images: dict[int, Volume | None] = {
+            number: image_of_frame(inputs.image, number, gathered.n_series, labels[number])
+            for number in (() if inputs.image is None else gathered.numbers)
+        }
     _check_same(labels[cine.frames[cine.ed].number], cine.provenance)
-    images: dict[int, Volume | None] = {gathered.numbers[gathered.ed]: gathered.image}
+    images[gathered.numbers[gathered.ed]] = gathered.image
     return {
         position: Subject(labels[number], images.get(number), name=gathered.name)
         for position, number in zip(positions, numbers, strict=True)

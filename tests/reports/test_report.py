@@ -13,7 +13,7 @@ import pytest
 
 import cardiacreg
 from cardiacreg.errors import InputWarning, InvalidInputError
-from cardiacreg.geometry import LabelMap, apply_matrix
+from cardiacreg.geometry import LabelMap, Volume, apply_matrix
 from cardiacreg.phantoms.long_axis_views import simulate_views
 from cardiacreg.phantoms.toy_heart import make_toy_heart
 from cardiacreg.refinement.options import RefineOptions
@@ -195,6 +195,19 @@ class TestCine:
         assert "End-diastole" in text and "End-systole" in text and "Volume curves" in text
         assert f"{100 * cine.ejection_fractions['LV']:.1f}" in text
         assert len(page.encode()) < MOST_BYTES
+
+    def test_images_of_a_series_go_with_their_frames_and_one_with_end_diastole(self, cine, frames):
+        shades = np.random.default_rng(0).random(frames[0].shape)  # or it would be a label map
+        images = [
+            Volume(100.0 * n + 9 * shades + each.array, each.voxel_to_world)
+            for n, each in enumerate(frames)
+        ]
+        both, one = (
+            open_case(cine, Inputs(frames, image)).phases for image in (images, images[cine.ed])
+        )
+        for phase, number in zip(both, (cine.ed, cine.es), strict=True):
+            assert round(phase.refined.target.image.array.mean() / 100) == number
+        assert one[0].refined.target.image is not None and one[1].refined.target.image is None
 
     def test_another_series_is_refused(self, cine, frames, tmp_path):
         array = np.array(frames[0].array)
