@@ -79,9 +79,8 @@ def commands(block):
         if not typed or typed.startswith("#"):
             continue
         if typed.startswith(CONTINUED):
-            typed = whole.replace(" -o out ", f" -o out_{len(found)} ") + typed.removeprefix(
-                CONTINUED
-            )
+            apart = re.sub(r" -o out(?= |$)", f" -o out_{len(found)}", whole)
+            typed = apart + typed.removeprefix(CONTINUED)
         else:
             whole = typed
         found.append(typed.removeprefix("$ "))
