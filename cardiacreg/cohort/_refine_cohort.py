@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from cardiacreg.cohort.task import (
     Task,
 )
 from cardiacreg.cohort.work import record_lost
-from cardiacreg.errors import InvalidInputError
+from cardiacreg.errors import InvalidInputError, check_arguments
 from cardiacreg.io.landmark_files import write_json
 from cardiacreg.refinement.options import RefineOptions
 from cardiacreg.refinement.output_lattice import checked_spacing
@@ -199,6 +200,7 @@ def _engine(
 
 
 def _checked_shard(shard: Sequence[int]) -> tuple[int, int]:
+    check_arguments(shard, Integral, "refine_cohort: shard")
     if len(shard) != 2 or not 1 <= shard[0] <= shard[1]:
         raise InvalidInputError(
             f"shard {shard}; needs i of n with 1 <= i <= n, as 1/10.", code="BAD_OPTION"

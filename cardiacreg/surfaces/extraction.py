@@ -82,7 +82,7 @@ def surfaces_of(
     """
     wanted = _wanted(structures)
     check_argument(triangles, Real, "surfaces_of: triangles")
-    if triangles < _FEWEST_TRIANGLES:
+    if not triangles >= _FEWEST_TRIANGLES:
         raise InvalidInputError(
             f"surfaces_of: got {triangles} triangles; needs at least {_FEWEST_TRIANGLES}.",
             code="BAD_TRIANGLES",

@@ -132,6 +132,12 @@ class TestOptions:
         with pytest.raises(InvalidInputError, match="one of them only"):
             refine_cohort(tmp_path / "m.csv", tmp_path / "out", **how)
 
+    @pytest.mark.parametrize("shard", [{1: 2, 3: 4}, ("1", "2"), "12"])
+    def test_shards_are_numbers(self, tmp_path, shard):
+        with pytest.raises(InvalidInputError, match="refine_cohort: shard") as told:
+            refine_cohort(tmp_path, tmp_path / "out", shard=shard)
+        assert told.value.code == "BAD_TYPE"
+
     @pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1,)])
     def test_shards_are_parts(self, tmp_path, shard):
         with pytest.raises(InvalidInputError, match="1 <= i <= n"):

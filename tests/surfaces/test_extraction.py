@@ -174,6 +174,7 @@ def test_a_result_and_its_folder_give_the_same(tiny_result, tmp_path, monkeypatc
     [
         ({"structures": ["LV_MID"]}, "UNKNOWN_STRUCTURE"),
         ({"triangles": 20}, "BAD_TRIANGLES"),
+        ({"triangles": float("nan")}, "BAD_TRIANGLES"),
     ],
 )
 def test_wrong_arguments(arguments, code):
