@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 VIEW_FILES = tuple(f"segmentation_view_{number}.nii.gz" for number in range(1, 52))
 """As many as a refinement may have views, in their order."""
-CINE_FILES = ("volumes.csv", "curves.png", "cine.json")
-"""Of `cine.files`, which takes time to load, those that a single frame has not."""
 _LEAST_AGREEMENT = 0.5
 
 
@@ -93,13 +91,15 @@ def run(
     used segmentation_view_1.nii.gz, ... A view without a heart, or whose labels disagree with the
     stack's, is told and left out.
     """
+    from cardiacreg.cine.files import FILE_NAMES as OF_CINES
     from cardiacreg.io.kept_inputs import files_of
     from cardiacreg.io.output_folder import check_output
     from cardiacreg.refinement.options import RefineOptions
     from cardiacreg.results.files import FILE_NAMES, ON_REQUEST, check_figures
 
     files = files_of(inputs["image"], inputs["weights"], atlases, *frames, *view_images)
-    every = (*SEGMENT_FILES, *VIEW_FILES, *ON_REQUEST, *FILE_NAMES, *CINE_FILES)
+    kinds = (SEGMENT_FILES, VIEW_FILES, ON_REQUEST, FILE_NAMES, OF_CINES)
+    every = tuple(dict.fromkeys(name for names in kinds for name in names))
     how: Any = {"overwrite": overwrite, "inputs": files}
     check_output(output, every, **how)
     check_figures()

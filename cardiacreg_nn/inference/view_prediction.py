@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, label
 
 from cardiacreg.anatomy.topology import largest_piece
-from cardiacreg.errors import InputWarning, InvalidInputError
+from cardiacreg.errors import InputWarning, InvalidInputError, check_arguments
 from cardiacreg.geometry import (
     LV_CAVITY,
     LV_WALL,
@@ -220,6 +220,11 @@ def as_view(seen: Subject | Sequence[Subject]) -> View:
     cardiacreg.View
         With the image of a single frame.
 
+    Raises
+    ------
+    InvalidInputError
+        If it is neither a subject nor a sequence of them (BAD_TYPE), or holds none (EMPTY_VIEW).
+
     Examples
     --------
     >>> from cardiacreg.phantoms.toy_heart import make_toy_heart
@@ -229,7 +234,10 @@ def as_view(seen: Subject | Sequence[Subject]) -> View:
     """
     if isinstance(seen, Subject):
         return View(_left_ventricle(seen.labels), image=seen.image, name=seen.name or "")
+    check_arguments(seen, Subject, "as_view: seen")
     frames = list(seen)
+    if not frames:
+        raise InvalidInputError("as_view: seen holds no frame; needs one.", code="EMPTY_VIEW")
     return View([_left_ventricle(each.labels) for each in frames], name=frames[0].name or "")
 
 

@@ -11,7 +11,13 @@ import torch
 from cardiacreg import InputWarning, InvalidInputError, LabelMap, View, Volume
 from cardiacreg.geometry import LV_CAVITY, LV_WALL, RV_WALL, apply_matrix, nearest_labels
 from cardiacreg.metrics.overlap import dice
-from cardiacreg_nn import agreement_with_stack, predict, predict_view, predict_view_cine
+from cardiacreg_nn import (
+    agreement_with_stack,
+    as_view,
+    predict,
+    predict_view,
+    predict_view_cine,
+)
 from cardiacreg_nn.data.augmentation import AugmentationOptions
 from cardiacreg_nn.data.view_hearts import view_heart
 from cardiacreg_nn.data.view_planes import ViewOptions, cut_views
@@ -195,3 +201,12 @@ def test_a_wall_that_the_apex_parts_is_kept_and_what_lies_apart_is_not():
     expected = array.copy()
     expected[14:20, 33:36] = expected[2:4, 2:4] = 0
     assert np.array_equal(kept, expected)
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"), [([], "EMPTY_VIEW"), (5, "BAD_TYPE"), (["x"], "BAD_TYPE")]
+)
+def test_what_is_no_segmented_view_is_refused(seen, code):
+    with pytest.raises(InvalidInputError, match="as_view: seen") as told:
+        as_view(seen)
+    assert told.value.code == code
